@@ -1,0 +1,59 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else; both create .venv first.
+#
+#   PYTHON=python3.12     the interpreter to use
+#   COMPUTE=cpu           ONNX Runtime without CUDA (default: gpu, which also runs on a CPU-only host)
+#   TORCH_INDEX=ADDRESS   take torch's smaller CPU builds from this package index (see README)
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+COMPUTE ?= gpu
+TORCH_INDEX ?=
+BIN := .venv/bin
+EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
+
+.PHONY: help install demo test lint protos tools bench fault image-test constraints clean
+
+help:
+	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
+	@echo "make test        lint, types and all tests"
+	@echo "make lint        ruff and mypy"
+	@echo "make protos      regenerate the stubs from protos/"
+	@echo "make tools       install the other-language tools that some tests use (.tools/)"
+	@echo "make bench       measurements; results in tests/bench/results/"
+	@echo "make image-test  build the container images without a Docker engine, and call them"
+	@echo "make clean       remove what the targets made"
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "convvae needs Python 3.11 or newer, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv || { echo "could not make a virtual environment: install the venv module (Debian: python3-venv)"; exit 1; }
+	cp constraints.txt .venv/constraints.txt
+	if [ -n "$(TORCH_INDEX)" ]; then
+	  sed -i -E 's/^(torch|torchvision)===(.*)/\1==\2+cpu/' .venv/constraints.txt
+	  pair=$$(grep -E '^(torch|torchvision)==' .venv/constraints.txt | tr '\n' ' ')
+	  $(BIN)/python -m pip install --quiet --index-url "$(TORCH_INDEX)" $$pair
+	fi
+	echo "Installing the pinned packages into .venv (a few minutes; about 6 GB with CUDA builds) ..."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[$(EXTRAS)]'
+	touch $@
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n auto -m "not fault and not bench"
+
+constraints: .venv/installed
+	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \
+	  | sed -E 's/^(torch|torchvision)==/\1===/'; grep '^onnxruntime==' constraints.txt; } > .venv/new-constraints.txt
+	mv .venv/new-constraints.txt constraints.txt
+
+clean:
+	rm -rf .venv .venv-protos .tools .cache demo build dist

@@ -1,0 +1,126 @@
+"""Image files and arrays to the model's pixels: uint8, height x width x channel.
+
+One road for training and serving: what a client sends as a file is treated as a file was in training.
+"""
+
+import io
+import struct
+import warnings
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from convvae_service.manifest import ImageShape, Resize
+
+__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "InvalidImage", "decode_file", "fit"]
+
+FORMATS = ("JPEG", "PNG", "WEBP")
+DEFAULT_MAX_PIXELS = 32_000_000
+
+_FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "box": Image.Resampling.BOX,
+    "bilinear": Image.Resampling.BILINEAR,
+    "hamming": Image.Resampling.HAMMING,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+
+class InvalidImage(ValueError):
+    """The bytes are no image that the model can take; the message says why."""
+
+
+def decode_file(
+    data: bytes, *, shape: ImageShape, resize: Resize, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> NDArray[np.uint8]:
+    """Decode an image file and bring it to the model's shape.
+
+    EXIF orientation is applied, alpha is laid over black, 16-bit values are scaled to 8, colour becomes grey
+    or grey becomes RGB as `shape.channels` says. Of an animation the first frame is taken.
+
+    Args:
+        data: A JPEG, PNG or WebP file.
+        shape: What the model takes.
+        resize: How to get there from another size.
+        max_pixels: Largest width x height accepted, checked before decoding.
+
+    Returns:
+        uint8 array of shape (height, width, channels), 0 to 255.
+
+    Raises:
+        InvalidImage: `data` is not a readable image, or is too large.
+    """
+    try:
+        with warnings.catch_warnings():
+            # Our own limit stands below Pillow's, and damaged metadata is no reason to warn.
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+                if image.width * image.height > max_pixels:
+                    raise InvalidImage(
+                        f"{image.width}x{image.height} is more than the {max_pixels} pixels that are accepted"
+                    )
+                image.load()
+                return _to_array(_upright(image), shape=shape, resize=resize)
+    except UnidentifiedImageError:
+        raise InvalidImage("not a JPEG, PNG or WebP image") from None
+    except Image.DecompressionBombError:
+        raise InvalidImage(f"more than the {max_pixels} pixels that are accepted") from None
+    except InvalidImage:
+        raise
+    # What 200,000 mutated files made Pillow raise.
+    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError,
+            EOFError, AttributeError, MemoryError, struct.error, zlib.error):  # fmt: skip
+        raise InvalidImage("damaged or truncated image") from None
+
+
+def fit(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    """Bring one image array to the model's shape.
+
+    Args:
+        array: uint8, (height, width) or (height, width, 1 or 3).
+        shape: What the model takes.
+        resize: How to get there from another size.
+
+    Returns:
+        uint8 array of shape (height, width, channels); `array` itself when it has that shape.
+    """
+    if array.shape == shape.as_tuple:
+        return array
+    flat = array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    return _to_array(Image.fromarray(flat), shape=shape, resize=resize)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - metadata may hold anything; a picture with damaged EXIF is still a picture
+        return image
+
+
+def _to_array(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    image = _eight_bit(image)
+    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+    image = image.convert("L" if shape.channels == 1 else "RGB")
+    target = (shape.width, shape.height)
+    if image.size != target:
+        method = _FILTERS[resize.filter]
+        if resize.mode == "crop":
+            image = ImageOps.fit(image, target, method=method)
+        else:
+            image = image.resize(target, resample=method)
+    return np.asarray(image, dtype=np.uint8).reshape(shape.as_tuple)
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    """Scale the modes that hold more than 8 bits a channel; Pillow's own conversion would clip them."""
+    if image.mode.startswith("I"):
+        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
+        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+    if image.mode == "F":
+        raise InvalidImage("floating-point pixels: convert the image to 8 bits a channel")
+    return image
