@@ -74,7 +74,7 @@ class Bundle:
 
     manifest: Manifest
     version: int
-    graphs: Mapping[tuple[str, str], bytes]
+    graphs: Mapping[tuple[Role, Precision], bytes]
 
 
 def list_models(root: Path) -> list[str]:
@@ -149,7 +149,10 @@ def describe_graph(
     latent_dim: int,
     objective: str,
 ) -> Graph:
-    """Return the manifest's entry for the ONNX bytes `data`; fp32 is `<role>.onnx`, others `<role>.<precision>.onnx`."""
+    """Return the manifest's entry for the ONNX bytes `data`.
+
+    The file is named `<role>.onnx` for fp32 and `<role>.<precision>.onnx` for the others.
+    """
     inputs, outputs = expected_tensors(role, image=image, latent_dim=latent_dim, objective=objective)
     return Graph(
         role=role,

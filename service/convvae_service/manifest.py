@@ -60,7 +60,7 @@ def check_model_name(name: str) -> str:
     """
     if not MODEL_NAME.fullmatch(name):
         raise BundleError(
-            f"{name!r} is no model name: use 1 to 64 letters, digits, '.', '-' or '_', a letter or digit first"
+            f"{name!r} is no model name: use 1 to 64 letters, digits, '.', '-', '_', a letter or digit first"
         )
     if name in RESERVED_NAMES:
         raise BundleError(f"{name!r} is reserved for the health service: choose another model name")
@@ -290,7 +290,7 @@ def expected_tensors(
 
 
 def _decode(kind: type[T], value: Any, where: str) -> T:
-    """Build the dataclass `kind` from parsed JSON, checking every key and type; `where` opens each message."""
+    """Build the dataclass `kind` from parsed JSON, checking every key and type; messages open with `where`."""
     if not isinstance(value, dict):
         raise BundleError(f"{where} is not a JSON object")
     hints = get_type_hints(kind)

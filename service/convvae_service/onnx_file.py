@@ -56,8 +56,8 @@ def _model_class() -> type[Message]:
                 type=descriptor_pb2.FieldDescriptorProto.TYPE_INT32,
             )
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("onnx_file.Model"))  # type: ignore[no-untyped-call]
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("onnx_file.Model"))
 
 
 _Model = _model_class()
