@@ -13,6 +13,7 @@ PYTHON ?= python3
 COMPUTE ?= gpu
 TORCH_INDEX ?=
 BIN := .venv/bin
+PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
 .PHONY: help install demo test lint protos tools bench fault image-test constraints clean
@@ -49,6 +50,19 @@ lint: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not fault and not bench"
+
+# The stubs are made by the oldest supported toolchain, in an environment of its own: see protos/requirements.txt.
+PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
+
+.venv-protos/installed: protos/requirements.txt
+	$(PYTHON) -m venv .venv-protos
+	.venv-protos/bin/python -m pip install --quiet --disable-pip-version-check --requirement protos/requirements.txt
+	touch $@
+
+protos: .venv-protos/installed
+	mkdir -p "$(PROTOS_OUT)"
+	PATH="$$PWD/.venv-protos/bin:$$PATH" $(PROTOC) -I protos --python_out="$(PROTOS_OUT)" --mypy_out="$(PROTOS_OUT)" \
+	  --grpc_python_out="$(PROTOS_OUT)" --mypy_grpc_out="$(PROTOS_OUT)" convvae/v1/vae.proto
 
 constraints: .venv/installed
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \

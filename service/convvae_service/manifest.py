@@ -290,7 +290,7 @@ def expected_tensors(
 
 
 def _decode(kind: type[T], value: Any, where: str) -> T:
-    """Build the dataclass `kind` from parsed JSON, checking every key and type; messages open with `where`."""
+    """Build the dataclass `kind` from parsed JSON, checking keys and types; messages open with `where`."""
     if not isinstance(value, dict):
         raise BundleError(f"{where} is not a JSON object")
     hints = get_type_hints(kind)
