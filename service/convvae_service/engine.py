@@ -1,0 +1,138 @@
+"""One loaded model version: its graphs as stages that turn batches of rows into batches of results.
+
+Dimensions: B = batch, H, W, C = height, width and channels of an image, Z = latent dimension.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.bundle import Bundle, BundleError, Graph, Manifest, Precision
+from convvae_service.likelihood import distortion
+from convvae_service.runtime import choose_provider, make_session
+
+__all__ = ["Engine", "Rows", "Stage"]
+
+Rows = tuple[NDArray[Any], ...]
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stage:
+    """A function of rows: every input and output array has one row per image."""
+
+    name: str
+    run: Callable[[Rows], Rows]
+
+
+class Engine:
+    """Runs the encoder and decoder of one version. Safe to call from several threads.
+
+    `encode`: image uint8 (B, H, W, C) -> mean, log_variance float32 (B, Z); the mean alone for `ae`.
+    `decode`: latent float32 (B, Z) -> image uint8 (B, H, W, C).
+    `decode_mean`: latent float32 (B, Z) -> pixel mean float32 (B, H, W, C) in 0..1.
+    `distort`: latent float32 (B, Z), image uint8 (B, H, W, C) -> distortion float32 (B,) in nats.
+    """
+
+    def __init__(
+        self, bundle: Bundle, *, precision: Precision | None = None, device: str = "auto", threads: int = 1
+    ) -> None:
+        """Load the graphs.
+
+        Args:
+            bundle: A verified version.
+            precision: Which graphs to run; None takes fp32, or else the first that the bundle has.
+            device: `auto`, `cpu`, `cuda` or `cuda:N`.
+            threads: Threads that one run may use.
+
+        Raises:
+            BundleError: The precision is missing, or a graph does not load or has other inputs or outputs
+                than the manifest says.
+            StartupError: The device cannot be used.
+        """
+        manifest = bundle.manifest
+        available = manifest.precisions
+        if not available:
+            raise BundleError("encoder and decoder share no precision")
+        self.precision: Precision = precision or available[0]
+        if self.precision not in available:
+            raise BundleError(f"has no {self.precision} graphs: it has {', '.join(available)}")
+        self.manifest: Manifest = manifest
+        provider = choose_provider(device)
+        sessions = {}
+        for graph in manifest.graphs:
+            if graph.precision == self.precision:
+                session = make_session(
+                    bundle.graphs[graph.role, graph.precision],
+                    name=graph.file,
+                    provider=provider,
+                    threads=threads,
+                    fall_back=device == "auto",
+                )
+                _check_signature(session, graph)
+                sessions[graph.role] = session
+        self._encoder, self._decoder = sessions["encoder"], sessions["decoder"]
+        self._encoder_outputs = [
+            tensor.name for graph in manifest.graphs if graph.role == "encoder" for tensor in graph.outputs
+        ][: 1 if manifest.objective == "ae" else 2]
+        self.provider: str = self._encoder.get_providers()[0]
+        # A GPU prepares its kernels anew for each shape: few shapes, all warmed before the first call.
+        self._pads = self.provider != "CPUExecutionProvider"
+        self.encode = Stage("encode", self._encode)
+        self.decode = Stage("decode", self._decode)
+        self.decode_mean = Stage("decode_mean", self._decode_mean)
+        self.distort = Stage("distort", self._distort)
+
+    def warm(self, max_batch_rows: int) -> None:
+        """Run every stage once for each batch shape that the device prepares kernels for."""
+        shape, latent_dim = self.manifest.image, self.manifest.latent_dim
+        sizes = [1 << power for power in range((max_batch_rows - 1).bit_length() + 1)] if self._pads else [1]
+        for rows in sizes:
+            images = np.zeros((rows, *shape.as_tuple), np.uint8)
+            latents = np.zeros((rows, latent_dim), np.float32)
+            self._encode((images,))
+            self._decode((latents,))
+            self._distort((latents, images))
+
+    def _run(self, session: Any, outputs: list[str], name: str, rows_B: NDArray[Any]) -> Rows:
+        batch = len(rows_B)
+        padding = (1 << (batch - 1).bit_length()) - batch if self._pads else 0
+        if padding:
+            rows_B = np.concatenate((rows_B, np.zeros((padding, *rows_B.shape[1:]), rows_B.dtype)))
+        results = session.run(outputs, {name: np.ascontiguousarray(rows_B)})
+        return tuple(result[:batch] for result in results)
+
+    def _encode(self, rows: Rows) -> Rows:
+        return self._run(self._encoder, self._encoder_outputs, "image", rows[0])
+
+    def _decode(self, rows: Rows) -> Rows:
+        return self._run(self._decoder, ["image"], "latent", rows[0])
+
+    def _decode_mean(self, rows: Rows) -> Rows:
+        return self._run(self._decoder, ["pixel_mean"], "latent", rows[0])
+
+    def _distort(self, rows: Rows) -> Rows:
+        latents, images = rows
+        (pixel_mean,) = self._decode_mean((latents,))
+        return (distortion(self.manifest.likelihood, images, pixel_mean),)
+
+
+def _check_signature(session: Any, graph: Graph) -> None:
+    for kind, actual, expected in (
+        ("inputs", session.get_inputs(), graph.inputs),
+        ("outputs", session.get_outputs(), graph.outputs),
+    ):
+        found = {(a.name, _DTYPES.get(a.type, a.type), _sizes(a.shape)) for a in actual}
+        stated = {(t.name, t.dtype, _sizes(t.shape)) for t in expected}
+        if found != stated:
+            raise BundleError(
+                f"{graph.file} has other {kind} than its manifest: {sorted(found)}, not {sorted(stated)}"
+            )
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """Return `shape` with -1 for every axis of any size."""
+    return tuple(size if isinstance(size, int) else -1 for size in shape)

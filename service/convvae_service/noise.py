@@ -1,0 +1,45 @@
+"""Noise that depends on a seed and a row index alone.
+
+Row i of a seed is the same vector in every call, process and machine, so that samples can be repeated and
+cut into calls. Generator: Philox4x64-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"),
+keyed by the seed. With Z values a row and b = ceil(Z / 4) blocks of four 64-bit draws a row, row i uses the
+counters i * b + 1 to i * b + b. Draws 2k and 2k + 1 of a row become values 2k and 2k + 1 by Box-Muller in
+float64, rounded to float32 at the end.
+"""
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["MAX_SEED", "draw_seed", "latent_noise"]
+
+MAX_SEED = 2**64 - 1
+_TO_UNIT = 2.0**-53
+
+
+def draw_seed() -> int:
+    """Return a fresh seed below 2^53, which every language's numbers hold exactly."""
+    return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(11))
+
+
+def latent_noise(seed: int, *, first_row: int, count: int, dimension: int) -> NDArray[np.float32]:
+    """Return standard normal noise for rows `first_row` to `first_row + count - 1` of `seed`.
+
+    Args:
+        seed: 0 to 2^64 - 1.
+        first_row: 0 or above.
+        count: Number of rows.
+        dimension: Values in a row.
+
+    Returns:
+        float32 array of shape (count, dimension).
+    """
+    blocks = math.ceil(dimension / 4)
+    raw = np.random.Philox(key=seed, counter=first_row * blocks).random_raw(count * blocks * 4)
+    # R = count, P = pairs in a row: the top 53 bits of each draw, as the field's generators take them.
+    bits_RP2 = (raw >> np.uint64(11)).astype(np.float64).reshape(count, blocks * 2, 2)
+    radius_RP = np.sqrt(-2.0 * np.log((bits_RP2[..., 0] + 1.0) * _TO_UNIT))
+    angle_RP = (2.0 * math.pi * _TO_UNIT) * bits_RP2[..., 1]
+    normal_RP2 = np.stack((radius_RP * np.cos(angle_RP), radius_RP * np.sin(angle_RP)), axis=-1)
+    return normal_RP2.reshape(count, blocks * 4)[:, :dimension].astype(np.float32)

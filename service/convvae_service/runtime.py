@@ -1,0 +1,111 @@
+"""ONNX Runtime: which build is installed, which device it can use, and sessions made with explicit settings."""
+
+import logging
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from convvae_service.errors import StartupError
+from convvae_service.manifest import BundleError
+
+__all__ = ["choose_provider", "import_runtime", "make_session"]
+
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_DEVICE_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
+
+_log = logging.getLogger(__name__)
+
+
+def import_runtime() -> ModuleType:
+    """Import onnxruntime.
+
+    Raises:
+        StartupError: No build is installed, or two, whose files overwrite each other.
+    """
+    builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
+    if len(builds) == 2:
+        raise StartupError(
+            "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files:"
+            " uninstall both, then install convvae[gpu] or convvae[cpu]"
+        )
+    try:
+        import onnxruntime
+    except ImportError:
+        raise StartupError(
+            "ONNX Runtime is not installed: pip install 'convvae[service,gpu]', or 'convvae[service,cpu]'"
+            " where there will be no GPU"
+        ) from None
+    return onnxruntime  # type: ignore[no-any-return]
+
+
+def choose_provider(device: str) -> tuple[str, dict[str, Any]]:
+    """Return the execution provider and its options for `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        StartupError: CUDA was asked for by name and is not to be had.
+    """
+    if device == "cpu":
+        return _CPU, {}
+    runtime = import_runtime()
+    missing = None
+    if not any(Path(node).exists() for node in _DEVICE_NODES):
+        missing = "no NVIDIA device is present"
+    elif _CUDA not in runtime.get_available_providers():
+        missing = "this build of ONNX Runtime has no CUDA support: install convvae[gpu]"
+    if missing is None:
+        # Finds the CUDA and cuDNN libraries of the wheels; they are large, so only where there is a device.
+        runtime.preload_dlls()
+        index = device.partition(":")[2] or "0"
+        # The default, EXHAUSTIVE, benchmarks every new batch size again: 634 ms against 1.9 ms a call.
+        return _CUDA, {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC"}
+    if device == "auto":
+        return _CPU, {}
+    raise StartupError(f"device {device!r}: {missing}; use --device auto or cpu to run without a GPU")
+
+
+def make_session(
+    data: bytes, *, name: str, provider: tuple[str, dict[str, Any]], threads: int, fall_back: bool = False
+) -> Any:
+    """Return an ONNX Runtime session of the graph `data`.
+
+    Args:
+        data: ONNX bytes, without external data.
+        name: What messages call the graph.
+        provider: From `choose_provider`.
+        threads: Threads that one run may use.
+        fall_back: Whether the CPU will do when the GPU cannot be used.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph.
+        StartupError: The GPU cannot be used and `fall_back` is false.
+    """
+    runtime = import_runtime()
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # Idle threads that spin slow their neighbours, and a quota is throttled for them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Warnings of a sound graph say nothing to an operator.
+    options.log_severity_level = 3
+    try:
+        session = runtime.InferenceSession(
+            data, options, providers=[provider, _CPU] if provider[0] != _CPU else [_CPU]
+        )
+    except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
+        raise BundleError(f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0][:300]}") from None
+    # A failed CUDA start falls back to the CPU without an error.
+    if session.get_providers()[0] != provider[0]:
+        if not fall_back:
+            raise StartupError(f"ONNX Runtime could not use the GPU for {name}; see its message above")
+        _log.warning("the GPU cannot be used, running on the CPU", extra={"facts": {"graph": name}})
+    return session
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        metadata.distribution(distribution)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
