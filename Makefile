@@ -64,6 +64,34 @@ protos: .venv-protos/installed
 	PATH="$$PWD/.venv-protos/bin:$$PATH" $(PROTOC) -I protos --python_out="$(PROTOS_OUT)" --mypy_out="$(PROTOS_OUT)" \
 	  --grpc_python_out="$(PROTOS_OUT)" --mypy_grpc_out="$(PROTOS_OUT)" convvae/v1/vae.proto
 
+# Pinned tools of other languages that some tests call; a test whose tool is absent says so and skips.
+# Installs what the toolchains found here allow, and fails only when an installation fails.
+BUF := 1.75.0
+GRPCURL := v1.9.4
+GRPC_HEALTH_PROBE := v0.4.61
+
+tools:
+	@mkdir -p .tools/bin
+	failed=0
+	add() {
+	  local name=$$1 version=$$2 toolchain=$$3; shift 3
+	  if [ -e ".tools/$$name-$$version.installed" ]; then echo "$$name $$version: in .tools/bin"; return; fi
+	  if ! command -v "$$toolchain" > /dev/null; then echo "$$name $$version: skipped, $$toolchain is not installed"; return; fi
+	  echo "$$name $$version: installing with $$toolchain ..."
+	  if "$$@"; then rm -f ".tools/$$name-"*.installed; touch ".tools/$$name-$$version.installed"
+	  else echo "$$name $$version: FAILED"; failed=1; fi
+	}
+	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
+	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
+	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
+	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
+	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
+	exit $$failed
+
+# Needs root on Debian (it installs buildah and debootstrap there), or those two at hand.
+image-test: .venv/installed
+	$(BIN)/python -m pytest -n 0 -v tests/integration/image.py
+
 constraints: .venv/installed
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \
 	  | sed -E 's/^(torch|torchvision)==/\1===/'; grep '^onnxruntime==' constraints.txt; } > .venv/new-constraints.txt
