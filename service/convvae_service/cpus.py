@@ -30,8 +30,7 @@ def _quota(root: Path) -> float:
         base = root / "sys/fs/cgroup" / ("cpu" if v1 else "")
         # A quota on any group above holds too. In a container the group itself is mounted at the base.
         parts = [part for part in path.split("/") if part not in ("", "..")]
-        for depth in range(len(parts) + 1):
-            quotas.append(_group_quota(base.joinpath(*parts[:depth]), v1=v1))
+        quotas += [_group_quota(base.joinpath(*parts[:depth]), v1=v1) for depth in range(len(parts) + 1)]
     return min(quotas)
 
 

@@ -46,7 +46,7 @@ def rate(mean: NDArray[np.float32], log_variance: NDArray[np.float32]) -> NDArra
     """
     mean_BZ, log_variance_BZ = mean.astype(np.float64), log_variance.astype(np.float64)
     kl_BZ = 0.5 * (np.square(mean_BZ) + np.exp(log_variance_BZ) - 1.0 - log_variance_BZ)
-    return kl_BZ.sum(axis=1).astype(np.float32)
+    return np.asarray(kl_BZ.sum(axis=1), np.float32)
 
 
 def _bernoulli(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -> Float:
@@ -54,14 +54,14 @@ def _bernoulli(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -> Float:
     clamp = likelihood.probability_clamp
     assert clamp is not None
     p_BD = mean_BD.clip(clamp, 1.0 - clamp)
-    return -(x_BD * np.log(p_BD) + (1.0 - x_BD) * np.log1p(-p_BD)).sum(axis=1)
+    return np.asarray(-(x_BD * np.log(p_BD) + (1.0 - x_BD) * np.log1p(-p_BD)).sum(axis=1))
 
 
 def _gaussian(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -> Float:
     sigma = likelihood.sigma
     assert sigma is not None
     constant = x_BD.shape[1] * (math.log(sigma) + 0.5 * math.log(2.0 * math.pi))
-    return 0.5 * np.square((x_BD - mean_BD) / sigma).sum(axis=1) + constant
+    return np.asarray(0.5 * np.square((x_BD - mean_BD) / sigma).sum(axis=1) + constant)
 
 
 def _discretised_logistic(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -> Float:
@@ -78,7 +78,7 @@ def _discretised_logistic(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -
     with np.errstate(divide="ignore"):
         from_below = log_cdf_upper_BD + np.log1p(-np.exp(log_cdf_lower_BD - log_cdf_upper_BD))
         from_above = log_survival_lower_BD + np.log1p(-np.exp(log_survival_upper_BD - log_survival_lower_BD))
-    return -np.where(x_BD > mean_BD, from_above, from_below).sum(axis=1)
+    return np.asarray(-np.where(x_BD > mean_BD, from_above, from_below).sum(axis=1))
 
 
 _DISTORTIONS: dict[str, Callable[[Likelihood, Float, Float], Float]] = {

@@ -236,7 +236,7 @@ class Manifest:
                 raise BundleError(f"no {role} graph is listed")
 
     @property
-    def precisions(self) -> tuple[str, ...]:
+    def precisions(self) -> tuple[Precision, ...]:
         """Precisions for which both graphs exist, in the order of `PRECISIONS`."""
         roles = {(graph.role, graph.precision) for graph in self.graphs}
         return tuple(p for p in PRECISIONS if ("encoder", p) in roles and ("decoder", p) in roles)

@@ -1,4 +1,4 @@
-"""ONNX Runtime: which build is installed, which device it can use, and sessions made with explicit settings."""
+"""ONNX Runtime: the build that is installed, the device it can use, sessions with explicit settings."""
 
 import logging
 from importlib import metadata

@@ -1,0 +1,255 @@
+"""Batches that form while the engine is busy.
+
+Work waits per stage, in order of arrival. An idle lane takes what waits at once; what arrives while all
+lanes are busy makes up the next batch. Every call that waits gets its share of a batch, so that a call of a
+thousand rows does not hold up one of a single row. All state belongs to the event loop; only stages run in
+threads.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convvae_service.engine import Rows, Stage
+from convvae_service.errors import Overloaded
+
+__all__ = ["BatchReport", "Batcher"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BatchReport:
+    """What one run of a stage was: for metrics."""
+
+    stage: str
+    rows: int
+    queue_s: tuple[float, ...]
+    engine_s: float
+
+
+@dataclass(eq=False, slots=True)
+class _Work:
+    """The rows of one call at one stage; `taken` of them are in batches already."""
+
+    rows: Rows
+    done: asyncio.Future[Rows]
+    arrived_s: float
+    taken: int = 0
+    returned: int = 0
+    results: Rows = ()
+
+    def __len__(self) -> int:
+        return len(self.rows[0])
+
+    def accept(self, start: int, results: Rows) -> None:
+        """Take the results of the rows from `start` on; after the last the call is done."""
+        count = len(results[0])
+        if count == len(self):
+            self.results = results
+        else:
+            if not self.results:
+                self.results = tuple(np.empty((len(self), *r.shape[1:]), r.dtype) for r in results)
+            for whole, part in zip(self.results, results, strict=True):
+                whole[start : start + count] = part
+        self.returned += count
+        # A call that was cancelled or has failed meanwhile is done already.
+        if self.returned == len(self) and not self.done.done():
+            self.done.set_result(self.results)
+
+    def fail(self, error: BaseException) -> None:
+        if not self.done.done():
+            self.done.set_exception(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Slice:
+    work: _Work
+    start: int
+    stop: int
+
+    @property
+    def rows(self) -> Rows:
+        return tuple(array[self.start : self.stop] for array in self.work.rows)
+
+
+# A dict keeps order and removes from the middle at once, which is what cancelled calls need.
+_Queue = dict[_Work, None]
+
+
+@dataclass(kw_only=True)
+class Batcher:
+    """Runs stages in batches on a number of lanes, within limits on what may wait.
+
+    Args:
+        lanes: Runs at the same time.
+        max_batch_rows: Most rows in one run.
+        max_queued_rows: Most rows admitted and not yet answered.
+        max_queued_bytes: Most bytes of input admitted and not yet answered.
+        max_queue_delay_s: How long an idle lane waits for a batch to fill; 0 never waits.
+        on_batch: Called after each run.
+    """
+
+    lanes: int
+    max_batch_rows: int
+    max_queued_rows: int
+    max_queued_bytes: int
+    max_queue_delay_s: float = 0.0
+    on_batch: Callable[[BatchReport], None] = lambda _: None
+    queued_rows: int = field(default=0, init=False)
+    queued_bytes: int = field(default=0, init=False)
+    _queues: dict[Stage, _Queue] = field(default_factory=dict, init=False)
+    _busy_lanes: int = field(default=0, init=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="lane")
+
+    @contextmanager
+    def admit(self, *, rows: int, num_bytes: int) -> Iterator[None]:
+        """Reserve room for a call, for as long as it takes.
+
+        Raises:
+            Overloaded: There is no room now.
+        """
+        if (
+            self.queued_rows + rows > self.max_queued_rows
+            or self.queued_bytes + num_bytes > self.max_queued_bytes
+        ):
+            raise Overloaded("the server's queue is full: retry after the stated delay", retry_delay_s=0.1)
+        self.queued_rows += rows
+        self.queued_bytes += num_bytes
+        try:
+            yield
+        finally:
+            self.queued_rows -= rows
+            self.queued_bytes -= num_bytes
+
+    async def run(self, stage: Stage, rows: Rows) -> Rows:
+        """Return the stage's results for `rows`, in their order.
+
+        A caller that is cancelled takes its waiting rows out of the queue before they are computed.
+        """
+        loop = asyncio.get_running_loop()
+        work = _Work(rows, loop.create_future(), loop.time())
+        self._queues.setdefault(stage, {})[work] = None
+        self._dispatch()
+        try:
+            return await work.done
+        finally:
+            queue = self._queues.get(stage, {})
+            queue.pop(work, None)
+            if not queue:
+                self._queues.pop(stage, None)
+
+    def close(self) -> None:
+        """End the lanes' threads; runs under way are waited for."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._threads.shutdown()
+
+    def _dispatch(self) -> None:
+        """Give every idle lane a batch, for as long as there is work."""
+        while self._busy_lanes < self.lanes:
+            stage = self._next_stage()
+            if stage is None:
+                return
+            self._start(stage, self._take(stage))
+
+    def _next_stage(self) -> Stage | None:
+        """Return the stage whose turn it is, or None when none is due."""
+        now = asyncio.get_running_loop().time()
+        due_s = None
+        for stage, queue in self._queues.items():
+            if not queue:
+                continue
+            ready_s = next(iter(queue)).arrived_s + self.max_queue_delay_s
+            waiting = sum(len(work) - work.taken for work in queue) if self.max_queue_delay_s else 0
+            if ready_s <= now or waiting >= self.max_batch_rows:
+                return stage
+            due_s = ready_s if due_s is None else min(due_s, ready_s)
+        if due_s is not None:
+            self._wake_at(due_s)
+        return None
+
+    def _wake_at(self, due_s: float) -> None:
+        if self._timer is None or self._timer.cancelled() or self._timer.when() > due_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = asyncio.get_running_loop().call_at(due_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._dispatch()
+
+    def _take(self, stage: Stage) -> list[_Slice]:
+        """Take the next batch from a stage's queue, a share from each call that waits."""
+        queue = self._queues.pop(stage)
+        slices: list[_Slice] = []
+        space = self.max_batch_rows
+        share = max(1, self.max_batch_rows // len(queue))
+        while space and queue:
+            work = next(iter(queue))
+            del queue[work]
+            count = min(len(work) - work.taken, space, share)
+            slices.append(_Slice(work, work.taken, work.taken + count))
+            work.taken += count
+            space -= count
+            if work.taken < len(work):
+                queue[work] = None
+        if queue:
+            # Put back at the end: the other stages come first.
+            self._queues[stage] = queue
+        return slices
+
+    def _start(self, stage: Stage, slices: list[_Slice]) -> None:
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        self._busy_lanes += 1
+        run = loop.run_in_executor(self._threads, _run_batch, stage, slices)
+
+        def finish(run: "asyncio.Future[list[Rows | Exception]]") -> None:
+            self._busy_lanes -= 1
+            for piece, result in zip(slices, run.result(), strict=True):
+                if isinstance(result, Exception):
+                    piece.work.fail(result)
+                else:
+                    piece.work.accept(piece.start, result)
+            self.on_batch(
+                BatchReport(
+                    stage=stage.name,
+                    rows=sum(piece.stop - piece.start for piece in slices),
+                    queue_s=tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0),
+                    engine_s=loop.time() - started_s,
+                )
+            )
+            self._dispatch()
+
+        run.add_done_callback(finish)
+
+
+def _run_batch(stage: Stage, slices: list[_Slice]) -> list[Rows | Exception]:
+    """Run one batch in a lane's thread; each slice gets its results, or the error that it alone causes."""
+    if len(slices) == 1:
+        return [_run_alone(stage, slices[0])]
+    try:
+        inputs = zip(*(piece.rows for piece in slices), strict=True)
+        results = stage.run(tuple(np.concatenate(arrays) for arrays in inputs))
+    except Exception:  # noqa: BLE001 - whatever it is, it is sorted out call by call
+        # One bad row must not fail its neighbours: find out whose it is.
+        _log.warning("a batch failed, running its calls one by one", exc_info=True)
+        return [_run_alone(stage, piece) for piece in slices]
+    edges = np.cumsum([piece.stop - piece.start for piece in slices])[:-1]
+    return list(zip(*(np.split(array, edges) for array in results), strict=True))
+
+
+def _run_alone(stage: Stage, piece: _Slice) -> Rows | Exception:
+    try:
+        return stage.run(piece.rows)
+    except Exception as error:  # noqa: BLE001 - handed to the call that it belongs to
+        return error

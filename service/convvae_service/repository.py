@@ -1,0 +1,164 @@
+"""The models that a server has: found on disk, verified, loaded, warmed, and looked up by name and version."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from convvae_service.bundle import Bundle, BundleError, Manifest, list_models, list_versions, read_bundle
+from convvae_service.engine import Engine
+from convvae_service.errors import NotFound, StartupError, VersionNotLoaded
+from convvae_service.logs import facts
+from convvae_service.manifest import Precision
+
+__all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """How every engine of a server runs. `precision` None takes what each bundle has."""
+
+    device: str = "auto"
+    precision: Precision | None = None
+    threads: int = 1
+    max_batch_rows: int = 64
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedVersion:
+    """A model version that answers calls."""
+
+    name: str
+    version: int
+    manifest: Manifest
+    engine: Engine
+
+
+class VersionState(Enum):
+    """How the server stands to a published version; the names are those of the wire's `VersionState`."""
+
+    NOT_LOADED = "not loaded"
+    LOADING = "loading"
+    SERVING = "serving"
+    FAILED = "failed"
+
+
+@dataclass(slots=True)
+class VersionEntry:
+    """A published version. `error` says why, when it failed."""
+
+    state: VersionState = VersionState.NOT_LOADED
+    error: str = ""
+    loaded: LoadedVersion | None = None
+
+
+@dataclass(slots=True)
+class ModelEntry:
+    """A model's versions, ascending, and the one that calls without a version go to."""
+
+    versions: dict[int, VersionEntry] = field(default_factory=dict)
+    default: int | None = None
+
+
+class Repository:
+    """The models under one root. `load` runs in a thread while the server answers health checks."""
+
+    def __init__(self, root: Path, *, pinned: Mapping[str, int], options: EngineOptions) -> None:
+        """Look at what is published under `root`; nothing is loaded yet.
+
+        Raises:
+            StartupError: There is nothing to serve, or a pinned version is not published.
+        """
+        self._root = root
+        self._pinned = dict(pinned)
+        self._options = options
+        try:
+            names = list_models(root)
+        except BundleError as error:
+            raise StartupError(str(error)) from None
+        if not names:
+            raise StartupError(f"no model version is published under {str(root)!r}: export one there first")
+        self.models = {
+            name: ModelEntry({version: VersionEntry() for version in list_versions(root, name)})
+            for name in names
+        }
+        for name, version in self._pinned.items():
+            if name not in self.models or version not in self.models[name].versions:
+                raise StartupError(
+                    f"--serve {name}={version}: no such version is published under {str(root)!r}"
+                )
+
+    def load(self) -> None:
+        """Load the pinned or else the highest usable version of each model.
+
+        Raises:
+            StartupError: A model has no usable version, or its pinned one is not usable.
+        """
+        for name, entry in self.models.items():
+            pinned = self._pinned.get(name)
+            candidates = [pinned] if pinned else sorted(entry.versions, reverse=True)
+            for version in candidates:
+                if self._load_version(name, version):
+                    entry.default = version
+                    break
+            else:
+                worst = entry.versions[candidates[0]].error
+                raise StartupError(f"model {name!r} has no usable version; version {candidates[0]}: {worst}")
+
+    def resolve(self, name: str, version: int) -> LoadedVersion:
+        """Return the version to call; an empty name is the only model, version 0 the default.
+
+        Raises:
+            NotFound: No such model or version, or the name is empty and there are several.
+            VersionNotLoaded: The version is published and not loaded.
+        """
+        entry = self.models.get(self.only_model() if not name else name)
+        if entry is None:
+            raise NotFound(f"no model {name!r} here: ListModels names those there are")
+        entry_version = entry.versions.get(version or entry.default or 0)
+        if entry_version is None:
+            raise NotFound(f"model {name!r} has no version {version}: ListModels names those there are")
+        if entry_version.loaded is None:
+            raise VersionNotLoaded(
+                f"version {version} of model {name!r} is published but not loaded; serving: {entry.default}"
+            )
+        return entry_version.loaded
+
+    def only_model(self) -> str:
+        """Return the name that an empty name stands for.
+
+        Raises:
+            NotFound: There are several models.
+        """
+        if len(self.models) > 1:
+            raise NotFound(f"name a model, this server has several: {', '.join(self.models)}")
+        return next(iter(self.models))
+
+    def _load_version(self, name: str, version: int) -> bool:
+        entry = self.models[name].versions[version]
+        entry.state = VersionState.LOADING
+        try:
+            bundle: Bundle = read_bundle(self._root / name / str(version))
+            engine = Engine(
+                bundle,
+                precision=self._options.precision,
+                device=self._options.device,
+                threads=self._options.threads,
+            )
+            engine.warm(self._options.max_batch_rows)
+        except BundleError as error:
+            entry.state, entry.error = VersionState.FAILED, str(error)
+            _log.error(
+                "model version cannot be loaded", extra=facts(model=name, version=version, error=str(error))
+            )
+            return False
+        entry.loaded = LoadedVersion(name=name, version=version, manifest=bundle.manifest, engine=engine)
+        entry.state, entry.error = VersionState.SERVING, ""
+        _log.info(
+            "model version loaded",
+            extra=facts(model=name, version=version, precision=engine.precision, provider=engine.provider),
+        )
+        return True

@@ -1,0 +1,249 @@
+"""The server's settings: one frozen object from flags, environment and a file, in this order of precedence.
+
+A field `max_batch_rows` is the flag `--max-batch-rows`, the variable `CONVVAE_SERVE_MAX_BATCH_ROWS` and the
+key `max_batch_rows` of a TOML file named by `--config` or `CONVVAE_SERVE_CONFIG`. Unknown keys are errors in
+all three.
+"""
+
+import argparse
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
+
+from convvae_service.errors import StartupError
+
+__all__ = ["ENV_PREFIX", "ServeSettings", "load_settings"]
+
+ENV_PREFIX = "CONVVAE_SERVE_"
+_CONFIG = f"{ENV_PREFIX}CONFIG"
+# Kubernetes describes services to every container in variables of these forms; a service named
+# `convvae-serve` would otherwise keep its own pods from starting.
+_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+
+MIB = 1 << 20
+
+
+class ServeSettings(BaseSettings):
+    """Everything that the server can be told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_ignore_empty=True,
+        cli_kebab_case=True,
+        cli_prog_name="convvae-serve run",
+        cli_implicit_flags=True,
+        cli_hide_none_type=True,
+        cli_avoid_json=True,
+        nested_model_default_partial_update=False,
+    )
+
+    models: Path = Field(description="model repository: a folder ROOT/<model>/<version>/")
+    address: str = Field("127.0.0.1:50051", description="HOST:PORT to serve gRPC on; port 0 takes a free one")
+    metrics_address: str = Field(
+        "127.0.0.1:9464", description="HOST:PORT of the Prometheus metrics; 'off' serves none"
+    )
+    serve: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="MODEL=VERSION to serve instead of the model's highest version; may be repeated"
+    )
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
+    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
+        "auto", description="graphs to run; auto takes fp32 where the bundle has it"
+    )
+    lanes: int = Field(1, ge=1, le=64, description="batches that run at the same time")
+    threads: int = Field(
+        0, ge=0, le=1024, description="threads of one run; 0 shares the available CPUs among the lanes"
+    )
+    max_batch_rows: int = Field(64, ge=1, le=65536, description="most rows in one batch")
+    max_queue_delay_us: int = Field(
+        0, ge=0, le=10_000_000, description="microseconds an idle lane waits for a batch to fill"
+    )
+    max_rows_per_call: int = Field(1024, ge=1, le=1_000_000, description="most rows in one call")
+    max_message_bytes: int = Field(
+        64 * MIB, ge=65536, le=1024 * MIB, description="most bytes in one request or reply"
+    )
+    max_pixels_per_file: int = Field(
+        32_000_000, ge=64, description="most pixels in an image file, checked before it is decoded"
+    )
+    max_queued_rows: int = Field(8192, ge=1, description="most rows admitted and not yet answered")
+    max_queued_bytes: int = Field(
+        512 * MIB, ge=65536, description="most bytes of input admitted and not yet answered"
+    )
+    max_call_s: float = Field(
+        60.0, gt=0, le=86400, description="most seconds for one call; a shorter deadline of the caller holds"
+    )
+    drain_delay_s: float = Field(
+        3.0, ge=0, le=600, description="seconds to keep serving after SIGTERM, while balancers turn away"
+    )
+    grace_s: float = Field(
+        30.0, ge=0, le=3600, description="seconds for calls in flight to finish after the drain delay"
+    )
+    reflection: bool = Field(True, description="describe the service to tools such as grpcurl")
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto", description="form of the log on stderr; auto is text on a terminal, else json"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level to log")
+
+    @field_validator("serve", mode="before")
+    @classmethod
+    def _split_serve(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("serve")
+    @classmethod
+    def _check_serve(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            if not re.fullmatch(r"[^=]+=[1-9][0-9]{0,17}", part):
+                raise ValueError(f"{part!r} is not MODEL=VERSION, as in mnist=2")
+        names = [part.partition("=")[0] for part in value]
+        if len(set(names)) != len(names):
+            raise ValueError("names a model twice")
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _check_device(cls, value: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+            raise ValueError(f"{value!r} is none of auto, cpu, cuda, cuda:N")
+        return value
+
+    @field_validator("address", "metrics_address")
+    @classmethod
+    def _check_address(cls, value: str) -> str:
+        _, colon, port = value.rpartition(":")
+        if value != "off" and (not colon or not port.isdecimal() or int(port) > 65535):
+            raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:50051")
+        return value
+
+    @model_validator(mode="after")
+    def _check_limits(self) -> Self:
+        if self.max_rows_per_call > self.max_queued_rows:
+            raise ValueError(
+                f"max_queued_rows ({self.max_queued_rows}) must not be below max_rows_per_call"
+                f" ({self.max_rows_per_call}), or the largest calls could never be admitted"
+            )
+        if self.max_message_bytes > self.max_queued_bytes:
+            raise ValueError(
+                f"max_queued_bytes ({self.max_queued_bytes}) must not be below max_message_bytes"
+                f" ({self.max_message_bytes}), or the largest calls could never be admitted"
+            )
+        return self
+
+    @property
+    def pinned_versions(self) -> dict[str, int]:
+        """`serve` as a mapping from model to version."""
+        return {name: int(version) for name, _, version in (part.partition("=") for part in self.serve)}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Leave out .env and secret files: three sources are enough."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return (init_settings, env_settings)
+
+
+def load_settings(arguments: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> ServeSettings:
+    """Return the settings from command-line `arguments`, the environment and the file that either names.
+
+    Raises:
+        StartupError: A key is unknown or a value is not accepted; the message names each.
+        SystemExit: `--help` was asked for, or the flags cannot be parsed.
+    """
+    _refuse_unknown_variables(environ)
+    config_flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_flag.add_argument("--config")
+    known, rest = config_flag.parse_known_args(arguments)
+    file = known.config or environ.get(_CONFIG)
+    sources = _sources_with_file(Path(file)) if file else ServeSettings
+    try:
+        return sources(_cli_settings_source=_flags(sources, rest))  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise StartupError("; ".join(_describe(item) for item in error.errors())) from None
+    except SettingsError as error:
+        raise StartupError(str(error)) from None
+
+
+def _flags(settings: type[ServeSettings], arguments: Sequence[str]) -> CliSettingsSource[ServeSettings]:
+    parser = argparse.ArgumentParser(
+        prog="convvae-serve run",
+        allow_abbrev=False,
+        description="Serve the models of a repository over gRPC.",
+        epilog=f"Each flag is also a variable, as in {ENV_PREFIX}MAX_BATCH_ROWS,"
+        " and a key of the --config file.",
+    )
+    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
+    return CliSettingsSource(settings, root_parser=parser, cli_parse_args=list(arguments))
+
+
+def _sources_with_file(path: Path) -> type[ServeSettings]:
+    try:
+        keys = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise StartupError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise StartupError(f"config file {str(path)!r} is not TOML: {error}") from None
+    for key in keys:
+        if key not in ServeSettings.model_fields:
+            raise StartupError(f"config file {str(path)!r} has the unknown key {key!r}{_nearest(key)}")
+
+    class WithFile(ServeSettings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))
+
+    return WithFile
+
+
+def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if not name.startswith(ENV_PREFIX) or name == _CONFIG or _SERVICE_LINK.fullmatch(name):
+            continue
+        key = name.removeprefix(ENV_PREFIX).lower()
+        if key not in ServeSettings.model_fields:
+            raise StartupError(f"unknown environment variable {name}{_nearest(key, ENV_PREFIX)}")
+
+
+def _nearest(key: str, prefix: str = "") -> str:
+    close = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
+    return f": did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
+
+
+def _describe(item: object) -> str:
+    assert isinstance(item, dict)
+    key = ".".join(str(part) for part in item["loc"]).replace("_", "-")
+    message = str(item["msg"]).removeprefix("Value error, ")
+    if item["type"] == "missing":
+        return f"--{key} is required"
+    return f"--{key}: {message}" if key else message
