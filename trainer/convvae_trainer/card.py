@@ -1,0 +1,123 @@
+"""The model card: what a bundle is, its figures, where it comes from and what it is not good for."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convvae_service.bundle import Manifest
+
+__all__ = ["model_card"]
+
+
+def model_card(
+    manifest: Manifest, *, data: Mapping[str, Any], evaluation: Mapping[str, Any], reproduce: str
+) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        manifest: Of the version.
+        data: What `run.json` says of the data.
+        evaluation: Figures on the test images.
+        reproduce: The command that repeats the run.
+    """
+    return f"""# {manifest.model}
+
+A convolutional variational autoencoder (`{manifest.objective}`): {manifest.image} images (height x width x
+channels, uint8), {manifest.latent_dim} latent dimensions, {manifest.likelihood.name} likelihood.
+
+![Test images over their reconstructions](reconstructions.png)
+![Samples from the prior](samples.png)
+
+Left or above: test images, each over its reconstruction from the posterior mean. Right or below: pixel means
+of draws from the prior, seed 0.
+
+## Figures
+
+On {evaluation["images"]} test images, {_conditions(evaluation)}.
+
+{_table(("Figure", "Value"), _figures(evaluation))}
+## Data
+
+{
+        _table(
+            ("", ""),
+            [
+                ("Data set", data["name"]),
+                ("Training images", str(data["train_images"])),
+                ("Test images", f"{data['test_images']}: {data['split']}"),
+                (
+                    "Other sizes",
+                    f"{manifest.resize.mode}, {manifest.resize.filter} ({manifest.resize.library})",
+                ),
+                ("sha256 of all pixels", data["sha256"]),
+            ],
+        )
+    }
+## ONNX Runtime against PyTorch
+
+Largest absolute differences at batches {
+        ", ".join(map(str, manifest.parity["fp32"].batches))
+    }, on data, all-0 and
+all-255 images, and draws from the prior.
+
+{_table(("Output", "Difference"), _parity(manifest))}
+## How to make it again
+
+    {reproduce}
+
+with the run folder's `config.json`, code at commit {manifest.training.commit or "(not under git)"}, seed
+{manifest.training.seed}, {manifest.training.epochs:g} epochs. Versions:
+{", ".join(f"{name} {version}" for name, version in manifest.training.libraries.items())}.
+
+## Limits
+
+- It knows images like those that it was trained on. Others are encoded without complaint, and mean little.
+- Reconstructions are pixel means: smoother than the images. Samples are no better than the prior's fit.
+- {_LIKELIHOOD_LIMITS[manifest.likelihood.name]}
+- Latents of two versions are not comparable, even of the same data.
+- The sha256 in the manifest detects damage. It does not prove who made the files.
+"""
+
+
+_LIKELIHOOD_LIMITS = {
+    "bernoulli": "The Bernoulli likelihood is a probability for binary pixels only; for grey levels it is a"
+    " cross-entropy, and its ELBO does not compare with that of other likelihoods.",
+    "gaussian": "The Gaussian likelihood is a density of pixels in 0..1: its ELBO may be above 0, and does not"
+    " compare with that of other likelihoods.",
+}
+
+
+def _conditions(evaluation: Mapping[str, Any]) -> str:
+    text = f"one posterior draw for each (seed {evaluation['seed']})"
+    if evaluation["binarize"] == "dynamic":
+        text += f", drawn to 0 and 1 once (seed {evaluation['binarize_seed']})"
+    return text
+
+
+def _figures(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
+    rows = [
+        ("ELBO", f"{evaluation['elbo']:.2f} nats per image"),
+        ("Distortion", f"{evaluation['distortion']:.2f} nats per image"),
+        ("Rate", f"{evaluation['rate']:.2f} nats per image"),
+        ("Bits per dimension", f"{evaluation['bits_per_dim']:.4f}"),
+        ("Active units", f"{evaluation['active_units']} of {evaluation['latent_dim']}"),
+    ]
+    if evaluation["sigma"] is not None:
+        rows.append(("Sigma of a pixel in 0..1", f"{evaluation['sigma']:.4f}"))
+    return rows
+
+
+def _parity(manifest: Manifest) -> list[tuple[str, str]]:
+    parity = manifest.parity["fp32"]
+    rows = [("mean", f"{parity.mean:.1e}")]
+    if parity.log_variance is not None:
+        rows.append(("log_variance", f"{parity.log_variance:.1e}"))
+    return [
+        *rows,
+        ("image", f"{parity.image_steps} steps of 255"),
+        ("pixel_mean", f"{parity.pixel_mean:.1e}"),
+    ]
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -1,0 +1,74 @@
+"""A checkpoint: tensors and a JSON object in one safetensors file. Nothing is pickled, or loaded from pickle.
+
+The file is written beside its place, flushed to the disk and renamed: a process killed at any moment leaves
+the old checkpoint or the new one.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from convvae_trainer.errors import BadRun
+
+__all__ = ["read_checkpoint", "replace_file", "write_checkpoint"]
+
+FORMAT = "convvae-checkpoint-1"
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+    """Write a checkpoint in place of `path`, all of it or nothing.
+
+    Args:
+        path: The file.
+        tensors: Weights, optimiser moments, random state, on any device.
+        state: Whatever else is needed to go on, as JSON types.
+    """
+    from safetensors.torch import save
+
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    replace_file(path, save(plain, metadata={"format": FORMAT, "state": json.dumps(state)}))
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Return (tensors, state) of a checkpoint, tensors on the CPU.
+
+    Raises:
+        BadRun: The file is missing, damaged, or no checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        if metadata.get("format") != FORMAT:
+            raise BadRun(f"{path} is no checkpoint that this version reads ({FORMAT})")
+        return tensors, json.loads(metadata["state"])
+    except FileNotFoundError:
+        raise BadRun(f"{path} does not exist: the run was stopped before its first checkpoint") from None
+    except (SafetensorError, OSError, ValueError, KeyError) as error:
+        raise BadRun(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write `data` in place of `path`: a reader, or a restart, sees the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

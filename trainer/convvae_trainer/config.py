@@ -1,0 +1,198 @@
+"""All settings that define a run: one frozen object, from a TOML file and flags, flags winning."""
+
+import dataclasses
+import difflib
+import math
+import re
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from convvae_trainer.errors import BadConfig
+
+__all__ = ["Config", "config_from", "parse_image_size", "read_toml"]
+
+MIN_SIDE = 8
+MAX_SIDE = 256
+DEFAULT_EPOCHS = 30
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A run's settings. With the same data and libraries they give the same weights (on CPU, bit by bit)."""
+
+    dataset: str
+    """Name (`digits`, or a torchvision set) or path (folder, .npy, .npz, idx)."""
+    data_root: str = "data"
+    """Folder that holds the torchvision sets."""
+    train_images: int | None = None
+    """Use only the first so many training images. None: all."""
+    image_size: tuple[int, int] | None = None
+    """Height and width to resize to. None: as the data are."""
+    resize_mode: Literal["crop", "stretch"] = "crop"
+    resize_filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
+    objective: Literal["vae"] = "vae"
+    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    binarize: Literal["none", "dynamic"] = "none"
+    """`dynamic`: grey levels are probabilities, drawn anew in every pass; test images are drawn once."""
+    latent_dim: int = 32
+    width: int = 32
+    """Channels after the first halving; they double with each halving, up to four times this."""
+    blocks: int = 0
+    """Residual blocks after each halving but the first, and before each doubling but the last."""
+    hidden: int = 512
+    """Units of a dense layer between the convolutions and the latents. 0: none."""
+    epochs: int | None = None
+    """Passes over the training images. None with no `minutes`: 30."""
+    minutes: float | None = None
+    """Training time instead of `epochs`. How far it gets depends on the machine."""
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+    """Peak of AdamW's rate: linear warm-up, then cosine to 2 % of it at the end of the run."""
+    warmup_steps: int = 200
+    weight_decay: float = 1e-4
+    beta: float = 1.0
+    """Weight of the rate in the loss. 1 is the evidence lower bound."""
+    kl_warmup_epochs: float = 0.0
+    """Epochs over which the rate's weight rises from 0 to `beta`."""
+    ema_decay: float = 0.999
+    """Decay of the averaged weights that are evaluated and exported. 0: the last weights."""
+    max_gradient_norm: float = 200.0
+    seed: int = 0
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """`auto` measures both on the device and takes the faster; likelihood and rate are float32 always."""
+
+    def __post_init__(self) -> None:
+        if not self.dataset:
+            raise BadConfig("dataset is empty: name a data set, or the path of a folder or file")
+        if self.image_size is not None:
+            check_side("image_size", *self.image_size)
+        if self.epochs is not None and self.minutes is not None:
+            raise BadConfig("epochs and minutes are both set: give one of them")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise BadConfig(f"device is {self.device!r}: use auto, cpu, cuda or cuda:N")
+        if self.binarize == "dynamic" and self.likelihood != "bernoulli":
+            raise BadConfig(f"binarize=dynamic needs likelihood=bernoulli, not {self.likelihood}")
+        for name, low, high in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and low <= value <= high):
+                raise BadConfig(f"{name} is {value}: it must be within {low:g} to {high:g}")
+
+    @property
+    def total_epochs(self) -> int | None:
+        """Epochs to train, or None where `minutes` decides."""
+        return None if self.minutes is not None else self.epochs or DEFAULT_EPOCHS
+
+
+_RANGES: tuple[tuple[str, float, float], ...] = (
+    ("train_images", 2, 1e9),
+    ("latent_dim", 1, 65536),
+    ("width", 1, 1024),
+    ("blocks", 0, 16),
+    ("hidden", 0, 65536),
+    ("epochs", 1, 1e6),
+    ("minutes", 0.001, 1e6),
+    ("batch_size", 1, 65536),
+    ("learning_rate", 1e-9, 10.0),
+    ("warmup_steps", 0, 1e6),
+    ("weight_decay", 0.0, 10.0),
+    ("beta", 0.0, 1e4),
+    ("kl_warmup_epochs", 0.0, 1e6),
+    ("ema_decay", 0.0, 0.999999),
+    ("max_gradient_norm", 1e-6, 1e12),
+    ("seed", 0, 2**53 - 1),
+)
+
+
+def check_side(name: str, height: int, width: int) -> None:
+    """Raise `BadConfig` unless both sides are within 8 to 256 pixels."""
+    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        raise BadConfig(f"{name} is {height}x{width}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels")
+
+
+def parse_image_size(text: str) -> tuple[int, int]:
+    """Return (height, width) of `H` or `HxW`.
+
+    Raises:
+        BadConfig: The text is neither, or a side is out of range.
+    """
+    match = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip(), flags=re.ASCII)
+    if not match:
+        raise BadConfig(f"image_size is {text!r}: give H or HxW in pixels, such as 64 or 28x20")
+    height, width = int(match[1]), int(match[2] or match[1])
+    check_side("image_size", height, width)
+    return height, width
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the settings of a TOML file.
+
+    Raises:
+        BadConfig: The file cannot be read or is no TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadConfig(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadConfig(f"config file {str(path)!r} is no TOML: {error}") from None
+
+
+def config_from(*layers: Mapping[str, Any]) -> Config:
+    """Build a `Config` of several mappings, later ones winning; a value of None is "not given".
+
+    `epochs` of a later layer replaces `minutes` of an earlier one, and the reverse.
+
+    Raises:
+        BadConfig: A key is unknown, a value has the wrong type or is out of range, or `dataset` is missing.
+    """
+    hints = get_type_hints(Config)
+    merged: dict[str, Any] = {}
+    for layer in layers:
+        given = {name: value for name, value in layer.items() if value is not None}
+        for name in given:
+            if name not in hints:
+                near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)[0]
+                raise BadConfig(f"unknown setting {name!r}: did you mean {near!r}?")
+        if "epochs" in given or "minutes" in given:
+            merged.pop("epochs", None)
+            merged.pop("minutes", None)
+        merged |= {name: _convert(name, hints[name], value) for name, value in given.items()}
+    if "dataset" not in merged:
+        raise BadConfig("dataset is not set: name a data set (such as digits), or give a folder or file")
+    return Config(**merged)
+
+
+def _convert(name: str, hint: Any, value: Any) -> Any:
+    """Check one value of TOML, JSON or a flag against the field's type."""
+    if name == "image_size":
+        return _image_size(value)
+    accepted = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise BadConfig(f"{name} is {value!r}: one of {', '.join(get_args(hint))}")
+    elif float in accepted and type(value) is int:
+        return float(value)
+    elif type(value) not in accepted:
+        kind = " or ".join(t.__name__ for t in accepted if t is not types.NoneType)
+        raise BadConfig(f"{name} is {value!r}: it must be of type {kind}")
+    return value
+
+
+def _image_size(value: Any) -> tuple[int, int]:
+    if isinstance(value, list | tuple) and len(value) == 2 and all(type(side) is int for side in value):
+        return value[0], value[1]
+    if isinstance(value, str) or type(value) is int:
+        return parse_image_size(str(value))
+    raise BadConfig(f'image_size is {value!r}: give a side, "HxW" or [height, width]')
+
+
+def to_json_object(config: Config) -> dict[str, Any]:
+    """Return the settings as JSON types; `config_from` reads them back."""
+    values = dataclasses.asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -1,0 +1,121 @@
+"""Figures on test images: the bound and its terms, bits per dimension, active units.
+
+B = batch, C = channels, H and W = height and width, Z = latent dimension, N = all images.
+"""
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convvae_trainer.learner import Learner
+from convvae_trainer.objective import kl_to_prior, reparameterise
+
+__all__ = ["Evaluation", "binarized", "evaluate"]
+
+BATCH = 500
+# The draw of binary test images, the same in every evaluation.
+BINARIZE_SEED = 777
+ACTIVE_VARIANCE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Means over all images, in nats per image unless the name says otherwise.
+
+    `bits_per_dim` is -elbo / (values of an image * ln 2), for pixels in 0..1. `active_units` counts the
+    latent dimensions whose posterior mean has a variance over the images above 0.01.
+    `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, in the unit of pixels in 0..1.
+    """
+
+    dataset: str
+    images: int
+    elbo: float
+    distortion: float
+    rate: float
+    bits_per_dim: float
+    active_units: int
+    latent_dim: int
+    likelihood: str
+    sigma: float | None
+    rate_per_dimension: tuple[float, ...]
+    posterior_samples: int
+    seed: int
+    binarize: str
+    binarize_seed: int | None
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the figures as JSON types."""
+        return {**dataclasses.asdict(self), "rate_per_dimension": list(self.rate_per_dimension)}
+
+
+def binarized(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return images of 0 and 255, drawn once with grey levels as probabilities."""
+    levels = np.random.default_rng(BINARIZE_SEED).random(images_NHWC.shape, dtype=np.float32)
+    drawn: NDArray[np.uint8] = np.where(levels * 255 < images_NHWC, 255, 0).astype(np.uint8)
+    return drawn
+
+
+@torch.no_grad()
+def evaluate(
+    learner: Learner, images_NHWC: NDArray[np.uint8], *, dataset: str, binarize: str, seed: int = 0
+) -> Evaluation:
+    """Evaluate the averaged weights on all images, with one posterior draw for each, in float32.
+
+    Args:
+        learner: Networks and likelihood.
+        images_NHWC: uint8 images.
+        dataset: What the result calls the images.
+        binarize: `dynamic` draws them to 0 and 255 first, always the same way.
+        seed: Of the posterior draws.
+    """
+    if binarize == "dynamic":
+        images_NHWC = binarized(images_NHWC)
+    noise = np.random.default_rng(seed)
+    distortion = 0.0
+    rates: list[torch.Tensor] = []
+    means: list[torch.Tensor] = []
+    with learner.averaged():
+        sigma = learner.likelihood.constants().sigma
+        for x_BCHW in _batches(images_NHWC, learner.device):
+            mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
+            drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
+            noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
+            output_BCHW = learner.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
+            pixels_BCHW = learner.likelihood.pixel_mean(output_BCHW)
+            distortion += learner.likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
+            rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
+            means.append(mean_BZ)
+    count = len(images_NHWC)
+    rate_Z = (torch.stack(rates).sum(0) / count).tolist()
+    mean_NZ = torch.cat(means)
+    active = int((mean_NZ.double().var(0, unbiased=False) > ACTIVE_VARIANCE).sum().item())
+    elbo = -(distortion / count + sum(rate_Z))
+    return Evaluation(
+        dataset=dataset,
+        images=count,
+        elbo=elbo,
+        distortion=distortion / count,
+        rate=sum(rate_Z),
+        bits_per_dim=-elbo / (math.prod(images_NHWC.shape[1:]) * math.log(2)),
+        active_units=active,
+        latent_dim=len(rate_Z),
+        likelihood=learner.likelihood.name,
+        sigma=sigma,
+        rate_per_dimension=tuple(rate_Z),
+        posterior_samples=1,
+        seed=seed,
+        binarize=binarize,
+        binarize_seed=BINARIZE_SEED if binarize == "dynamic" else None,
+    )
+
+
+def _batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:
+    for low in range(0, len(images_NHWC), BATCH):
+        batch = torch.from_numpy(np.ascontiguousarray(images_NHWC[low : low + BATCH]))
+        yield batch.to(device).permute(0, 3, 1, 2).contiguous().float() / 255

@@ -1,0 +1,187 @@
+"""A trained run to a published bundle: graphs, parity check, manifest, model card and pictures."""
+
+import datetime
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convvae_service.bundle import (
+    CAPABILITIES,
+    BundleError,
+    Manifest,
+    Role,
+    Training,
+    check_model_name,
+    describe_graph,
+    publish,
+)
+from convvae_trainer.card import model_card
+from convvae_trainer.data import Dataset, resize_of
+from convvae_trainer.errors import BadConfig, ExportFailed
+from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.learner import Learner
+from convvae_trainer.parity import check_parity
+from convvae_trainer.picture import grid, pairs, png
+from convvae_trainer.run_folder import RunFolder, reproducing_command
+from convvae_trainer.train import Position
+
+__all__ = ["Exported", "check_target", "export"]
+
+ROLES: tuple[Role, ...] = ("encoder", "decoder")
+PRECISION = "fp32"
+NUM_PICTURES = 32
+COLUMNS = 8
+SAMPLE_SEED = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Exported:
+    """Where the version lies, and its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def check_target(models: Path, name: str) -> None:
+    """Make sure that `name` can be published under `models`, before hours of training are spent.
+
+    Raises:
+        BadConfig: The name is none that a model may have, or the folder cannot be written.
+    """
+    try:
+        check_model_name(name)
+    except BundleError as error:
+        raise BadConfig(f"--name: {error}") from None
+    try:
+        (models / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadConfig(f"--models: {models} cannot be written: {error.strerror}") from None
+    if not os.access(models / name, os.W_OK | os.X_OK):
+        raise BadConfig(f"--models: {models / name} cannot be written")
+
+
+@torch.no_grad()
+def export(
+    run: RunFolder,
+    learner: Learner,
+    dataset: Dataset,
+    position: Position,
+    evaluation: dict[str, Any],
+    *,
+    models: Path,
+    name: str,
+) -> Exported:
+    """Publish the averaged weights as the next version of `name` under `models`.
+
+    Args:
+        run: Where the weights come from.
+        learner: Networks and likelihood, on the CPU.
+        dataset: The run's data: for the parity check and the pictures.
+        position: How far the run is.
+        evaluation: Figures on the test images.
+        models: The model repository.
+        name: The model.
+
+    Raises:
+        ExportFailed: ONNX Runtime and PyTorch disagree; nothing was published.
+        MissingExtra: A package is missing.
+    """
+    check_target(models, name)
+    config = run.config
+    with learner.averaged():
+        modules = {
+            "encoder": EncoderGraph(learner.model),
+            "decoder": DecoderGraph(learner.model, learner.likelihood),
+        }
+        shape: dict[str, Any] = {
+            "image": dataset.image,
+            "latent_dim": config.latent_dim,
+            "objective": config.objective,
+        }
+        graphs = {role: to_onnx(modules[role], role=role, **shape) for role in ROLES}
+        parity = check_parity(
+            encoder=modules["encoder"], decoder=modules["decoder"], graphs=dict(graphs), images=dataset.test
+        )
+        described = tuple(
+            describe_graph(graphs[role], role=role, precision=PRECISION, opset=OPSET, **shape)
+            for role in ROLES
+        )
+        manifest = Manifest(
+            model=name,
+            objective=config.objective,
+            likelihood=learner.likelihood.constants(),
+            image=dataset.image,
+            latent_dim=config.latent_dim,
+            capabilities=CAPABILITIES,
+            graphs=described,
+            parity={PRECISION: parity},
+            training=_training(run, dataset, position, evaluation),
+            resize=resize_of(config),
+        )
+        extras = _pictures(modules, dataset, latent_dim=config.latent_dim)
+    card = model_card(
+        manifest, data=run.record["data"], evaluation=evaluation, reproduce=reproducing_command(run)
+    )
+    extras["MODEL_CARD.md"] = card.encode()
+    try:
+        folder = publish(models, manifest, {graph.file: graphs[graph.role] for graph in described}, extras)
+    except OSError as error:
+        raise ExportFailed(f"{models / name} cannot be written: {error.strerror}") from None
+    return Exported(folder=folder, manifest=manifest)
+
+
+def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: dict[str, Any]) -> Training:
+    steps_per_epoch = len(dataset.train) // min(run.config.batch_size, len(dataset.train))
+    figures = ("elbo", "distortion", "rate", "bits_per_dim", "active_units")
+    metrics = {f"test_{figure}": evaluation[figure] for figure in figures}
+    return Training(
+        dataset=_public_name(dataset.name),
+        images=len(dataset.train),
+        epochs=round(position.step / steps_per_epoch, 4),
+        seed=run.config.seed,
+        commit=run.record["commit"],
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        libraries=run.record["libraries"],
+        metrics={
+            **metrics,
+            "training_seconds": round(position.elapsed_s, 1),
+            "precision": run.record["precision"],
+        },
+    )
+
+
+def _public_name(dataset: str) -> str:
+    """Return a data set's name, of a path the last part only: bundles travel, folders do not."""
+    return Path(dataset).name or dataset
+
+
+def _pictures(modules: dict[str, torch.nn.Module], dataset: Dataset, *, latent_dim: int) -> dict[str, bytes]:
+    images = np.ascontiguousarray(dataset.test[:NUM_PICTURES])
+    mean_BZ = modules["encoder"](torch.from_numpy(images))[0]
+    prior = np.random.default_rng(SAMPLE_SEED).standard_normal((NUM_PICTURES, latent_dim), dtype=np.float32)
+    decoder = modules["decoder"]
+    reconstructed: NDArray[np.uint8] = decoder(mean_BZ)[0].numpy()
+    sampled: NDArray[np.uint8] = decoder(torch.from_numpy(prior))[0].numpy()
+    side = min(dataset.image.height, dataset.image.width)
+    return {
+        "reconstructions.png": png(pairs(images, reconstructed, columns=COLUMNS), tile_side=side),
+        "samples.png": png(grid(sampled, columns=COLUMNS), tile_side=side),
+    }
+
+
+def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """Return the figures that the end of training left in the run folder, or None."""
+    path = run.path / "evaluation.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    return values if isinstance(values, dict) else None

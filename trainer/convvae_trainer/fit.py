@@ -1,0 +1,148 @@
+"""A run from settings to figures: prepare or resume, train, evaluate."""
+
+import datetime
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from convvae_trainer.checkpoint import read_checkpoint
+from convvae_trainer.config import Config
+from convvae_trainer.data import Dataset
+from convvae_trainer.device import choose_precision, pick_device
+from convvae_trainer.errors import BadRun
+from convvae_trainer.evaluate import Evaluation, evaluate
+from convvae_trainer.learner import Learner
+from convvae_trainer.provenance import code_commit, hardware, library_versions
+from convvae_trainer.run_folder import RunFolder, describe_data
+from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, train
+
+__all__ = ["Fitted", "fit", "load_run"]
+
+_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A run with its weights in memory."""
+
+    run: RunFolder
+    learner: Learner
+    position: Position
+    evaluation: Evaluation
+
+
+def fit(
+    config: Config,
+    dataset: Dataset,
+    run_dir: Path,
+    *,
+    resume: bool = False,
+    command: str = "",
+    console: Console | None = None,
+    checkpoint_every_s: float = CHECKPOINT_EVERY_S,
+) -> Fitted:
+    """Train as `config` says, keep everything in `run_dir`, and evaluate on the test images.
+
+    Args:
+        config: The run's settings.
+        dataset: What `config` names, loaded.
+        run_dir: A new or empty folder, or with `resume` that of the run to go on with.
+        resume: Go on from the run's checkpoint; from its start if it was stopped before the first one.
+        command: What was typed, for the record.
+        console: Where progress is shown.
+        checkpoint_every_s: A checkpoint is written at the first end of an epoch after so many seconds.
+
+    Raises:
+        BadRun: The folder is taken; or it holds no run, another one, or a damaged checkpoint.
+        Interrupted: A signal asked to stop; a checkpoint was saved first.
+    """
+    console = console or Console(quiet=True)
+    device = pick_device(config.device)
+    if resume:
+        run = RunFolder.open(run_dir)
+        run.check_same(config, dataset)
+        learner = _learner(run, dataset, device)
+        position = _restore(run, learner, required=False)
+        run.rewind_metrics(step=position.step)
+        console.print(f"resuming at step {position.step}", highlight=False)
+    else:
+        precision, reason = _precision(config, dataset, device)
+        record = {
+            "command": command,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": code_commit(),
+            "libraries": library_versions(),
+            "hardware": hardware(),
+            "device": str(device),
+            "threads": torch.get_num_threads(),
+            "precision": precision,
+            "precision_reason": reason,
+            "data": describe_data(dataset),
+        }
+        run = RunFolder.create(run_dir, config=config, record=record)
+        learner = _learner(run, dataset, device)
+        position = Position()
+    _announce(console, run, learner, dataset)
+    train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
+    evaluation = evaluate(
+        learner, dataset.test, dataset=dataset.name, binarize=config.binarize, seed=config.seed
+    )
+    run.write_evaluation(evaluation.to_json_object())
+    return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)
+
+
+def load_run(run_dir: Path, *, device: str = "cpu") -> tuple[RunFolder, Learner, Position]:
+    """Return a run with the weights of its checkpoint.
+
+    Raises:
+        BadRun: There is no run, or no checkpoint that can be read.
+    """
+    run = RunFolder.open(run_dir)
+    try:
+        height, width, channels = run.record["data"]["image"]
+    except (KeyError, TypeError, ValueError):
+        raise BadRun(f"{run_dir / 'run.json'} does not say what the images are") from None
+    learner = Learner(run.config, shape=(height, width, channels), device=pick_device(device))
+    return run, learner, _restore(run, learner, required=True)
+
+
+def _learner(run: RunFolder, dataset: Dataset, device: torch.device) -> Learner:
+    autocast = _AUTOCAST[run.record["precision"]]
+    return Learner(run.config, shape=dataset.image.as_tuple, device=device, autocast=autocast)
+
+
+def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
+    if not required and not run.checkpoint.exists():
+        return Position()
+    tensors, state = read_checkpoint(run.checkpoint)
+    try:
+        position = Position(**state["position"])
+    except (KeyError, TypeError):
+        raise BadRun(f"{run.checkpoint} does not say where the run stopped") from None
+    learner.restore(tensors, num_steps=position.step)
+    return position
+
+
+def _precision(config: Config, dataset: Dataset, device: torch.device) -> tuple[str, str]:
+    if config.precision != "auto":
+        return config.precision, "as asked"
+    learner = Learner(config, shape=dataset.image.as_tuple, device=device)
+    batch = torch.from_numpy(dataset.train[: config.batch_size]).permute(0, 3, 1, 2).contiguous().to(device)
+    return choose_precision(config.precision, device, lambda dtype: learner.trial(batch, dtype))
+
+
+def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Dataset) -> None:
+    record: dict[str, Any] = run.record
+    lines = (
+        f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}",
+        f"test       {dataset.split}",
+        f"model      {learner.model.num_parameters():,} parameters, {run.config.latent_dim} latent dimensions,"
+        f" {run.config.likelihood} likelihood, beta {run.config.beta:g}",
+        f"device     {learner.device}, {record['precision']} ({record['precision_reason']})",
+        f"run        {run.path}",
+    )
+    for line in lines:
+        console.print(line, highlight=False, soft_wrap=True)

@@ -1,0 +1,100 @@
+"""The decoder's distribution over pixels, normalised, in nats per image.
+
+The decoder's output is a logit: its sigmoid is the mean of a pixel, in 0..1, under every likelihood.
+B = batch, C = channels, H and W = height and width. Sums over pixels are float32.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from convvae_service import bundle
+
+__all__ = ["PROBABILITY_CLAMP", "Bernoulli", "Gaussian", "Likelihood", "make_likelihood"]
+
+# Worth less than 0.001 nats on a 28x28 image, and still 17 steps of float32 away from 1.
+PROBABILITY_CLAMP = 1e-6
+# The narrowest and widest sigma: a tenth of a step of 255, and the whole range.
+LOG_SIGMA_RANGE = (math.log(0.1 / 255), 0.0)
+
+
+class Likelihood(nn.Module):
+    """Base of the likelihoods. Parameters, where there are any, are learned with the networks."""
+
+    name: str
+
+    def pixel_mean(self, output_BCHW: Tensor) -> Tensor:
+        """Return the mean of each pixel in 0..1."""
+        return output_BCHW.float().sigmoid()
+
+    def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return -log p(x|z) in nats per image, of shape (B,), exact for training."""
+        raise NotImplementedError
+
+    def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return -log p(x|z) of shape (B,) as the service computes it: from pixel means and constants."""
+        raise NotImplementedError
+
+    def constants(self) -> bundle.Likelihood:
+        """Return what the manifest says of it."""
+        raise NotImplementedError
+
+
+class Bernoulli(Likelihood):
+    """Cross-entropy; grey levels are allowed, and then it is no density of them but a bound's term."""
+
+    name = "bernoulli"
+
+    def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the cross-entropy from logits."""
+        loss_BCHW = nn.functional.binary_cross_entropy_with_logits(
+            output_BCHW.float(), x_BCHW, reduction="none"
+        )
+        return loss_BCHW.flatten(1).sum(1)
+
+    def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the cross-entropy with probabilities clamped to [c, 1 - c]."""
+        # float64: 1 - p keeps its digits beside 1.
+        p_BCHW = pixel_mean_BCHW.double().clamp(PROBABILITY_CLAMP, 1 - PROBABILITY_CLAMP)
+        x_BCHW = x_BCHW.double()
+        loss_BCHW = -(x_BCHW * p_BCHW.log() + (1 - x_BCHW) * (-p_BCHW).log1p())
+        return loss_BCHW.flatten(1).sum(1).float()
+
+    def constants(self) -> bundle.Likelihood:
+        """Return the clamp."""
+        return bundle.Likelihood(name=self.name, probability_clamp=PROBABILITY_CLAMP)
+
+
+class Gaussian(Likelihood):
+    """A density of pixels in 0..1 with one learned standard deviation for all of them."""
+
+    name = "gaussian"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.25)))
+
+    def _log_sigma(self) -> Tensor:
+        return self.log_sigma.clamp(*LOG_SIGMA_RANGE)
+
+    def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the negative log-density, its constant included."""
+        return self.evaluated_distortion(self.pixel_mean(output_BCHW), x_BCHW)
+
+    def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the negative log-density, its constant included."""
+        log_sigma = self._log_sigma()
+        squared_B = (x_BCHW - pixel_mean_BCHW).square().flatten(1).sum(1)
+        constant = x_BCHW[0].numel() * (log_sigma + 0.5 * math.log(2 * math.pi))
+        return 0.5 * squared_B * (-2 * log_sigma).exp() + constant
+
+    def constants(self) -> bundle.Likelihood:
+        """Return sigma, in the unit of pixels in 0..1."""
+        return bundle.Likelihood(name=self.name, sigma=math.exp(self._log_sigma().item()))
+
+
+def make_likelihood(name: str) -> Likelihood:
+    """Return the likelihood that a run's settings name."""
+    kinds: dict[str, type[Likelihood]] = {kind.name: kind for kind in (Bernoulli, Gaussian)}
+    return kinds[name]()

@@ -1,0 +1,154 @@
+"""The networks: a convolutional encoder and a transposed-convolution decoder that mirrors it.
+
+The number of halvings follows from the image size, so that any size from 8 to 256 pixels a side works.
+B = batch, C = channels, H and W = height and width, Z = latent dimension. Images here are NCHW in 0..1.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from convvae_trainer.config import Config
+
+__all__ = ["ConvVAE", "Plan", "make_plan"]
+
+# Sides are halved until the longer one is at most this; shorter ones stop at half of it.
+LAST_SIDE = 7
+MAX_WIDENING = 4
+# exp stays far from overflow, and a variance below e^-14 is finer than any pixel needs.
+LOG_VARIANCE_RANGE = (-14.0, 6.0)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Channels and sizes level by level; level 0 is the image."""
+
+    channels: tuple[int, ...]
+    sizes: tuple[tuple[int, int], ...]
+
+    @property
+    def num_features(self) -> int:
+        """Values that the last level holds."""
+        return self.channels[-1] * math.prod(self.sizes[-1])
+
+
+def make_plan(*, height: int, width: int, channels: int, base: int) -> Plan:
+    """Return the levels of networks for images of this shape, `base` channels after the first halving."""
+    sizes = [(height, width)]
+    widths = [channels]
+    while max(sizes[-1]) > LAST_SIDE:
+        sizes.append((_halved(sizes[-1][0]), _halved(sizes[-1][1])))
+        widths.append(base * min(2 ** (len(widths) - 1), MAX_WIDENING))
+    return Plan(channels=tuple(widths), sizes=tuple(sizes))
+
+
+def _halved(side: int) -> int:
+    """Return the next level's side; one that is small already is kept while the other shrinks."""
+    return side // 2 if side > LAST_SIDE else side
+
+
+class Residual(nn.Module):
+    """Two convolutions beside an identity; starts as the identity."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """Return the input plus what the convolutions make of it."""
+        activated = nn.functional.silu(x_BCHW)
+        change_BCHW: Tensor = self.second(nn.functional.silu(self.first(activated)))
+        return x_BCHW + change_BCHW
+
+
+def _geometry(larger: tuple[int, int], smaller: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Return kernel and stride between two levels, axis by axis: 4 and 2 where halved, 3 and 1 where kept."""
+    stride = tuple(1 if a == b else 2 for a, b in zip(larger, smaller, strict=True))
+    return {"kernel_size": (2 + stride[0], 2 + stride[1]), "stride": (stride[0], stride[1])}
+
+
+class Encoder(nn.Module):
+    """Images to the posterior's mean and log-variance."""
+
+    def __init__(self, plan: Plan, *, latent_dim: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for level in range(1, len(plan.sizes)):
+            geometry = _geometry(plan.sizes[level - 1], plan.sizes[level])
+            layers += [
+                nn.Conv2d(plan.channels[level - 1], plan.channels[level], padding=1, **_any(geometry)),
+                *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
+                nn.SiLU(),
+            ]
+        layers.append(nn.Flatten())
+        if hidden:
+            layers += [nn.Linear(plan.num_features, hidden), nn.SiLU()]
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(hidden or plan.num_features, 2 * latent_dim)
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (mean, log-variance), each float32 of shape (B, Z)."""
+        mean_BZ, log_variance_BZ = self.head(self.layers(x_BCHW)).float().chunk(2, dim=1)
+        return mean_BZ, log_variance_BZ.clamp(*LOG_VARIANCE_RANGE)
+
+
+class Decoder(nn.Module):
+    """Latents to the likelihood's parameter of each pixel."""
+
+    def __init__(self, plan: Plan, *, latent_dim: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        if hidden:
+            layers += [nn.Linear(latent_dim, hidden), nn.SiLU()]
+        layers += [
+            nn.Linear(hidden or latent_dim, plan.num_features),
+            nn.Unflatten(1, (plan.channels[-1], *plan.sizes[-1])),
+        ]
+        for level in range(len(plan.sizes) - 1, 0, -1):
+            larger, smaller = plan.sizes[level - 1], plan.sizes[level]
+            odd = tuple(a % 2 if a != b else 0 for a, b in zip(larger, smaller, strict=True))
+            layers += [
+                *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
+                nn.SiLU(),
+                nn.ConvTranspose2d(
+                    plan.channels[level],
+                    plan.channels[level - 1],
+                    padding=1,
+                    output_padding=(odd[0], odd[1]),
+                    **_any(_geometry(larger, smaller)),
+                ),
+            ]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latent_BZ: Tensor) -> Tensor:
+        """Return the parameter of each pixel, float32 of shape (B, C, H, W), unbounded."""
+        output_BCHW: Tensor = self.layers(latent_BZ)
+        return output_BCHW.float()
+
+
+def _any(arguments: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    return dict(arguments)
+
+
+class ConvVAE(nn.Module):
+    """Encoder and decoder for images of one shape."""
+
+    def __init__(self, config: Config, *, height: int, width: int, channels: int) -> None:
+        super().__init__()
+        plan = make_plan(height=height, width=width, channels=channels, base=config.width)
+        sizes = {"latent_dim": config.latent_dim, "hidden": config.hidden, "blocks": config.blocks}
+        self.encoder = Encoder(plan, **sizes)
+        self.decoder = Decoder(plan, **sizes)
+
+    def num_parameters(self) -> int:
+        """Return how many weights there are."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def to_unit(image_BHWC: Tensor) -> Tensor:
+    """Return uint8 NHWC images as float32 NCHW in 0..1."""
+    return image_BHWC.permute(0, 3, 1, 2).float() / 255

@@ -1,0 +1,111 @@
+"""ONNX Runtime against PyTorch, on the CPU: what is published computes what was trained.
+
+B = batch, C = channels, H and W = height and width, Z = latent dimension.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from convvae_service.bundle import Parity
+from convvae_trainer.errors import ExportFailed, MissingExtra
+
+__all__ = ["BATCHES", "check_parity"]
+
+BATCHES = (1, 2, 7, 33)
+MAX_LATENT_DIFFERENCE = 1e-4
+MAX_IMAGE_STEPS = 1
+MAX_PIXEL_MEAN_DIFFERENCE = 1e-4
+LATENT_SEED = 0
+
+Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
+
+
+@torch.no_grad()
+def check_parity(
+    *, encoder: nn.Module, decoder: nn.Module, graphs: dict[str, bytes], images: NDArray[np.uint8]
+) -> Parity:
+    """Compare both graphs with PyTorch at batches 1, 2, 7 and 33.
+
+    Encoder inputs are images, all-0 and all-255 images; decoder inputs are their posterior means, and
+    draws from the prior.
+
+    Args:
+        encoder: PyTorch's, on the CPU: uint8 images to (mean, log-variance).
+        decoder: PyTorch's, on the CPU: latents to (image, pixel mean).
+        graphs: ONNX bytes by role.
+        images: uint8 of shape (N, H, W, C), real ones; they are repeated where 33 are more than there are.
+
+    Returns:
+        The largest differences.
+
+    Raises:
+        ExportFailed: One of them is above its tolerance; the message names the output and the case.
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    encode, decode = _session(graphs["encoder"]), _session(graphs["decoder"])
+    worst = {"mean": 0.0, "log_variance": 0.0, "image": 0.0, "pixel_mean": 0.0}
+    tolerance = {
+        "mean": MAX_LATENT_DIFFERENCE,
+        "log_variance": MAX_LATENT_DIFFERENCE,
+        "image": MAX_IMAGE_STEPS,
+        "pixel_mean": MAX_PIXEL_MEAN_DIFFERENCE,
+    }
+
+    def compare(names: tuple[str, ...], graph: Graph, module: nn.Module, given: Tensor, case: str) -> None:
+        expected = [output.numpy() for output in module(given)]
+        for name, ours, theirs in zip(names, graph(given.numpy()), expected, strict=True):
+            if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+                raise ExportFailed(
+                    f"{name} of the graph is {ours.dtype} {ours.shape}, of PyTorch"
+                    f" {theirs.dtype} {theirs.shape}; nothing was published"
+                )
+            difference = float(np.abs(ours.astype(np.float64) - theirs).max())
+            if not difference <= tolerance[name]:
+                raise ExportFailed(
+                    f"{name} differs by {difference:g} between ONNX Runtime and PyTorch on {case},"
+                    f" more than {tolerance[name]:g}; nothing was published"
+                )
+            worst[name] = max(worst[name], difference)
+
+    for case, batch in _image_batches(images):
+        compare(("mean", "log_variance"), encode, encoder, batch, case)
+        mean_BZ = encoder(batch)[0]
+        compare(("image", "pixel_mean"), decode, decoder, mean_BZ, f"posterior means of {case}")
+        prior_BZ = torch.randn(mean_BZ.shape, generator=torch.Generator().manual_seed(LATENT_SEED))
+        compare(("image", "pixel_mean"), decode, decoder, prior_BZ, f"{len(batch)} draws from the prior")
+    return Parity(
+        batches=BATCHES,
+        mean=worst["mean"],
+        log_variance=worst["log_variance"],
+        image_steps=int(worst["image"]),
+        pixel_mean=worst["pixel_mean"],
+    )
+
+
+def _image_batches(images: NDArray[np.uint8]) -> Iterator[tuple[str, Tensor]]:
+    for count in BATCHES:
+        rows = np.resize(np.arange(len(images)), count)
+        yield f"{count} images of the data", torch.from_numpy(np.ascontiguousarray(images[rows]))
+        for value in (0, 255):
+            full = torch.full((count, *images.shape[1:]), value, dtype=torch.uint8)
+            yield f"{count} images of {value}", full
+
+
+def _session(data: bytes) -> Graph:
+    try:
+        import onnxruntime
+    except ImportError:
+        raise MissingExtra("onnxruntime", "gpu", "cpu") from None
+    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+
+    def run(given: NDArray[Any]) -> list[NDArray[Any]]:
+        outputs: list[NDArray[Any]] = session.run(None, {name: given})
+        return outputs
+
+    return run

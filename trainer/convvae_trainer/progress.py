@@ -1,0 +1,76 @@
+"""What a run shows while it trains: a live bar on a terminal, a line now and then elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+__all__ = ["TrainingProgress"]
+
+REFRESH_S = 0.25
+LINE_EVERY_S = 10.0
+
+
+class TrainingProgress:
+    """Shows epoch, ELBO, distortion, rate, images per second and the time left.
+
+    Args:
+        console: Where to.
+        total_epochs: None where time decides.
+    """
+
+    def __init__(self, console: Console, *, total_epochs: int | None) -> None:
+        self._console = console
+        self._of = "" if total_epochs is None else f"/{total_epochs}"
+        self._next = 0.0
+        self._bar = Progress(
+            TextColumn("{task.fields[text]}"), BarColumn(bar_width=20), console=console, transient=True
+        )
+        self._task = self._bar.add_task("", total=1.0, text="starting")
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        self._next = time.monotonic() + (0 if self._console.is_terminal else LINE_EVERY_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to show something; asking costs nothing."""
+        return time.monotonic() >= self._next
+
+    def show(
+        self,
+        *,
+        epoch: int,
+        fraction: float,
+        distortion: float,
+        rate: float,
+        images_per_s: float,
+        left_s: float,
+    ) -> None:
+        """Show the state; distortion and rate are means in nats per image, `fraction` is of the whole run."""
+        text = (
+            f"epoch {epoch}{self._of}  ELBO {-(distortion + rate):.2f}  distortion {distortion:.2f}"
+            f"  rate {rate:.2f}  {images_per_s:,.0f} images/s  {_clock(left_s)} left"
+        )
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=fraction, text=text)
+            self._next = time.monotonic() + REFRESH_S
+        else:
+            self._console.print(text, soft_wrap=True, highlight=False)
+            self._next = time.monotonic() + LINE_EVERY_S
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,176 @@
+"""A run's folder: its settings, origin, metrics, checkpoint and evaluation.
+
+run.json                 command, commit, library versions, hardware, data set with its held-out part
+config.json              every setting, also those left at their default
+metrics.jsonl            one JSON object a line: early steps, then one an epoch
+checkpoint.safetensors   where to resume, and what to export
+evaluation.json          figures on the test images, written at the end
+reproduce.txt            how to make the same run again
+"""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from convvae_trainer.checkpoint import replace_file
+from convvae_trainer.config import Config, config_from, to_json_object
+from convvae_trainer.data import Dataset
+from convvae_trainer.errors import BadRun
+
+__all__ = ["RunFolder"]
+
+RUN_FILE = "run.json"
+# Where the data lie and what computes may differ on resume; what is computed may not.
+MAY_DIFFER = frozenset({"data_root", "device"})
+
+
+class RunFolder:
+    """Paths and records of one run. Make one with `create` or `open`."""
+
+    def __init__(self, path: Path, *, config: Config, record: dict[str, Any]) -> None:
+        self.path = path
+        self.config = config
+        self.record = record
+
+    @property
+    def checkpoint(self) -> Path:
+        """The checkpoint's file, which may not exist yet."""
+        return self.path / "checkpoint.safetensors"
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics' file."""
+        return self.path / "metrics.jsonl"
+
+    @classmethod
+    def create(cls, path: Path, *, config: Config, record: Mapping[str, Any]) -> Self:
+        """Start a run in a new or empty folder.
+
+        Raises:
+            BadRun: The folder holds something, or cannot be written.
+        """
+        check_new(path)
+        run = cls(path, config=config, record=dict(record))
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            replace_file(path / "config.json", _json(to_json_object(config)))
+            replace_file(path / "reproduce.txt", _reproduce(run).encode())
+            replace_file(path / RUN_FILE, _json(run.record))
+        except OSError as error:
+            raise BadRun(f"run folder {path} cannot be written: {error.strerror}") from None
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open an existing run.
+
+        Raises:
+            BadRun: There is none, or its records are damaged.
+        """
+        if not (path / RUN_FILE).is_file():
+            raise BadRun(f"{path} holds no run: there is no {RUN_FILE} in it")
+        values = {}
+        for name in ("config.json", RUN_FILE):
+            try:
+                values[name] = json.loads((path / name).read_text(encoding="utf-8"))
+                if not isinstance(values[name], dict):
+                    raise ValueError("not a JSON object")
+            except (OSError, ValueError, RecursionError) as error:
+                raise BadRun(f"{path / name} cannot be read: {error}") from None
+        return cls(path, config=config_from(values["config.json"]), record=values[RUN_FILE])
+
+    def check_same(self, config: Config, dataset: Dataset) -> None:
+        """Raise `BadRun` unless `config` and the data are those that the run was started with."""
+        mine, theirs = to_json_object(self.config), to_json_object(config)
+        for name, value in mine.items():
+            if name not in MAY_DIFFER and theirs[name] != value:
+                raise BadRun(
+                    f"the run in {self.path} has {name}={value}, not {theirs[name]}:"
+                    " resume with its own settings, or start a new run in another folder"
+                )
+        if dataset.fingerprint() != self.record["data"]["sha256"]:
+            raise BadRun(
+                f"the images of {dataset.name} are not those that the run in {self.path} started with"
+            )
+
+    def log(self, values: Mapping[str, Any]) -> None:
+        """Append one line to the metrics."""
+        with self.metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values, allow_nan=False) + "\n")
+
+    def rewind_metrics(self, *, step: int) -> None:
+        """Drop the lines beyond `step`, and one that was cut short: training goes on from there."""
+        kept = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
+        replace_file(self.metrics, "".join(kept).encode())
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """Return the metrics' lines; one that was cut short is left out."""
+        lines = []
+        text = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
+        for line in text.splitlines():
+            try:
+                lines.append(json.loads(line))
+            except ValueError:
+                break
+        return lines
+
+    def write_evaluation(self, values: Mapping[str, Any]) -> None:
+        """Keep the figures on the test images."""
+        replace_file(self.path / "evaluation.json", _json(values))
+
+
+def check_new(path: Path) -> None:
+    """Raise `BadRun` if `path` holds anything: nothing is overwritten."""
+    if (path / RUN_FILE).exists():
+        raise BadRun(f"{path} already holds a run: --resume continues it, another --run-dir starts a new one")
+    if path.exists() and not path.is_dir():
+        raise BadRun(f"{path} is a file: --run-dir must be a new or an empty folder")
+    if path.is_dir() and any(path.iterdir()):
+        raise BadRun(f"{path} is not empty and holds no run: --run-dir must be a new or an empty folder")
+
+
+def describe_data(dataset: Dataset) -> dict[str, Any]:
+    """Return what `run.json` says of the data."""
+    return {
+        "name": dataset.name,
+        "image": list(dataset.image.as_tuple),
+        "train_images": len(dataset.train),
+        "test_images": len(dataset.test),
+        "split": dataset.split,
+        "sha256": dataset.fingerprint(),
+    }
+
+
+def _reproduce(run: RunFolder) -> str:
+    data, record = run.record["data"], run.record
+    libraries = "\n".join(f"  {name} {version}" for name, version in record["libraries"].items())
+    return f"""How to make this run again
+
+1. Install the same versions:
+{libraries}
+   code at commit {record["commit"] or "(not under git)"}
+2. Have the same data: {data["name"]}, {data["train_images"]} training and {data["test_images"]} test images
+   of {"x".join(map(str, data["image"]))} ({data["split"]});
+   sha256 of all pixels {data["sha256"]}
+3. Run, with a new folder:
+   {reproducing_command(run)}
+
+The command that was typed: {record["command"]}
+On such a CPU with as many threads ({record["threads"]}) the same steps give the same weights, bit by bit.
+"""
+
+
+def reproducing_command(run: RunFolder) -> str:
+    """Return the command that repeats the run: its settings from config.json, the precision that it took."""
+    return (
+        shlex.join(
+            ["convvae-train", "fit", "--config", "config.json", "--precision", run.record["precision"]]
+        )
+        + " --run-dir NEW_FOLDER"
+    )
+
+
+def _json(values: Mapping[str, Any]) -> bytes:
+    return (json.dumps(values, indent=2, allow_nan=False) + "\n").encode()

@@ -1,0 +1,178 @@
+"""Any torchvision data set by its name, as arrays."""
+
+import contextlib
+import difflib
+import functools
+import inspect
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.pixels import fit
+from convvae_trainer.errors import BadData, MissingExtra
+from convvae_trainer.image_arrays import to_nhwc
+
+__all__ = ["Part", "find_set", "near_names", "read_set"]
+
+Part = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
+_NO_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"})
+
+
+@functools.cache
+def _sets() -> dict[str, Any]:
+    """Return torchvision's data sets by plain name: lower-case letters and digits."""
+    try:
+        from torchvision import datasets
+    except ImportError:
+        raise MissingExtra("torchvision") from None
+    except RuntimeError as error:
+        # `operator torchvision::nms does not exist`: built for another torch.
+        raise BadData(
+            f"torchvision does not fit the installed torch ({_one_line(error)}): install a matching pair"
+        ) from None
+    names = [name for name in datasets.__all__ if name not in _NO_SETS]
+    classes = {_plain(name): getattr(datasets, name) for name in names}
+    return {name: cls for name, cls in classes.items() if inspect.isclass(cls)}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def find_set(name: str) -> Any | None:
+    """Return torchvision's class for `name`, ignoring case, dashes and underscores; None if there is none."""
+    return _sets().get(_plain(name))
+
+
+def near_names(name: str) -> list[str]:
+    """Return names of data sets that look like `name`, best first."""
+    return difflib.get_close_matches(_plain(name), ["digits", *_sets()], n=3, cutoff=0.5)
+
+
+def read_set(
+    cls: Any, *, root: Path, download: bool, image_size: tuple[int, int] | None, resize: Resize
+) -> tuple[Part, Part | None]:
+    """Read a torchvision data set.
+
+    Args:
+        cls: Of `find_set`.
+        root: Folder that holds torchvision's sets.
+        download: Fetch the files when they are absent.
+        image_size: (height, width) to resize pictures of several sizes to.
+        resize: How to get there.
+
+    Returns:
+        (train, test), each (images, labels); `test` is None where the set has no split of its own.
+
+    Raises:
+        BadData: The files are not there, or the items are no images.
+    """
+    parameters = inspect.signature(cls.__init__).parameters
+    parts: list[dict[str, Any]]
+    if "train" in parameters:
+        parts = [{"train": True}, {"train": False}]
+    elif "background" in parameters:
+        parts = [{"background": True}, {"background": False}]
+    elif _is_emnist(cls):
+        parts = [{"split": "balanced", "train": True}, {"split": "balanced", "train": False}]
+    elif "split" in parameters:
+        first = "trainval" if parameters["split"].default == "trainval" else "train"
+        parts = [{"split": first}, {"split": "test"}]
+    else:
+        parts = [{}]
+    if "download" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        parts = [{**part, "download": download} for part in parts]
+    read = [_part(_open(cls, root, part), cls.__name__, image_size, resize) for part in parts]
+    return read[0], read[1] if len(read) == 2 else None
+
+
+def _is_emnist(cls: Any) -> bool:
+    return bool(cls.__name__ == "EMNIST")
+
+
+def _open(cls: Any, root: Path, arguments: dict[str, Any]) -> Any:
+    name = cls.__name__
+    try:
+        # torchvision prints "Files already downloaded and verified" and the like.
+        with contextlib.redirect_stdout(io.StringIO()):
+            return cls(str(root), **arguments)
+    except (RuntimeError, OSError) as error:
+        if arguments.get("download"):
+            raise BadData(f"{name} could not be downloaded to {root.resolve()}: {_one_line(error)}") from None
+        raise BadData(
+            f"{name} was not found in {_searched(cls, root)}:"
+            " --data-root names the folder that holds it, --download fetches it"
+        ) from None
+    except ImportError as error:
+        raise BadData(f"torchvision's {name} needs a package that is not installed: {error.name}") from None
+    except (TypeError, ValueError) as error:
+        raise BadData(f"torchvision's {name} cannot be read by its name alone: {_one_line(error)}") from None
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _searched(cls: Any, root: Path) -> Path:
+    """Return the folder in which torchvision looks for the files of `cls`."""
+    below = getattr(cls, "base_folder", "")
+    if any(base.__name__ == "MNIST" for base in cls.__mro__):
+        below = f"{cls.__name__}/raw"
+    return root.resolve() / (below if isinstance(below, str) else "")
+
+
+def _part(items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize) -> Part:
+    held = getattr(items, "data", None)
+    if held is not None and isinstance(getattr(held, "shape", None), tuple):
+        images = np.asarray(held)
+        if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+            images = images.transpose(0, 2, 3, 1)
+        return to_nhwc(images, name=name), _labels(items, len(images))
+    return _decode_items(items, name, image_size, resize), _labels(items, len(items))
+
+
+def _labels(items: Any, count: int) -> NDArray[np.int64] | None:
+    for attribute in ("targets", "labels", "_labels"):
+        labels = getattr(items, attribute, None)
+        if labels is not None and len(labels) == count:
+            array = np.asarray(labels)
+            if array.ndim == 1 and array.dtype.kind in "iu":
+                return array.astype(np.int64)
+    return None
+
+
+def _decode_items(
+    items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize
+) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    rows: list[NDArray[np.uint8]] = []
+    channels = 0
+    for number in range(len(items)):
+        item = items[number]
+        picture = item[0] if isinstance(item, tuple) else item
+        if not isinstance(picture, Image.Image):
+            raise BadData(f"torchvision's {name} holds no images but {type(picture).__name__} items")
+        channels = channels or (1 if picture.mode in ("1", "L") else 3)
+        height, width = image_size or (picture.height, picture.width)
+        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
+        shape = ImageShape(height=height, width=width, channels=channels)
+        row = fit(array, shape=shape, resize=resize) if array.ndim == 3 else _grey(array, shape, resize)
+        if rows and row.shape != rows[0].shape:
+            raise BadData(
+                f"images of {name} are of mixed sizes: {rows[0].shape[0]}x{rows[0].shape[1]} and"
+                f" {height}x{width}; give --image-size"
+            )
+        rows.append(row)
+    if not rows:
+        raise BadData(f"torchvision's {name} is empty")
+    return np.stack(rows)
+
+
+def _grey(array: NDArray[np.uint8], shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    return fit(array[..., None], shape=shape, resize=resize)
