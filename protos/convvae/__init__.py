@@ -1,0 +1,105 @@
+"""Client of convvae servers: `Client`, `AsyncClient`, what they return and what they raise.
+
+Everything is loaded on first use: a server imports the stubs of this package without the client.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convvae.aio import AsyncClient
+    from convvae.client import Client
+    from convvae.config import RetryConfig, TLSConfig
+    from convvae.errors import (
+        Aborted,
+        AccessDenied,
+        BadReply,
+        Cancelled,
+        ClientClosed,
+        ConvvaeError,
+        DeadlineExceeded,
+        InvalidInput,
+        MessageTooLarge,
+        NotFound,
+        NotPossible,
+        Overloaded,
+        ServerFault,
+        TryLater,
+        Unavailable,
+        Unimplemented,
+        VersionGone,
+        Violation,
+    )
+    from convvae.results import (
+        Answer,
+        Decoded,
+        Encoded,
+        Health,
+        Likelihood,
+        Limits,
+        ModelInfo,
+        ModelSummary,
+        Reconstructed,
+        Sampled,
+        Scored,
+        VersionSummary,
+    )
+
+    __version__: str
+
+__all__ = [
+    "Aborted",
+    "AccessDenied",
+    "Answer",
+    "AsyncClient",
+    "BadReply",
+    "Cancelled",
+    "Client",
+    "ClientClosed",
+    "ConvvaeError",
+    "DeadlineExceeded",
+    "Decoded",
+    "Encoded",
+    "Health",
+    "InvalidInput",
+    "Likelihood",
+    "Limits",
+    "MessageTooLarge",
+    "ModelInfo",
+    "ModelSummary",
+    "NotFound",
+    "NotPossible",
+    "Overloaded",
+    "Reconstructed",
+    "RetryConfig",
+    "Sampled",
+    "Scored",
+    "ServerFault",
+    "TLSConfig",
+    "TryLater",
+    "Unavailable",
+    "Unimplemented",
+    "VersionGone",
+    "VersionSummary",
+    "Violation",
+    "__version__",
+]
+
+_MODULES = ("convvae.errors", "convvae.config", "convvae.results", "convvae.client", "convvae.aio")
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            value = import_module("convvae.channel").distribution_version()
+        elif name in __all__:
+            # From the lightest module to the heaviest.
+            module = next(m for m in map(import_module, _MODULES) if name in m.__all__)
+            value = getattr(module, name)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,0 +1,100 @@
+"""How a client behaves: frozen, checked when it is made."""
+
+import math
+from dataclasses import dataclass, field
+
+from convvae.model_name import ModelName
+
+__all__ = ["COMPRESSIONS", "ClientConfig", "RetryConfig", "TLSConfig"]
+
+COMPRESSIONS = ("gzip", "deflate")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RetryConfig:
+    """When and how often a request to the server is repeated.
+
+    Only `UNAVAILABLE`, and `RESOURCE_EXHAUSTED` with the server's word on when to come back, are retried.
+    The n-th wait is drawn between 0 and the smaller of `max_backoff_s` and `backoff_s` x `multiplier`^n
+    ("full jitter"), on top of the delay that the server asked for. A retry takes a token from a bucket that
+    all calls of a client share, and each answered request puts `refill` back: while a server is down, a
+    client adds few requests to its trouble.
+
+    Attributes:
+        retries: Most retries of one request. 0 turns them off.
+        backoff_s: Upper bound of the first wait, in seconds.
+        max_backoff_s: Upper bound of any drawn wait, in seconds.
+        multiplier: Growth of the bound from one wait to the next, 1 to 100.
+        budget: Tokens in the bucket, full at first.
+        refill: Tokens that an answered request puts back.
+    """
+
+    retries: int = 5
+    backoff_s: float = 0.1
+    max_backoff_s: float = 5.0
+    multiplier: float = 2.0
+    budget: float = 20.0
+    refill: float = 0.2
+
+    def __post_init__(self) -> None:
+        if self.retries < 0:
+            raise ValueError(f"retries is {self.retries}; it must be 0 or above")
+        for name in ("backoff_s", "max_backoff_s", "budget", "refill"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value}; it must be finite and 0 or above")
+        if not 1 <= self.multiplier <= 100:
+            raise ValueError(f"multiplier is {self.multiplier}; it must be 1 to 100")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TLSConfig:
+    """Encryption of the connection. All certificates and keys are PEM bytes.
+
+    Attributes:
+        root_certificates: Authorities to trust. None: those that come with gRPC.
+        certificate_chain: The client's own certificate, where the server asks for one.
+        private_key: Key of the client's own certificate.
+        server_name: Name that the server's certificate must bear, when it is not the target's host.
+    """
+
+    root_certificates: bytes | None = None
+    certificate_chain: bytes | None = None
+    private_key: bytes | None = field(default=None, repr=False)
+    server_name: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.certificate_chain is None) != (self.private_key is None):
+            raise ValueError("certificate_chain and private_key belong together: give both or neither")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClientConfig:
+    """All that both clients are told; `Client` describes each value."""
+
+    target: str
+    model: str = ""
+    timeout_s: float = 30.0
+    max_in_flight: int = 4
+    retry: RetryConfig = RetryConfig()
+    tls: TLSConfig | None = None
+    token: str | None = field(default=None, repr=False)
+    allow_insecure_token: bool = False
+    compression: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.target:
+            raise ValueError("target is empty; give HOST:PORT, such as 'localhost:50051'")
+        ModelName.parse(self.model)
+        check_timeout(self.timeout_s)
+        if self.max_in_flight < 1:
+            raise ValueError(f"max_in_flight is {self.max_in_flight}; it must be 1 or above")
+        if self.compression is not None and self.compression not in COMPRESSIONS:
+            raise ValueError(f"compression is {self.compression!r}; it must be one of {COMPRESSIONS} or None")
+
+
+def check_timeout(timeout_s: float) -> float:
+    """Return `timeout_s` when it is a finite number of seconds above 0, else raise `ValueError`."""
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise ValueError(f"timeout_s is {timeout_s}; it must be finite and above 0")
+    return timeout_s

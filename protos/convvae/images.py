@@ -1,0 +1,147 @@
+"""The images of a request: an array of pixels, or image files."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae.errors import InvalidInput, Violation
+from convvae.inputs import refuse
+from convvae.results import ModelInfo
+from convvae.v1 import vae_pb2
+
+__all__ = ["FileImages", "ImageRequest", "Images", "PixelImages", "check_images"]
+
+ImageRequest = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
+
+_FIELD_OVERHEAD_BYTES = 12  # Tag and length of one `files` entry, with room.
+
+
+class PixelImages:
+    """Images as uint8, (N, H, W, C), or (N, H, W) where the model is grey."""
+
+    field = "images"
+
+    def __init__(self, array: NDArray[np.uint8]) -> None:
+        self.array = array
+        self.rows = len(array)
+
+    def check(self, about: ModelInfo) -> None:
+        """Raise `InvalidInput` unless the images have the model's size."""
+        due = about.image_shape
+        shape = self.array.shape
+        if shape[1:] == due or (len(shape) == 3 and about.channels == 1 and shape[1:] == due[:2]):
+            return
+        if shape == due:
+            raise refuse("images", f"shape {shape} is one image; a batch of one is images[np.newaxis]")
+        raise refuse(
+            "images", f"shape is {shape}; model {about.model!r} takes (N, {due[0]}, {due[1]}, {due[2]})"
+        )
+
+    def row_bytes(self, about: ModelInfo) -> int:
+        """Return what one row adds to a request."""
+        return int(np.prod(about.image_shape))
+
+    def fill(self, request: ImageRequest, rows: range, about: ModelInfo) -> None:
+        """Put some rows into `request`."""
+        height, width, channels = about.image_shape
+        request.pixels.data = self.array[rows.start : rows.stop].tobytes()
+        request.pixels.count = len(rows)
+        request.pixels.height = height
+        request.pixels.width = width
+        request.pixels.channels = channels
+
+
+class FileImages:
+    """Images as JPEG, PNG or WebP files: their bytes, or paths that are read when their turn comes."""
+
+    field = "files"
+
+    def __init__(self, files: Sequence[bytes | Path]) -> None:
+        self.files = files
+        self.rows = len(files)
+
+    def check(self, _about: ModelInfo) -> None:
+        """Do nothing: the server brings files of any size to the model's."""
+
+    def row_bytes(self, _about: ModelInfo) -> Sequence[int]:
+        """Return what each row adds to a request; refuse a path that cannot be read."""
+        sizes: list[int] = []
+        bad: list[Violation] = []
+        for row, file in enumerate(self.files):
+            size = 0
+            if isinstance(file, bytes):
+                size = len(file)
+            else:
+                try:
+                    size = file.stat().st_size
+                except OSError as error:
+                    bad.append(Violation(f"files[{row}]", f"{file}: {error.strerror}"))
+            sizes.append(size + _FIELD_OVERHEAD_BYTES)
+        if bad:
+            raise InvalidInput(str(bad[0]), violations=bad)
+        return sizes
+
+    def fill(self, request: ImageRequest, rows: range, _about: ModelInfo) -> None:
+        """Put some rows into `request`."""
+        request.files.extend(self._read(row) for row in rows)
+
+    def _read(self, row: int) -> bytes:
+        file = self.files[row]
+        if isinstance(file, bytes):
+            return file
+        try:
+            return file.read_bytes()
+        except OSError as error:
+            raise refuse(f"files[{row}]", f"{file}: {error.strerror}") from None
+
+
+Images = PixelImages | FileImages
+
+
+def check_images(images: Any) -> Images:
+    """Return what the caller gave: a uint8 array, or a list of file bytes and paths.
+
+    Raises:
+        InvalidInput: Neither, empty, of another dtype, or without a batch axis.
+    """
+    if isinstance(images, np.ndarray):
+        return PixelImages(_check_array(images))
+    if isinstance(images, bytes | bytearray | memoryview | Path | str):
+        raise refuse("images", f"got one {type(images).__name__}; give a list of file bytes or pathlib.Path")
+    try:
+        items = list(images)
+    except TypeError:
+        raise refuse(
+            "images", f"got {type(images).__name__}; give a uint8 array or a list of files"
+        ) from None
+    if not items:
+        raise refuse("images", "the list is empty")
+    for row, item in enumerate(items):
+        if isinstance(item, np.ndarray):
+            raise refuse("images", "got a list of arrays; make one array of them: np.stack(images)")
+        if not isinstance(item, bytes | bytearray | memoryview | Path):
+            raise refuse(
+                f"files[{row}]", f"is {type(item).__name__}; give the file's bytes or a pathlib.Path"
+            )
+    return FileImages([item if isinstance(item, bytes | Path) else bytes(item) for item in items])
+
+
+def _check_array(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.dtype.kind in "fb":
+        raise refuse(
+            "images",
+            f"their dtype is {array.dtype}; the model takes uint8, 0 to 255. "
+            "For values in 0..1: (images * 255).round().astype(np.uint8)",
+        )
+    if array.dtype != np.uint8:
+        raise refuse("images", f"their dtype is {array.dtype}; for values in 0..255: images.astype(np.uint8)")
+    if array.ndim == 2:
+        raise refuse("images", f"shape {array.shape} is one image; a batch of one is images[np.newaxis]")
+    if array.ndim not in (3, 4):
+        raise refuse("images", f"shape is {array.shape}; it must be (N, H, W, C)")
+    if 0 in array.shape:
+        raise refuse("images", f"shape {array.shape} is empty")
+    return array
