@@ -19,16 +19,26 @@ def model_card(
         evaluation: Figures on the test images.
         reproduce: The command that repeats the run.
     """
+    resize, training = manifest.resize, manifest.training
+    data_rows = [
+        ("Data set", data["name"]),
+        ("Training images", str(data["train_images"])),
+        ("Test images", f"{data['test_images']}: {data['split']}"),
+        ("Other sizes", f"{resize.mode}, {resize.filter} ({resize.library})"),
+        ("sha256 of all pixels", data["sha256"]),
+    ]
     return f"""# {manifest.model}
 
 A convolutional variational autoencoder (`{manifest.objective}`): {manifest.image} images (height x width x
 channels, uint8), {manifest.latent_dim} latent dimensions, {manifest.likelihood.name} likelihood.
 
-![Test images over their reconstructions](reconstructions.png)
-![Samples from the prior](samples.png)
+Test images, each over its reconstruction from the posterior mean:
 
-Left or above: test images, each over its reconstruction from the posterior mean. Right or below: pixel means
-of draws from the prior, seed 0.
+![Test images over their reconstructions](reconstructions.png)
+
+Draws from the prior:
+
+![Draws from the prior](samples.png)
 
 ## Figures
 
@@ -37,36 +47,20 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 {_table(("Figure", "Value"), _figures(evaluation))}
 ## Data
 
-{
-        _table(
-            ("", ""),
-            [
-                ("Data set", data["name"]),
-                ("Training images", str(data["train_images"])),
-                ("Test images", f"{data['test_images']}: {data['split']}"),
-                (
-                    "Other sizes",
-                    f"{manifest.resize.mode}, {manifest.resize.filter} ({manifest.resize.library})",
-                ),
-                ("sha256 of all pixels", data["sha256"]),
-            ],
-        )
-    }
+{_table(("What", "Value"), data_rows)}
 ## ONNX Runtime against PyTorch
 
-Largest absolute differences at batches {
-        ", ".join(map(str, manifest.parity["fp32"].batches))
-    }, on data, all-0 and
-all-255 images, and draws from the prior.
+Largest absolute differences at batches {", ".join(map(str, manifest.parity["fp32"].batches))}, on data, all-0
+and all-255 images, and draws from the prior.
 
 {_table(("Output", "Difference"), _parity(manifest))}
 ## How to make it again
 
     {reproduce}
 
-with the run folder's `config.json`, code at commit {manifest.training.commit or "(not under git)"}, seed
-{manifest.training.seed}, {manifest.training.epochs:g} epochs. Versions:
-{", ".join(f"{name} {version}" for name, version in manifest.training.libraries.items())}.
+with the run folder's `config.json`, code at commit {training.commit or "(not under git)"}, seed
+{training.seed}, {training.epochs:g} epochs. Versions:
+{", ".join(f"{name} {version}" for name, version in training.libraries.items())}.
 
 ## Limits
 
@@ -81,8 +75,8 @@ with the run folder's `config.json`, code at commit {manifest.training.commit or
 _LIKELIHOOD_LIMITS = {
     "bernoulli": "The Bernoulli likelihood is a probability for binary pixels only; for grey levels it is a"
     " cross-entropy, and its ELBO does not compare with that of other likelihoods.",
-    "gaussian": "The Gaussian likelihood is a density of pixels in 0..1: its ELBO may be above 0, and does not"
-    " compare with that of other likelihoods.",
+    "gaussian": "The Gaussian likelihood is a density of pixels in 0..1: its ELBO may be above 0, and does"
+    " not compare with that of other likelihoods.",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from convvae_trainer.config import config_from, parse_image_size, read_toml
+from convvae_trainer.config import config_from, parse_image_size, read_settings
 from convvae_trainer.errors import BadConfig, MissingExtra
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def fit(
     }
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: where to export, and as what")
-    from_file = {} if config is None else read_toml(config)
+    from_file = {} if config is None else read_settings(config)
     _require(*TRAINER_PACKAGES)
     from convvae_trainer import commands
 

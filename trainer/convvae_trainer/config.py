@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import json
 import math
 import re
 import tomllib
@@ -13,7 +14,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["Config", "config_from", "parse_image_size", "read_toml"]
+__all__ = ["Config", "config_from", "parse_image_size", "read_settings"]
 
 MIN_SIDE = 8
 MAX_SIDE = 256
@@ -129,18 +130,23 @@ def parse_image_size(text: str) -> tuple[int, int]:
     return height, width
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Return the settings of a TOML file.
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return the settings of a TOML file, or of a run's config.json.
 
     Raises:
-        BadConfig: The file cannot be read or is no TOML.
+        BadConfig: The file cannot be read, or is neither.
     """
+    kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
     except OSError as error:
         raise BadConfig(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise BadConfig(f"config file {str(path)!r} is no TOML: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise BadConfig(f"config file {str(path)!r} is no {kind}: {error}") from None
+    if not isinstance(values, dict):
+        raise BadConfig(f"config file {str(path)!r} is no JSON object")
+    return values
 
 
 def config_from(*layers: Mapping[str, Any]) -> Config:

@@ -15,6 +15,7 @@ from convvae_service.bundle import (
     CAPABILITIES,
     BundleError,
     Manifest,
+    Precision,
     Role,
     Training,
     check_model_name,
@@ -34,7 +35,7 @@ from convvae_trainer.train import Position
 __all__ = ["Exported", "check_target", "export"]
 
 ROLES: tuple[Role, ...] = ("encoder", "decoder")
-PRECISION = "fp32"
+PRECISION: Precision = "fp32"
 NUM_PICTURES = 32
 COLUMNS = 8
 SAMPLE_SEED = 0
@@ -95,7 +96,7 @@ def export(
     check_target(models, name)
     config = run.config
     with learner.averaged():
-        modules = {
+        modules: dict[Role, torch.nn.Module] = {
             "encoder": EncoderGraph(learner.model),
             "decoder": DecoderGraph(learner.model, learner.likelihood),
         }
@@ -106,7 +107,7 @@ def export(
         }
         graphs = {role: to_onnx(modules[role], role=role, **shape) for role in ROLES}
         parity = check_parity(
-            encoder=modules["encoder"], decoder=modules["decoder"], graphs=dict(graphs), images=dataset.test
+            encoder=modules["encoder"], decoder=modules["decoder"], graphs=graphs, images=dataset.test
         )
         described = tuple(
             describe_graph(graphs[role], role=role, precision=PRECISION, opset=OPSET, **shape)
@@ -161,7 +162,9 @@ def _public_name(dataset: str) -> str:
     return Path(dataset).name or dataset
 
 
-def _pictures(modules: dict[str, torch.nn.Module], dataset: Dataset, *, latent_dim: int) -> dict[str, bytes]:
+def _pictures(
+    modules: Mapping[Role, torch.nn.Module], dataset: Dataset, *, latent_dim: int
+) -> dict[str, bytes]:
     images = np.ascontiguousarray(dataset.test[:NUM_PICTURES])
     mean_BZ = modules["encoder"](torch.from_numpy(images))[0]
     prior = np.random.default_rng(SAMPLE_SEED).standard_normal((NUM_PICTURES, latent_dim), dtype=np.float32)

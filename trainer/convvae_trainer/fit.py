@@ -136,11 +136,12 @@ def _precision(config: Config, dataset: Dataset, device: torch.device) -> tuple[
 
 def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Dataset) -> None:
     record: dict[str, Any] = run.record
+    config = run.config
     lines = (
         f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}",
         f"test       {dataset.split}",
-        f"model      {learner.model.num_parameters():,} parameters, {run.config.latent_dim} latent dimensions,"
-        f" {run.config.likelihood} likelihood, beta {run.config.beta:g}",
+        f"model      {learner.model.num_parameters():,} parameters, {config.latent_dim} latent dimensions",
+        f"objective  {config.objective}, {config.likelihood} likelihood, beta {config.beta:g}",
         f"device     {learner.device}, {record['precision']} ({record['precision_reason']})",
         f"run        {run.path}",
     )

@@ -3,7 +3,7 @@
 B = batch, C = channels, H and W = height and width, Z = latent dimension.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from convvae_service.bundle import Parity
+from convvae_service.bundle import Parity, Role
 from convvae_trainer.errors import ExportFailed, MissingExtra
 
 __all__ = ["BATCHES", "check_parity"]
@@ -27,7 +27,7 @@ Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 @torch.no_grad()
 def check_parity(
-    *, encoder: nn.Module, decoder: nn.Module, graphs: dict[str, bytes], images: NDArray[np.uint8]
+    *, encoder: nn.Module, decoder: nn.Module, graphs: Mapping[Role, bytes], images: NDArray[np.uint8]
 ) -> Parity:
     """Compare both graphs with PyTorch at batches 1, 2, 7 and 33.
 

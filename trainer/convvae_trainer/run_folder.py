@@ -154,7 +154,7 @@ def _reproduce(run: RunFolder) -> str:
 2. Have the same data: {data["name"]}, {data["train_images"]} training and {data["test_images"]} test images
    of {"x".join(map(str, data["image"]))} ({data["split"]});
    sha256 of all pixels {data["sha256"]}
-3. Run, with a new folder:
+3. Run in this folder, with a new folder for the new run:
    {reproducing_command(run)}
 
 The command that was typed: {record["command"]}
