@@ -16,7 +16,7 @@ def available_cpus(*, root: Path = Path("/")) -> int:
         root: Where `proc` and `sys` are found (for tests).
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(affinity, math.floor(_quota(root))))
+    return max(1, math.floor(min(affinity, _quota(root))))
 
 
 def _quota(root: Path) -> float:

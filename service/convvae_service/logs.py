@@ -1,4 +1,4 @@
-"""Structured logs: a constant message and its facts, as JSON lines in containers and as text on a terminal."""
+"""Structured logs: a constant message and its facts, as JSON lines, or as text on a terminal."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ __all__ = ["JsonFormatter", "TextFormatter", "facts", "set_up_logging"]
 
 
 def facts(**values: Any) -> dict[str, Any]:
-    """Return `values` in the form that a log call takes as `extra`: `log.info("...", extra=facts(rows=3))`."""
+    """Return `values` in the form of a log call's `extra`: `log.info("...", extra=facts(rows=3))`."""
     return {"facts": values}
 
 
@@ -43,7 +43,7 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> None:
-    """Send all logs to `stream` in `form` (`json`, `text`, or `auto`: text on a terminal), from `level` up."""
+    """Send logs from `level` up to `stream` in `form`: `json`, `text`, or `auto` (text on a terminal)."""
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())

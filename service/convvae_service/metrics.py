@@ -56,9 +56,11 @@ class Metrics:
             "convvae_queued_bytes", "Bytes of input admitted and not yet answered", registry=self.registry
         )
         self.model_info = Gauge(
-            "convvae_model_info", "1 for each loaded model version", ["model", "version", "precision", "provider"],
+            "convvae_model_info",
+            "1 for each loaded model version",
+            ["model", "version", "precision", "provider"],
             registry=self.registry,
-        )  # fmt: skip
+        )
         self.load_failures = Counter(
             "convvae_load_failures",
             "Model versions that could not be loaded",
@@ -92,8 +94,8 @@ class MetricsPage:
         try:
             started: tuple[WSGIServer, Thread] = start_http_server(
                 int(port),
-                addr=host.strip("[]") or "0.0.0.0",
-                registry=registry,  # noqa: S104 - as given
+                addr=host.strip("[]"),
+                registry=registry,
             )
         except OSError as error:
             raise StartupError(

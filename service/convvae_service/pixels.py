@@ -11,6 +11,7 @@ import zlib
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import WebPImagePlugin as _  # noqa: F401 - or the first WebP file makes Pillow load all its plugins
 
 from convvae_service.manifest import ImageShape, Resize
 

@@ -1,4 +1,4 @@
-"""The models that a server has: found on disk, verified, loaded, warmed, and looked up by name and version."""
+"""The models that a server has: found on disk, verified, loaded, warmed, looked up by name and version."""
 
 import logging
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convvae_service.bundle import Bundle, BundleError, Manifest, list_models, list_versions, read_bundle
 from convvae_service.engine import Engine
-from convvae_service.errors import NotFound, StartupError, VersionNotLoaded
+from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
 from convvae_service.logs import facts
 from convvae_service.manifest import Precision
 
@@ -112,10 +112,15 @@ class Repository:
         """Return the version to call; an empty name is the only model, version 0 the default.
 
         Raises:
-            NotFound: No such model or version, or the name is empty and there are several.
+            InvalidInput: The name is empty and there are several models, or the version is below 0.
+            NotFound: No such model or version.
             VersionNotLoaded: The version is published and not loaded.
         """
-        entry = self.models.get(self.only_model() if not name else name)
+        if version < 0:
+            raise InvalidInput(
+                [Violation("model.version", f"is {version}: 1 or above, or 0 for the default")]
+            )
+        entry = self.models.get(name or self.only_model())
         if entry is None:
             raise NotFound(f"no model {name!r} here: ListModels names those there are")
         entry_version = entry.versions.get(version or entry.default or 0)
@@ -131,10 +136,13 @@ class Repository:
         """Return the name that an empty name stands for.
 
         Raises:
-            NotFound: There are several models.
+            InvalidInput: There are several models.
         """
         if len(self.models) > 1:
-            raise NotFound(f"name a model, this server has several: {', '.join(self.models)}")
+            names = ", ".join(self.models)
+            raise InvalidInput(
+                [Violation("model.name", f"is empty, and this server has several models: {names}")]
+            )
         return next(iter(self.models))
 
     def _load_version(self, name: str, version: int) -> bool:

@@ -108,7 +108,11 @@ def read_images(request: ImageRequest, *, shape: ImageShape, limits: CallLimits)
         raise InvalidInput([Violation("files", "set either pixels or files, not both")])
     if not has_pixels:
         _check_count(len(files), "files", limits)
-        return ImageRows(pixels=None, files=files, num_bytes=sum(map(len, files)), shape=shape)
+        num_bytes = sum(map(len, files))
+        if num_bytes > limits.max_message_bytes:
+            too_large = f"have {num_bytes} bytes, more than the {limits.max_message_bytes} of one call"
+            raise InvalidInput([Violation("files", too_large)])
+        return ImageRows(pixels=None, files=files, num_bytes=num_bytes, shape=shape)
     pixels = request.pixels
     bad = [
         Violation(f"pixels.{name}", f"is {actual}, the model's images have {expected}")

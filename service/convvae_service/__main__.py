@@ -1,0 +1,98 @@
+"""The command `convvae-serve`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["main"]
+
+_USAGE = """\
+usage: convvae-serve [run] --models ROOT [options]   serve the models under ROOT over gRPC
+       convvae-serve check ROOT                      verify a model repository offline
+       convvae-serve run --help                      all options
+       convvae-serve --version
+
+exit codes: 0 drained or sound; 1 stopped at once by a second signal, or unsound versions;
+            2 cannot start, or wrong use"""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line, and end the process with its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        import convvae_service.settings  # noqa: F401 - one message for everything that the extra brings
+    except ModuleNotFoundError as error:
+        _fail(f"{error.name} is not installed: pip install 'convvae[service,gpu]' or 'convvae[service,cpu]'")
+    match words:
+        case ["--help" | "-h" | "help"]:
+            print(_USAGE)
+        case ["--version"]:
+            from importlib.metadata import version
+
+            print(f"convvae-serve {version('convvae')}")
+        case ["check", "--help" | "-h"]:
+            print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
+        case ["check", root]:
+            _check(Path(root))
+        case ["check", *_]:
+            _fail("usage: convvae-serve check ROOT")
+        case ["run", *rest]:
+            _serve(rest)
+        case [word, *_] if not word.startswith("-"):
+            _fail(f"unknown command {word!r}\n{_USAGE}")
+        case _:
+            _serve(words)
+
+
+def _serve(words: Sequence[str]) -> None:
+    from convvae_service.errors import StartupError
+    from convvae_service.logs import set_up_logging
+    from convvae_service.settings import load_settings
+
+    # gRPC's own lines repeat what the log says better; the variable still turns them on.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    try:
+        settings = load_settings(words)
+        set_up_logging(form=settings.log_format, level=settings.log_level)
+        from convvae_service.server import run
+
+        try:
+            import uvloop
+        except ModuleNotFoundError:
+            loop_factory = None
+        else:
+            loop_factory = uvloop.new_event_loop
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            sys.exit(runner.run(run(settings)))
+    except StartupError as error:
+        _fail(str(error))
+
+
+def _check(root: Path) -> None:
+    from convvae_service.bundle import BundleError
+    from convvae_service.check import check_repository
+    from convvae_service.errors import StartupError
+
+    checked = unsound = 0
+    try:
+        for finding in check_repository(root):
+            checked += 1
+            unsound += bool(finding.error)
+            verdict = f"UNSOUND  {finding.error}" if finding.error else f"ok  {finding.summary}"
+            print(f"{finding.model}@{finding.version}  {verdict}")
+    except (BundleError, StartupError) as error:
+        _fail(str(error))
+    if not checked:
+        _fail(f"no model version is published under {str(root)!r}")
+    sys.exit(1 if unsound else 0)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

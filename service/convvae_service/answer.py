@@ -1,0 +1,131 @@
+"""What every call goes through: readiness, a time budget, its status, metrics and a line in the log."""
+
+import asyncio
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+
+from convvae_service.errors import DeadlineExceeded, NotReady, ServiceError
+from convvae_service.logs import facts
+from convvae_service.metrics import Metrics
+from convvae_service.status import DETAILS_KEY, status_details
+
+__all__ = ["REQUEST_ID_KEY", "Answering", "Call", "Context"]
+
+Request = TypeVar("Request")
+Reply = TypeVar("Reply")
+Context = grpc.aio.ServicerContext[Any, Any]
+
+REQUEST_ID_KEY = "x-request-id"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Call:
+    """A call on its way; handlers note what the log and the metrics should know."""
+
+    method: str
+    request_id: str
+    rows: int = 0
+    model: str = ""
+    version: int = 0
+
+
+@dataclass(kw_only=True)
+class Answering:
+    """Answers calls. `refusal` says why none is taken at present; empty while they are.
+
+    Args:
+        metrics: Where calls are counted.
+        max_call_s: Most seconds for one call.
+    """
+
+    metrics: Metrics
+    max_call_s: float
+    refusal: str = "the server is starting"
+    in_flight: int = 0
+
+    async def answer(
+        self,
+        method: str,
+        handle: Callable[[Request, Call], Awaitable[Reply]],
+        request: Request,
+        context: Context,
+    ) -> Reply:
+        """Return what `handle` makes of `request`, or end the call with the status of its error.
+
+        The id of the call, the caller's `x-request-id` or a new one, goes back in the trailing metadata.
+        """
+        call = Call(method, _request_id(context))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
+        started_s = time.monotonic()
+        code = grpc.StatusCode.UNKNOWN
+        self.in_flight += 1
+        self.metrics.in_flight.set(self.in_flight)
+        try:
+            reply = await self._within_budget(handle, request, call)
+            code = grpc.StatusCode.OK
+        except ServiceError as error:
+            code = error.status
+            details = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status_details(error)))
+            await context.abort(code, str(error), details)
+        except asyncio.CancelledError:
+            # The caller left or its deadline passed. Swallowing this would leak the call's memory in gRPC.
+            code = grpc.StatusCode.CANCELLED
+            raise
+        except Exception:  # noqa: BLE001 - the caller must not see what went wrong in here, the log must
+            code = grpc.StatusCode.INTERNAL
+            _log.exception("internal error", extra=facts(request_id=call.request_id, method=method))
+            trailing = ((REQUEST_ID_KEY, call.request_id),)
+            await context.abort(code, f"internal error, id {call.request_id}", trailing)
+        finally:
+            self.in_flight -= 1
+            self.metrics.in_flight.set(self.in_flight)
+            self._record(call, code, time.monotonic() - started_s)
+        return reply
+
+    async def _within_budget(
+        self, handle: Callable[[Request, Call], Awaitable[Reply]], request: Request, call: Call
+    ) -> Reply:
+        if self.refusal:
+            raise NotReady(f"{self.refusal}: try again, or another server")
+        try:
+            # gRPC itself cancels the handler at the caller's deadline.
+            async with asyncio.timeout(self.max_call_s):
+                return await handle(request, call)
+        except TimeoutError:
+            raise DeadlineExceeded(f"the call took longer than the server's {self.max_call_s:g} s") from None
+
+    def _record(self, call: Call, code: grpc.StatusCode, seconds: float) -> None:
+        self.metrics.calls.labels(call.method, code.name).inc()
+        self.metrics.call_seconds.labels(call.method).observe(seconds)
+        if code is grpc.StatusCode.OK:
+            self.metrics.rows.labels(call.method).inc(call.rows)
+        if _log.isEnabledFor(logging.INFO):
+            _log.info(
+                "call",
+                extra=facts(
+                    method=call.method,
+                    code=code.name,
+                    model=call.model,
+                    version=call.version,
+                    rows=call.rows,
+                    seconds=round(seconds, 6),
+                    request_id=call.request_id,
+                ),
+            )
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
+            return value
+    return secrets.token_hex(8)

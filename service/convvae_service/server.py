@@ -1,0 +1,207 @@
+"""The server's life: load and warm, serve, and drain on a signal."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from convvae.v1 import vae_pb2, vae_pb2_grpc
+from convvae_service.answer import Answering
+from convvae_service.batcher import Batcher
+from convvae_service.cpus import available_cpus
+from convvae_service.errors import StartupError
+from convvae_service.health import Health
+from convvae_service.logs import facts
+from convvae_service.metrics import Metrics, MetricsPage
+from convvae_service.repository import EngineOptions, Repository
+from convvae_service.rpc import VaeServicer, call_limits
+from convvae_service.settings import ServeSettings
+
+__all__ = ["Server", "run"]
+
+_SERVICE_NAME = vae_pb2.DESCRIPTOR.services_by_name["VaeService"].full_name
+_HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+# A message over the service's own limit must still reach the service, which then says what the limit is;
+# gRPC's own answer is RESOURCE_EXHAUSTED, which callers read as "busy, retry".
+_RECEIVE_FACTOR = 2
+_MAX_INT32 = 2**31 - 1
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """One gRPC server over one model repository; made, started and drained in one event loop."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Look at the repository; nothing is loaded and no port is open yet.
+
+        Raises:
+            StartupError: There is nothing to serve.
+        """
+        self._settings = settings
+        self._metrics = Metrics()
+        self._repository = Repository(
+            settings.models,
+            pinned=settings.pinned_versions,
+            options=EngineOptions(
+                device=settings.device,
+                precision=None if settings.precision == "auto" else settings.precision,
+                threads=settings.threads or max(1, available_cpus() // settings.lanes),
+                max_batch_rows=settings.max_batch_rows,
+            ),
+        )
+        self._batcher = Batcher(
+            lanes=settings.lanes,
+            max_batch_rows=settings.max_batch_rows,
+            max_queued_rows=settings.max_queued_rows,
+            max_queued_bytes=settings.max_queued_bytes,
+            max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+            on_batch=self._metrics.count_batch,
+        )
+        self._metrics.watch_queue(lambda: self._batcher.queued_rows, lambda: self._batcher.queued_bytes)
+        self._answering = Answering(metrics=self._metrics, max_call_s=settings.max_call_s)
+        self._file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
+        self._health = Health((_SERVICE_NAME, *self._repository.models))
+        self._page: MetricsPage | None = None
+        receive_bytes = min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
+        self._grpc = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", receive_bytes),
+                ("grpc.max_send_message_length", -1),
+                # A second server on the port must fail, not share the port's connections.
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        servicer = VaeServicer(
+            settings=settings,
+            repository=self._repository,
+            batcher=self._batcher,
+            answering=self._answering,
+            file_decoders=self._file_decoders,
+        )
+        vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, self._grpc)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        if settings.reflection:
+            names = (_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._grpc)
+
+    async def start(self) -> int:
+        """Open the port, load and warm every model, report SERVING, and return the port.
+
+        Raises:
+            StartupError: An address cannot be used, or a model cannot be served.
+        """
+        started_s = time.monotonic()
+        address = self._settings.address
+        try:
+            port = self._grpc.add_insecure_port(address)
+        except RuntimeError:
+            raise StartupError(
+                f"address {address} cannot be used: is another server running on it?"
+            ) from None
+        if self._settings.metrics_address != "off":
+            self._page = MetricsPage(self._metrics.registry, self._settings.metrics_address)
+        # Health answers from here on: alive, and not yet ready.
+        await self._grpc.start()
+        await asyncio.to_thread(self._repository.load)
+        for name, entry in self._repository.models.items():
+            served = self._repository.resolve(name, entry.default or 0)
+            if call_limits(self._settings, served).max_rows < 1:
+                raise StartupError(
+                    f"one image of model {name!r} ({served.manifest.image}) does not fit into a message:"
+                    " raise --max-message-bytes"
+                )
+            self._metrics.model_info.labels(
+                name, str(served.version), served.engine.precision, served.engine.provider
+            ).set(1)
+        self._answering.refusal = ""
+        await self._health.set_ready(True)
+        host = address.rpartition(":")[0]
+        _log.info(
+            "serving",
+            extra=facts(
+                address=f"{host}:{port}",
+                metrics=f"{self._settings.metrics_address.rpartition(':')[0]}:{self._page.port}"
+                if self._page
+                else "off",
+                models=[f"{name}@{entry.default}" for name, entry in self._repository.models.items()],
+                seconds=round(time.monotonic() - started_s, 3),
+            ),
+        )
+        return port
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Turn unready, serve on for `delay_s`, then refuse new calls and let those in flight finish.
+
+        Calls that take longer than `grace_s` are cancelled.
+        """
+        await self._health.set_ready(False)
+        _log.info(
+            "draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=self._answering.in_flight)
+        )
+        await asyncio.sleep(delay_s)
+        self._health.end_watches()
+        await self._grpc.stop(grace_s)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls being answered."""
+        return self._answering.in_flight
+
+    async def close(self) -> None:
+        """Close the port at once, and everything behind it."""
+        await self._grpc.stop(None)
+        if self._page is not None:
+            await asyncio.to_thread(self._page.close)
+        self._batcher.close()
+        self._file_decoders.shutdown()
+        _log.info("stopped")
+
+
+async def run(settings: ServeSettings, *, on_ready: Callable[[int], None] = lambda _: None) -> int:
+    """Serve until a signal, and return the exit code: 0 after a drain, 1 when a second signal cut it short.
+
+    SIGTERM drains; SIGINT drains without the delay, since nobody's balancer waits for a keyboard.
+
+    Args:
+        settings: What to serve and how.
+        on_ready: Called with the port when the server is SERVING.
+
+    Raises:
+        StartupError: The server cannot start.
+    """
+    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signals.put_nowait, number)
+    server = Server(settings)
+    first_signal = asyncio.ensure_future(signals.get())
+    try:
+        starting = asyncio.ensure_future(server.start())
+        await asyncio.wait((starting, first_signal), return_when=asyncio.FIRST_COMPLETED)
+        if not starting.done():
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            return 0
+        on_ready(starting.result())
+        delay_s = settings.drain_delay_s if await first_signal is signal.SIGTERM else 0.0
+        draining = asyncio.ensure_future(server.drain(delay_s=delay_s, grace_s=settings.grace_s))
+        second_signal = asyncio.ensure_future(signals.get())
+        await asyncio.wait((draining, second_signal), return_when=asyncio.FIRST_COMPLETED)
+        second_signal.cancel()
+        if not draining.done():
+            _log.warning("second signal, stopping at once", extra=facts(in_flight=server.in_flight))
+            draining.cancel()
+            return 1
+        return 0
+    finally:
+        first_signal.cancel()
+        await server.close()

@@ -1,0 +1,121 @@
+"""A real server in a process of its own, on a free port of the loopback interface."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+
+
+class ServerProcess:
+    """`convvae-serve run` on port 0, with its log read as it comes."""
+
+    def __init__(self, models: Path, *flags: str, environ: Mapping[str, str] | None = None) -> None:
+        self.started_s = time.monotonic()
+        words = [
+            sys.executable,
+            "-m",
+            "convvae_service",
+            "run",
+            "--models",
+            str(models),
+            "--log-format",
+            "json",
+        ]
+        for flag, default in (
+            ("--address", "127.0.0.1:0"),
+            ("--metrics-address", "127.0.0.1:0"),
+            ("--drain-delay-s", "0"),
+            ("--device", "cpu"),
+        ):
+            if flag not in flags:
+                words += [flag, default]
+        self.process = subprocess.Popen(
+            [*words, *flags], stderr=subprocess.PIPE, text=True, env={**os.environ, **(environ or {})}
+        )
+        self.lines: list[dict[str, Any]] = []
+        self.noise: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            with self._changed:
+                try:
+                    self.lines.append(json.loads(line))
+                except ValueError:
+                    self.noise.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def wait_for(self, message: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
+        """Return the first log line with this message."""
+        deadline_s = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                for line in self.lines:
+                    if line.get("message") == message:
+                        return line
+                left_s = deadline_s - time.monotonic()
+                if left_s <= 0 or self._ended:
+                    raise AssertionError(f"no log line {message!r}; log: {self.lines} {self.noise}")
+                self._changed.wait(left_s)
+
+    def messages(self, message: str) -> list[dict[str, Any]]:
+        """Return all log lines so far with this message."""
+        with self._changed:
+            return [line for line in self.lines if line.get("message") == message]
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT of the gRPC server."""
+        return str(self.wait_for("serving")["address"])
+
+    @property
+    def metrics_target(self) -> str:
+        """HOST:PORT of the metrics."""
+        return str(self.wait_for("serving")["metrics"])
+
+    def send(self, number: signal.Signals) -> None:
+        """Send the process a signal."""
+        self.process.send_signal(number)
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop the server and return its exit code; it is killed when it does not end by itself."""
+        if self.process.poll() is None:
+            self.send(number)
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"the server did not stop; log: {self.lines} {self.noise}") from None
+        finally:
+            self._reader.join()
+            assert self.process.stderr is not None
+            self.process.stderr.close()
+
+
+@contextmanager
+def serving(models: Path, *flags: str, environ: Mapping[str, str] | None = None) -> Iterator[ServerProcess]:
+    """Run a server for the length of a `with` block."""
+    server = ServerProcess(models, *flags, environ=environ)
+    try:
+        server.wait_for("serving")
+        yield server
+    finally:
+        server.stop()
