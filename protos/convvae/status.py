@@ -1,8 +1,7 @@
 """gRPC's errors to this package's: the only place where they are translated."""
 
 import re
-from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -55,8 +54,8 @@ class RpcFailure(Protocol):
     def details(self) -> str | None:
         """Return the server's message."""
 
-    def trailing_metadata(self) -> Iterable[tuple[str, str | bytes]] | None:
-        """Return what the server added at the end."""
+    def trailing_metadata(self) -> Any:
+        """Return what the server added at the end: pairs of key and value, or None."""
 
 
 def from_rpc_error(error: RpcFailure) -> ConvvaeError:
