@@ -197,4 +197,4 @@ def check_health(service: str) -> Steps[Health]:
         (status,) = yield Batch([Call("Check", lambda: request, lambda reply: reply.value, retry=False)])
     except NotFound:
         return Health.SERVICE_UNKNOWN
-    return Health(status) if status in Health else Health.UNKNOWN
+    return Health(status) if status in set(Health) else Health.UNKNOWN

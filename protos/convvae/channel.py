@@ -8,6 +8,7 @@ import grpc
 from google.protobuf import wrappers_pb2
 
 from convvae.config import ClientConfig
+from convvae.errors import InvalidInput
 from convvae.v1 import vae_pb2_grpc
 
 __all__ = ["HEALTH_PATH", "Connection", "distribution_version", "is_loopback"]
@@ -45,11 +46,11 @@ class Connection:
         """Check the configuration.
 
         Raises:
-            ValueError: The token would travel in plain text to another machine.
+            InvalidInput: The token would travel in plain text to another machine.
         """
         plain = config.tls is None
         if config.token and plain and not config.allow_insecure_token and not is_loopback(config.target):
-            raise ValueError(
+            raise InvalidInput(
                 f"the token would travel unencrypted to {config.target}: pass tls=TLSConfig(), "
                 "or allow_insecure_token=True when the network in between is trusted"
             )

@@ -54,7 +54,7 @@ class Client:
         compression: `gzip` or `deflate` for requests; pays off on slow networks only.
 
     Raises:
-        ValueError: A setting is out of its range, or the token would travel unencrypted.
+        InvalidInput: A setting is out of its range, or the token would travel unencrypted.
     """
 
     def __init__(

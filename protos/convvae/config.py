@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 
+from convvae.errors import InvalidInput
 from convvae.model_name import ModelName
 
 __all__ = ["COMPRESSIONS", "ClientConfig", "RetryConfig", "TLSConfig"]
@@ -38,13 +39,13 @@ class RetryConfig:
 
     def __post_init__(self) -> None:
         if self.retries < 0:
-            raise ValueError(f"retries is {self.retries}; it must be 0 or above")
+            raise InvalidInput(f"retries is {self.retries}; it must be 0 or above")
         for name in ("backoff_s", "max_backoff_s", "budget", "refill"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise ValueError(f"{name} is {value}; it must be finite and 0 or above")
+                raise InvalidInput(f"{name} is {value}; it must be finite and 0 or above")
         if not 1 <= self.multiplier <= 100:
-            raise ValueError(f"multiplier is {self.multiplier}; it must be 1 to 100")
+            raise InvalidInput(f"multiplier is {self.multiplier}; it must be 1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +66,7 @@ class TLSConfig:
 
     def __post_init__(self) -> None:
         if (self.certificate_chain is None) != (self.private_key is None):
-            raise ValueError("certificate_chain and private_key belong together: give both or neither")
+            raise InvalidInput("certificate_chain and private_key belong together: give both or neither")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,17 +85,19 @@ class ClientConfig:
 
     def __post_init__(self) -> None:
         if not self.target:
-            raise ValueError("target is empty; give HOST:PORT, such as 'localhost:50051'")
+            raise InvalidInput("target is empty; give HOST:PORT, such as 'localhost:50051'")
         ModelName.parse(self.model)
         check_timeout(self.timeout_s)
         if self.max_in_flight < 1:
-            raise ValueError(f"max_in_flight is {self.max_in_flight}; it must be 1 or above")
+            raise InvalidInput(f"max_in_flight is {self.max_in_flight}; it must be 1 or above")
         if self.compression is not None and self.compression not in COMPRESSIONS:
-            raise ValueError(f"compression is {self.compression!r}; it must be one of {COMPRESSIONS} or None")
+            raise InvalidInput(
+                f"compression is {self.compression!r}; it must be one of {COMPRESSIONS} or None"
+            )
 
 
 def check_timeout(timeout_s: float) -> float:
-    """Return `timeout_s` when it is a finite number of seconds above 0, else raise `ValueError`."""
+    """Return `timeout_s` when it is a finite number of seconds above 0, else raise `InvalidInput`."""
     if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise ValueError(f"timeout_s is {timeout_s}; it must be finite and above 0")
+        raise InvalidInput(f"timeout_s is {timeout_s}; it must be finite and above 0")
     return timeout_s

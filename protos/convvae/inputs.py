@@ -85,9 +85,9 @@ def check_temperature(temperature: Any) -> float:
     try:
         value = float(temperature)
     except (TypeError, ValueError):
-        raise refuse("temperature", f"{temperature!r} is not a number") from None
+        raise refuse("temperature", f"is {temperature!r}; it must be a number") from None
     if not (math.isfinite(value) and 0 <= value <= _MAX_FLOAT32):
-        raise refuse("temperature", f"{value} is not a finite number, 0 or above")
+        raise refuse("temperature", f"is {value}; it must be a finite number, 0 or above")
     return value
 
 
@@ -95,9 +95,11 @@ def _whole(name: str, value: Any, low: int, high: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise refuse(name, f"{value!r} is not a whole number") from None
+        raise refuse(name, f"is {value!r}; it must be a whole number") from None
     if isinstance(value, bool | np.bool_):
-        raise refuse(name, f"{value!r} is not a whole number")
-    if not low <= number <= high:
-        raise refuse(name, f"{number} is outside {low} to {high}")
+        raise refuse(name, f"is {value!r}; it must be a whole number")
+    if number < low:
+        raise refuse(name, f"is {number}; it must be {low} or above")
+    if number > high:
+        raise refuse(name, f"is {number}; it must be {high} or below")
     return number

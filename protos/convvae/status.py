@@ -42,6 +42,8 @@ ADVICE: dict[type[ConvvaeError], str] = {
 _DETAILS_KEY = "grpc-status-details-bin"
 _REQUEST_ID_KEY = "x-request-id"
 _MAX_RETRY_DELAY_S = 3600.0
+_MAX_VIOLATIONS = 10_000
+_RANGES = re.compile(r"and rows (\d{1,10}(?:-\d{1,10})?(?:, \d{1,10}(?:-\d{1,10})?)*)(?:, …)?")
 _INDEXED = re.compile(r"\b(files|pixels|latents|images)((?:\.\w+)?)\[(\d{1,10})\]")
 
 
@@ -100,6 +102,21 @@ def rebase(error: ConvvaeError, offset: int) -> ConvvaeError:
     )
 
 
+def _violations(bad_request: error_details_pb2.BadRequest) -> list[Violation]:
+    """Spell out the list, in which the server leaves a repeated description empty and may end with ranges."""
+    found: list[Violation] = []
+    for item in bad_request.field_violations:
+        previous = found[-1].description if found else ""
+        if ranges := _RANGES.fullmatch(item.description):
+            for part in ranges[1].split(","):
+                first, _, last = part.strip().partition("-")
+                rows = range(int(first), int(last or first) + 1)[: _MAX_VIOLATIONS - len(found)]
+                found += [Violation(f"{item.field}[{row}]", previous) for row in rows]
+        else:
+            found.append(Violation(item.field, item.description or previous))
+    return found
+
+
 def _details(data: str | bytes | None) -> tuple[list[Violation], float | None]:
     """Read `google.rpc.Status` bytes: the violations, and the retry delay in seconds."""
     violations: list[Violation] = []
@@ -111,7 +128,7 @@ def _details(data: str | bytes | None) -> tuple[list[Violation], float | None]:
         for detail in status_pb2.Status.FromString(data).details:
             if detail.Is(bad_request.DESCRIPTOR):
                 detail.Unpack(bad_request)
-                violations += [Violation(v.field, v.description) for v in bad_request.field_violations]
+                violations += _violations(bad_request)
             elif detail.Is(retry_info.DESCRIPTOR):
                 detail.Unpack(retry_info)
                 seconds = retry_info.retry_delay.seconds + retry_info.retry_delay.nanos / 1e9

@@ -1,0 +1,105 @@
+"""The options that all commands share, and the client made of them."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convvae.client import Client
+from convvae.config import RetryConfig, TLSConfig
+
+__all__ = ["connect", "connected"]
+
+_PANEL = "Connection"
+
+
+def connect(
+    target: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST:PORT",
+            envvar="CONVVAE_TARGET",
+            help="Server.",
+            rich_help_panel=_PANEL,
+            show_default=True,
+        ),
+    ] = "localhost:50051",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="MODEL[@VERSION]", help="Default: the server's only model.", rich_help_panel=_PANEL
+        ),
+    ] = "",
+    timeout: Annotated[
+        float,
+        typer.Option(metavar="SECONDS", help="For each request, with its retries.", rich_help_panel=_PANEL),
+    ] = 30.0,
+    retries: Annotated[
+        int, typer.Option(min=0, help="Most retries of a request.", rich_help_panel=_PANEL)
+    ] = RetryConfig().retries,
+    max_in_flight: Annotated[
+        int, typer.Option(min=1, help="Most requests at once.", rich_help_panel=_PANEL)
+    ] = 4,
+    tls: Annotated[
+        bool, typer.Option("--tls", help="Encrypt the connection.", rich_help_panel=_PANEL)
+    ] = False,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="Authorities to trust (PEM). Implies --tls.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    tls_server_name: Annotated[
+        str, typer.Option(help="Name in the server's certificate. Implies --tls.", rich_help_panel=_PANEL)
+    ] = "",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            envvar="CONVVAE_TOKEN_FILE",
+            help="File with a bearer token.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = None,
+    allow_insecure_token: Annotated[
+        bool,
+        typer.Option("--allow-insecure-token", help="Send the token unencrypted.", rich_help_panel=_PANEL),
+    ] = False,
+) -> Client:
+    """Return a client for the options of a command."""
+    encrypt = tls or tls_ca is not None or tls_server_name != ""
+    return Client(
+        target,
+        model=model,
+        timeout_s=timeout,
+        max_in_flight=max_in_flight,
+        retry=RetryConfig(retries=retries),
+        tls=TLSConfig(root_certificates=tls_ca.read_bytes() if tls_ca else None, server_name=tls_server_name)
+        if encrypt
+        else None,
+        token=token_file.read_text().strip() if token_file else None,
+        allow_insecure_token=allow_insecure_token,
+    )
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the parameters of `connect`, and in their place the client as its first argument."""
+    own = list(inspect.signature(command).parameters.values())[1:]
+    shared = list(inspect.signature(connect).parameters.values())
+
+    @functools.wraps(command)
+    def with_client(**arguments: Any) -> None:
+        with connect(**{p.name: arguments.pop(p.name) for p in shared}) as client:
+            command(client, **arguments)
+
+    parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in (*own, *shared)]
+    with_client.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_client.__annotations__ = {p.name: p.annotation for p in parameters}
+    return with_client

@@ -1,0 +1,82 @@
+"""Images as PNG files: one by one, or many in a grid."""
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae.errors import ConvvaeError, InvalidInput
+from convvae.results import ModelInfo
+
+__all__ = ["MAX_GRID_IMAGES", "encode_png", "grid", "read_for_grid"]
+
+MAX_GRID_IMAGES = 4096
+_GAP = 2
+_CELL_PIXELS = 64  # Small images are enlarged to about this, by a whole factor.
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image, ImageOps
+    except ImportError:
+        raise ConvvaeError("writing pictures needs Pillow: pip install Pillow") from None
+    return Image, ImageOps
+
+
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """Return a PNG file of one image, uint8 (H, W, 1 or 3)."""
+    image_module, _ = _pillow()
+    file = io.BytesIO()
+    image_module.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+    return file.getvalue()
+
+
+def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Lay images out in about a square; of several bands, image i of each stands below that of the last.
+
+    Args:
+        bands: uint8 arrays of one shape, (N, H, W, C).
+
+    Returns:
+        uint8 array (H', W', C), on white.
+
+    Raises:
+        InvalidInput: More images than a picture can show.
+    """
+    count, height, width, channels = bands[0].shape
+    if count * len(bands) > MAX_GRID_IMAGES:
+        raise InvalidInput(
+            f"a grid shows up to {MAX_GRID_IMAGES} images, not {count * len(bands)}: "
+            "write a folder or an .npy file"
+        )
+    scale = max(1, round(_CELL_PIXELS / max(height, width)))
+    columns = math.ceil(math.sqrt(count * len(bands)))
+    columns = min(count, columns)
+    rows = math.ceil(count / columns) * len(bands)
+    step_y, step_x = height * scale + _GAP, width * scale + _GAP
+    picture = np.full((rows * step_y + _GAP, columns * step_x + _GAP, channels), 255, np.uint8)
+    for band, images in enumerate(bands):
+        for index, image in enumerate(images):
+            y = _GAP + (index // columns * len(bands) + band) * step_y
+            x = _GAP + index % columns * step_x
+            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+            picture[y : y + height * scale, x : x + width * scale] = large
+    return picture
+
+
+def read_for_grid(images: NDArray[Any] | Sequence[Path], about: ModelInfo) -> NDArray[np.uint8]:
+    """Return what was sent, at the model's size, to be shown; the server's own resizing may differ."""
+    if isinstance(images, np.ndarray):
+        return images.reshape(len(images), *about.image_shape)
+    image_module, ops = _pillow()
+    shown = np.empty((len(images), *about.image_shape), np.uint8)
+    for row, path in enumerate(images):
+        with image_module.open(path) as image:
+            upright = ops.exif_transpose(image).convert("L" if about.channels == 1 else "RGB")
+            fitted = ops.fit(upright, (about.width, about.height))
+        shown[row] = np.asarray(fitted).reshape(about.image_shape)
+    return shown

@@ -1,0 +1,81 @@
+"""What the command line reads: image files and folders, and arrays."""
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae.errors import InvalidInput
+
+__all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "ImageSource", "read_array", "read_images"]
+
+ARRAY_SUFFIXES = (".npy", ".npz")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageSource:
+    """Images to send, and a name for each row: its path, or its index in the array."""
+
+    images: NDArray[Any] | list[Path]
+    names: list[str]
+
+
+def read_images(paths: Sequence[Path]) -> ImageSource:
+    """Read one array, or list image files; a folder gives those below it, at any depth, sorted.
+
+    Raises:
+        InvalidInput: Nothing there, or an array that is not alone.
+    """
+    if any(path.suffix.lower() in ARRAY_SUFFIXES for path in paths):
+        if len(paths) > 1:
+            raise InvalidInput("give either one .npy or .npz file, or image files and folders")
+        array = read_array(paths[0], keys=("images",))
+        return ImageSource(array, [str(row) for row in range(len(array) if array.ndim else 0)])
+    files: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = sorted(
+                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+            )
+            if not found:
+                raise InvalidInput(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+            files += found
+        elif path.exists():
+            files.append(path)
+        else:
+            raise InvalidInput(f"{path} does not exist")
+    return ImageSource(files, [str(file) for file in files])
+
+
+def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
+    """Return the array of a `.npy` file; of a `.npz` file the first of `keys`, or its only array.
+
+    Raises:
+        InvalidInput: The file cannot be read, or it is not clear which array is meant.
+    """
+    try:
+        # mmap: of a .npy file that is larger than memory, only what is in flight is read.
+        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            return loaded
+        with loaded:
+            names = loaded.files
+            chosen = next((key for key in keys if key in names), None)
+            if chosen is None and len(names) == 1:
+                chosen = names[0]
+            if chosen is None:
+                raise InvalidInput(f"{path} has the arrays {names}; one must be named {' or '.join(keys)}")
+            return np.asarray(loaded[chosen])
+    except FileNotFoundError:
+        raise InvalidInput(f"{path} does not exist") from None
+    except InvalidInput:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, MemoryError, SyntaxError, TypeError, OverflowError,
+            NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # fmt: skip
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise InvalidInput(f"{path} is no array that can be read: {reason}") from None
