@@ -1,0 +1,254 @@
+import asyncio
+import itertools
+import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convvae_service.batcher import Batcher, BatchReport
+from convvae_service.engine import Rows, Stage
+from convvae_service.errors import Overloaded
+
+
+class Recorder:
+    """A stage that doubles its rows, keeps the batches it saw, and waits at a gate that the test opens."""
+
+    def __init__(self, *, gated: bool = False, poison: int | None = None) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.poison = poison
+        if not gated:
+            self.gate.set()
+        self.stage = Stage("double", self.run)
+
+    def run(self, rows: Rows) -> Rows:
+        self.batches.append([int(value) for value in rows[0]])
+        assert self.gate.wait(10)
+        if self.poison is not None and (rows[0] == self.poison).any():
+            raise ValueError("poison")
+        return (rows[0] * 2, rows[0].astype(np.float32)[:, None] + 0.5)
+
+
+def values(*numbers: int) -> Rows:
+    return (np.array(numbers, np.int64),)
+
+
+def make(**changes: Any) -> Batcher:
+    limits = {"lanes": 1, "max_batch_rows": 4, "max_queued_rows": 100, "max_queued_bytes": 1000}
+    return Batcher(**{**limits, **changes})
+
+
+def run(batcher: Batcher, body: Callable[[], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        await asyncio.wait_for(body(), 20)
+
+    try:
+        asyncio.run(bounded())
+    finally:
+        batcher.close()
+
+
+async def settle() -> None:
+    """Let the lanes' threads and the loop catch up."""
+    for _ in range(20):
+        await asyncio.sleep(0.002)
+
+
+def test_an_idle_lane_takes_a_call_at_once() -> None:
+    """A lone row is not held back to fill a batch."""
+    batcher, recorder = make(), Recorder()
+
+    async def body() -> None:
+        doubled, plus = await batcher.run(recorder.stage, values(3))
+        assert (doubled.tolist(), plus.tolist()) == ([6], [[3.5]])
+
+    run(batcher, body)
+    assert recorder.batches == [[3]]
+
+
+def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch() -> None:
+    """Three calls behind a running batch are one batch, and each gets its own rows back."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
+        await settle()
+        recorder.gate.set()
+        assert [(await task)[0].tolist() for task in tasks] == [[2], [4], [6], [8]]
+
+    run(batcher, body)
+    assert recorder.batches == [[1], [2, 3, 4]]
+
+
+def test_a_large_call_does_not_hold_up_a_small_one() -> None:
+    """A single row that comes behind a hundred is in the next batch, not in the last."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        large = asyncio.create_task(batcher.run(recorder.stage, values(*range(100, 140))))
+        await settle()
+        small = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+        await settle()
+        recorder.gate.set()
+        assert (await small)[0].tolist() == [2]
+        assert (await large)[0].tolist() == [2 * n for n in range(100, 140)]
+
+    run(batcher, body)
+    assert 1 in recorder.batches[1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(1, 23), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 3), st.booleans()
+)
+def test_every_call_gets_its_own_rows_in_order(
+    sizes: list[int], max_batch_rows: int, lanes: int, gated: bool
+) -> None:
+    """However calls are split and mixed: results are complete, in order, and batches keep to their limit."""
+    batcher, recorder = make(lanes=lanes, max_batch_rows=max_batch_rows), Recorder(gated=gated)
+    calls = [np.arange(size) + 1000 * index for index, size in enumerate(sizes)]
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(batcher.run(recorder.stage, (rows,))) for rows in calls]
+        await asyncio.sleep(0)
+        recorder.gate.set()
+        for rows, (doubled, plus) in zip(calls, await asyncio.gather(*tasks), strict=True):
+            np.testing.assert_array_equal(doubled, rows * 2)
+            np.testing.assert_array_equal(plus, rows.astype(np.float32)[:, None] + 0.5)
+
+    run(batcher, body)
+    assert max(map(len, recorder.batches)) <= max_batch_rows
+    assert sorted(itertools.chain.from_iterable(recorder.batches)) == sorted(np.concatenate(calls).tolist())
+
+
+def test_a_cancelled_call_is_never_computed() -> None:
+    """Rows that still wait when their caller leaves do not reach the engine, and neighbours are answered."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        running = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+        await settle()
+        leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
+        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
+        await settle()
+        leaver.cancel()
+        await settle()
+        recorder.gate.set()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        assert (await neighbour)[0].tolist() == [4]
+        await running
+
+    run(batcher, body)
+    assert recorder.batches == [[1], [2]]
+
+
+def test_completing_a_call_that_left_harms_nobody() -> None:
+    """A caller that leaves while its batch runs does not disturb those who share it."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+        await settle()
+        leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
+        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
+        recorder.gate.set()
+        await first
+        leaver.cancel()
+        assert (await neighbour)[0].tolist() == [4]
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+        assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
+
+    run(batcher, body)
+
+
+def test_a_poisonous_row_fails_its_own_call_alone() -> None:
+    """When a batch fails, its calls run one by one and only the guilty one fails."""
+    batcher, recorder = make(), Recorder(gated=True, poison=66)
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 66, 3)]
+        await settle()
+        recorder.gate.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [str(o) if isinstance(o, Exception) else o[0].tolist() for o in outcomes] == [  # type: ignore[index]
+            [2],
+            [4],
+            "poison",
+            [6],
+        ]
+
+    run(batcher, body)
+
+
+def test_admission_counts_rows_and_bytes() -> None:
+    """A call beyond either limit is refused with a delay; room that is given back is room."""
+    batcher = make(max_queued_rows=10, max_queued_bytes=100)
+    with batcher.admit(rows=8, num_bytes=10):
+        with pytest.raises(Overloaded) as caught, batcher.admit(rows=3, num_bytes=1):
+            pass
+        assert caught.value.retry_delay_s > 0
+        with pytest.raises(Overloaded), batcher.admit(rows=1, num_bytes=91):
+            pass
+        assert (batcher.queued_rows, batcher.queued_bytes) == (8, 10)
+    assert (batcher.queued_rows, batcher.queued_bytes) == (0, 0)
+    with batcher.admit(rows=10, num_bytes=100):
+        pass
+    batcher.close()
+
+
+def test_a_delay_lets_a_batch_fill() -> None:
+    """With a queue delay an idle lane waits for company, and goes at once when the batch is full."""
+    batcher, recorder = make(max_queue_delay_s=0.05), Recorder()
+
+    async def body() -> None:
+        tasks = []
+        for number in (1, 2):
+            tasks.append(asyncio.create_task(batcher.run(recorder.stage, values(number))))
+            await asyncio.sleep(0.005)
+        await asyncio.gather(*tasks)
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        await asyncio.gather(*(batcher.run(recorder.stage, values(n)) for n in (1, 2, 3, 4)))
+        assert loop.time() - started_s < 0.045
+
+    run(batcher, body)
+    assert recorder.batches == [[1, 2], [1, 2, 3, 4]]
+
+
+def test_stages_take_turns() -> None:
+    """A stage with a long queue does not keep the lane from another."""
+    batcher, busy, other = make(), Recorder(gated=True), Recorder()
+    other.batches = busy.batches
+
+    async def body() -> None:
+        many = [asyncio.create_task(batcher.run(busy.stage, values(n))) for n in range(17)]
+        await settle()
+        one = asyncio.create_task(batcher.run(other.stage, values(99)))
+        await settle()
+        busy.gate.set()
+        await asyncio.gather(one, *many)
+
+    run(batcher, body)
+    assert busy.batches.index([99]) == 2
+
+
+def test_reports_say_what_ran() -> None:
+    """Each run reports its stage, rows, engine time, and the wait of every call that begins in it."""
+    reports: list[BatchReport] = []
+    batcher, recorder = make(on_batch=reports.append), Recorder()
+
+    async def body() -> None:
+        await batcher.run(recorder.stage, values(*range(6)))
+
+    run(batcher, body)
+    assert [(report.stage, report.rows, len(report.queue_s)) for report in reports] == [
+        ("double", 4, 1),
+        ("double", 2, 0),
+    ]
+    assert all(report.engine_s >= 0 for report in reports)

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+
+from convvae_service.errors import StartupError
+from convvae_service.settings import ServeSettings, load_settings
+
+MODELS = ["--models", "models"]
+
+
+def test_flags_beat_environment_beats_file_beats_defaults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each source overrides the ones after it, key by key."""
+    file = tmp_path / "serve.toml"
+    file.write_text('models = "from-file"\nlanes = 2\nthreads = 2\nmax_batch_rows = 2\n')
+    monkeypatch.setenv("CONVVAE_SERVE_LANES", "3")
+    monkeypatch.setenv("CONVVAE_SERVE_THREADS", "3")
+    settings = load_settings(["--config", str(file), "--lanes", "4"])
+    assert settings.models == Path("from-file")
+    assert (settings.lanes, settings.threads, settings.max_batch_rows) == (4, 3, 2)
+    assert settings.max_rows_per_call == 1024
+
+
+def test_config_can_come_from_the_environment(tmp_path: Path) -> None:
+    """`CONVVAE_SERVE_CONFIG` names the file where there is no flag."""
+    file = tmp_path / "serve.toml"
+    file.write_text('models = "m"\nserve = ["a=1", "b=2"]\n')
+    settings = load_settings([], {"CONVVAE_SERVE_CONFIG": str(file)})
+    assert settings.pinned_versions == {"a": 1, "b": 2}
+
+
+def test_serve_is_repeated_as_a_flag_and_comma_separated_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Both forms give the same mapping."""
+    flags = load_settings([*MODELS, "--serve", "a=1", "--serve", "b=20"])
+    monkeypatch.setenv("CONVVAE_SERVE_SERVE", "a=1, b=20")
+    assert flags.pinned_versions == load_settings(MODELS).pinned_versions == {"a": 1, "b": 20}
+
+
+def test_settings_are_frozen() -> None:
+    """Nothing changes a setting after the start."""
+    settings = load_settings(MODELS)
+    with pytest.raises(ValueError, match="frozen"):
+        settings.lanes = 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "--models is required"),
+        ([*MODELS, "--lanes", "0"], "--lanes: Input should be greater than or equal to 1"),
+        ([*MODELS, "--lanes", "two"], "--lanes: Input should be a valid integer"),
+        ([*MODELS, "--address", "localhost"], "--address: 'localhost' is not HOST:PORT"),
+        ([*MODELS, "--address", "localhost:99999"], "--address: 'localhost:99999' is not HOST:PORT"),
+        ([*MODELS, "--serve", "mnist"], "--serve: 'mnist' is not MODEL=VERSION, as in mnist=2"),
+        ([*MODELS, "--serve", "mnist=0"], "--serve: 'mnist=0' is not MODEL=VERSION"),
+        ([*MODELS, "--serve", "m=1", "--serve", "m=2"], "--serve: names a model twice"),
+        ([*MODELS, "--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda, cuda:N"),
+        (
+            [*MODELS, "--max-queued-rows", "10"],
+            "max_queued_rows (10) must not be below max_rows_per_call (1024)",
+        ),
+        (
+            [*MODELS, "--max-queued-bytes", "65536"],
+            "max_queued_bytes (65536) must not be below max_message_bytes",
+        ),
+        ([*MODELS, "--config", "/no/such/file"], "config file '/no/such/file' cannot be read: No such file"),
+    ],
+)
+def test_bad_values_say_what_is_wrong(flags: list[str], message: str) -> None:
+    """Each message names the flag, the value and what would do."""
+    with pytest.raises(StartupError) as caught:
+        load_settings(flags, {})
+    assert message in str(caught.value)
+
+
+def test_unknown_flags_end_the_process(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt flag is no silent default, and an abbreviated one is no guess."""
+    for flag in ("--lane", "--max-batch"):
+        with pytest.raises(SystemExit) as caught:
+            load_settings([*MODELS, flag, "1"], {})
+        assert caught.value.code == 2
+        assert f"unrecognized arguments: {flag} 1" in capsys.readouterr().err
+
+
+def test_unknown_variables_are_refused() -> None:
+    """A misspelt variable is an error that names the one that was meant."""
+    with pytest.raises(
+        StartupError, match="unknown environment variable CONVVAE_SERVE_MAX_BATCH_ROW: did you mean"
+    ):
+        load_settings(MODELS, {"CONVVAE_SERVE_MAX_BATCH_ROW": "3"})
+
+
+def test_variables_of_kubernetes_are_not_ours() -> None:
+    """A cluster's own description of a service named `convvae-serve` does not stop its pods."""
+    links = {
+        "CONVVAE_SERVE_SERVICE_HOST": "10.0.0.1",
+        "CONVVAE_SERVE_SERVICE_PORT": "50051",
+        "CONVVAE_SERVE_SERVICE_PORT_GRPC": "50051",
+        "CONVVAE_SERVE_PORT": "tcp://10.0.0.1:50051",
+        "CONVVAE_SERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
+        "CONVVAE_SERVE_PORT_50051_TCP_ADDR": "10.0.0.1",
+    }
+    assert load_settings(MODELS, links).lanes == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lane = 1\n", "has the unknown key 'lane': did you mean lanes?"),
+        ("lanes = [\n", "is not TOML"),
+        ('lanes = "many"\n', "--lanes: Input should be a valid integer"),
+    ],
+)
+def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) -> None:
+    """A file with unknown keys, bad syntax or bad values is refused by name."""
+    file = tmp_path / "serve.toml"
+    file.write_text(text)
+    with pytest.raises(StartupError) as caught:
+        load_settings([*MODELS, "--config", str(file)], {})
+    assert message in str(caught.value)
+
+
+def test_every_setting_is_described() -> None:
+    """`--help` has a line for each setting."""
+    assert all(field.description for field in ServeSettings.model_fields.values())
