@@ -28,12 +28,13 @@ def changed(manifest: Manifest, path: str, value: Any) -> str:
     content = json.loads(manifest.to_json())
     *parents, last = path.split(".")
     place = content
-    for key in parents:
-        place = place[int(key)] if isinstance(place, list) else place[key]
+    for parent in parents:
+        place = place[int(parent)] if isinstance(place, list) else place[parent]
+    key: Any = int(last) if isinstance(place, list) else last
     if value is ...:
-        del place[last]
+        del place[key]
     else:
-        place[last] = value
+        place[key] = value
     return json.dumps(content)
 
 
@@ -149,7 +150,7 @@ def test_bad_model_names(name: str) -> None:
 def test_constants_must_fit_their_likelihood() -> None:
     """A Gaussian without sigma, or with a sigma of 0, is no density."""
     for sigma in (None, 0.0, -1.0, float("nan")):
-        with pytest.raises(BundleError, match="likelihood.sigma of 'gaussian' must be above 0"):
+        with pytest.raises(BundleError, match=r"likelihood\.sigma of 'gaussian' must be above 0"):
             Likelihood(name="gaussian", sigma=sigma)
 
 
