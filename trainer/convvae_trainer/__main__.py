@@ -4,7 +4,7 @@ import sys
 
 from convvae_service.bundle import BundleError
 from convvae_trainer.cli import app
-from convvae_trainer.errors import TrainerError
+from convvae_trainer.errors import Interrupted, TrainerError
 
 __all__ = ["main"]
 
@@ -14,7 +14,8 @@ def main() -> None:
     try:
         app()
     except TrainerError as error:
-        print(f"error: {error}", file=sys.stderr)
+        # A run that was asked to stop, and did, is no error.
+        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)

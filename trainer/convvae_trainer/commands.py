@@ -9,6 +9,7 @@ from rich.console import Console
 
 from convvae_trainer.config import Config, config_from, to_json_object
 from convvae_trainer.data import load_dataset
+from convvae_trainer.device import pick_device
 from convvae_trainer.errors import BadData
 from convvae_trainer.evaluate import Evaluation, evaluate
 from convvae_trainer.export import Exported, check_target, export, read_evaluation
@@ -47,6 +48,7 @@ def run_fit(
         check_new(run_dir)
     if target is not None:
         check_target(*target)
+    pick_device(config.device)
     dataset = load_dataset(config, download=download)
     fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console)
     exported = None

@@ -79,6 +79,9 @@ class Config:
             raise BadConfig(f"device is {self.device!r}: use auto, cpu, cuda or cuda:N")
         if self.binarize == "dynamic" and self.likelihood != "bernoulli":
             raise BadConfig(f"binarize=dynamic needs likelihood=bernoulli, not {self.likelihood}")
+        for name, hint in get_type_hints(Config).items():
+            if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
+                raise BadConfig(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(hint))}")
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and low <= value <= high):
@@ -180,11 +183,10 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         return _image_size(value)
     accepted = get_args(hint) if get_origin(hint) in (types.UnionType, Union) else (hint,)
     if get_origin(hint) is Literal:
-        if value not in get_args(hint):
-            raise BadConfig(f"{name} is {value!r}: one of {', '.join(get_args(hint))}")
-    elif float in accepted and type(value) is int:
+        accepted = (str,)
+    if float in accepted and type(value) is int:
         return float(value)
-    elif type(value) not in accepted:
+    if type(value) not in accepted:
         kind = " or ".join(t.__name__ for t in accepted if t is not types.NoneType)
         raise BadConfig(f"{name} is {value!r}: it must be of type {kind}")
     return value

@@ -64,6 +64,7 @@ def fit(
     if resume:
         run = RunFolder.open(run_dir)
         run.check_same(config, dataset)
+        run.discard_leftovers()
         learner = _learner(run, dataset, device)
         position = _restore(run, learner, required=False)
         run.rewind_metrics(step=position.step)

@@ -1,6 +1,9 @@
 """Arrays of any accepted kind to uint8 NHWC: .npy, .npz, idx files and what torchvision holds."""
 
+import struct
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +39,17 @@ def read_array_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | 
     if is_idx(path):
         return to_nhwc(read_idx(path), name=str(path)), None
     try:
-        # Pickled objects are code: they are never loaded.
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            return to_nhwc(loaded, name=str(path)), None
-        with loaded:
-            return _from_npz(loaded, name=str(path))
+        with path.open("rb") as file:
+            # Pickled objects are code: they are never loaded.
+            loaded = np.load(file, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                return to_nhwc(loaded, name=str(path)), None
+            with loaded:
+                return _from_npz(loaded, name=str(path))
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, SyntaxError, KeyError) as error:
+    except (ValueError, EOFError, SyntaxError, KeyError, TypeError, RuntimeError, MemoryError, struct.error,
+            tokenize.TokenError, zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
         reason = "it holds pickled objects" if "pickle" in str(error).lower() else "it is damaged"
         raise BadData(f"{path} is no array file: {reason}") from None
 

@@ -95,6 +95,11 @@ class RunFolder:
                 f"the images of {dataset.name} are not those that the run in {self.path} started with"
             )
 
+    def discard_leftovers(self) -> None:
+        """Delete the temporary files that a killed process left; only the one that goes on may call it."""
+        for leftover in self.path.glob(".*.tmp"):
+            leftover.unlink(missing_ok=True)
+
     def log(self, values: Mapping[str, Any]) -> None:
         """Append one line to the metrics."""
         with self.metrics.open("a", encoding="utf-8") as file:

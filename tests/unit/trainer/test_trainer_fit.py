@@ -1,0 +1,297 @@
+"""Training: it learns, it resumes bit by bit, it stops cleanly, it overwrites nothing."""
+
+import dataclasses
+import json
+import math
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from convvae_trainer.checkpoint import read_checkpoint
+from convvae_trainer.config import Config
+from convvae_trainer.data import Dataset, load_dataset
+from convvae_trainer.device import pick_device
+from convvae_trainer.errors import BadConfig, BadRun, Interrupted, TrainerError
+from convvae_trainer.fit import Fitted, fit, load_run
+from convvae_trainer.learner import TOTALS, Learner
+from convvae_trainer.train import effective_beta, epoch_order, learning_rate
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing of the program runs after it."""
+
+
+def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Have `act` called right before step `number` of the next run."""
+    step = Learner.step
+
+    def wrapped(self: Learner, *args: Any, **kwargs: Any) -> None:
+        if self.num_steps == number:
+            act()
+        step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "step", wrapped)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def final(run_dir: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(run_dir / "checkpoint.safetensors")[0]
+
+
+def metrics(run_dir: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key != "elapsed_s"} for line in lines]
+
+
+def assert_same(first: Path, second: Path) -> None:
+    one, other = final(first), final(second)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert metrics(first) == metrics(second)
+
+
+def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
+    """The ELBO rises from epoch to epoch, and the run folder holds what was promised."""
+    done, dataset = fitted
+    lines = metrics(done.run.path)
+    epochs = [line["elbo"] for line in lines if line["kind"] == "epoch"]
+    assert len(epochs) == 4
+    assert epochs == sorted(epochs)
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [1, 2, 4, 8, 16]
+    assert {path.name for path in done.run.path.iterdir()} == {
+        "run.json",
+        "config.json",
+        "metrics.jsonl",
+        "checkpoint.safetensors",
+        "evaluation.json",
+        "reproduce.txt",
+    }
+    record = json.loads((done.run.path / "run.json").read_text())
+    assert record["data"]["split"] == dataset.split
+    assert record["data"]["sha256"] == dataset.fingerprint()
+    assert record["libraries"]["torch"]
+    text = (done.run.path / "reproduce.txt").read_text()
+    assert "convvae-train fit --config config.json --precision fp32 --run-dir" in text
+    assert dataset.fingerprint() in text
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"likelihood": "gaussian"}, {"binarize": "dynamic", "ema_decay": 0.0}]
+)
+def test_a_killed_run_resumes_bit_by_bit(
+    config: Config,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+) -> None:
+    """Two epochs, a kill in the third, and a resume give the weights and metrics of four in one go."""
+    config = dataclasses.replace(config, **settings)
+    fit(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        before_step(patch, 2 * (72 // 16) + 2, kill)
+        with pytest.raises(Killed):
+            fit(config, dataset, tmp_path / "killed", checkpoint_every_s=0)
+    assert len(metrics(tmp_path / "killed")) > 2
+    fit(config, dataset, tmp_path / "killed", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_how_to_resume(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """SIGTERM and Ctrl-C save in the middle of an epoch; the resumed run is bit by bit the whole one."""
+    fit(config, dataset, tmp_path / "whole")
+    handler = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: signal.raise_signal(number))
+        with pytest.raises(Interrupted) as raised:
+            fit(config, dataset, tmp_path / "stopped")
+    assert str(raised.value) == (
+        f"stopped by {number.name} at step 7; a checkpoint is saved:"
+        f" convvae-train fit --resume --run-dir {tmp_path / 'stopped'}"
+    )
+    assert signal.getsignal(number) == handler
+    fit(config, dataset, tmp_path / "stopped", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a checkpoint a resumed run starts at its beginning, and leftovers of the kill are cleared."""
+    fit(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        before_step(patch, 2, kill)
+        with pytest.raises(Killed):
+            fit(config, dataset, tmp_path / "killed")
+    (tmp_path / "killed" / ".checkpoint.safetensors.0123.tmp").write_bytes(b"half")
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
+        file.write('{"kind": "st')
+    fit(config, dataset, tmp_path / "killed", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    assert not list((tmp_path / "killed").glob(".*"))
+
+
+def test_a_finished_run_resumes_to_itself(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """Resuming a finished run trains nothing and gives the same figures."""
+    first = fit(config, dataset, tmp_path / "run")
+    again = fit(config, dataset, tmp_path / "run", resume=True)
+    assert again.evaluation == first.evaluation
+
+
+def test_other_settings_do_not_resume(
+    config: Config, dataset: Dataset, tmp_path: Path, fitted: tuple[Fitted, Dataset]
+) -> None:
+    """A resume with another setting is refused by its name; where the data lie may differ."""
+    fit(config, dataset, tmp_path / "run")
+    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
+        fit(dataclasses.replace(config, latent_dim=5), dataset, tmp_path / "run", resume=True)
+    fit(dataclasses.replace(config, data_root="elsewhere"), dataset, tmp_path / "run", resume=True)
+
+
+def test_other_images_do_not_resume(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """A resume with changed images is refused."""
+    fit(config, dataset, tmp_path / "run")
+    changed = dataclasses.replace(dataset, test=255 - dataset.test)
+    with pytest.raises(BadRun, match="are not those that the run in"):
+        fit(config, changed, tmp_path / "run", resume=True)
+
+
+def test_nothing_is_overwritten(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """A folder that holds a run, or anything else, is refused; so is a file, and a resume of no run."""
+    fit(config, dataset, tmp_path / "run")
+    before = (tmp_path / "run" / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(BadRun, match="already holds a run: --resume continues it"):
+        fit(config, dataset, tmp_path / "run")
+    assert (tmp_path / "run" / "checkpoint.safetensors").read_bytes() == before
+    with pytest.raises(BadRun, match="is not empty and holds no run"):
+        fit(config, dataset, tmp_path)
+    with pytest.raises(BadRun, match=r"blobs\.npy is a file"):
+        fit(config, dataset, tmp_path / "blobs.npy")
+    with pytest.raises(BadRun, match=r"absent holds no run: there is no run\.json in it"):
+        fit(config, dataset, tmp_path / "absent", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("config.json", "{", "config.json cannot be read"),
+        ("run.json", "[]", "run.json cannot be read: not a JSON object"),
+        ("run.json", "{}", "does not say what the images are"),
+        ("checkpoint.safetensors", "x", "checkpoint.safetensors cannot be read"),
+    ],
+)
+def test_a_damaged_run_is_refused(
+    config: Config, dataset: Dataset, tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    """A run whose records are damaged is refused with the file's name."""
+    fit(dataclasses.replace(config, epochs=1), dataset, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(text)
+    with pytest.raises(BadRun) as raised:
+        load_run(tmp_path / "run")
+    assert message in str(raised.value)
+
+
+def test_a_checkpoint_of_other_networks_is_refused(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """A checkpoint that does not fit its settings is refused, not half loaded."""
+    config = dataclasses.replace(config, epochs=1)
+    fit(config, dataset, tmp_path / "a")
+    fit(dataclasses.replace(config, width=6), dataset, tmp_path / "b")
+    data = (tmp_path / "a" / "checkpoint.safetensors").read_bytes()
+    (tmp_path / "b" / "checkpoint.safetensors").write_bytes(data)
+    with pytest.raises(BadRun, match="does not fit the networks of its own settings"):
+        load_run(tmp_path / "b")
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_counted(config: Config, dataset: Dataset) -> None:
+    """A batch whose loss is NaN changes no weight and no moment; the count says so; training goes on."""
+    learner = Learner(config, shape=dataset.image.as_tuple, device=torch.device("cpu"))
+    batch = torch.from_numpy(dataset.train[:16]).permute(0, 3, 1, 2)
+    learner.step(batch, learning_rate=1e-3, beta=1.0)
+    before = {name: tensor.clone() for name, tensor in learner.tensors().items()}
+    learner.step(batch, learning_rate=1e-3, beta=math.nan)
+    after = learner.tensors()
+    same = [name for name in before if name not in ("generator", "totals")]
+    assert all(torch.equal(before[name], after[name]) for name in same)
+    totals = dict(zip(TOTALS, learner.totals.tolist(), strict=True))
+    assert (totals["steps"], totals["skipped"]) == (1, 1)
+    assert math.isfinite(totals["distortion"])
+    learner.step(batch, learning_rate=1e-3, beta=1.0)
+    assert not torch.equal(before["weights.model.encoder.head.weight"], learner.model.encoder.head.weight)
+
+
+def test_an_epoch_without_a_finite_step_stops_the_run(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When nothing is learned any more, the run says so instead of burning time."""
+    monkeypatch.setattr("convvae_trainer.train.effective_beta", lambda config, epochs: math.nan)
+    monkeypatch.setattr("convvae_trainer.run_folder.RunFolder.log", lambda self, values: None)
+    with pytest.raises(TrainerError, match="no step of epoch 1 had a finite loss: lower learning_rate"):
+        fit(config, dataset, tmp_path / "run")
+
+
+def test_minutes_end_the_run(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """With `minutes` the run ends when its time is over, wherever it is."""
+    timed = dataclasses.replace(config, epochs=None, minutes=0.01)
+    done = fit(timed, dataset, tmp_path / "run")
+    assert 0.6 <= done.position.elapsed_s < 5
+    assert done.position.step > 0
+
+
+def test_averaged_weights_are_put_back(fitted: tuple[Fitted, Dataset]) -> None:
+    """Evaluation uses the averaged weights, and leaves those in training as they were."""
+    learner = fitted[0].learner
+    before = learner.model.encoder.head.weight.detach().clone()
+    with learner.averaged():
+        assert not torch.equal(before, learner.model.encoder.head.weight)
+    assert torch.equal(before, learner.model.encoder.head.weight)
+
+
+def test_schedules() -> None:
+    """The rate warms up and falls to 2 %; the rate's weight rises over its epochs; orders differ by epoch."""
+    config = Config(dataset="x", learning_rate=1.0, warmup_steps=10, kl_warmup_epochs=2, beta=0.5)
+    assert learning_rate(config, 0, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 50, 0.5) == pytest.approx(0.51)
+    assert learning_rate(config, 100, 1.0) == pytest.approx(0.02)
+    assert [effective_beta(config, epochs) for epochs in (0, 1, 2, 9)] == [0, 0.25, 0.5, 0.5]
+    first, second = epoch_order(config, 0, 100), epoch_order(config, 1, 100)
+    assert sorted(first.tolist()) == list(range(100))
+    assert not torch.equal(first, second)
+    assert torch.equal(first, epoch_order(config, 0, 100))
+
+
+def test_a_missing_gpu_is_refused() -> None:
+    """Asking for a GPU that is not there says how many there are."""
+    count = torch.cuda.device_count()
+    with pytest.raises(BadConfig, match=f"device is cuda:{count}, but torch sees {count} CUDA devices"):
+        pick_device(f"cuda:{count}")
+
+
+def test_seeds_differ(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """The same seed gives the same run, another seed another one."""
+    short = dataclasses.replace(config, epochs=1)
+    fit(short, dataset, tmp_path / "a")
+    fit(short, load_dataset(short), tmp_path / "b")
+    fit(dataclasses.replace(short, seed=1), dataset, tmp_path / "c")
+    assert_same(tmp_path / "a", tmp_path / "b")
+    name = "weights.model.encoder.head.weight"
+    assert not torch.equal(final(tmp_path / "a")[name], final(tmp_path / "c")[name])
+
+
+def test_precision_is_measured_or_as_asked(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """`auto` settles on one and records why; a resumed run keeps it."""
+    auto = dataclasses.replace(config, precision="auto", epochs=1)
+    done = fit(auto, dataset, tmp_path / "run")
+    assert done.run.record["precision"] in ("fp32", "bf16")
+    assert done.run.record["precision_reason"]
+    asked = fit(dataclasses.replace(auto, precision="bf16"), dataset, tmp_path / "asked")
+    assert (asked.run.record["precision"], asked.run.record["precision_reason"]) == ("bf16", "as asked")

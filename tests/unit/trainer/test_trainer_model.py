@@ -1,0 +1,71 @@
+"""The networks: any size in, the same size out."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from convvae_trainer.config import Config
+from convvae_trainer.model import LOG_VARIANCE_RANGE, ConvVAE, make_plan
+
+SMALL = {"width": 4, "hidden": 8, "latent_dim": 3}
+
+
+@pytest.mark.parametrize(
+    ("size", "last"),
+    [
+        ((8, 8), (4, 4)),
+        ((28, 28), (7, 7)),
+        ((28, 20), (7, 5)),
+        ((32, 32), (4, 4)),
+        ((33, 45), (4, 5)),
+        ((256, 256), (4, 4)),
+        ((8, 256), (4, 4)),
+    ],
+)
+def test_depth_follows_the_size(size: tuple[int, int], last: tuple[int, int]) -> None:
+    """Sides are halved until both are at most 7, so that the dense layers stay small."""
+    assert make_plan(height=size[0], width=size[1], channels=1, base=32).sizes[-1] == last
+
+
+# Other jobs on the machine are no reason to fail.
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(st.integers(8, 256), st.integers(8, 256), st.sampled_from([1, 3]), st.sampled_from([0, 1]))
+def test_every_size_comes_back(height: int, width: int, channels: int, blocks: int) -> None:
+    """The decoder's output has the encoder's input shape, for every size from 8 to 256."""
+    config = Config(dataset="x", width=2, hidden=4, latent_dim=3, blocks=blocks)
+    model = ConvVAE(config, height=height, width=width, channels=channels)
+    with torch.no_grad():
+        mean, log_variance = model.encoder(torch.rand(2, channels, height, width))
+        assert mean.shape == log_variance.shape == (2, 3)
+        assert model.decoder(mean).shape == (2, channels, height, width)
+
+
+def test_log_variance_is_bounded() -> None:
+    """However large the encoder's output, exp of the log-variance is finite."""
+    model = ConvVAE(Config(dataset="x", **SMALL), height=8, width=8, channels=1)
+    with torch.no_grad():
+        model.encoder.head.weight.mul_(1e9)
+        _, log_variance = model.encoder(torch.rand(4, 1, 8, 8))
+    assert log_variance.min() >= LOG_VARIANCE_RANGE[0]
+    assert log_variance.max() <= LOG_VARIANCE_RANGE[1]
+
+
+def test_residual_blocks_start_as_the_identity() -> None:
+    """A residual block adds almost nothing at first, so that depth does not hurt the first steps."""
+    torch.manual_seed(0)
+    model = ConvVAE(Config(dataset="x", blocks=2, **SMALL), height=28, width=28, channels=1)
+    blocks = [module for module in model.modules() if type(module).__name__ == "Residual"]
+    assert len(blocks) == 4
+    x = torch.randn(2, 8, 7, 7)
+    assert (blocks[0](x) - x).abs().max() < 1
+    assert not blocks[0].second.weight.any()
+
+
+def test_hidden_layers_are_optional() -> None:
+    """`hidden` 0 leaves the dense layers out."""
+    plain = Config(dataset="x", width=4, hidden=0, latent_dim=3)
+    model = ConvVAE(plain, height=8, width=8, channels=1)
+    assert model.encoder.head.in_features == math.prod((4, 4, 4))

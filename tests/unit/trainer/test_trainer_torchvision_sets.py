@@ -1,0 +1,139 @@
+"""torchvision's data sets by name."""
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from convvae_service.bundle import Resize
+from convvae_trainer.config import Config
+from convvae_trainer.data import load_dataset
+from convvae_trainer.errors import BadData
+from convvae_trainer.torchvision_sets import find_set, near_names, read_set
+
+
+def idx_bytes(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
+    return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+
+
+def read(cls: Any, **arguments: Any) -> Any:
+    given: dict[str, Any] = {"root": Path(), "download": False, "image_size": None, "resize": Resize()}
+    return read_set(cls, **(given | arguments))
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist", "FashionMNIST", "FASHION_MNIST", "fashion mnist"])
+def test_names_ignore_case_and_dashes(name: str) -> None:
+    """A set is found however its name is written."""
+    assert find_set(name) is torchvision.datasets.FashionMNIST
+
+
+def test_near_names_help() -> None:
+    """A misspelt name has near ones."""
+    assert "cifar10" in near_names("cifar-01")
+    assert find_set("cifar-01") is None
+
+
+@pytest.mark.parametrize(
+    ("name", "below"),
+    [("mnist", "MNIST/raw"), ("cifar10", "cifar-10-batches-py"), ("svhn", ""), ("emnist", "EMNIST/raw")],
+)
+def test_absent_files_name_the_folder(tmp_path: Path, name: str, below: str) -> None:
+    """When the files are not there, the message says where they were looked for, and what helps."""
+    with pytest.raises(BadData) as raised:
+        load_dataset(Config(dataset=name, data_root=str(tmp_path)))
+    assert f"was not found in {tmp_path / below}:" in str(raised.value)
+    assert "--data-root names the folder that holds it, --download fetches it" in str(raised.value)
+    assert not any(tmp_path.rglob("*.gz"))
+
+
+def test_idx_sets_read_with_their_own_split(tmp_path: Path) -> None:
+    """A set with a test split of its own keeps it."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 12), ("t10k", 5)):
+        images = np.full((count, 28, 28), count, dtype=np.uint8)
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx_bytes(images))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx_bytes(np.arange(count, dtype=np.uint8)))
+    dataset = load_dataset(Config(dataset="mnist", data_root=str(tmp_path), train_images=10))
+    assert dataset.train.shape == (10, 28, 28, 1)
+    assert dataset.test.shape == (5, 28, 28, 1)
+    assert dataset.split == "the data set's own 5 test images; trained on the first 10 training images"
+    assert dataset.test_labels is not None
+    assert dataset.test_labels.tolist() == list(range(5))
+
+
+class ChannelFirst:
+    """Keeps its images as SVHN does, and takes `split`."""
+
+    def __init__(self, root: str, split: str = "train") -> None:
+        del root, split
+        self.data = np.zeros((4, 3, 8, 10), dtype=np.uint8)
+        self.labels = np.arange(4)
+
+
+class Tensors:
+    """Keeps a tensor, has no split."""
+
+    def __init__(self, root: str) -> None:
+        del root
+        self.data = torch.ones(4, 8, 10, dtype=torch.uint8)
+
+
+class Pictures:
+    """Gives pictures one by one, of two sizes, and takes `train`."""
+
+    def __init__(self, root: str, train: bool = True, download: bool = False) -> None:
+        del root, train, download
+        self.sizes = [(10, 8), (20, 16)]
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        return Image.new("RGB", self.sizes[number]), number
+
+
+class Sounds(Pictures):
+    """Gives no pictures."""
+
+    def __getitem__(self, number: int) -> Any:
+        return b"", number
+
+
+class Picky:
+    """Cannot be made by name alone."""
+
+    def __init__(self, root: str, annotations: str) -> None: ...
+
+
+def test_layouts_become_one() -> None:
+    """Channels first, tensors and pictures all become uint8 NHWC."""
+    train, test = read(ChannelFirst)
+    assert train[0].shape == (4, 8, 10, 3)
+    assert train[1].tolist() == [0, 1, 2, 3]
+    assert test is not None
+    train, test = read(Tensors)
+    assert train[0].shape == (4, 8, 10, 1)
+    assert test is None
+    train, test = read(Pictures, image_size=(9, 9))
+    assert train[0].shape == (2, 9, 9, 3)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [
+        (Pictures, "images of Pictures are of mixed sizes: 8x10 and 16x20; give --image-size"),
+        (Sounds, "torchvision's Sounds holds no images but bytes items"),
+        (Picky, "torchvision's Picky cannot be read by its name alone"),
+    ],
+)
+def test_unusable_sets_are_refused(cls: Any, message: str) -> None:
+    """A set that gives no images of one size is refused."""
+    with pytest.raises(BadData) as raised:
+        read(cls)
+    assert message in str(raised.value)
