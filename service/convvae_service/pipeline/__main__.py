@@ -1,0 +1,26 @@
+"""The command `convvae-embed`, also `python -m convvae_service.pipeline`."""
+
+import os
+import sys
+
+__all__ = ["main"]
+
+
+def main() -> None:
+    """Run the command line; what ends a run is one line on stderr and an exit code, no traceback."""
+    # gRPC's own lines repeat what the errors say better; the variable still turns them on.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from convvae_service.pipeline.cli import app
+    from convvae_service.pipeline.errors import Interrupted, PipelineError
+    from convvae_service.pipeline.stopping import stop_on_signals
+
+    try:
+        with stop_on_signals():
+            app()
+    except (PipelineError, Interrupted) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()

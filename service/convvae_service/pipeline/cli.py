@@ -1,0 +1,153 @@
+"""The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is quick."""
+
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+from rich.console import Console
+
+from convvae_service.pipeline.errors import BadModel, BadUse
+
+if TYPE_CHECKING:
+    from convvae_service.manifest import Precision
+    from convvae_service.pipeline.encoders import Encoder
+
+__all__ = ["app"]
+
+MAX_BATCH_ROWS = 1 << 16
+MAX_THREADS = 1024
+MAX_LISTED = 20  # rows named on the screen; --json has all
+
+app = typer.Typer(
+    name="convvae-embed",
+    help="Embed images in bulk.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback()
+def _main() -> None:
+    """Embed images in bulk."""
+
+
+@app.command()
+def run(
+    source: Annotated[
+        Path, typer.Argument(help="A folder of images, an .npy or .npz array, or an idx file.")
+    ],
+    sink: Annotated[Path, typer.Argument(help="Parquet file to write: columns id and embedding.")],
+    target: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Encode through a service.")] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target. [default: its only model]")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Where the run takes place: local.")] = "local",
+    device: Annotated[
+        str | None, typer.Option(help="With --bundle: auto, cpu, cuda or cuda:N. [default: auto]")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="With --bundle: fp32, fp16 or int8. [default: fp32]")
+    ] = None,
+    batch_rows: Annotated[
+        int | None, typer.Option(help="Rows in one call. [default: 128; 1024 on a GPU; 256 with --target]")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads that read and decode. [default: CPUs of the process]")
+    ] = None,
+    in_flight: Annotated[
+        int | None, typer.Option(help="With --target: calls at one time. [default: 4]")
+    ] = None,
+    log_variance: Annotated[
+        bool, typer.Option("--log-variance", help="Add the column log_variance.")
+    ] = False,
+    on_error: Annotated[
+        str, typer.Option(help="A file that is no image: fail, or skip it and list it at the end.")
+    ] = "fail",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SINK where it exists.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Encode every image of SOURCE and write the posterior means to SINK.
+
+    SINK appears when the run is complete, and not at all if it fails or is stopped.
+    """
+    if (target is None) == (bundle is None):
+        raise BadUse("give one of --target HOST:PORT and --bundle ROOT/MODEL")
+    _only_with("--target", target is not None, {"--model": model, "--in-flight": in_flight})
+    _only_with("--bundle", bundle is not None, {"--device": device, "--precision": precision})
+    if engine != "local":
+        raise BadUse(f"--engine is {engine!r}: local is the only one")
+    if on_error not in ("fail", "skip"):
+        raise BadUse(f"--on-error is {on_error!r}: fail or skip")
+    _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
+    _check_range("--threads", threads, MAX_THREADS)
+    _check_range("--in-flight", in_flight, MAX_THREADS)
+
+    from convvae_service.cpus import available_cpus
+    from convvae_service.pipeline.progress import progress_bar, summary_json, summary_line
+    from convvae_service.pipeline.run import RunSettings, embed
+    from convvae_service.pipeline.sinks import Provenance, check_sink, open_sink
+    from convvae_service.pipeline.sources import open_source
+
+    check_sink(sink, overwrite=overwrite)
+    images = open_source(source)
+    with closing(_open_encoder(target, model, bundle, device, precision, threads, in_flight)) as encoder:
+        info = encoder.info
+        images.check(info.input)
+        if log_variance and not info.has_log_variance:
+            raise BadModel(f"model {info.input.model!r} has no log-variance: leave out --log-variance")
+        settings = RunSettings(
+            batch_rows=batch_rows or encoder.batch_rows,
+            threads=encoder.lanes + (threads or available_cpus()),
+            log_variance=log_variance,
+            skip=on_error == "skip",
+        )
+        console = Console(stderr=True)
+        provenance = Provenance(encoder=info, source=images.name, log_variance=log_variance)
+        with progress_bar(console, len(images)) as advance:
+            output = open_sink(sink, provenance, overwrite=overwrite)
+            done = embed(images, encoder, output, settings, advance=advance)
+    for row in done.skipped[:MAX_LISTED]:
+        typer.echo(f"skipped {row.id}: {row.reason}", err=True)
+    if len(done.skipped) > MAX_LISTED:
+        typer.echo(f"skipped {len(done.skipped) - MAX_LISTED} more: --json lists all", err=True)
+    typer.echo(summary_json(done, info, sink) if json else summary_line(done, info, sink))
+
+
+def _only_with(owner: str, present: bool, options: dict[str, object]) -> None:
+    for name, value in options.items():
+        if value is not None and not present:
+            raise BadUse(f"{name} goes with {owner}")
+
+
+def _check_range(name: str, value: int | None, largest: int) -> None:
+    if value is not None and not 1 <= value <= largest:
+        raise BadUse(f"{name} is {value}: 1 to {largest}")
+
+
+def _open_encoder(
+    target: str | None,
+    model: str | None,
+    bundle: Path | None,
+    device: str | None,
+    precision: str | None,
+    threads: int | None,
+    in_flight: int | None,
+) -> "Encoder":
+    if target is not None:
+        from convvae_service.pipeline.remote import RemoteEncoder
+
+        return RemoteEncoder(target, model or "", in_flight=in_flight or 4)
+    assert bundle is not None
+    from convvae_service.pipeline.local import LocalEncoder, find_version
+
+    return LocalEncoder(
+        find_version(bundle),
+        device=device or "auto",
+        precision=cast("Precision | None", precision),
+        threads=threads,
+    )
