@@ -181,10 +181,15 @@ class AsyncClient:
                 except TimeoutError:
                     continue
                 rpc = flying.pop(index)
-                if rpc.cancelled():
-                    raise Cancelled("the client was closed during the call", code="CANCELLED")
                 try:
                     reply = await rpc
+                except asyncio.CancelledError:
+                    # The request has ended, so this is no cancellation of the task, unless one is under way:
+                    # gRPC raises it for requests that closing the channel cancelled.
+                    task = asyncio.current_task()
+                    if task is None or task.cancelling():
+                        raise
+                    raise Cancelled("the client was closed during the call", code="CANCELLED") from None
                 except grpc.aio.AioRpcError as error:
                     flight.failed(index, from_rpc_error(error))
                 else:

@@ -59,18 +59,23 @@ def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
         InvalidInput: The file cannot be read, or it is not clear which array is meant.
     """
     try:
-        # mmap: of a .npy file that is larger than memory, only what is in flight is read.
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
-            names = loaded.files
-            chosen = next((key for key in keys if key in names), None)
-            if chosen is None and len(names) == 1:
-                chosen = names[0]
-            if chosen is None:
-                raise InvalidInput(f"{path} has the arrays {names}; one must be named {' or '.join(keys)}")
-            return np.asarray(loaded[chosen])
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                # mmap: of an array larger than memory, only what is in flight is read.
+                array = np.load(path, mmap_mode="r", allow_pickle=False)
+                assert isinstance(array, np.ndarray)
+                return array
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as stored:
+                names = stored.files
+                chosen = next((key for key in keys if key in names), None)
+                if chosen is None and len(names) == 1:
+                    chosen = names[0]
+                if chosen is None:
+                    raise InvalidInput(
+                        f"{path} has the arrays {names}; one must be named {' or '.join(keys)}"
+                    )
+                return np.asarray(stored[chosen])
     except FileNotFoundError:
         raise InvalidInput(f"{path} does not exist") from None
     except InvalidInput:

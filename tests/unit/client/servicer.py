@@ -56,7 +56,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
         versions: Those that are loaded; the last is the default.
     """
 
-    before: Callable[[str, Any], None] = lambda method, request: None
+    before: Callable[[str, Any], None] = lambda _method, _request: None
     seen: list[tuple[str, Any]] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     versions: tuple[int, ...] = (1,)
@@ -76,7 +76,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
     def answer(self, method: str, request: Any, context: grpc.ServicerContext) -> vae_pb2.ServedModel:
         with self.lock:
             self.seen.append((method, request))
-            self.metadata.append({m.key: m.value for m in context.invocation_metadata()})
+            self.metadata.append(dict(context.invocation_metadata()))
             self.in_flight += 1
             self.most_in_flight = max(self.in_flight, self.most_in_flight)
         context.add_callback(self._ended)
@@ -155,7 +155,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
             seed=(request.seed if request.HasField("seed") else 12345) if request.num_samples else None,
         )
 
-    def ListModels(self, request: Any, context: Any) -> vae_pb2.ListModelsResponse:  # noqa: N802
+    def ListModels(self, request: Any, _context: Any) -> vae_pb2.ListModelsResponse:  # noqa: N802
         self.seen.append(("ListModels", request))
         state = vae_pb2.VERSION_STATE_SERVING
         versions = [vae_pb2.VersionSummary(version=v, state=state, is_default=True) for v in self.versions]
@@ -185,7 +185,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
 def serving(servicer: Servicer) -> Iterator[str]:
     """Serve on a free port of the loopback; yields the target."""
     server = grpc.server(futures.ThreadPoolExecutor(16))
-    vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

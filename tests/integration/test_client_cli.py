@@ -1,0 +1,163 @@
+"""The command `convvae` in a process of its own, against a real server."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving import ServerProcess
+
+
+def convvae(
+    *words: object, target: str | None = None, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one command."""
+    environ = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1"}
+    environ.pop("CONVVAE_TARGET", None)
+    if target:
+        environ["CONVVAE_TARGET"] = target
+    return subprocess.run(
+        [sys.executable, "-m", "convvae", *map(str, words)],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env=environ,
+        timeout=60,
+        check=False,
+    )
+
+
+def succeed(*words: object, target: str, cwd: Path) -> str:
+    """Run one command that must succeed, and return what it printed."""
+    done = convvae(*words, target=target, cwd=cwd)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_pictures_to_vectors_and_back(tiny_server: ServerProcess, tmp_path: Path) -> None:
+    """Sample -> a folder -> encode -> decode -> reconstruct -> score, each by its file."""
+    target = tiny_server.target
+    text = succeed("sample", "-n", 5, "--seed", 7, "--out", "pictures", target=target, cwd=tmp_path)
+    assert text == "pictures: 5 images of seed 7 by tiny@1 (fp32)\n"
+    names = sorted(path.name for path in (tmp_path / "pictures").iterdir())
+    assert names == [f"{row:06}.png" for row in range(5)]
+
+    report = json.loads(
+        succeed("encode", "pictures", "--out", "z.npy", "--json", target=target, cwd=tmp_path)
+    )
+    assert report == {
+        "model": "tiny",
+        "version": 1,
+        "precision": "fp32",
+        "out": "z.npy",
+        "rows": 5,
+        "latent_dim": 4,
+        "inputs": [f"pictures/{name}" for name in names],
+    }
+    assert np.load(tmp_path / "z.npy").shape == (5, 4)
+
+    succeed("encode", "pictures", "--log-variance", "--out", "q.npz", target=target, cwd=tmp_path)
+    succeed("decode", "q.npz", "--out", "x.npy", "--model", "tiny@1", target=target, cwd=tmp_path)
+    succeed("reconstruct", "pictures", "--out", "r.npz", target=target, cwd=tmp_path)
+    with np.load(tmp_path / "r.npz") as stored:
+        assert np.array_equal(stored["images"], np.load(tmp_path / "x.npy"))
+    succeed("reconstruct", "pictures", "--out", "r.png", target=target, cwd=tmp_path)
+    with Image.open(tmp_path / "r.png") as picture:
+        assert picture.mode == "L"
+        assert picture.height > picture.width // 2
+
+    text = succeed("score", "x.npy", "--out", "s.npz", target=target, cwd=tmp_path)
+    assert "nats per image, tiny@1 (fp32)" in text
+    report = json.loads(
+        succeed("score", "x.npy", "--num-samples", 2, "--seed", 1, "--json", target=target, cwd=tmp_path)
+    )
+    assert report["seed"] == 1
+    assert len(report["elbo"]) == 5
+    assert report["mean"]["elbo"] == pytest.approx(sum(report["elbo"]) / 5)
+
+
+def test_models_are_listed(zoo_server: ServerProcess, tmp_path: Path) -> None:
+    """`models` prints a table, or JSON for machines."""
+    table = succeed("models", target=zoo_server.target, cwd=tmp_path)
+    assert "colour" in table
+    models = json.loads(succeed("models", "--json", target=zoo_server.target, cwd=tmp_path))
+    assert [model["name"] for model in models] == ["colour", "plain", "tiny"]
+    assert [version["is_default"] for version in models[2]["versions"]] == [False, True]
+
+
+def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
+    """0 serving, 1 not serving, 2 nobody there."""
+    target = ("--target", tiny_server.target)
+    assert convvae("health", *target).stdout == "SERVING\n"
+    assert convvae("health", *target, "--service", "tiny").returncode == 0
+    unknown = convvae("health", *target, "--service", "nobody", "--json")
+    assert (unknown.returncode, json.loads(unknown.stdout)["status"]) == (1, "SERVICE_UNKNOWN")
+    nobody = convvae("health", "--target", "127.0.0.1:1", "--timeout", 5)
+    assert nobody.returncode == 2
+    assert nobody.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (["encode", "floats.npy", "--out", "z.npy"], 1, "error: images: their dtype is float32"),
+        (["encode", "none.png", "--out", "z.npy"], 1, "error: none.png does not exist"),
+        (["encode", "text.png", "--out", "z.npy"], 1, "error: files[0]: not a JPEG, PNG or WebP image"),
+        (["encode", "empty", "--out", "z.npy"], 1, "error: no images"),
+        (["encode", "text.png", "--out", "z.png"], 1, "error: cannot write z.png: give .npy, .npz"),
+        (["encode", "text.png", "--out", "floats.npy"], 1, "error: floats.npy exists; pass --force"),
+        (["decode", "floats.npy", "--out", "x"], 1, "error: latents: shape is (2, 8, 6); it must be (N, Z)"),
+        (["sample", "-n", "0", "--out", "x"], 1, "error: count: is 0"),
+        (["sample", "--temperature", "-1", "--out", "x"], 1, "error: temperature: is -1.0"),
+        (["sample", "--out", "x", "--model", "nobody"], 1, "error: "),
+        (["sample", "--out", "x", "--target", "127.0.0.1:1", "--retries", "0"], 3, "error: "),
+        (["sample", "--out", "x", "--timeout", "0"], 1, "error: timeout_s is 0.0"),
+        (["sample", "--out", "x", "--target", "vae:5", "--token-file", "token"], 1, "error: the token would"),
+    ],
+)
+def test_errors_are_one_line(
+    tiny_server: ServerProcess, tmp_path: Path, words: list[str], code: int, message: str
+) -> None:
+    """What goes wrong is one line on stderr, an exit code, and no file."""
+    np.save(tmp_path / "floats.npy", np.zeros((2, 8, 6), np.float32))
+    (tmp_path / "text.png").write_text("no image")
+    (tmp_path / "token").write_text("s3cret\n")
+    (tmp_path / "empty").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    done = convvae(*words, target=tiny_server.target, cwd=tmp_path)
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stdout) == (code, "")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_wrong_usage_and_version() -> None:
+    """Wrong usage ends with 2; --version prints the version."""
+    assert convvae("sample").returncode == 2
+    assert convvae("smaple").returncode == 2
+    assert convvae("--version").stdout.startswith("convvae ")
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae"),
+        (
+            "sys.modules['PIL'] = None; import numpy as np; from convvae.pictures import encode_png\n"
+            "encode_png(np.zeros((2, 2, 1), np.uint8))",
+            "pip install Pillow",
+        ),
+    ],
+)
+def test_missing_package_is_named(code: str, advice: str) -> None:
+    """A package that is not there is named, with what to install."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert advice in done.stderr.splitlines()[-1]
