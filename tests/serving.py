@@ -95,9 +95,13 @@ class ServerProcess:
         self.process.send_signal(number)
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Stop the server and return its exit code; it is killed when it does not end by itself."""
+        """Stop the server and return its exit code."""
         if self.process.poll() is None:
             self.send(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Return the exit code of a server that is ending; it is killed when it does not."""
         try:
             return self.process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:

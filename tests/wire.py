@@ -79,7 +79,7 @@ def png_bomb(side: int = 60_000) -> bytes:
 class Refusal:
     """The error that a call ended with."""
 
-    def __init__(self, error: grpc.RpcError) -> None:
+    def __init__(self, error: BaseException | None) -> None:
         assert isinstance(error, grpc.Call)
         self.code: grpc.StatusCode = error.code()
         self.message: str = error.details() or ""
