@@ -21,7 +21,7 @@ def model_card(
     """
     resize, training = manifest.resize, manifest.training
     data_rows = [
-        ("Data set", data["name"]),
+        ("Data set", training.dataset),
         ("Training images", str(data["train_images"])),
         ("Test images", f"{data['test_images']}: {data['split']}"),
         ("Other sizes", f"{resize.mode}, {resize.filter} ({resize.library})"),

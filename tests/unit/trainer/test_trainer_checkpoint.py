@@ -1,6 +1,5 @@
 """Checkpoints: whole or not at all, and never pickled."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -34,7 +33,7 @@ def test_tensors_and_state_come_back(tmp_path: Path) -> None:
     read, state = read_checkpoint(tmp_path / "c")
     assert state == {"position": {"epoch": 3}, "x": [1, None]}
     assert all(torch.equal(read[name], tensor) for name, tensor in tensors.items())
-    assert os.listdir(tmp_path) == ["c"]
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
 def test_a_kill_during_a_save_loses_nothing(tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(path, {"w": torch.zeros(1)}, {"number": 2})
     assert read_checkpoint(path)[1] == {"number": 1}
-    assert os.listdir(tmp_path) == ["checkpoint"]
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
 @pytest.mark.parametrize("data", [b"", b"garbage", b"\x80\x04\x95", bytes(8) + b"{}", b"\xff" * 64])

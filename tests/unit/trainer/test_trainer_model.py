@@ -1,6 +1,7 @@
 """The networks: any size in, the same size out."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -8,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convvae_trainer.config import Config
-from convvae_trainer.model import LOG_VARIANCE_RANGE, ConvVAE, make_plan
+from convvae_trainer.model import LOG_VARIANCE_RANGE, ConvVAE, Residual, make_plan
 
-SMALL = {"width": 4, "hidden": 8, "latent_dim": 3}
+SMALL: dict[str, Any] = {"width": 4, "hidden": 8, "latent_dim": 3}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_residual_blocks_start_as_the_identity() -> None:
     """A residual block adds almost nothing at first, so that depth does not hurt the first steps."""
     torch.manual_seed(0)
     model = ConvVAE(Config(dataset="x", blocks=2, **SMALL), height=28, width=28, channels=1)
-    blocks = [module for module in model.modules() if type(module).__name__ == "Residual"]
+    blocks = [module for module in model.modules() if isinstance(module, Residual)]
     assert len(blocks) == 4
     x = torch.randn(2, 8, 7, 7)
     assert (blocks[0](x) - x).abs().max() < 1

@@ -1,0 +1,152 @@
+"""The command line: what is refused, with which message and exit code, before any work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convvae_trainer import cli
+from convvae_trainer.__main__ import main
+from convvae_trainer.config import Config
+
+SHORT = ["--width", "4", "--hidden", "16", "--latent-dim", "4", "--epochs", "1", "--precision", "fp32"]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run `convvae-train` in this process and return its exit code."""
+    monkeypatch.setattr("sys.argv", ["convvae-train", *arguments])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    code = raised.value.code
+    assert code is None or isinstance(code, int)
+    return code or 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--dataset", "digits", "--image-size", "4"],
+            "image_size is 4x4: each side must be 8 to 256 pixels",
+        ),
+        (["--dataset", "digits", "--image-size", "300x300"], "image_size is 300x300"),
+        (["--dataset", "digits", "--image-size", "big"], "image_size is 'big': give H or HxW"),
+        ([], "dataset is not set"),
+        (["--dataset", "digits", "--epochs", "1", "--minutes", "1"], "epochs and minutes are both set"),
+        (["--dataset", "digits", "--models", "models"], "--models and --name go together"),
+        (["--dataset", "digits", "--models", "models", "--name", "a b"], "--name: 'a b' is no model name"),
+        (["--dataset", "nonsense-xyz"], "unknown data set 'nonsense-xyz'"),
+        (["--dataset", "mnist", "--data-root", "absent"], "MNIST was not found in"),
+        (["--dataset", "digits", "--config", "absent.toml"], "config file 'absent.toml' cannot be read"),
+        (["--dataset", "digits", "--device", "cuda:99"], "device is cuda:99, but torch sees"),
+        (["--resume"], "run holds no run: there is no run.json in it"),
+    ],
+)
+def test_bad_input_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    """Bad input is answered by one line and exit code 2; no run folder appears."""
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "fit", "--run-dir", "run", *arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert message in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("package", ["torch", "torchvision", "safetensors", "onnx", "onnxscript"])
+def test_a_missing_package_names_its_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, package: str
+) -> None:
+    """Without the trainer's packages the message says what to install."""
+    monkeypatch.setitem(sys.modules, package, None)
+    assert run(monkeypatch, "fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run")) == 2
+    assert capsys.readouterr().err == f'error: {package} is not installed: pip install "convvae[trainer]"\n'
+
+
+def test_a_missing_runtime_is_noticed_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A run that is to be exported is refused at once when ONNX Runtime is missing."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    arguments = ["--dataset", "digits", "--models", str(tmp_path / "m"), "--name", "digits"]
+    assert run(monkeypatch, "fit", "--run-dir", str(tmp_path / "run"), *arguments) == 2
+    message = (
+        'error: onnxruntime is not installed: pip install "convvae[gpu]" or pip install "convvae[cpu]"\n'
+    )
+    assert capsys.readouterr().err == message
+    assert not (tmp_path / "run").exists()
+
+
+def test_fit_evaluate_export(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
+) -> None:
+    """The three commands follow one another; each says where things are and what to type next."""
+    run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
+    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    output = capsys.readouterr().out
+    assert "the last 8 of 80 images after a shuffle by seed 0 are held out" in output
+    assert "test ELBO" in output
+    assert f"next          convvae-train export {run_dir} --models models --name NAME" in output
+
+    assert run(monkeypatch, "evaluate", run_dir, "--json") == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures == json.loads((tmp_path / "run" / "evaluation.json").read_text())
+
+    assert run(monkeypatch, "evaluate", run_dir, "--seed", "5") == 0
+    assert "active units" in capsys.readouterr().out
+
+    assert run(monkeypatch, "export", run_dir, "--models", models, "--name", "blobs") == 0
+    output = capsys.readouterr().out
+    assert f"exported      {models}/blobs/1" in output
+    assert f"next          convvae-serve --models {models}" in output
+
+    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 2
+    assert "already holds a run: --resume continues it" in capsys.readouterr().err
+    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir) == 0
+    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--latent-dim", "9") == 2
+    assert "has latent_dim=4, not 9" in capsys.readouterr().err
+
+
+def test_evaluation_on_other_images(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
+) -> None:
+    """Other data must have the run's size and channels."""
+    run_dir = str(tmp_path / "run")
+    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    capsys.readouterr()
+    assert run(monkeypatch, "evaluate", run_dir, "--dataset", "digits") == 2
+    assert "images of digits are 32x32x1, the run's 12x10x1" in capsys.readouterr().err
+    assert run(monkeypatch, "evaluate", str(tmp_path), "--json") == 2
+    assert "holds no run" in capsys.readouterr().err
+
+
+def test_every_setting_has_a_flag() -> None:
+    """Each field of the settings can be given on the command line, those for experts in a file."""
+    import inspect
+
+    flags = set(inspect.signature(cli.fit).parameters)
+    only_in_files = {"warmup_steps", "max_gradient_norm"}
+    assert set(Config.__dataclass_fields__) - flags == only_in_files
+
+
+def test_help_is_quick_and_light() -> None:
+    """`--help` loads neither torch nor ONNX, and the package can be run as a module."""
+    code = (
+        "import sys; sys.argv = ['convvae-train', '--help']\n"
+        "from convvae_trainer.__main__ import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'torch', 'onnx', 'onnxruntime', 'sklearn', 'matplotlib'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    module = [sys.executable, "-m", "convvae_trainer", "fit", "--help"]
+    assert "--run-dir" in subprocess.run(module, capture_output=True, text=True, check=True).stdout
