@@ -66,6 +66,6 @@ USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["convvae", "health", "--target", "127.0.0.1:50051"]
+  CMD ["convvae", "health", "--target", "127.0.0.1:50051", "--timeout", "4"]
 ENTRYPOINT ["convvae-serve"]
 CMD ["run", "--models", "/models", "--address", "0.0.0.0:50051", "--metrics-address", "0.0.0.0:9464"]
