@@ -191,7 +191,7 @@ class AsyncClient:
                         raise
                     raise Cancelled("the client was closed during the call", code="CANCELLED") from None
                 except grpc.aio.AioRpcError as error:
-                    flight.failed(index, from_rpc_error(error))
+                    flight.failed(index, from_rpc_error(error, self._config.target))
                 else:
                     flight.succeeded(index, reply)
         finally:

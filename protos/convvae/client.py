@@ -236,7 +236,7 @@ class Client:
                         call.build(), timeout=remaining_s, metadata=self._connection.metadata
                     )
                 except grpc.RpcError as error:
-                    flight.failed(index, from_rpc_error(error))
+                    flight.failed(index, from_rpc_error(error, self._config.target))
                 else:
                     flight.succeeded(index, reply)
             time.sleep(flight.wait_s() or 0)
@@ -261,7 +261,7 @@ class Client:
                 if future.code() is grpc.StatusCode.OK:
                     flight.succeeded(index, future.result())
                 else:
-                    flight.failed(index, from_rpc_error(future))
+                    flight.failed(index, from_rpc_error(future, self._config.target))
         finally:
             for future in flying.values():
                 future.cancel()

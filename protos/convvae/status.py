@@ -60,8 +60,13 @@ class RpcFailure(Protocol):
         """Return what the server added at the end: pairs of key and value, or None."""
 
 
-def from_rpc_error(error: RpcFailure) -> ConvvaeError:
-    """Translate an error of gRPC. Details that cannot be read are left out, never raised."""
+def from_rpc_error(error: RpcFailure, target: str = "") -> ConvvaeError:
+    """Translate an error of gRPC. Details that cannot be read are left out, never raised.
+
+    Args:
+        error: What a request ended with.
+        target: Where it was sent; named where nobody may be there.
+    """
     code = error.code()
     metadata = {key.lower(): value for key, value in error.trailing_metadata() or ()}
     violations, retry_delay_s = _details(metadata.get(_DETAILS_KEY))
@@ -72,6 +77,8 @@ def from_rpc_error(error: RpcFailure) -> ConvvaeError:
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_delay_s is not None:
         kind = errors.Overloaded
     message = " ".join((error.details() or "").split()) or kind.__doc__ or code.name
+    if kind is errors.Unavailable and target:
+        message = f"{target}: {message}"
     if advice := ADVICE.get(kind):
         message = f"{message.rstrip('.')}; {advice}"
     if issubclass(kind, InvalidInput):

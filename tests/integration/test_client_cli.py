@@ -115,7 +115,7 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
         (["sample", "-n", "0", "--out", "x"], 1, "error: count: is 0"),
         (["sample", "--temperature", "-1", "--out", "x"], 1, "error: temperature: is -1.0"),
         (["sample", "--out", "x", "--model", "nobody"], 1, "error: "),
-        (["sample", "--out", "x", "--target", "127.0.0.1:1", "--retries", "0"], 3, "error: "),
+        (["sample", "--out", "x", "--target", "127.0.0.1:1", "--retries", "0"], 3, "error: 127.0.0.1:1: "),
         (["sample", "--out", "x", "--timeout", "0"], 1, "error: timeout_s is 0.0"),
         (["sample", "--out", "x", "--target", "vae:5", "--token-file", "token"], 1, "error: the token would"),
     ],
@@ -148,8 +148,7 @@ def test_wrong_usage_and_version() -> None:
     [
         ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae"),
         (
-            "sys.modules['PIL'] = None; import numpy as np; from convvae.pictures import encode_png\n"
-            "encode_png(np.zeros((2, 2, 1), np.uint8))",
+            "sys.modules['PIL'] = None; import numpy as n; import convvae.pictures as p; p.encode_png(n.ones(3))",
             "pip install Pillow",
         ),
     ],

@@ -273,7 +273,7 @@ def test_nobody_there() -> None:
     with serving(Servicer()) as gone:
         pass
     with Client(gone, timeout_s=5, retry=RetryConfig(backoff_s=0.001)) as client:
-        with pytest.raises(convvae.Unavailable):
+        with pytest.raises(convvae.Unavailable, match=f"^{gone}: "):
             client.health()
         with pytest.raises(convvae.Unavailable):
             client.encode(images(1))
