@@ -79,8 +79,9 @@ class Models:
 def run(operation: Operation[R], name: ModelName, models: Models, max_in_flight: int) -> Steps[R]:
     """Check the arguments against the model, cut the call into pieces, send them and join the answers.
 
-    What is known of the model may be out of date: it is asked for again before arguments are refused because
-    of it, after the server refused them, and before the version is fixed for several pieces.
+    What is known of the model may be out of date, as the server may serve another version by now. It is asked
+    for again before arguments are refused because of it, after the server refused them or answered otherwise
+    than expected, and before the version is fixed for several pieces.
     """
     about = models.get(name)
     fresh = about is None
@@ -92,7 +93,7 @@ def run(operation: Operation[R], name: ModelName, models: Models, max_in_flight:
             pieces = _plan(operation, about)
             if fresh or name.version or len(pieces) == 1:
                 return (yield from _send(operation, name, models, about, pieces, max_in_flight))
-        except (InvalidInput, MessageTooLarge) as error:
+        except (InvalidInput, MessageTooLarge, BadReply) as error:
             if fresh:
                 raise
             refused = error

@@ -60,6 +60,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
     seen: list[tuple[str, Any]] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     versions: tuple[int, ...] = (1,)
+    latent_dim: int = LATENT_DIM
     max_rows: int = 5
     max_message_bytes: int = 1 << 20
     max_queued_rows: int = 1000
@@ -115,8 +116,8 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
         )
 
     def vectors(self, firsts: Any) -> vae_pb2.Vectors:
-        array = np.repeat(np.asarray(firsts, "<f4")[:, None], LATENT_DIM, axis=1)
-        return vae_pb2.Vectors(data=array.tobytes(), count=len(array), dimension=LATENT_DIM)
+        array = np.repeat(np.asarray(firsts, "<f4")[:, None], self.latent_dim, axis=1)
+        return vae_pb2.Vectors(data=array.tobytes(), count=len(array), dimension=self.latent_dim)
 
     def Encode(self, request: Any, context: Any) -> vae_pb2.EncodeResponse:  # noqa: N802
         served = self.answer("Encode", request, context)
@@ -127,7 +128,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
 
     def Decode(self, request: Any, context: Any) -> vae_pb2.DecodeResponse:  # noqa: N802
         served = self.answer("Decode", request, context)
-        firsts = np.frombuffer(request.latents.data, "<f4").reshape(-1, LATENT_DIM)[:, 0]
+        firsts = np.frombuffer(request.latents.data, "<f4").reshape(-1, self.latent_dim)[:, 0]
         return vae_pb2.DecodeResponse(model=served, images=self.pixels(firsts))
 
     def Sample(self, request: Any, context: Any) -> vae_pb2.SampleResponse:  # noqa: N802
@@ -169,7 +170,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
             height=HEIGHT,
             width=WIDTH,
             channels=CHANNELS,
-            latent_dim=LATENT_DIM,
+            latent_dim=self.latent_dim,
             capabilities=["encode", "decode", "sample", "reconstruct", "score"],
             precisions=["fp32"],
             limits=vae_pb2.Limits(

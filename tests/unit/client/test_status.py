@@ -1,3 +1,4 @@
+import pickle
 from typing import Any
 
 import grpc
@@ -143,6 +144,17 @@ def test_rebase_moves_rows_only(offset: int, row: int) -> None:
     assert moved.message == f"latents[{row + offset}]: NaN in [1, 2]"
     assert moved.violations == (Violation(f"latents[{row + offset}]", "x[3]"), Violation("count", "is 5"))
     assert (moved.code, moved.request_id) == ("INVALID_ARGUMENT", "r")
+
+
+def test_errors_cross_processes() -> None:
+    """An error keeps all it knows when it is pickled, as multiprocessing does."""
+    error = InvalidInput(
+        "no", violations=[Violation("count", "is 0")], code="INVALID_ARGUMENT", request_id="r"
+    )
+    copy = pickle.loads(pickle.dumps(error))
+    assert type(copy) is InvalidInput
+    assert vars(copy) == vars(error)
+    assert str(copy) == str(error)
 
 
 def test_rebase_leaves_other_errors_alone() -> None:

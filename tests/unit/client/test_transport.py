@@ -244,6 +244,18 @@ def test_limits_that_shrank_are_asked_again(target: str, servicer: Servicer) -> 
         assert servicer.count("Encode") == called + 1
 
 
+def test_model_that_changed_is_asked_again(target: str, servicer: Servicer) -> None:
+    """When a new version has latent vectors of another size, a client that knows the old one goes on."""
+    with Client(target) as client:
+        z = client.encode(images(3)).mean
+        servicer.versions, servicer.latent_dim = (1, 2), 6
+        assert client.encode(images(3)).mean.shape == (3, 6)
+        with pytest.raises(InvalidInput, match=r"shape is \(3, 2\); model 'tiny' takes \(N, 6\)"):
+            client.decode(z)
+        servicer.latent_dim = 7
+        assert client.decode(np.zeros((2, 7), np.float32)).images.shape == (2, 4, 3, 1)
+
+
 def test_arguments_that_do_not_fit_are_not_sent(invoke: Invoke, servicer: Servicer) -> None:
     """Images and vectors of another size than the model's are refused by the client."""
     with pytest.raises(InvalidInput, match=r"takes \(N, 4, 3, 1\)"):
