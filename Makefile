@@ -43,6 +43,9 @@ install: .venv/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint .venv/constraints.txt --editable '.[$(EXTRAS)]'
 	touch $@
 
+demo: .venv/installed
+	$(BIN)/python deploy/demo.py
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,0 +1,62 @@
+"""Other languages' tools against the server: `make tools` installs them, and a test without its tool skips."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from serving import ServerProcess, serving
+
+TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
+
+
+def tool(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one of the tools, or skip the test where it is not installed."""
+    path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
+    if path is None:
+        pytest.skip(f"{name} is not installed: make tools")
+    return subprocess.run([path, *words], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_grpcurl_finds_everything_by_reflection(tiny_server: ServerProcess) -> None:
+    """A tool without our proto lists the services, describes one and calls it."""
+    target = tiny_server.target
+    services = tool("grpcurl", "-plaintext", target, "list").stdout.split()
+    assert services == [
+        "convvae.v1.VaeService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ]
+    described = tool("grpcurl", "-plaintext", target, "describe", "convvae.v1.VaeService").stdout
+    assert "rpc Sample ( .convvae.v1.SampleRequest ) returns ( .convvae.v1.SampleResponse );" in described
+    request = '{"count": 2, "seed": 7}'
+    done = tool("grpcurl", "-plaintext", "-d", request, target, "convvae.v1.VaeService/Sample")
+    reply = json.loads(done.stdout)
+    assert (reply["seed"], reply["model"]["name"], reply["latents"]["count"]) == ("7", "tiny", 2)
+
+
+def test_grpcurl_reads_the_details_of_an_error(tiny_server: ServerProcess) -> None:
+    """Details are `google.rpc` messages that other tools understand."""
+    words = ("-plaintext", "-d", '{"count": -1}', tiny_server.target, "convvae.v1.VaeService/Sample")
+    done = tool("grpcurl", *words)
+    assert "Code: InvalidArgument" in done.stderr
+    assert "Message: count: is -1: send 1 or more rows" in done.stderr
+    assert "google.rpc.BadRequest" in done.stderr
+
+
+def test_reflection_can_be_switched_off(tiny_root: Path) -> None:
+    """With `--no-reflection` the server does not describe itself."""
+    with serving(tiny_root, "--no-reflection") as server:
+        done = tool("grpcurl", "-plaintext", server.target, "list")
+    assert done.returncode != 0
+    assert "server does not support the reflection API" in done.stderr
+
+
+@pytest.mark.parametrize(("service", "code"), [("", 0), ("tiny", 0), ("liveness", 0), ("absent", 4)])
+def test_health_probe(tiny_server: ServerProcess, service: str, code: int) -> None:
+    """The probe that clusters use sees each name as it is; an unknown one is unhealthy."""
+    done = tool("grpc-health-probe", f"-addr={tiny_server.target}", f"-service={service}")
+    assert done.returncode == code, done.stderr
