@@ -58,10 +58,12 @@ class ParquetSink:
             self._writer = self._arrow.parquet.ParquetWriter(
                 self._stream,
                 self._schema(provenance),
-                # Of vectors, a dictionary and minima find nothing and cost time; compression gains 7 %.
+                # A dictionary and minima find nothing in vectors. Split by bytes they compress to 104 bytes
+                # for 32 values, to 118 as they are; neither costs more than half a microsecond a row.
                 use_dictionary=False,
                 write_statistics=["id"],
-                compression={"id": "zstd", **dict.fromkeys(columns, "none")},
+                compression="zstd",
+                column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in columns},
             )
         except BaseException:
             self._file.remove()

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from convvae_service.pipeline.errors import BadSink, RunFailed
+from convvae_service.pipeline.unfinished import UnfinishedFile
+
+LEFTOVER = ".x.parquet.0123456789ab.unfinished"
+
+
+def test_file_appears_when_it_is_published(tmp_path: Path) -> None:
+    """Until then it has another, hidden name in the same folder."""
+    target = tmp_path / "x.parquet"
+    file = UnfinishedFile(target, overwrite=False)
+    file.path.write_bytes(b"whole")
+    assert file.path.parent == tmp_path
+    assert file.path.name.startswith(".x.parquet.")
+    assert not target.exists()
+    assert file.publish() == 5
+    file.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+    assert target.read_bytes() == b"whole"
+
+
+def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
+    """They belong to nobody, and so do not fill the disk; other files stay."""
+    (tmp_path / LEFTOVER).write_bytes(b"half")
+    others = [".y.parquet.0123456789ab.unfinished", ".x.parquet.other.unfinished", "x.parquet.old"]
+    for name in others:
+        (tmp_path / name).write_bytes(b"")
+    file = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    assert {path.name for path in tmp_path.iterdir()} == {*others, file.path.name}
+    file.remove()
+
+
+def test_file_of_a_run_in_progress_is_left_alone(tmp_path: Path) -> None:
+    """Two runs to one name do not destroy each other; the second to finish is told."""
+    first = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    second = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    first.path.write_bytes(b"first")
+    first.publish()
+    with pytest.raises(RunFailed, match="has appeared during the run and was left as it is"):
+        second.publish()
+    for file in (first, second):
+        file.remove()
+    assert (tmp_path / "x.parquet").read_bytes() == b"first"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_file_is_replaced_when_asked_for(tmp_path: Path) -> None:
+    """The old file is whole until the new one is."""
+    target = tmp_path / "x.parquet"
+    target.write_bytes(b"old")
+    file = UnfinishedFile(target, overwrite=True)
+    file.path.write_bytes(b"new")
+    assert target.read_bytes() == b"old"
+    file.publish()
+    file.remove()
+    assert target.read_bytes() == b"new"
+
+
+def test_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
+    """The message names the folder."""
+    with pytest.raises(BadSink, match=r"cannot write in .*gone.*: No such file or directory"):
+        UnfinishedFile(tmp_path / "gone" / "x.parquet", overwrite=False)
