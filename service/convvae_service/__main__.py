@@ -3,6 +3,7 @@
 import asyncio
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +54,8 @@ def _serve(words: Sequence[str]) -> None:
 
     # gRPC's own lines repeat what the log says better; the variable still turns them on.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # A damaged file is the caller's to hear of, not the log's.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         settings = load_settings(words)
         set_up_logging(form=settings.log_format, level=settings.log_level)

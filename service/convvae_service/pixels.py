@@ -5,7 +5,6 @@ One road for training and serving: what a client sends as a file is treated as a
 
 import io
 import struct
-import warnings
 import zlib
 
 import numpy as np
@@ -28,6 +27,21 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+# Pillow's parsers let many kinds of error through; a warning is one where the program makes it so.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    EOFError,
+    AttributeError,
+    MemoryError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
 
 
 class InvalidImage(ValueError):
@@ -55,25 +69,20 @@ def decode_file(
         InvalidImage: `data` is not a readable image, or is too large.
     """
     try:
-        with warnings.catch_warnings():
-            # Our own limit stands below Pillow's, and damaged metadata is no reason to warn.
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                if image.width * image.height > max_pixels:
-                    raise InvalidImage(
-                        f"{image.width}x{image.height} is more than the {max_pixels} pixels that are accepted"
-                    )
-                image.load()
-                return _to_array(_upright(image), shape=shape, resize=resize)
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise InvalidImage(
+                    f"{image.width}x{image.height} is more than the {max_pixels} pixels that are accepted"
+                )
+            image.load()
+            return _to_array(_upright(image), shape=shape, resize=resize)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except Image.DecompressionBombError:
         raise InvalidImage(f"more than the {max_pixels} pixels that are accepted") from None
     except InvalidImage:
         raise
-    # What 200,000 mutated files made Pillow raise.
-    except (OSError, ValueError, SyntaxError, TypeError, KeyError, IndexError, OverflowError,
-            EOFError, AttributeError, MemoryError, struct.error, zlib.error):  # fmt: skip
+    except _DAMAGE:
         raise InvalidImage("damaged or truncated image") from None
 
 
