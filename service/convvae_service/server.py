@@ -20,7 +20,7 @@ from convvae_service.errors import StartupError
 from convvae_service.health import Health
 from convvae_service.logs import facts
 from convvae_service.metrics import Metrics, MetricsPage
-from convvae_service.repository import EngineOptions, Repository
+from convvae_service.repository import EngineOptions, Repository, VersionState
 from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
 
@@ -118,6 +118,8 @@ class Server:
                     f"one image of model {name!r} ({served.manifest.image}) does not fit into a message:"
                     " raise --max-message-bytes"
                 )
+            failed = [v for v in entry.versions.values() if v.state is VersionState.FAILED]
+            self._metrics.load_failures.labels(name).inc(len(failed))
             self._metrics.model_info.labels(
                 name, str(served.version), served.engine.precision, served.engine.provider
             ).set(1)

@@ -197,6 +197,7 @@ def test_a_bad_version_does_not_stop_the_good_one_before_it(tmp_path: Path) -> N
         reply = stub.Encode(pb.EncodeRequest(pixels=pixels(random_images(1, *SHAPE.as_tuple))), timeout=5)
         listed = stub.ListModels(pb.ListModelsRequest(), timeout=5).models[0].versions
         assert server.wait_for("model version cannot be loaded")["version"] == 2
+        assert 'convvae_load_failures_total{model="tiny"} 1.0' in metrics_page(server)
     assert reply.model.version == 1
     assert [(v.version, v.state, v.is_default, v.error) for v in listed] == [
         (1, pb.VERSION_STATE_SERVING, True, ""),

@@ -1,0 +1,65 @@
+"""The README is run, not believed."""
+
+import os
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.mark.slow
+def test_the_blocks_run_in_order(tmp_path: Path) -> None:
+    """Every shell and Python block works as printed, one after the other, in an empty folder."""
+    blocks = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 5
+    target = f"127.0.0.1:{free_port()}"
+    script = ["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT"]
+    for index, (language, text) in enumerate(blocks):
+        if language == "python":
+            (tmp_path / f"block{index}.py").write_text(text.replace("localhost:50051", target))
+            script.append(f"{sys.executable} block{index}.py")
+        else:
+            script.append(text)
+    environ = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "CONVVAE_SERVE_ADDRESS": target,
+        "CONVVAE_SERVE_METRICS_ADDRESS": "off",
+        "CONVVAE_TARGET": target,
+    }
+    command = ["bash", "-c", "\n".join(script)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (tmp_path / "samples.png").stat().st_size > 0
+    assert (tmp_path / "embeddings.parquet").stat().st_size > 0
+
+
+def test_links_and_targets_exist() -> None:
+    """Every relative link leads to a file, and every make target is one."""
+    for link in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / link).exists(), link
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+
+
+def test_the_first_screen_says_what_it_is() -> None:
+    """One sentence, the arrow, the two commands and the results stand within 30 lines."""
+    first = README.splitlines()[:30]
+    assert any("--trainer-->" in line for line in first)
+    assert any(line.strip().startswith("make demo") for line in first)
+    assert any(line.strip().startswith("make test") for line in first)
+    assert sum(line.startswith("|") for line in first) >= 4
