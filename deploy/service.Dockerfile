@@ -3,7 +3,7 @@
 #   docker build -f deploy/service.Dockerfile -t convvae .
 #
 #   COMPUTE     cpu (default) or gpu: ONNX Runtime with CUDA; also runs without a GPU, and is some GB larger
-#   BASE_IMAGE  any image with Python 3.11 or newer and its venv module, Debian-based or not
+#   BASE_IMAGE  any image with glibc, Python 3.11 or newer and its venv module
 #   WHEELS      a folder under deploy/wheels with every wheel: nothing is downloaded (see deploy/build-image)
 #   VERSION, REVISION   for the image's labels
 #

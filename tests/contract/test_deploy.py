@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from convvae_service.errors import StartupError
+from convvae_service.health import LIVENESS
 from convvae_service.settings import ENV_PREFIX, ServeSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
@@ -120,6 +121,19 @@ def test_compose_waits_for_the_drain(server: dict[str, Any]) -> None:
     settings = ServeSettings.model_fields
     stop_s = settings["drain_delay_s"].default + settings["grace_s"].default
     assert float(server["stop_grace_period"].rstrip("s")) > stop_s
+
+
+def test_documented_pod_fits_the_server() -> None:
+    """The pod in docs/containers.md probes names that the server reports, and waits for the drain."""
+    text = (ROOT / "docs" / "containers.md").read_text()
+    pod = yaml.safe_load(text.partition("```yaml\n")[2].partition("```")[0])["spec"]
+    settings = ServeSettings.model_fields
+    stop_s = settings["drain_delay_s"].default + settings["grace_s"].default
+    assert pod["terminationGracePeriodSeconds"] > stop_s
+    (container,) = pod["containers"]
+    assert container["livenessProbe"]["grpc"] == {"port": 50051, "service": LIVENESS}
+    assert container["readinessProbe"]["grpc"] == {"port": 50051}
+    assert container["volumeMounts"][0]["mountPath"] == "/models"
 
 
 def test_image_is_not_root_and_has_no_shell_in_between() -> None:
