@@ -81,6 +81,7 @@ def fit(
     precision: Annotated[
         str | None, typer.Option(help="auto (measured), fp32 or bf16. [default: auto]")
     ] = None,
+    threads: Annotated[int | None, typer.Option(help="Of the CPU. [default: measured]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --run-dir.")] = False,
     models: Annotated[Path | None, typer.Option(help="Export to this model repository at the end.")] = None,
     name: Annotated[str | None, typer.Option(help="Name of the exported model.")] = None,
@@ -111,6 +112,7 @@ def fit(
         "seed": seed,
         "device": device,
         "precision": precision,
+        "threads": threads,
     }
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: where to export, and as what")

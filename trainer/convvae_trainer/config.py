@@ -66,7 +66,10 @@ class Config:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` measures both on the device and takes the faster; likelihood and rate are float32 always."""
+    """`auto` measures both on the device and takes the faster. Likelihood and rate are float32 always."""
+
+    threads: int | None = None
+    """CPU threads. None: measures all cores against one, and takes the faster."""
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -110,6 +113,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("ema_decay", 0.0, 0.999999),
     ("max_gradient_norm", 1e-6, 1e12),
     ("seed", 0, 2**53 - 1),
+    ("threads", 1, 1024),
 )
 
 

@@ -1,17 +1,38 @@
-"""Where a run computes, and in which precision."""
+"""Where a run computes, in which precision, and on how many threads."""
 
+import math
+import os
+import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["choose_precision", "pick_device", "synchronise"]
+__all__ = ["Computation", "available_cores", "choose_computation", "pick_device", "synchronise"]
 
-TRIAL_STEPS = 4
-# bf16 rounds; it has to be worth it, and by more than the noise of a short measurement.
+ROUNDS = 7
+BUDGET_S = 6.0
+# bf16 rounds, and one thread forgoes the other cores: they have to be worth it, beyond a measurement's noise.
 WORTHWHILE = 0.9
+CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Computation:
+    """How a run computes: `fp32` or `bf16`, on so many threads, and a sentence on why."""
+
+    precision: str
+    threads: int
+    reason: str
+
+    @property
+    def autocast(self) -> torch.dtype | None:
+        """The type in which the networks compute; None for float32."""
+        return torch.bfloat16 if self.precision == "bf16" else None
 
 
 def pick_device(name: str) -> torch.device:
@@ -36,34 +57,82 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def choose_precision(
-    asked: str, device: torch.device, trial: Callable[[torch.dtype | None], object]
-) -> tuple[str, str]:
-    """Return (precision, reason): `fp32` or `bf16`, and a sentence on why.
+def available_cores(quota: Path = CGROUP_QUOTA) -> int:
+    """Return how many cores this process may use: by its affinity, and by a container's quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        granted, period = quota.read_text(encoding="ascii").split()
+        return max(1, min(cores, math.ceil(int(granted) / int(period))))
+    except (OSError, ValueError):
+        return cores
+
+
+def choose_computation(
+    *,
+    precision: str,
+    threads: int | None,
+    device: torch.device,
+    trial: Callable[[torch.dtype | None], object],
+) -> Computation:
+    """Settle what was left open, by measuring the candidates in turns.
+
+    On a machine that is busy with other work one thread can be many times faster than all: threads that
+    wait for one another then wait for one that does not run.
 
     Args:
-        asked: `auto`, `fp32` or `bf16`.
+        precision: `auto`, `fp32` or `bf16`.
+        threads: How many, or None to choose between all cores and one.
         device: Where the run computes.
         trial: Does one training step's work in a type (None: float32), and changes nothing.
     """
-    if asked != "auto":
-        return asked, "as asked"
-    if not _has_bf16(device):
-        return "fp32", "this device has no bf16 instructions"
-    seconds = {}
-    for name, dtype in (("fp32", None), ("bf16", torch.bfloat16)):
-        trial(dtype)
-        synchronise(device)
-        best = float("inf")
-        for _ in range(TRIAL_STEPS):
-            start = time.perf_counter()
-            trial(dtype)
-            synchronise(device)
-            best = min(best, time.perf_counter() - start)
-        seconds[name] = best
-    ratio = seconds["fp32"] / seconds["bf16"]
-    chosen = "bf16" if seconds["bf16"] < WORTHWHILE * seconds["fp32"] else "fp32"
-    return chosen, f"measured: bf16 runs at {ratio:.2f} times the speed of fp32"
+    precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if _has_bf16(device) else ["fp32"]
+    counts = [threads or available_cores()]
+    if threads is None and counts[0] > 1 and device.type == "cpu":
+        counts.append(1)
+    candidates = [
+        Computation(precision=kind, threads=count, reason="") for count in counts for kind in precisions
+    ]
+    if len(candidates) == 1:
+        only = candidates[0]
+        reason = "as asked" if precision != "auto" else "this device has no bf16 instructions"
+        return Computation(precision=only.precision, threads=only.threads, reason=reason)
+    seconds = _measure(candidates, device, trial)
+    best = candidates[0]
+    for candidate in candidates[1:]:
+        if seconds[candidate] < WORTHWHILE * seconds[best]:
+            best = candidate
+    measured = ", ".join(f"{_words(c)} {1000 * seconds[c]:.0f}" for c in candidates)
+    return Computation(
+        precision=best.precision, threads=best.threads, reason=f"measured, ms a step: {measured}"
+    )
+
+
+def _measure(
+    candidates: list[Computation], device: torch.device, trial: Callable[[torch.dtype | None], object]
+) -> dict[Computation, float]:
+    """Return the median seconds of a trial for each candidate."""
+    times: dict[Computation, list[float]] = {candidate: [] for candidate in candidates}
+    threads = torch.get_num_threads()
+    begin = time.perf_counter()
+    try:
+        # The first round is slower than all others: memory and kernels are made.
+        for number in range(ROUNDS + 1):
+            for candidate, taken in times.items():
+                torch.set_num_threads(candidate.threads)
+                start = time.perf_counter()
+                trial(candidate.autocast)
+                synchronise(device)
+                if number:
+                    taken.append(time.perf_counter() - start)
+            if number and time.perf_counter() - begin > BUDGET_S:
+                break
+    finally:
+        torch.set_num_threads(threads)
+    return {candidate: statistics.median(taken) for candidate, taken in times.items()}
+
+
+def _words(candidate: Computation) -> str:
+    return f"{candidate.precision} on {candidate.threads} thread{'s' if candidate.threads > 1 else ''}"
 
 
 def _has_bf16(device: torch.device) -> bool:

@@ -1,7 +1,7 @@
 """A run from settings to figures: prepare or resume, train, evaluate."""
 
 import datetime
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
-from convvae_trainer.device import choose_precision, pick_device
+from convvae_trainer.device import Computation, choose_computation, pick_device
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluate import Evaluation, evaluate
 from convvae_trainer.learner import Learner
@@ -70,7 +70,7 @@ def fit(
         run.rewind_metrics(step=position.step)
         console.print(f"resuming at step {position.step}", highlight=False)
     else:
-        precision, reason = _precision(config, dataset, device)
+        computation = _computation(config, dataset, device)
         record = {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -78,14 +78,13 @@ def fit(
             "libraries": library_versions(),
             "hardware": hardware(),
             "device": str(device),
-            "threads": torch.get_num_threads(),
-            "precision": precision,
-            "precision_reason": reason,
+            **asdict(computation),
             "data": describe_data(dataset),
         }
         run = RunFolder.create(run_dir, config=config, record=record)
         learner = _learner(run, dataset, device)
         position = Position()
+    torch.set_num_threads(run.record["threads"])
     _announce(console, run, learner, dataset)
     train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
     evaluation = evaluate(
@@ -127,12 +126,15 @@ def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
     return position
 
 
-def _precision(config: Config, dataset: Dataset, device: torch.device) -> tuple[str, str]:
-    if config.precision != "auto":
-        return config.precision, "as asked"
+def _computation(config: Config, dataset: Dataset, device: torch.device) -> Computation:
     learner = Learner(config, shape=dataset.image.as_tuple, device=device)
     batch = torch.from_numpy(dataset.train[: config.batch_size]).permute(0, 3, 1, 2).contiguous().to(device)
-    return choose_precision(config.precision, device, lambda dtype: learner.trial(batch, dtype))
+    return choose_computation(
+        precision=config.precision,
+        threads=config.threads,
+        device=device,
+        trial=lambda dtype: learner.trial(batch, dtype),
+    )
 
 
 def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Dataset) -> None:
@@ -143,7 +145,8 @@ def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Datas
         f"test       {dataset.split}",
         f"model      {learner.model.num_parameters():,} parameters, {config.latent_dim} latent dimensions",
         f"objective  {config.objective}, {config.likelihood} likelihood, beta {config.beta:g}",
-        f"device     {learner.device}, {record['precision']} ({record['precision_reason']})",
+        f"device     {learner.device}, {record['precision']}, CPU threads {record['threads']}",
+        f"           ({record['reason']})",
         f"run        {run.path}",
     )
     for line in lines:

@@ -163,18 +163,15 @@ def _reproduce(run: RunFolder) -> str:
    {reproducing_command(run)}
 
 The command that was typed: {record["command"]}
-On such a CPU with as many threads ({record["threads"]}) the same steps give the same weights, bit by bit.
+On such a CPU the same steps give the same weights, bit by bit.
 """
 
 
 def reproducing_command(run: RunFolder) -> str:
-    """Return the command that repeats the run: its settings from config.json, the precision that it took."""
-    return (
-        shlex.join(
-            ["convvae-train", "fit", "--config", "config.json", "--precision", run.record["precision"]]
-        )
-        + " --run-dir NEW_FOLDER"
-    )
+    """Return the command that repeats the run: its settings, and the precision and threads that it took."""
+    taken = ["--precision", run.record["precision"], "--threads", str(run.record["threads"])]
+    command = ["convvae-train", "fit", "--config", "config.json", *taken, "--run-dir", "NEW_FOLDER"]
+    return shlex.join(command)
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

@@ -19,6 +19,7 @@ TINY: dict[str, Any] = {
     "batch_size": 16,
     "epochs": 4,
     "precision": "fp32",
+    "threads": 1,
     "device": "cpu",
 }
 

@@ -11,7 +11,20 @@ from convvae_trainer import cli
 from convvae_trainer.__main__ import main
 from convvae_trainer.config import Config
 
-SHORT = ["--width", "4", "--hidden", "16", "--latent-dim", "4", "--epochs", "1", "--precision", "fp32"]
+SHORT = [
+    "--width",
+    "4",
+    "--hidden",
+    "16",
+    "--latent-dim",
+    "4",
+    "--epochs",
+    "1",
+    "--precision",
+    "fp32",
+    "--threads",
+    "1",
+]
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

@@ -3,7 +3,9 @@
 import dataclasses
 import json
 import math
+import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ import torch
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, load_dataset
-from convvae_trainer.device import pick_device
+from convvae_trainer.device import available_cores, choose_computation, pick_device
 from convvae_trainer.errors import BadConfig, BadRun, Interrupted, TrainerError
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.learner import TOTALS, Learner
@@ -78,7 +80,7 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
     assert record["data"]["sha256"] == dataset.fingerprint()
     assert record["libraries"]["torch"]
     text = (done.run.path / "reproduce.txt").read_text()
-    assert "convvae-train fit --config config.json --precision fp32 --run-dir" in text
+    assert "convvae-train fit --config config.json --precision fp32 --threads 1 --run-dir" in text
     assert dataset.fingerprint() in text
 
 
@@ -294,6 +296,38 @@ def test_precision_is_measured_or_as_asked(config: Config, dataset: Dataset, tmp
     auto = dataclasses.replace(config, precision="auto", epochs=1)
     done = fit(auto, dataset, tmp_path / "run")
     assert done.run.record["precision"] in ("fp32", "bf16")
-    assert done.run.record["precision_reason"]
+    assert done.run.record["threads"] == 1
     asked = fit(dataclasses.replace(auto, precision="bf16"), dataset, tmp_path / "asked")
-    assert (asked.run.record["precision"], asked.run.record["precision_reason"]) == ("bf16", "as asked")
+    assert (asked.run.record["precision"], asked.run.record["reason"]) == ("bf16", "as asked")
+
+
+def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Precision and threads that are left open are measured; the first choice stays unless beaten clearly."""
+    milliseconds = {(None, 2): 40, (torch.bfloat16, 2): 39, (None, 1): 60, (torch.bfloat16, 1): 20}
+
+    def trial(dtype: torch.dtype | None) -> None:
+        time.sleep(milliseconds[dtype, torch.get_num_threads()] / 1000)
+
+    monkeypatch.setattr("convvae_trainer.device.available_cores", lambda: 2)
+    monkeypatch.setattr("convvae_trainer.device._has_bf16", lambda _: True)
+    monkeypatch.setattr("convvae_trainer.device.ROUNDS", 2)
+    cpu = torch.device("cpu")
+    chosen = choose_computation(precision="auto", threads=None, device=cpu, trial=trial)
+    assert (chosen.precision, chosen.threads) == ("bf16", 1)
+    assert chosen.reason.startswith("measured, ms a step: fp32 on 2 threads 4")
+    chosen = choose_computation(precision="auto", threads=2, device=cpu, trial=trial)
+    assert (chosen.precision, chosen.threads) == ("fp32", 2)
+    chosen = choose_computation(precision="fp32", threads=None, device=cpu, trial=trial)
+    assert (chosen.precision, chosen.threads) == ("fp32", 2)
+    assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "at_most"),
+    [("150000 100000", 2), ("max 100000", 10**6), ("1000 100000", 1), ("nonsense", 10**6)],
+)
+def test_cores_respect_a_containers_quota(tmp_path: Path, text: str, at_most: int) -> None:
+    """A container's quota bounds the threads; without one the affinity does."""
+    (tmp_path / "cpu.max").write_text(text)
+    assert 1 <= available_cores(tmp_path / "cpu.max") <= min(at_most, len(os.sched_getaffinity(0)))
+    assert available_cores(tmp_path / "absent") == len(os.sched_getaffinity(0))
