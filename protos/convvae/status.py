@@ -36,7 +36,7 @@ CLASSES: dict[grpc.StatusCode, type[ConvvaeError]] = {
 ADVICE: dict[type[ConvvaeError], str] = {
     errors.MessageTooLarge: "send fewer rows, or raise the limit of the server or the proxy",
     errors.DeadlineExceeded: "raise timeout_s, or send fewer rows",
-    errors.AccessDenied: "pass token=",
+    errors.AccessDenied: "check token=",
 }
 
 _DETAILS_KEY = "grpc-status-details-bin"
@@ -117,7 +117,7 @@ def _violations(bad_request: error_details_pb2.BadRequest) -> list[Violation]:
         if ranges := _RANGES.fullmatch(item.description):
             for part in ranges[1].split(","):
                 first, _, last = part.strip().partition("-")
-                rows = range(int(first), int(last or first) + 1)[: _MAX_VIOLATIONS - len(found)]
+                rows = range(int(first), int(last or first) + 1)[: max(0, _MAX_VIOLATIONS - len(found))]
                 found += [Violation(f"{item.field}[{row}]", previous) for row in rows]
         else:
             found.append(Violation(item.field, item.description or previous))
