@@ -1,6 +1,7 @@
 """The commands of `convvae`: read, call the client, write, and say what was done."""
 
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +12,7 @@ import typer
 from convvae.channel import distribution_version
 from convvae.client import Client
 from convvae.connect import connected
-from convvae.errors import ConvvaeError, InvalidInput
+from convvae.errors import ConvvaeError, InvalidInput, TryLater
 from convvae.outputs import Form, Output
 from convvae.pictures import read_for_grid
 from convvae.results import Answer, Health
@@ -202,11 +203,14 @@ def models(client: Client, as_json: Json = False) -> None:
 def health(
     client: Client,
     service: Annotated[str, typer.Option(help="A model, or `liveness`. Default: the whole server.")] = "",
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Ask until it serves, for so long.")
+    ] = 0,
     as_json: Json = False,
 ) -> None:
     """Ask for the server's health. Exit codes: 0 serving; 1 not serving; 2 no answer."""
     try:
-        status = client.health(service)
+        status = _health(client, service, wait_s)
     except InvalidInput:
         raise
     except ConvvaeError as error:
@@ -214,6 +218,21 @@ def health(
         raise typer.Exit(2) from None
     typer.echo(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
     raise typer.Exit(0 if status is Health.SERVING else 1)
+
+
+def _health(client: Client, service: str, wait_s: float) -> Health:
+    """Ask at once, and then every tenth of a second until the service serves or the time is up."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            status = client.health(service)
+        except TryLater:
+            if time.monotonic() >= deadline_s:
+                raise
+        else:
+            if status is Health.SERVING or time.monotonic() >= deadline_s:
+                return status
+        time.sleep(0.1)
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import ServerProcess
+from serving import ServerProcess, serving
 
 
 def convvae(
@@ -160,3 +161,16 @@ def test_missing_package_is_named(code: str, advice: str) -> None:
     )
     assert done.returncode == 1
     assert advice in done.stderr.splitlines()[-1]
+
+
+def test_health_waits_for_a_server_that_starts(tiny_root: Path) -> None:
+    """`--wait` bridges the time until SERVING, and ends with the last answer when the time is up."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = ["health", "--target", address, "--wait", "30"]
+    waiting = subprocess.Popen([sys.executable, "-m", "convvae", *words], stdout=subprocess.PIPE, text=True)
+    with serving(tiny_root, "--address", address):
+        output, _ = waiting.communicate(timeout=60)
+    assert (waiting.returncode, output) == (0, "SERVING\n")
+    assert convvae("health", "--target", "127.0.0.1:1", "--wait", 0.3).returncode == 2
