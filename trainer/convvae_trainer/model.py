@@ -6,15 +6,16 @@ B = batch, C = channels, H and W = height and width, Z = latent dimension. Image
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
 from convvae_trainer.config import Config
 
-__all__ = ["ConvVAE", "Plan", "make_plan"]
+__all__ = ["ConvVAE", "Plan", "Residual", "make_plan"]
 
-# Sides are halved until the longer one is at most this; shorter ones stop at half of it.
+Size = tuple[int, int]
+
+# A side longer than this is halved, until none is.
 LAST_SIDE = 7
 MAX_WIDENING = 4
 # exp stays far from overflow, and a variance below e^-14 is finer than any pixel needs.
@@ -26,7 +27,7 @@ class Plan:
     """Channels and sizes level by level; level 0 is the image."""
 
     channels: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
+    sizes: tuple[Size, ...]
 
     @property
     def num_features(self) -> int:
@@ -65,10 +66,10 @@ class Residual(nn.Module):
         return x_BCHW + change_BCHW
 
 
-def _geometry(larger: tuple[int, int], smaller: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Return kernel and stride between two levels, axis by axis: 4 and 2 where halved, 3 and 1 where kept."""
-    stride = tuple(1 if a == b else 2 for a, b in zip(larger, smaller, strict=True))
-    return {"kernel_size": (2 + stride[0], 2 + stride[1]), "stride": (stride[0], stride[1])}
+def _geometry(larger: Size, smaller: Size) -> tuple[Size, Size]:
+    """Return kernel and stride between two levels: 4 and 2 on a side that is halved, 3 and 1 on one kept."""
+    halved = (larger[0] != smaller[0], larger[1] != smaller[1])
+    return (3 + halved[0], 3 + halved[1]), (1 + halved[0], 1 + halved[1])
 
 
 class Encoder(nn.Module):
@@ -78,9 +79,9 @@ class Encoder(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for level in range(1, len(plan.sizes)):
-            geometry = _geometry(plan.sizes[level - 1], plan.sizes[level])
+            kernel, stride = _geometry(plan.sizes[level - 1], plan.sizes[level])
             layers += [
-                nn.Conv2d(plan.channels[level - 1], plan.channels[level], padding=1, **_any(geometry)),
+                nn.Conv2d(plan.channels[level - 1], plan.channels[level], kernel, stride, padding=1),
                 *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
                 nn.SiLU(),
             ]
@@ -110,16 +111,19 @@ class Decoder(nn.Module):
         ]
         for level in range(len(plan.sizes) - 1, 0, -1):
             larger, smaller = plan.sizes[level - 1], plan.sizes[level]
-            odd = tuple(a % 2 if a != b else 0 for a, b in zip(larger, smaller, strict=True))
+            kernel, stride = _geometry(larger, smaller)
+            # Halving drops the last row or column of an odd side: it is put back here.
+            missing = (larger[0] - stride[0] * smaller[0], larger[1] - stride[1] * smaller[1])
             layers += [
                 *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
                 nn.SiLU(),
                 nn.ConvTranspose2d(
                     plan.channels[level],
                     plan.channels[level - 1],
+                    kernel,
+                    stride,
                     padding=1,
-                    output_padding=(odd[0], odd[1]),
-                    **_any(_geometry(larger, smaller)),
+                    output_padding=missing,
                 ),
             ]
         self.layers = nn.Sequential(*layers)
@@ -128,10 +132,6 @@ class Decoder(nn.Module):
         """Return the parameter of each pixel, float32 of shape (B, C, H, W), unbounded."""
         output_BCHW: Tensor = self.layers(latent_BZ)
         return output_BCHW.float()
-
-
-def _any(arguments: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    return dict(arguments)
 
 
 class ConvVAE(nn.Module):
@@ -147,8 +147,3 @@ class ConvVAE(nn.Module):
     def num_parameters(self) -> int:
         """Return how many weights there are."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-
-def to_unit(image_BHWC: Tensor) -> Tensor:
-    """Return uint8 NHWC images as float32 NCHW in 0..1."""
-    return image_BHWC.permute(0, 3, 1, 2).float() / 255
