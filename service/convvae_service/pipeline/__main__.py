@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 __all__ = ["main"]
 
@@ -10,6 +11,8 @@ def main() -> None:
     """Run the command line; what ends a run is one line on stderr and an exit code, no traceback."""
     # gRPC's own lines repeat what the errors say better; the variable still turns them on.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    # A damaged file is skipped or ends the run, and the message names it; Pillow's own names nothing.
+    warnings.filterwarnings("ignore", module="PIL")
     from convvae_service.pipeline.cli import app
     from convvae_service.pipeline.errors import Interrupted, PipelineError
     from convvae_service.pipeline.stopping import stop_on_signals
