@@ -1,0 +1,86 @@
+"""`make tools`, and the rules of buf.yaml for changes of the contract."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BUF = ROOT / ".tools" / "bin" / "buf"
+
+
+def make_tools(tmp_path: Path, toolchains: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """Run `make tools` in an empty folder, where only `toolchains`, small shell programs, are installed."""
+    programs = tmp_path / "programs"
+    programs.mkdir(exist_ok=True)
+    for name in ("bash", "make", "mkdir", "touch", "rm", "ln"):
+        found = shutil.which(name)
+        assert found is not None
+        (programs / name).unlink(missing_ok=True)
+        (programs / name).symlink_to(found)
+    for name, program in toolchains.items():
+        (programs / name).write_text(f"#!{programs}/bash\n{program}\n")
+        (programs / name).chmod(0o755)
+    return subprocess.run(
+        ["make", "-f", ROOT / "Makefile", "tools"],
+        cwd=tmp_path,
+        env={"PATH": str(programs)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_absent_toolchains_are_named(tmp_path: Path) -> None:
+    """Without npm and go, `make tools` says what it leaves out, and does not fail."""
+    done = make_tools(tmp_path, {})
+    assert done.returncode == 0, done.stderr
+    for tool, toolchain in (("buf", "npm"), ("grpcurl", "go"), ("grpc-health-probe", "go")):
+        assert any(
+            line.startswith(f"{tool} ") and line.endswith(f"skipped, {toolchain} is not installed")
+            for line in done.stdout.splitlines()
+        ), done.stdout
+
+
+def test_failed_installations_fail(tmp_path: Path) -> None:
+    """A toolchain that is there and fails makes `make tools` fail, and the next run tries again."""
+    for _ in range(2):
+        done = make_tools(tmp_path, {"go": "exit 3"})
+        assert done.returncode != 0
+        assert done.stdout.count("FAILED") == 2
+
+
+def test_installed_tools_are_left_alone(tmp_path: Path) -> None:
+    """What is installed in its pinned version is not installed again."""
+    first = make_tools(tmp_path, {"go": 'echo "go $*"'})
+    assert first.returncode == 0, first.stderr
+    assert first.stdout.count("go install ") == 2
+    second = make_tools(tmp_path, {"go": "exit 3"})
+    assert second.returncode == 0, second.stdout
+    assert "FAILED" not in second.stdout
+
+
+def test_buf_finds_a_breaking_change(tmp_path: Path) -> None:
+    """With the rules of buf.yaml a new field is no break of the contract, and a removed one is."""
+    if not BUF.exists():
+        pytest.skip("buf is not in .tools: run `make tools`")
+    protos = ROOT / "protos"
+    changed = tmp_path / "protos"
+    shutil.copytree(protos, changed)
+
+    def breaking() -> subprocess.CompletedProcess[str]:
+        command: list[str | Path] = [BUF, "breaking", changed, "--against", protos]
+        return subprocess.run(command, capture_output=True, text=True, timeout=60)
+
+    contract = changed / "convvae" / "v1" / "vae.proto"
+    text = contract.read_text()
+    field = "  optional float temperature = 5;\n"
+    assert field in text
+    contract.write_text(text.replace(field, f"{field}  // More.\n  bool more = 6;\n"))
+    extended = breaking()
+    assert extended.returncode == 0, extended.stdout + extended.stderr
+    contract.write_text(text.replace(field, ""))
+    broken = breaking()
+    assert broken.returncode != 0
+    assert "temperature" in broken.stdout
