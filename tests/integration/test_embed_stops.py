@@ -128,6 +128,21 @@ def test_interrupted_run_through_a_service(source: Path, folder: Path, tiny_root
     assert list(folder.iterdir()) == []
 
 
+def test_restart_of_the_service_is_waited_for(source: Path, folder: Path, tiny_root: Path) -> None:
+    """A run goes on when the service is back, and no row is lost or doubled."""
+    rows = 200_000
+    np.save(source, np.zeros((rows, 8, 6), np.uint8))
+    with serving(tiny_root) as server:
+        target = server.target
+        with running(source, folder, "--target", target) as process:
+            assert server.stop() == 0
+            with serving(tiny_root, "--address", target):
+                _, errors = process.communicate(timeout=WAIT_S)
+    assert (process.returncode, errors) == (0, "")
+    ids = pq.read_table(folder / "z.parquet", columns=["id"]).column("id").to_pylist()
+    assert ids == [str(row) for row in range(rows)]
+
+
 def test_full_disk_is_one_line(source: Path, folder: Path, tiny_root: Path) -> None:
     """What cannot be written ends the run with code 1, and is removed."""
 

@@ -57,7 +57,7 @@ def run(
         int | None, typer.Option(help="Rows in one call. [default: 128; 1024 on a GPU; 256 with --target]")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that decode; on a CPU as many encode. [default: CPUs of the process]")
+        int | None, typer.Option(help="Threads that decode; on a CPU as many encode. [default: its CPUs]")
     ] = None,
     in_flight: Annotated[
         int | None, typer.Option(help="With --target: calls at one time. [default: 4]")

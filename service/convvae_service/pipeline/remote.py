@@ -12,8 +12,9 @@ __all__ = ["RemoteEncoder"]
 
 START_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 120.0
-# A run of hours outlives a restart of the service, and gives way to callers who are in a hurry.
-PATIENCE = RetryConfig(retries=30, budget=300)
+# A run of hours outlives a restart of the service and gives way to callers who are in a hurry. The budget,
+# which spares a server the retries of many clients, would end it: few calls are in flight here.
+PATIENCE = RetryConfig(retries=30, budget=1e9)
 BATCH_ROWS = 256
 
 

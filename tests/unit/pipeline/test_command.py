@@ -244,6 +244,14 @@ def test_damaged_bundle_is_refused(embed: Embed, tmp_path: Path, source: Path) -
     assert ended.err.startswith("error: bundle tiny/1: encoder.onnx is damaged: its sha256 is")
 
 
+def test_what_the_system_refuses_is_one_line(embed: Embed, tmp_path: Path, source: Path) -> None:
+    """An error of the operating system that no check foresees has no traceback either."""
+    ended = embed(source, tmp_path / ("n" * 300 + ".parquet"), "--target", "localhost:1")
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert ended.err.endswith(".parquet: File name too long\n")
+
+
 def test_missing_argument_is_wrong_use(embed: Any) -> None:
     """The command line's own checks end with code 2 too."""
     assert embed("x.npy").code == 2
