@@ -56,7 +56,8 @@ def fit(
         checkpoint_every_s: A checkpoint is written at the first end of an epoch after so many seconds.
 
     Raises:
-        BadRun: The folder is taken; or it holds no run, another one, or a damaged checkpoint.
+        BadRun: The folder is taken; or it holds no run, another one, or a damaged checkpoint; or the disk is
+            full.
         Interrupted: A signal asked to stop; a checkpoint was saved first.
     """
     console = console or Console(quiet=True)
@@ -86,7 +87,12 @@ def fit(
         position = Position()
     torch.set_num_threads(run.record["threads"])
     _announce(console, run, learner, dataset)
-    train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
+    try:
+        train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
+    except OSError as error:
+        raise BadRun(
+            f"run folder {run.path} cannot be written: {error.strerror}; the last checkpoint is kept"
+        ) from None
     evaluation = evaluate(
         learner, dataset.test, dataset=dataset.name, binarize=config.binarize, seed=config.seed
     )
@@ -150,4 +156,4 @@ def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Datas
         f"run        {run.path}",
     )
     for line in lines:
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)

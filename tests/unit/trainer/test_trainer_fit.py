@@ -243,6 +243,21 @@ def test_an_epoch_without_a_finite_step_stops_the_run(
         fit(config, dataset, tmp_path / "run")
 
 
+def test_a_full_disk_is_said_in_one_line(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When a checkpoint cannot be written the run stops in words, and the last checkpoint is kept."""
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("convvae_trainer.train.write_checkpoint", full)
+    with pytest.raises(
+        BadRun, match="cannot be written: No space left on device; the last checkpoint is kept"
+    ):
+        fit(config, dataset, tmp_path / "run")
+
+
 def test_minutes_end_the_run(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     """With `minutes` the run ends when its time is over, wherever it is."""
     timed = dataclasses.replace(config, epochs=None, minutes=0.01)
