@@ -1,0 +1,58 @@
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from convvae_service.logs import facts, set_up_logging
+
+
+@pytest.fixture(autouse=True)
+def restore_logging() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+
+
+def test_json_lines_have_message_and_facts() -> None:
+    """Each line is one object whose facts are keys of their own, whatever they hold."""
+    stream = io.StringIO()
+    set_up_logging(form="json", level="info", stream=stream)
+    logging.getLogger("there").info("call", extra=facts(rows=3, model='a"b\n'))
+    logging.getLogger("there").debug("not shown")
+    (line,) = stream.getvalue().splitlines()
+    entry = json.loads(line)
+    assert entry["time"].endswith("Z")
+    del entry["time"]
+    expected = {"level": "info", "logger": "there", "message": "call", "rows": 3, "model": 'a"b\n'}
+    assert entry == expected
+
+
+def test_exceptions_stay_on_one_line_of_json() -> None:
+    """A traceback is a string of its entry."""
+    stream = io.StringIO()
+    set_up_logging(form="json", level="info", stream=stream)
+    try:
+        raise ValueError("boom")
+    except ValueError:
+        logging.getLogger("there").exception("internal error")
+    (line,) = stream.getvalue().splitlines()
+    assert "ValueError: boom" in json.loads(line)["exception"]
+
+
+def test_auto_is_text_on_a_terminal_alone() -> None:
+    """People read text, collectors read JSON."""
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for stream, is_json in ((io.StringIO(), True), (Terminal(), False)):
+        set_up_logging(form="auto", level="info", stream=stream)
+        logging.getLogger("there").warning("slow", extra=facts(seconds=2))
+        text = stream.getvalue()
+        assert text.startswith("{") is is_json
+        if not is_json:
+            assert "warning slow seconds=2" in text
