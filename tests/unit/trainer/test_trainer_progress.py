@@ -1,0 +1,42 @@
+"""What a run shows, and what it records of its origin."""
+
+import io
+import re
+import socket
+
+import pytest
+from rich.console import Console
+
+from convvae_trainer.progress import TrainingProgress
+from convvae_trainer.provenance import code_commit, hardware, library_versions
+
+
+def shown(console: Console) -> str:
+    with TrainingProgress(console, total_epochs=30) as progress:
+        progress.show(epoch=3, fraction=0.1, distortion=70.5, rate=20.25, images_per_s=1234.5, left_s=3725.0)
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_progress_names_everything(terminal: bool) -> None:
+    """Epoch, ELBO, its terms, speed and the time left are shown, on a terminal and in a log."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
+    text = "epoch 3/30  ELBO -90.75  distortion 70.50  rate 20.25  1,234 images/s  1:02:05 left"
+    assert text in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(console))
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    """Off a terminal nothing is due at once: a log is not flooded."""
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with TrainingProgress(console, total_epochs=None) as progress:
+        assert not progress.is_due
+    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+def test_origin_names_code_and_libraries_but_no_host() -> None:
+    """Commit, versions and processor are recorded; the machine's name is not."""
+    assert re.fullmatch(r"([0-9a-f]{40}(-dirty)?)?", code_commit())
+    assert {"python", "torch", "numpy"} <= set(library_versions())
+    assert "cores" in hardware()
+    assert socket.gethostname() not in hardware()
