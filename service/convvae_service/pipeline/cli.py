@@ -36,31 +36,34 @@ def _main() -> None:
 @app.command()
 def run(
     source: Annotated[
-        Path, typer.Argument(help="A folder of images, an .npy or .npz array, or an idx file.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="A folder of images, an .npy or .npz array, or an idx file."),
     ],
-    sink: Annotated[Path, typer.Argument(help="Parquet file to write: columns id and embedding.")],
+    sink: Annotated[
+        Path, typer.Argument(metavar="SINK", help="Parquet file to write: columns id and embedding.")
+    ],
     target: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Encode through a service.")] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target. [default: its only model]")
+        str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target. (default: its only model)")
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
     ] = None,
     engine: Annotated[str, typer.Option(help="Where the run takes place: local.")] = "local",
     device: Annotated[
-        str | None, typer.Option(help="With --bundle: auto, cpu, cuda or cuda:N. [default: auto]")
+        str | None, typer.Option(help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)")
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="With --bundle: fp32, fp16 or int8. [default: fp32]")
+        str | None, typer.Option(help="With --bundle: fp32, fp16 or int8. (default: fp32)")
     ] = None,
     batch_rows: Annotated[
-        int | None, typer.Option(help="Rows in one call. [default: 128; 1024 on a GPU; 256 with --target]")
+        int | None, typer.Option(help="Rows in one call. (default: 128; 1024 on a GPU; 256 with --target)")
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that decode; on a CPU as many encode. [default: its CPUs]")
+        int | None, typer.Option(help="Threads that decode; on a CPU as many encode. (default: its CPUs)")
     ] = None,
     in_flight: Annotated[
-        int | None, typer.Option(help="With --target: calls at one time. [default: 4]")
+        int | None, typer.Option(help="With --target: calls at one time. (default: 4)")
     ] = None,
     log_variance: Annotated[
         bool, typer.Option("--log-variance", help="Add the column log_variance.")

@@ -255,3 +255,14 @@ def test_what_the_system_refuses_is_one_line(embed: Embed, tmp_path: Path, sourc
 def test_missing_argument_is_wrong_use(embed: Any) -> None:
     """The command line's own checks end with code 2 too."""
     assert embed("x.npy").code == 2
+
+
+def test_help_says_every_default(embed: Embed) -> None:
+    """What a default depends on is in the text, and is not taken for markup."""
+    shown = " ".join(embed("--help").out.replace("│", " ").split())
+    for text in (
+        "convvae-embed run [OPTIONS] SOURCE SINK",
+        "(default: its only model)",
+        "256 with --target)",
+    ):
+        assert text in shown
