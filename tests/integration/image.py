@@ -9,6 +9,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import urllib.request
@@ -98,7 +99,9 @@ class Running:
 @pytest.fixture(scope="module")
 def image() -> Iterator[Image]:
     """The image, built from the working tree, with one container to look at and to run in."""
-    subprocess.run([ROOT / "deploy" / "build-image", IMAGE], check=True, timeout=BUILD_TIMEOUT_S)
+    # This environment's Python has pip, which the system's may lack.
+    environ = os.environ | {"PYTHON": sys.executable}
+    subprocess.run([ROOT / "deploy" / "build-image", IMAGE], env=environ, check=True, timeout=BUILD_TIMEOUT_S)
     container = buildah("from", "--pull-never", IMAGE)
     try:
         config = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
