@@ -261,7 +261,6 @@ def test_help_says_every_default(embed: Embed) -> None:
     """What a default depends on is in the text, and is not taken for markup."""
     shown = " ".join(embed("--help").out.replace("│", " ").split())
     for text in (
-        "convvae-embed run [OPTIONS] SOURCE SINK",
         "(default: its only model)",
         "256 with --target)",
     ):
