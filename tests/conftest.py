@@ -1,5 +1,6 @@
-"""Fixtures for all tests: tiny bundles and a server of them."""
+"""Fixtures for all tests: tiny bundles and a server of them. And the skips that are allowed."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,47 @@ import pytest
 from convvae_service.bundle import ImageShape
 from serving import ServerProcess, serving
 from tiny_bundle import GAUSSIAN, publish_tiny
+
+# A test that skips proves nothing. Those that may, where their tool or data is absent, are listed here;
+# with REQUIRE_ALL=1 none may.
+ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+
+
+class SkipReferee:
+    """Fails a run in which a test has skipped that may not."""
+
+    def __init__(self) -> None:
+        lines = ALLOWED_SKIPS.read_text().splitlines()
+        listed = tuple(line for line in lines if line and not line.startswith("#"))
+        self._allowed = () if os.environ.get("REQUIRE_ALL") == "1" else listed
+        self._refused: dict[str, str] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note each skip."""
+        if (
+            report.skipped
+            and not hasattr(report, "wasxfail")
+            and not report.nodeid.startswith(self._allowed or "!")
+        ):
+            reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+            self._refused[report.nodeid] = reason
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Turn skips that are not allowed into a failed run."""
+        if self._refused and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which they were."""
+        for nodeid, reason in self._refused.items():
+            terminalreporter.write_line(f"SKIP NOT ALLOWED {nodeid}: {reason}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the skips, once for all workers."""
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(SkipReferee(), "skip-referee")
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import difflib
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -166,18 +166,18 @@ class ServeSettings(BaseSettings):
         return (init_settings, env_settings)
 
 
-def load_settings(arguments: Sequence[str] = (), environ: Mapping[str, str] = os.environ) -> ServeSettings:
+def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
     """Return the settings from command-line `arguments`, the environment and the file that either names.
 
     Raises:
         StartupError: A key is unknown or a value is not accepted; the message names each.
         SystemExit: `--help` was asked for, or the flags cannot be parsed.
     """
-    _refuse_unknown_variables(environ)
+    _refuse_unknown_variables()
     config_flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config_flag.add_argument("--config")
     known, rest = config_flag.parse_known_args(arguments)
-    file = known.config or environ.get(_CONFIG)
+    file = known.config or os.environ.get(_CONFIG)
     sources = _sources_with_file(Path(file)) if file else ServeSettings
     try:
         return sources(_cli_settings_source=_flags(sources, rest))  # type: ignore[call-arg]
@@ -226,8 +226,8 @@ def _sources_with_file(path: Path) -> type[ServeSettings]:
     return WithFile
 
 
-def _refuse_unknown_variables(environ: Mapping[str, str]) -> None:
-    for name in sorted(environ):
+def _refuse_unknown_variables() -> None:
+    for name in sorted(os.environ):
         if not name.startswith(ENV_PREFIX) or name == _CONFIG or _SERVICE_LINK.fullmatch(name):
             continue
         key = name.removeprefix(ENV_PREFIX).lower()

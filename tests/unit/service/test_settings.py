@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -6,6 +7,12 @@ from convvae_service.errors import StartupError
 from convvae_service.settings import ServeSettings, load_settings
 
 MODELS = ["--models", "models"]
+
+
+@pytest.fixture(autouse=True)
+def no_settings_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("CONVVAE_SERVE_")]:
+        monkeypatch.delenv(name)
 
 
 def test_flags_beat_environment_beats_file_beats_defaults(
@@ -22,11 +29,12 @@ def test_flags_beat_environment_beats_file_beats_defaults(
     assert settings.max_rows_per_call == 1024
 
 
-def test_config_can_come_from_the_environment(tmp_path: Path) -> None:
+def test_config_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`CONVVAE_SERVE_CONFIG` names the file where there is no flag."""
     file = tmp_path / "serve.toml"
     file.write_text('models = "m"\nserve = ["a=1", "b=2"]\n')
-    settings = load_settings([], {"CONVVAE_SERVE_CONFIG": str(file)})
+    monkeypatch.setenv("CONVVAE_SERVE_CONFIG", str(file))
+    settings = load_settings([])
     assert settings.pinned_versions == {"a": 1, "b": 2}
 
 
@@ -72,7 +80,7 @@ def test_settings_are_frozen() -> None:
 def test_bad_values_say_what_is_wrong(flags: list[str], message: str) -> None:
     """Each message names the flag, the value and what would do."""
     with pytest.raises(StartupError) as caught:
-        load_settings(flags, {})
+        load_settings(flags)
     assert message in str(caught.value)
 
 
@@ -80,20 +88,21 @@ def test_unknown_flags_end_the_process(capsys: pytest.CaptureFixture[str]) -> No
     """A misspelt flag is no silent default, and an abbreviated one is no guess."""
     for flag in ("--lane", "--max-batch"):
         with pytest.raises(SystemExit) as caught:
-            load_settings([*MODELS, flag, "1"], {})
+            load_settings([*MODELS, flag, "1"])
         assert caught.value.code == 2
         assert f"unrecognized arguments: {flag} 1" in capsys.readouterr().err
 
 
-def test_unknown_variables_are_refused() -> None:
+def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A misspelt variable is an error that names the one that was meant."""
+    monkeypatch.setenv("CONVVAE_SERVE_MAX_BATCH_ROW", "3")
     with pytest.raises(
         StartupError, match="unknown environment variable CONVVAE_SERVE_MAX_BATCH_ROW: did you mean"
     ):
-        load_settings(MODELS, {"CONVVAE_SERVE_MAX_BATCH_ROW": "3"})
+        load_settings(MODELS)
 
 
-def test_variables_of_kubernetes_are_not_ours() -> None:
+def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cluster's own description of a service named `convvae-serve` does not stop its pods."""
     links = {
         "CONVVAE_SERVE_SERVICE_HOST": "10.0.0.1",
@@ -103,7 +112,9 @@ def test_variables_of_kubernetes_are_not_ours() -> None:
         "CONVVAE_SERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
         "CONVVAE_SERVE_PORT_50051_TCP_ADDR": "10.0.0.1",
     }
-    assert load_settings(MODELS, links).lanes == 1
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert load_settings(MODELS).lanes == 1
 
 
 @pytest.mark.parametrize(
@@ -119,7 +130,7 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) ->
     file = tmp_path / "serve.toml"
     file.write_text(text)
     with pytest.raises(StartupError) as caught:
-        load_settings([*MODELS, "--config", str(file)], {})
+        load_settings([*MODELS, "--config", str(file)])
     assert message in str(caught.value)
 
 
