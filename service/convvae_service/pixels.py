@@ -12,9 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL import WebPImagePlugin as _  # noqa: F401 - or the first WebP file makes Pillow load all its plugins
 
+from convvae_service.array_file import BadArray, as_images, as_uint8, is_array_file, open_array, open_labels
 from convvae_service.manifest import ImageShape, Resize
 
-__all__ = ["DEFAULT_MAX_PIXELS", "FORMATS", "InvalidImage", "decode_file", "fit"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "FORMATS",
+    "BadArray",
+    "InvalidImage",
+    "as_images",
+    "as_uint8",
+    "decode_file",
+    "fit",
+    "is_array_file",
+    "open_array",
+    "open_labels",
+]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
 DEFAULT_MAX_PIXELS = 32_000_000

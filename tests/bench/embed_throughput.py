@@ -33,7 +33,7 @@ import numpy as np
 
 from convvae_service.bundle import read_bundle
 from convvae_service.cpus import available_cpus
-from convvae_service.pipeline.idx import open_idx
+from convvae_service.idx import open_idx
 from convvae_service.pipeline.local import CPU_BATCH_ROWS, LocalEncoder
 from convvae_service.pipeline.run import RunSettings, embed
 from convvae_service.pipeline.sinks import Provenance, open_sink

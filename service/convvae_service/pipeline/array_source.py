@@ -1,13 +1,10 @@
-"""Images that lie in one array, most often a file mapped into memory.
-
-Dimensions: N = all rows, B = rows of a batch, H, W, C = height, width and channels of an image.
-"""
+"""Images that lie in one array, most often a file mapped into memory."""
 
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from convvae_service.array_file import BadArray, as_images, as_uint8
 from convvae_service.pipeline.errors import BadSource
 from convvae_service.pipeline.sources import Batch, ModelInput
 
@@ -26,20 +23,11 @@ class ArraySource:
     """
 
     def __init__(self, name: str, array: NDArray[Any]) -> None:
-        # A plain view: every slice of a memmap object pays for its bookkeeping.
-        array_NHWC = np.asarray(array)
-        if array_NHWC.ndim == 3:
-            array_NHWC = array_NHWC[..., None]
-        if array_NHWC.ndim != 4 or array_NHWC.shape[3] not in (1, 3):
-            raise BadSource(
-                f"{name} has the shape {array.shape}: images are (N, H, W) or (N, H, W, C) with C 1 or 3"
-            )
-        if 0 in array_NHWC.shape:
-            raise BadSource(f"{name} holds no images: its shape is {array.shape}")
-        if array.dtype not in (np.uint8, np.bool_) and array.dtype.kind != "f":
-            raise BadSource(f"{name} is of type {array.dtype}: images are uint8, or floats within 0 to 1")
+        try:
+            self._array_NHWC = as_images(array, name=name)
+        except BadArray as error:
+            raise BadSource(str(error)) from None
         self.name = name
-        self._array_NHWC = array_NHWC
 
     def __len__(self) -> int:
         return len(self._array_NHWC)
@@ -57,20 +45,8 @@ class ArraySource:
         """Return these rows as uint8; see `Source`."""
         del model_input
         images = self._array_NHWC[rows.start : rows.stop]
-        return Batch(ids=[str(row) for row in rows], images=self._to_uint8(images, rows.start))
-
-    def _to_uint8(self, images_BHWC: NDArray[Any], first: int) -> NDArray[np.uint8]:
-        if images_BHWC.dtype == np.uint8:
-            return np.ascontiguousarray(images_BHWC)
-        if images_BHWC.dtype == np.bool_:
-            return images_BHWC.astype(np.uint8) * np.uint8(255)
-        # Not the other way round: NaN is within no range.
-        inside = ((images_BHWC >= 0) & (images_BHWC <= 1)).all(axis=(1, 2, 3))
-        if not inside.all():
-            row = int(np.argmin(inside))
-            raise BadSource(
-                f"{self.name}[{row + first}] holds values outside 0 to 1:"
-                " images are uint8, or floats within 0 to 1"
-            )
-        scaled: NDArray[np.uint8] = np.rint(images_BHWC * 255).astype(np.uint8)
-        return scaled
+        try:
+            pixels = as_uint8(images, name=self.name, first=rows.start)
+        except BadArray as error:
+            raise BadSource(str(error)) from None
+        return Batch(ids=[str(row) for row in rows], images=pixels)

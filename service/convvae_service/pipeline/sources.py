@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae_service.array_file import BadArray, is_array_file, open_array
 from convvae_service.manifest import ImageShape, Resize
 from convvae_service.pipeline.errors import BadSource
 
@@ -73,24 +74,19 @@ def open_source(path: Path) -> Source:
     """
     # Here, because these modules import the protocol's types from this one.
     from convvae_service.pipeline.array_source import ArraySource
-    from convvae_service.pipeline.idx import is_idx, open_idx
     from convvae_service.pipeline.image_folder import ImageFolder
-    from convvae_service.pipeline.npy import open_npy, open_npz
 
     if path.is_dir():
         return ImageFolder(path)
     if not path.exists():
         raise BadSource(f"source {str(path)!r} does not exist")
-    suffix = path.suffix.lower()
-    if suffix == ".npy":
-        array = open_npy(path)
-    elif suffix == ".npz":
-        array = open_npz(path)
-    elif is_idx(path):
-        array = open_idx(path)
-    else:
+    if not is_array_file(path):
         raise BadSource(
             f"{path.name} is no source: give a folder of images, an .npy or .npz file, or an idx file"
             " (.idx, or named like train-images-idx3-ubyte, perhaps .gz)"
         )
+    try:
+        array = open_array(path)
+    except BadArray as error:
+        raise BadSource(str(error)) from None
     return ArraySource(path.name, array)

@@ -153,7 +153,7 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{tmp}/empty.npy", "{z}", *BUNDLE], "empty.npy holds no images: its shape is (0, 8, 6, 1)"),
         (["{tmp}/large.npy", "{z}", *BUNDLE], "large.npy holds images of 28x28x1, model 'tiny' takes 8x6x1"),
         (["{tmp}/counts.npy", "{z}", *BUNDLE], "counts.npy is of type int32: images are uint8, or floats"),
-        (["{tmp}/range.npy", "{z}", *BUNDLE], "range.npy[3] holds values outside 0 to 1"),
+        (["{tmp}/range.npy", "{z}", *BUNDLE], "range.npy[3] holds values from 2 to 2"),
         (["{tmp}/torn.npz", "{z}", *BUNDLE], "torn.npz is no .npz file, or is damaged"),
         (["{tmp}/torn.idx", "{z}", *BUNDLE], "torn.idx is truncated: 50x8x6 values need 2400 bytes"),
         (["{x}", "{z}", "--bundle", "{root}/unknown"], "unknown': give --bundle ROOT/MODEL or"),

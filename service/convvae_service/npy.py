@@ -14,8 +14,7 @@ import numpy as np
 from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.errors import BadSource
-from convvae_service.pipeline.idx import MAX_EXPANSION
+from convvae_service.idx import MAX_EXPANSION, BadArray
 
 __all__ = ["open_npy", "open_npz"]
 
@@ -45,52 +44,61 @@ def open_npy(path: Path) -> NDArray[Any]:
     """Return the array of an .npy file, mapped into memory.
 
     Raises:
-        BadSource: The file cannot be read, is damaged, or holds Python objects.
+        BadArray: The file cannot be read, is damaged, or holds Python objects.
     """
     try:
         with path.open("rb") as file:
             header = _read_header(file, path.name)
         _check_size(header, path.stat().st_size - header.start, path.name)
         return _map(path, header, 0)
+    except BadArray:
+        raise
     except OSError as error:
-        raise BadSource(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
     except _DAMAGE:
-        raise BadSource(f"{path.name} is no .npy file, or is damaged") from None
+        raise BadArray(f"{path.name} is no .npy file, or is damaged") from None
 
 
-def open_npz(path: Path) -> NDArray[Any]:
-    """Return the array `images` of an .npz file, or its only array beside `labels`.
+def open_npz(path: Path, key: str) -> NDArray[Any] | None:
+    """Return one array of an .npz file.
 
-    It is mapped into memory, or read where it is compressed; its checksum is compared either way.
+    `images` may also be the only array beside `labels`; another key gives None where it is absent.
+    The array is mapped into memory, or read where it is compressed; its checksum is compared either way.
 
     Raises:
-        BadSource: The file cannot be read, is damaged, holds Python objects, or has no such array.
+        BadArray: The file cannot be read, is damaged, holds Python objects, or has no such array.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
-            member = _choose(archive, path.name)
+            member = _choose(archive, path.name, key)
+            if member is None:
+                return None
             if member.flag_bits & _ENCRYPTED or member.compress_type not in (
                 zipfile.ZIP_STORED,
                 zipfile.ZIP_DEFLATED,
             ):
-                raise BadSource(f"{path.name} is packed in a way that numpy does not write")
+                raise BadArray(f"{path.name} is packed in a way that numpy does not write")
             return _open_member(path, file, archive, member)
+    except BadArray:
+        raise
     except OSError as error:
-        raise BadSource(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
     except MemoryError:
-        raise BadSource(f"{path.name} does not fit in memory: save it with numpy.savez or as .npy") from None
+        raise BadArray(f"{path.name} does not fit in memory: save it with numpy.savez or as .npy") from None
     except _DAMAGE:
-        raise BadSource(f"{path.name} is no .npz file, or is damaged") from None
+        raise BadArray(f"{path.name} is no .npz file, or is damaged") from None
 
 
-def _choose(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+def _choose(archive: zipfile.ZipFile, name: str, key: str) -> zipfile.ZipInfo | None:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-    others = [key for key in members if key != "labels"]
-    if "images" not in members and len(others) != 1:
-        raise BadSource(
+    if key in members or key != "images":
+        return members.get(key)
+    others = [member for other, member in members.items() if other != "labels"]
+    if len(others) != 1:
+        raise BadArray(
             f"{name} has the arrays {', '.join(members) or '(none)'}: call the one of images 'images'"
         )
-    return members["images" if "images" in members else others[0]]
+    return others[0]
 
 
 def _open_member(
@@ -98,7 +106,7 @@ def _open_member(
 ) -> NDArray[Any]:
     stored = member.compress_type == zipfile.ZIP_STORED
     if member.file_size > member.compress_size * (1 if stored else MAX_EXPANSION):
-        raise BadSource(f"{path.name} is damaged: its array is larger than its bytes can hold")
+        raise BadArray(f"{path.name} is damaged: its array is larger than its bytes can hold")
     with archive.open(member) as content:
         header = _read_header(content, path.name)
         _check_size(header, member.file_size - header.start, path.name)
@@ -128,7 +136,7 @@ def _read_header(file: IO[bytes], name: str) -> _Header:
         else:
             shape, fortran_order, dtype = npy_format.read_array_header_2_0(file)
     if dtype.hasobject:
-        raise BadSource(f"{name} holds Python objects, which are never loaded: images are uint8")
+        raise BadArray(f"{name} holds Python objects, which are never loaded: images are uint8")
     if dtype.itemsize == 0 or any(size < 0 for size in shape):
         raise ValueError("no array has such a shape")
     return _Header(dtype, shape, fortran_order, file.tell())
@@ -138,7 +146,7 @@ def _check_size(header: _Header, num_bytes: int, name: str) -> None:
     if num_bytes != header.num_bytes:
         state = "truncated" if num_bytes < header.num_bytes else "too long"
         sizes = "x".join(map(str, header.shape))
-        raise BadSource(f"{name} is {state}: {sizes} values need {header.num_bytes} bytes")
+        raise BadArray(f"{name} is {state}: {sizes} values need {header.num_bytes} bytes")
 
 
 def _map(path: Path, header: _Header, offset: int) -> NDArray[Any]:

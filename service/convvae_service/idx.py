@@ -11,9 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.errors import BadSource
-
-__all__ = ["is_idx", "open_idx"]
+__all__ = ["BadArray", "is_idx", "open_idx"]
 
 MAX_DIMENSIONS = 4
 MAX_HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS
@@ -22,6 +20,10 @@ MAX_EXPANSION = 1032
 _GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
 _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
+
+
+class BadArray(ValueError):
+    """A file holds no array of images; the message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +49,7 @@ def open_idx(path: Path) -> NDArray[Any]:
     Nothing is allocated before the sizes in the header agree with the length of the file.
 
     Raises:
-        BadSource: The file cannot be read, is none, or is damaged.
+        BadArray: The file cannot be read, is none, or is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -61,7 +63,7 @@ def open_idx(path: Path) -> NDArray[Any]:
             return np.empty(header.shape, header.dtype)
         return np.memmap(path, header.dtype, "r", header.start, header.shape)
     except OSError as error:
-        raise BadSource(f"{path.name} cannot be read: {error.strerror or error}") from None
+        raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
 
 
 def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
@@ -69,7 +71,7 @@ def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
         with gzip.GzipFile(fileobj=file) as plain:
             header = _parse_header(plain.read(MAX_HEADER_BYTES), name)
             if header.num_bytes > compressed_bytes * MAX_EXPANSION:
-                raise BadSource(f"{name} is damaged: so short a file cannot hold {_sizes(header)} values")
+                raise BadArray(f"{name} is damaged: so short a file cannot hold {_sizes(header)} values")
             plain.seek(header.start)
             values = np.empty(header.num_bytes, np.uint8)
             view, filled = values.data, 0
@@ -78,23 +80,23 @@ def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
             # One read beyond the end also compares the checksum.
             _check_size(header, filled + len(plain.read(1)), name)
     except (gzip.BadGzipFile, zlib.error):
-        raise BadSource(f"{name} is damaged: its gzip data do not decompress") from None
+        raise BadArray(f"{name} is damaged: its gzip data do not decompress") from None
     except EOFError:
-        raise BadSource(f"{name} is truncated: its gzip data end early") from None
+        raise BadArray(f"{name} is truncated: its gzip data end early") from None
     except MemoryError:
-        raise BadSource(f"{name} does not fit in memory: decompress it first") from None
+        raise BadArray(f"{name} does not fit in memory: decompress it first") from None
     return values.view(header.dtype).reshape(header.shape)
 
 
 def _parse_header(data: bytes, name: str) -> _Header:
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise BadSource(f"{name} is no idx file: it does not start with two zero bytes and a type")
+        raise BadArray(f"{name} is no idx file: it does not start with two zero bytes and a type")
     code, num_axes = data[2], data[3]
     if code not in _DTYPES or not 1 <= num_axes <= MAX_DIMENSIONS:
-        raise BadSource(f"{name} is no idx file: type 0x{code:02x} with {num_axes} axes is not known")
+        raise BadArray(f"{name} is no idx file: type 0x{code:02x} with {num_axes} axes is not known")
     start = 4 + 4 * num_axes
     if len(data) < start:
-        raise BadSource(f"{name} is truncated: its header needs {start} bytes, there are {len(data)}")
+        raise BadArray(f"{name} is truncated: its header needs {start} bytes, there are {len(data)}")
     shape = struct.unpack(f">{num_axes}I", data[4:start])
     return _Header(np.dtype(_DTYPES[code]), shape, start)
 
@@ -102,7 +104,7 @@ def _parse_header(data: bytes, name: str) -> _Header:
 def _check_size(header: _Header, num_bytes: int, name: str) -> None:
     if num_bytes != header.num_bytes:
         state = "truncated" if num_bytes < header.num_bytes else "too long"
-        raise BadSource(f"{name} is {state}: {_sizes(header)} values need {header.num_bytes} bytes")
+        raise BadArray(f"{name} is {state}: {_sizes(header)} values need {header.num_bytes} bytes")
 
 
 def _sizes(header: _Header) -> str:

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.errors import BadSource
-from convvae_service.pipeline.idx import is_idx, open_idx
+from convvae_service.idx import BadArray, is_idx, open_idx
 from unit.pipeline.conftest import idx_bytes
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
@@ -37,21 +36,21 @@ def test_reads_what_the_format_says(pack: Callable[[bytes], bytes], dtype: Any, 
 @settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_give_an_array_or_one_error(data: bytes) -> None:
-    """Nothing but `BadSource` leaves the parser."""
-    with suppress(BadSource):
+    """Nothing but `BadArray` leaves the parser."""
+    with suppress(BadArray):
         parse(data)
 
 
 @settings(deadline=None)
 @given(st.data())
 def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
-    """Nothing but `BadSource` leaves the parser when a sound file is cut or changed."""
+    """Nothing but `BadArray` leaves the parser when a sound file is cut or changed."""
     whole = data.draw(st.sampled_from([SOUND, gzip.compress(SOUND, mtime=0)]))
     damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
     for _ in range(data.draw(st.integers(0, 3))):
         if damaged:
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(BadSource):
+    with suppress(BadArray):
         parse(bytes(damaged))
 
 
@@ -73,7 +72,7 @@ def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
 )
 def test_damage_is_named(data: bytes, message: str) -> None:
     """The message says what is wrong; sizes that the file cannot hold are refused before allocating."""
-    with pytest.raises(BadSource) as caught:
+    with pytest.raises(BadArray) as caught:
         parse(data)
     assert message in str(caught.value)
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.errors import BadSource
-from convvae_service.pipeline.npy import open_npy, open_npz
+from convvae_service.idx import BadArray
+from convvae_service.npy import open_npy, open_npz
 
 ARRAY = np.arange(48, dtype=np.uint8).reshape(2, 4, 6)
 
@@ -28,7 +28,7 @@ def parse(data: bytes, suffix: str) -> NDArray[Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, f"x{suffix}")
         path.write_bytes(data)
-        return np.array(open_npy(path) if suffix == ".npy" else open_npz(path))
+        return np.array(open_npy(path) if suffix == ".npy" else open_npz(path, "images"))
 
 
 SOUND = {
@@ -52,7 +52,7 @@ def test_plain_files_are_mapped_into_memory(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ARRAY)
     np.savez(tmp_path / "x.npz", labels=[1, 2], images=ARRAY)
     assert isinstance(open_npy(tmp_path / "x.npy"), np.memmap)
-    array = open_npz(tmp_path / "x.npz")
+    array = open_npz(tmp_path / "x.npz", "images")
     assert isinstance(array, np.memmap)
     np.testing.assert_array_equal(array, ARRAY)
 
@@ -60,23 +60,23 @@ def test_plain_files_are_mapped_into_memory(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.sampled_from([".npy", ".npz"]), st.binary(max_size=200))
 def test_any_bytes_give_an_array_or_one_error(suffix: str, data: bytes) -> None:
-    """Nothing but `BadSource` leaves the parser."""
+    """Nothing but `BadArray` leaves the parser."""
     magic = b"\x93NUMPY\x01\x00" if suffix == ".npy" else b""
     for whole in (data, magic + data):
-        with suppress(BadSource):
+        with suppress(BadArray):
             parse(whole, suffix)
 
 
 @settings(deadline=None)
 @given(st.sampled_from(sorted(SOUND)), st.data())
 def test_any_damage_gives_an_array_or_one_error(kind: str, data: st.DataObject) -> None:
-    """Nothing but `BadSource` leaves the parser when a sound file is cut or changed."""
+    """Nothing but `BadArray` leaves the parser when a sound file is cut or changed."""
     whole = SOUND[kind]
     damaged = bytearray(whole[: data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))])
     for _ in range(data.draw(st.integers(0, 3))):
         if damaged:
             damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    with suppress(BadSource):
+    with suppress(BadArray):
         parse(bytes(damaged), kind.split()[0])
 
 
@@ -110,6 +110,6 @@ def with_flipped_pixel(data: bytes) -> bytes:
 )  # fmt: skip
 def test_damage_is_named(data: bytes, suffix: str, message: str) -> None:
     """The message says what is wrong, and a changed byte of an .npz file is noticed."""
-    with pytest.raises(BadSource) as caught:
+    with pytest.raises(BadArray) as caught:
         parse(data, suffix)
     assert message in str(caught.value)
