@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo test lint protos tools bench fault image-test constraints clean
+.PHONY: help install demo test lint protos tools bench image-test constraints clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -53,6 +53,13 @@ lint: .venv/installed
 
 test: lint
 	$(BIN)/python -m pytest -n auto -m "not fault and not bench"
+
+# Figures that the README quotes, each with its command, hardware and date in tests/bench/results/. About 20
+# minutes on 2 cores, 10 of them training; MNIST and the reference graphs are expected in ../shared.
+bench: .venv/installed
+	for figure in start_up embed_throughput demo_time mnist_elbo; do
+	  $(BIN)/python tests/bench/$$figure.py
+	done
 
 # The stubs are made by the oldest supported toolchain, in an environment of its own: see protos/requirements.txt.
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc

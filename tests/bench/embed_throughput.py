@@ -39,9 +39,10 @@ from convvae_service.pipeline.run import RunSettings, embed
 from convvae_service.pipeline.sinks import Provenance, open_sink
 from convvae_service.pipeline.sources import open_source
 from convvae_service.runtime import choose_provider, make_session
+from convvae_trainer.provenance import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from bench.start_up import cpu_model, publish_reference
+from bench.start_up import publish_reference
 
 RESULT = Path(__file__).parent / "results" / "embed_throughput.json"
 IMAGES = "MNIST/raw/t10k-images-idx3-ubyte"
@@ -159,7 +160,7 @@ def summarize(runs: dict[str, list[Figures]], *, repeats: int) -> dict[str, Any]
         "repeats": repeats,
         "batch_rows": CPU_BATCH_ROWS,
         "lanes": available_cpus(),
-        "hardware": f"{os.cpu_count()} CPUs, {cpu_model()}",
+        "hardware": hardware(),
         "libraries": {
             name: metadata.version(name)
             for name in ("convvae", "numpy", "onnxruntime-gpu", "pyarrow", "rich", "typer")

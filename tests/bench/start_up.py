@@ -11,7 +11,6 @@ import argparse
 import datetime
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ from convvae_service.bundle import (
     describe_graph,
     publish,
 )
+from convvae_trainer.provenance import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from serving import serving
@@ -64,7 +64,7 @@ def main() -> None:
         "import_convvae_service_server_s": round(
             min(seconds_to_import("convvae_service.server") for _ in range(5)), 3
         ),
-        "hardware": f"{os.cpu_count()} CPUs, {cpu_model()}",
+        "hardware": hardware(),
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
         "libraries": {
             name: metadata.version(name)
@@ -123,14 +123,6 @@ def publish_reference(root: Path, bench_root: Path) -> Path:
         resize=Resize(),
     )
     return publish(root, manifest, graphs)
-
-
-def cpu_model() -> str:
-    """Return the processor's name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 if __name__ == "__main__":
