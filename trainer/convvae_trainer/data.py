@@ -10,10 +10,10 @@ import PIL
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.pixels import fit
+from convvae_service.pixels import fit, is_array_file
 from convvae_trainer.config import MAX_SIDE, MIN_SIDE, Config
 from convvae_trainer.errors import BadData, MissingExtra
-from convvae_trainer.image_arrays import ARRAY_SUFFIXES, is_array_file, read_array_file
+from convvae_trainer.image_arrays import read_array_file
 from convvae_trainer.image_folder import read_folder
 from convvae_trainer.torchvision_sets import Part, find_set, near_names, read_set
 
@@ -91,7 +91,7 @@ def load_dataset(config: Config, *, download: bool = False) -> Dataset:
 
 def _read(config: Config, resize: Resize, *, download: bool) -> tuple[Part, Part | None]:
     name, path = config.dataset, Path(config.dataset).expanduser()
-    is_path = os.sep in name or path.suffix.lower() in ARRAY_SUFFIXES
+    is_path = os.sep in name or is_array_file(path)
     if not is_path and name.lower() == "digits":
         return _digits(config.image_size or DIGITS_SIZE, resize), None
     if not is_path and (cls := find_set(name)) is not None:
