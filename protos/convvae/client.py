@@ -16,7 +16,7 @@ from convvae import results
 from convvae.calls import Batch, Models, Steps, check_health, list_models, run
 from convvae.channel import Connection, open_methods
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
-from convvae.errors import ClientClosed, ConvvaeError
+from convvae.errors import Cancelled, ClientClosed, ConvvaeError
 from convvae.flight import Flight, TimeLimit
 from convvae.images import check_images
 from convvae.inputs import check_latents
@@ -236,7 +236,7 @@ class Client:
                         call.build(), timeout=remaining_s, metadata=self._connection.metadata
                     )
                 except grpc.RpcError as error:
-                    flight.failed(index, from_rpc_error(error, self._config.target))
+                    flight.failed(index, self._error(error))
                 else:
                     flight.succeeded(index, reply)
             time.sleep(flight.wait_s() or 0)
@@ -261,10 +261,15 @@ class Client:
                 if future.code() is grpc.StatusCode.OK:
                     flight.succeeded(index, future.result())
                 else:
-                    flight.failed(index, from_rpc_error(future, self._config.target))
+                    flight.failed(index, self._error(future))
         finally:
             for future in flying.values():
                 future.cancel()
+
+    def _error(self, error: Any) -> ConvvaeError:
+        if self._closed and error.code() is grpc.StatusCode.CANCELLED:
+            return Cancelled("the client was closed during the call", code="CANCELLED")
+        return from_rpc_error(error, self._config.target)
 
 
 def _report(ended: "queue.SimpleQueue[int]", index: int, future: Any) -> None:

@@ -9,10 +9,10 @@
     ├── MessageTooLarge       RESOURCE_EXHAUSTED   without a retry delay: repeating cannot help
     ├── TryLater                                   nothing is wrong with the call
     │   ├── Overloaded        RESOURCE_EXHAUSTED   with a retry delay: the queue is full
-    │   ├── Unavailable       UNAVAILABLE          no server, or it starts or stops
+    │   ├── Unavailable       UNAVAILABLE          no server, or it starts or stops (or CANCELLED)
     │   └── Aborted           ABORTED              the server gave the call up
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    not answered within `timeout_s`; also a TimeoutError
-    ├── Cancelled             CANCELLED            by closing the client, or by the server
+    ├── Cancelled             CANCELLED            by closing the client
     ├── Unimplemented         UNIMPLEMENTED        the server is older than the client
     ├── ServerFault           INTERNAL, others     a fault of the server: report its request id
     │   └── BadReply                               the reply contradicts the contract
@@ -152,7 +152,7 @@ class DeadlineExceeded(ConvvaeError, TimeoutError):
 
 
 class Cancelled(ConvvaeError):
-    """The call was cancelled by the server, or by closing the client."""
+    """The client was closed during the call."""
 
 
 class Unimplemented(ConvvaeError):

@@ -15,7 +15,8 @@ __all__ = ["CLASSES", "RpcFailure", "from_rpc_error", "rebase"]
 # RESOURCE_EXHAUSTED stands here for "too large"; with `RetryInfo` it is `Overloaded`.
 CLASSES: dict[grpc.StatusCode, type[ConvvaeError]] = {
     grpc.StatusCode.OK: errors.BadReply,
-    grpc.StatusCode.CANCELLED: errors.Cancelled,
+    # Not by us, or the clients would have said so: a server that stops resets what it has not begun.
+    grpc.StatusCode.CANCELLED: errors.Unavailable,
     grpc.StatusCode.UNKNOWN: errors.ServerFault,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
     grpc.StatusCode.DEADLINE_EXCEEDED: errors.DeadlineExceeded,

@@ -1,6 +1,7 @@
 """What every call goes through: readiness, a time budget, its status, metrics and a line in the log."""
 
 import asyncio
+import contextlib
 import logging
 import re
 import secrets
@@ -52,6 +53,7 @@ class Answering:
     max_call_s: float
     refusal: str = "the server is starting"
     in_flight: int = 0
+    last_arrival_s: float = 0.0
 
     async def answer(
         self,
@@ -66,7 +68,7 @@ class Answering:
         """
         call = Call(method, _request_id(context))
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-        started_s = time.monotonic()
+        started_s = self.last_arrival_s = time.monotonic()
         code = grpc.StatusCode.UNKNOWN
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
@@ -91,6 +93,14 @@ class Answering:
             self.metrics.in_flight.set(self.in_flight)
             self._record(call, code, time.monotonic() - started_s)
         return reply
+
+    async def quiet(self, quiet_s: float, *, at_most_s: float) -> None:
+        """Return when no call has arrived for `quiet_s`, or after `at_most_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                # Each arrival puts the end off.
+                while (left_s := self.last_arrival_s + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110
+                    await asyncio.sleep(left_s)
 
     async def _within_budget(
         self, handle: Callable[[Request, Call], Awaitable[Reply]], request: Request, call: Call

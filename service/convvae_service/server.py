@@ -32,6 +32,8 @@ _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # gRPC's own answer is RESOURCE_EXHAUSTED, which callers read as "busy, retry".
 _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
+_QUIET_S = 0.05
+_MAX_QUIET_WAIT_S = 0.5
 
 _log = logging.getLogger(__name__)
 
@@ -149,6 +151,10 @@ class Server:
             "draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=self._answering.in_flight)
         )
         await asyncio.sleep(delay_s)
+        # When gRPC stops it resets calls that it has not handed over yet, which callers see as CANCELLED.
+        # UNAVAILABLE sends them to another server; when they have gone, there is nothing left to reset.
+        self._answering.refusal = "the server is stopping"
+        await self._answering.quiet(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
         self._health.end_watches()
         await self._grpc.stop(grace_s)
 

@@ -68,7 +68,8 @@ def test_message_bytes_cut_a_call(invoke: Invoke, servicer: Servicer) -> None:
     servicer.max_rows, servicer.max_message_bytes = 1000, 1024 + 12 * 4
     result = invoke("reconstruct", images(9))
     assert result.images[:, 0, 0, 0].tolist() == list(range(9))
-    assert [request.pixels.count for method, request in servicer.seen if method == "Reconstruct"] == [4, 4, 1]
+    counts = [request.pixels.count for method, request in servicer.seen if method == "Reconstruct"]
+    assert sorted(counts) == [1, 4, 4]
 
 
 def test_sample_is_cut_with_one_seed_and_first_row(invoke: Invoke, servicer: Servicer) -> None:
@@ -99,9 +100,10 @@ def test_draws_count_as_rows(invoke: Invoke, servicer: Servicer) -> None:
     assert invoke("score", images(2)).seed is None
 
 
-def test_unavailable_is_retried(invoke: Invoke, servicer: Servicer) -> None:
-    """A server that is briefly away is asked again."""
-    servicer.before = fail_first(3, "Encode", UNAVAILABLE)
+@pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])
+def test_unavailable_is_retried(invoke: Invoke, servicer: Servicer, code: grpc.StatusCode) -> None:
+    """A server that is briefly away, or resets calls because it stops, is asked again."""
+    servicer.before = fail_first(3, "Encode", code)
     assert invoke("encode", images(12)).mean[:, 0].tolist() == list(range(12))
     assert servicer.count("Encode") == 6
 
@@ -133,7 +135,6 @@ def test_delay_of_the_server_is_honoured(invoke: Invoke, servicer: Servicer) -> 
         (grpc.StatusCode.INTERNAL, convvae.ServerFault),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, convvae.MessageTooLarge),
         (grpc.StatusCode.UNAUTHENTICATED, convvae.AccessDenied),
-        (grpc.StatusCode.CANCELLED, convvae.Cancelled),
     ],
 )
 def test_other_failures_are_not_retried(
