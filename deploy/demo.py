@@ -67,8 +67,9 @@ def main() -> None:
     DEMO.mkdir()
     images, models = DEMO / "images", DEMO / "models"
     run(
-        *("convvae-train", "fit", "--dataset", "digits", "--latent-dim", "16"),
-        *("--minutes", str(TRAIN_MINUTES), "--run-dir", str(DEMO / "run")),
+        *("convvae-train", "fit", "--dataset", "digits", "--latent-dim", "16", "--width", "16"),
+        *("--hidden", "256", "--batch-size", "64", "--minutes", str(TRAIN_MINUTES)),
+        *("--run-dir", str(DEMO / "run")),
         *("--models", str(models), "--name", "digits"),
     )
     write_images(images)
