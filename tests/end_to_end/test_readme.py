@@ -1,5 +1,6 @@
 """The README is run, not believed."""
 
+import json
 import os
 import re
 import socket
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
 README = (ROOT / "README.md").read_text()
 
 
@@ -63,3 +65,22 @@ def test_the_first_screen_says_what_it_is() -> None:
     assert any(line.strip().startswith("make demo") for line in first)
     assert any(line.strip().startswith("make test") for line in first)
     assert sum(line.startswith("|") for line in first) >= 4
+
+
+def test_the_figures_are_those_that_were_measured() -> None:
+    """The results table quotes the result files, no more favourable than they are."""
+    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
+    elbo, demo = results["mnist_elbo"], results["demo_time"]
+    start_up, embed = results["start_up"], results["embed_throughput"]
+    parity = elbo["parity"]
+    quoted = [
+        f"{elbo['test_elbo_nats']:.2f} nats",
+        f"{demo['training_metrics']['test_elbo']:.2f} nats per image",
+        f"{demo['demo_s']:.0f} s, of which {demo['training_s']:.0f} s training",
+        f"{max(parity['mean'], parity['log_variance']):.0e} on mean and log-variance",
+        f"{parity['image_steps']} steps of 255",
+        f"{start_up['median_s']:.2f} s",
+        f"{embed['cpu_ratio']:.2f} times",
+    ]
+    first = "\n".join(README.splitlines()[:30])
+    assert [figure for figure in quoted if figure not in first] == []
