@@ -59,7 +59,12 @@ class Connection:
         self.metadata: tuple[tuple[str, str], ...] = (
             (("authorization", f"Bearer {config.token}"),) if config.token else ()
         )
-        self.options = [*_OPTIONS, ("grpc.primary_user_agent", f"convvae/{distribution_version()}")]
+        self.options = [
+            *_OPTIONS,
+            # A proxy cannot reach this machine's own loopback, and must not see a token meant for it.
+            ("grpc.enable_http_proxy", 0 if is_loopback(config.target) else 1),
+            ("grpc.primary_user_agent", f"convvae/{distribution_version()}"),
+        ]
         self.credentials: grpc.ChannelCredentials | None = None
         if config.tls is not None:
             self.credentials = grpc.ssl_channel_credentials(

@@ -12,7 +12,7 @@ import typer
 from convvae.channel import distribution_version
 from convvae.client import Client
 from convvae.connect import connected
-from convvae.errors import ConvvaeError, InvalidInput, TryLater
+from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.outputs import Form, Output
 from convvae.pictures import read_for_grid
 from convvae.results import Answer, Health
@@ -86,7 +86,9 @@ def decode(
 ) -> None:
     """Map latent vectors to images."""
     output = Output.at(out, forms=_PICTURES, force=force)
-    answer = client.decode(read_array(latents, keys=("mean", "latents")))
+    array = read_array(latents, keys=("mean", "latents"))
+    output.check_count(len(array))
+    answer = client.decode(array)
     output.write_images({"images": answer.images})
     _report(as_json, answer, f"{out}: {len(answer.images)} images", out=str(out), rows=len(answer.images))
 
@@ -105,6 +107,7 @@ def sample(
 ) -> None:
     """Draw images from the prior."""
     output = Output.at(out, forms=_PICTURES, force=force)
+    output.check_count(count)
     answer = client.sample(count, seed=seed, temperature=temperature, first_row=first_row)
     output.write_images({"images": answer.images, "latents": answer.latents, "seed": np.uint64(answer.seed)})
     text = f"{out}: {count} images of seed {answer.seed}"
@@ -119,6 +122,7 @@ def reconstruct(
     """Encode and decode images. A grid shows each image above its reconstruction."""
     output = Output.at(out, forms=_PICTURES, force=force)
     source = read_images(paths)
+    output.check_count(2 * len(source.images))
     answer = client.reconstruct(source.images)
     about = client.model(model=f"{answer.model}@{answer.version}") if output.form == "png" else None
     output.write_images(
@@ -225,8 +229,9 @@ def _health(client: Client, service: str, wait_s: float) -> Health:
     deadline_s = time.monotonic() + wait_s
     while True:
         try:
-            status = client.health(service)
-        except TryLater:
+            left_s = deadline_s - time.monotonic()
+            status = client.health(service, timeout_s=max(left_s, 0.1) if wait_s else None)
+        except (TryLater, DeadlineExceeded):
             if time.monotonic() >= deadline_s:
                 raise
         else:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.errors import InvalidInput
-from convvae.pictures import encode_png, grid
+from convvae.pictures import check_grid, encode_png, grid
 
 __all__ = ["Form", "Output"]
 
@@ -55,6 +55,11 @@ class Output:
         if form != "folder" and not path.parent.is_dir():
             raise InvalidInput(f"folder {path.parent} does not exist")
         return cls(path, form, force)
+
+    def check_count(self, count: int) -> None:
+        """Raise `InvalidInput`, before any work, when so many images cannot be written in this form."""
+        if self.form == "png":
+            check_grid(count)
 
     def write_arrays(self, first: str, arrays: Mapping[str, Any]) -> None:
         """Write the array named `first` (`.npy`), or all (`.npz`)."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convvae.errors import ConvvaeError, InvalidInput
 from convvae.results import ModelInfo
 
-__all__ = ["MAX_GRID_IMAGES", "encode_png", "grid", "read_for_grid"]
+__all__ = ["MAX_GRID_IMAGES", "check_grid", "encode_png", "grid", "read_for_grid"]
 
 MAX_GRID_IMAGES = 4096
 _GAP = 2
@@ -35,6 +35,14 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def check_grid(count: int) -> None:
+    """Raise `InvalidInput` when `count` images are more than a picture can show."""
+    if count > MAX_GRID_IMAGES:
+        raise InvalidInput(
+            f"a grid shows up to {MAX_GRID_IMAGES} images, not {count}: write a folder or an .npy file"
+        )
+
+
 def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Lay images out in about a square; of several bands, image i of each stands below that of the last.
 
@@ -48,11 +56,7 @@ def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
         InvalidInput: More images than a picture can show.
     """
     count, height, width, channels = bands[0].shape
-    if count * len(bands) > MAX_GRID_IMAGES:
-        raise InvalidInput(
-            f"a grid shows up to {MAX_GRID_IMAGES} images, not {count * len(bands)}: "
-            "write a folder or an .npy file"
-        )
+    check_grid(count * len(bands))
     scale = max(1, round(_CELL_PIXELS / max(height, width)))
     columns = math.ceil(math.sqrt(count * len(bands)))
     columns = min(count, columns)

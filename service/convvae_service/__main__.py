@@ -21,6 +21,8 @@ exit codes: 0 drained or sound; 1 stopped at once by a second signal, or unsound
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line, and end the process with its exit code."""
+    # gRPC's own lines repeat what the log says better. Read when gRPC is imported; a value given stays.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         import convvae_service.settings  # noqa: F401 - one message for everything that the extra brings
@@ -52,8 +54,6 @@ def _serve(words: Sequence[str]) -> None:
     from convvae_service.logs import set_up_logging
     from convvae_service.settings import load_settings
 
-    # gRPC's own lines repeat what the log says better; the variable still turns them on.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A damaged file is the caller's to hear of, not the log's.
     warnings.filterwarnings("ignore", module="PIL")
     try:
@@ -87,6 +87,8 @@ def _check(root: Path) -> None:
             print(f"{finding.model}@{finding.version}  {verdict}")
     except (BundleError, StartupError) as error:
         _fail(str(error))
+    if unsound:
+        print("Copy an unsound version again, export it anew, or remove its folder.", file=sys.stderr)
     if not checked:
         _fail(f"no model version is published under {str(root)!r}")
     sys.exit(1 if unsound else 0)

@@ -81,7 +81,9 @@ class Answering:
             await context.abort(code, str(error), details)
         except asyncio.CancelledError:
             # The caller left or its deadline passed. Swallowing this would leak the call's memory in gRPC.
-            code = grpc.StatusCode.CANCELLED
+            left_s = context.time_remaining()
+            expired = left_s is not None and left_s <= 0
+            code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
             raise
         except Exception:  # noqa: BLE001 - the caller must not see what went wrong in here, the log must
             code = grpc.StatusCode.INTERNAL

@@ -14,6 +14,8 @@ from convvae_service.npy import open_npy, open_npz
 
 __all__ = ["BadArray", "as_images", "as_uint8", "is_array_file", "open_array", "open_labels"]
 
+_BLOCK_VALUES = 1 << 20
+
 
 def is_array_file(path: Path) -> bool:
     """Tell by the name whether `open_array` takes `path`."""
@@ -86,16 +88,25 @@ def as_uint8(images_NHWC: NDArray[Any], *, name: str, first: int = 0) -> NDArray
     """
     if images_NHWC.dtype == np.uint8:
         return np.ascontiguousarray(images_NHWC)
-    if images_NHWC.dtype == np.bool_:
-        return images_NHWC.astype(np.uint8) * np.uint8(255)
+    pixels_NHWC = np.empty(images_NHWC.shape, np.uint8)
+    # By blocks of rows: the arithmetic needs many times the room of its result.
+    step = max(1, _BLOCK_VALUES // max(1, pixels_NHWC[:1].size))
+    for start in range(0, len(images_NHWC), step):
+        rows_BHWC = images_NHWC[start : start + step]
+        if rows_BHWC.dtype != np.bool_:
+            _check_range(rows_BHWC, name=name, first=first + start)
+        pixels_NHWC[start : start + step] = np.rint(rows_BHWC * 255.0)
+    return pixels_NHWC
+
+
+def _check_range(images_BHWC: NDArray[Any], *, name: str, first: int) -> None:
     # Not the other way round: NaN is within no range.
-    inside = ((images_NHWC >= 0) & (images_NHWC <= 1)).all(axis=(1, 2, 3))
-    if not inside.all():
-        row = int(np.argmin(inside))
-        low, high = images_NHWC[row].min(), images_NHWC[row].max()
-        raise BadArray(
-            f"{name}[{row + first}] holds values from {low:g} to {high:g}:"
-            " images are uint8, or floats within 0 to 1"
-        )
-    scaled: NDArray[np.uint8] = np.rint(images_NHWC * 255).astype(np.uint8)
-    return scaled
+    inside_B = ((images_BHWC >= 0) & (images_BHWC <= 1)).all(axis=(1, 2, 3))
+    if inside_B.all():
+        return
+    row = int(np.argmin(inside_B))
+    low, high = images_BHWC[row].min(), images_BHWC[row].max()
+    raise BadArray(
+        f"{name}[{row + first}] holds values from {low:g} to {high:g}:"
+        " images are uint8, or floats within 0 to 1"
+    )

@@ -5,10 +5,12 @@ nothing. Published versions never change. Nothing here needs ONNX, ONNX Runtime 
 """
 
 import hashlib
+import logging
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +67,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
+_log = logging.getLogger(__name__)
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
 
@@ -79,22 +82,29 @@ class Bundle:
 
 def list_models(root: Path) -> list[str]:
     """Return the names under `root` that have a published version, sorted."""
-    if not root.is_dir():
-        raise BundleError(f"model repository {str(root)!r} is not a folder")
-    return sorted(
-        entry.name for entry in root.iterdir() if entry.is_dir() and list_versions(root, entry.name)
-    )
+    try:
+        names = sorted(entry.name for entry in root.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        raise BundleError(f"model repository {str(root)!r} is not a folder") from None
+    except OSError as error:
+        raise BundleError(f"model repository {str(root)!r} cannot be read: {error.strerror}") from None
+    return [name for name in names if list_versions(root, name)]
 
 
 def list_versions(root: Path, model: str) -> list[int]:
     """Return the published versions of `model`, ascending; a folder without a manifest is none."""
-    folder = root / model
-    if not folder.is_dir():
+    try:
+        entries = list((root / model).iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except PermissionError:
+        # The root of a disk has folders that are nobody's business, such as lost+found.
+        _log.warning(
+            "a folder of the repository cannot be read, passed over", extra={"facts": {"folder": model}}
+        )
         return []
     return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if _VERSION.fullmatch(entry.name) and (entry / MANIFEST_FILE).is_file()
+        int(entry.name) for entry in entries if _VERSION.fullmatch(entry.name) and _is_published(entry)
     )
 
 
@@ -126,9 +136,10 @@ def read_bundle(folder: Path) -> Bundle:
     graphs = {}
     for graph in manifest.graphs:
         with _open_inside(folder, graph.file) as file:
-            data = file.read(graph.bytes + 1)
-        if len(data) != graph.bytes:
-            raise BundleError(f"{graph.file} has not the {graph.bytes} bytes that the manifest states")
+            size = os.fstat(file.fileno()).st_size
+            if size != graph.bytes:
+                raise BundleError(f"{graph.file} has {size} bytes, the manifest states {graph.bytes}")
+            data = file.read()
         digest = hashlib.sha256(data).hexdigest()
         if digest != graph.sha256:
             raise BundleError(
@@ -209,6 +220,16 @@ def publish(
     return target
 
 
+def _is_published(entry: Path) -> bool:
+    try:
+        return stat.S_ISREG((entry / MANIFEST_FILE).stat().st_mode)
+    except PermissionError:
+        # A version, of which reading will say what is wrong.
+        return True
+    except OSError:
+        return False
+
+
 def _claim_next_version(folder: Path, temporary: Path) -> Path:
     while True:
         taken = [int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name)]
@@ -240,10 +261,14 @@ def _sync(folder: Path) -> None:
 
 def _open_inside(folder: Path, name: str) -> BinaryIO:
     """Open a file of the version's own folder; a link that leads out of it is refused."""
-    path = folder / name
     try:
-        if path.resolve(strict=True).parent != folder.resolve(strict=True):
+        # Links within the folder are how Kubernetes mounts files.
+        path = (folder / name).resolve(strict=True)
+        if not path.is_relative_to(folder.resolve(strict=True)):
             raise BundleError(f"{name} leads out of its version's folder")
+        # Opening a pipe would wait for its other end.
+        if not (path.is_file() or path.is_dir()):
+            raise BundleError(f"{name} is not a file")
         return path.open("rb")
     except FileNotFoundError:
         raise BundleError(f"{name} is missing") from None

@@ -87,15 +87,28 @@ class Engine:
         self.distort = Stage("distort", self._distort)
 
     def warm(self, max_batch_rows: int) -> None:
-        """Run every stage once for each batch shape that the device prepares kernels for."""
+        """Run every stage once for each batch shape that the device prepares kernels for.
+
+        Raises:
+            BundleError: A graph loads and does not run, or gives another number of rows than it was given.
+        """
         shape, latent_dim = self.manifest.image, self.manifest.latent_dim
-        sizes = [1 << power for power in range((max_batch_rows - 1).bit_length() + 1)] if self._pads else [1]
+        sizes = (
+            [1 << power for power in range((max_batch_rows - 1).bit_length() + 1)] if self._pads else [1, 2]
+        )
         for rows in sizes:
             images = np.zeros((rows, *shape.as_tuple), np.uint8)
             latents = np.zeros((rows, latent_dim), np.float32)
-            self._encode((images,))
-            self._decode((latents,))
-            self._distort((latents, images))
+            for stage, inputs in (
+                (self.encode, (images,)),
+                (self.decode, (latents,)),
+                (self.distort, (latents, images)),
+            ):
+                try:
+                    stage.run(inputs)
+                except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
+                    reason = str(error).splitlines()[0][:300]
+                    raise BundleError(f"its graphs load but do not {stage.name}: {reason}") from None
 
     def _run(self, session: Any, outputs: list[str], name: str, rows_B: NDArray[Any]) -> Rows:
         batch = len(rows_B)
@@ -103,6 +116,10 @@ class Engine:
         if padding:
             rows_B = np.concatenate((rows_B, np.zeros((padding, *rows_B.shape[1:]), rows_B.dtype)))
         results = session.run(outputs, {name: np.ascontiguousarray(rows_B)})
+        if any(len(result) != batch + padding for result in results):
+            raise RuntimeError(
+                f"{name}: {batch + padding} rows in, {[len(result) for result in results]} out"
+            )
         return tuple(result[:batch] for result in results)
 
     def _encode(self, rows: Rows) -> Rows:

@@ -33,12 +33,21 @@ __all__ = [
 ]
 
 
+# A message travels in a header, twice; a header that is too long would turn every status into another.
+MAX_MESSAGE_LENGTH = 500
+
+
 class ServiceError(Exception):
     """A call cannot be answered; the message tells the caller what to change."""
 
     status: StatusCode
     # Machine-readable, as `google.rpc.ErrorInfo.reason`.
     reason: str
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            message if len(message) <= MAX_MESSAGE_LENGTH else message[:MAX_MESSAGE_LENGTH] + "…"
+        )
 
 
 @dataclass(frozen=True, slots=True)

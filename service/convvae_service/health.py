@@ -1,7 +1,7 @@
 """Standard health (`grpc.health.v1`): overall, per service and model, and a liveness that a drain keeps."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import grpc
@@ -24,9 +24,10 @@ class Health(HealthServicer):  # type: ignore[misc]
         self._server_status = dict.fromkeys(self._names, _NOT_SERVING)
         self._server_status[LIVENESS] = _SERVING
 
-    async def set_ready(self, ready: bool) -> None:
-        """Report every name but `liveness` as SERVING or NOT_SERVING."""
+    async def set_ready(self, names: Collection[str]) -> None:
+        """Report these names as SERVING, and the overall one if there are any; the others as NOT_SERVING."""
         for name in self._names:
+            ready = name in names or (not name and bool(names))
             await self.set(name, _SERVING if ready else _NOT_SERVING)
 
     def end_watches(self) -> None:

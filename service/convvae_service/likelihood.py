@@ -45,8 +45,8 @@ def rate(mean: NDArray[np.float32], log_variance: NDArray[np.float32]) -> NDArra
         float32 array of shape (B,), nats per image.
     """
     mean_BZ, log_variance_BZ = mean.astype(np.float64), log_variance.astype(np.float64)
-    kl_BZ = 0.5 * (np.square(mean_BZ) + np.exp(log_variance_BZ) - 1.0 - log_variance_BZ)
-    return np.asarray(kl_BZ.sum(axis=1), np.float32)
+    kl_BZ = 0.5 * (np.square(mean_BZ) + np.expm1(log_variance_BZ) - log_variance_BZ)
+    return np.asarray(kl_BZ.sum(axis=1).clip(min=0.0), np.float32)
 
 
 def _bernoulli(likelihood: Likelihood, x_BD: Float, mean_BD: Float) -> Float:

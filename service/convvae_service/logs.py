@@ -47,6 +47,7 @@ def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> Non
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    logging.captureWarnings(True)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
 
 

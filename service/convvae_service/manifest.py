@@ -162,6 +162,8 @@ class Graph:
             raise BundleError(
                 f"graph file {self.file!r} is not a plain file name within the version's folder"
             )
+        if self.bytes < 1:
+            raise BundleError(f"{self.file} is said to have {self.bytes} bytes")
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise BundleError(f"sha256 of {self.file} is not 64 lower-case hexadecimal digits")
 
@@ -218,6 +220,8 @@ class Manifest:
             raise BundleError(f"latent_dim is {self.latent_dim}: 1 to 65536")
         if unknown := set(self.capabilities) - set(CAPABILITIES):
             raise BundleError(f"unknown capabilities {sorted(unknown)}: known are {', '.join(CAPABILITIES)}")
+        if self.objective == "ae" and not {"sample", "score"}.isdisjoint(self.capabilities):
+            raise BundleError("an ae has neither prior nor rate: it can neither sample nor score")
         seen: set[tuple[str, str]] = set()
         for graph in self.graphs:
             key = (graph.role, graph.precision)
@@ -253,7 +257,7 @@ class Manifest:
             BundleError: The text is no manifest, or one of a newer schema; the message names the key.
         """
         try:
-            value = json.loads(text)
+            value = json.loads(text, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise BundleError(f"manifest is not valid JSON: {error}") from None
         if not isinstance(value, dict):
@@ -287,6 +291,10 @@ def expected_tensors(
             Tensor(name="pixel_mean", dtype="float32", shape=pixels),
         ),
     )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _decode(kind: type[T], value: Any, where: str) -> T:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, and the page that shows them. Names and units: docs/metrics.md."""
+"""Prometheus metrics of one server, and the page that shows them. Names and units: docs/service.md."""
 
 from collections.abc import Callable
 from threading import Thread

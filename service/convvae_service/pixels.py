@@ -4,8 +4,6 @@ One road for training and serving: what a client sends as a file is treated as a
 """
 
 import io
-import struct
-import zlib
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from PIL import WebPImagePlugin as _  # noqa: F401 - or the first WebP file makes Pillow load all its plugins
 
 from convvae_service.array_file import BadArray, as_images, as_uint8, is_array_file, open_array, open_labels
+from convvae_service.image_files import image_files
 from convvae_service.manifest import ImageShape, Resize
 
 __all__ = [
@@ -24,9 +23,11 @@ __all__ = [
     "as_uint8",
     "decode_file",
     "fit",
+    "image_files",
     "is_array_file",
     "open_array",
     "open_labels",
+    "picture_shape",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -40,21 +41,18 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-# Pillow's parsers let many kinds of error through; a warning is one where the program makes it so.
-_DAMAGE = (
-    OSError,
-    ValueError,
-    SyntaxError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    EOFError,
-    AttributeError,
-    MemoryError,
-    Warning,
-    struct.error,
-    zlib.error,
-)
+_BLOCK_ROWS = 64
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 
 
 class InvalidImage(ValueError):
@@ -95,7 +93,32 @@ def decode_file(
         raise InvalidImage(f"more than the {max_pixels} pixels that are accepted") from None
     except InvalidImage:
         raise
-    except _DAMAGE:
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - Pillow's parsers let many kinds of error through
+        raise InvalidImage("damaged or truncated image") from None
+
+
+def picture_shape(data: bytes) -> tuple[int, int, int]:
+    """Return (height, width, channels) of an image file as `decode_file` sees it, without decoding it.
+
+    Height and width are those of the picture upright; channels are 1 for grey files, else 3.
+
+    Raises:
+        InvalidImage: `data` is not an image.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            # 5 to 8 are the orientations that lie on their side.
+            if _orientation(image) >= 5:
+                height, width = width, height
+            return height, width, 1 if image.mode in _GREY_MODES else 3
+    except UnidentifiedImageError:
+        raise InvalidImage("not a JPEG, PNG or WebP image") from None
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - as in decode_file
         raise InvalidImage("damaged or truncated image") from None
 
 
@@ -117,17 +140,26 @@ def fit(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArr
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
     try:
-        return ImageOps.exif_transpose(image)
+        value = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # noqa: BLE001 - metadata may hold anything; a picture with damaged EXIF is still a picture
-        return image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _to_array(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
     image = _eight_bit(image)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        black = Image.new("RGB", image.size)
+        black.paste(image, mask=image.getchannel("A"))
+        image = black
     image = image.convert("L" if shape.channels == 1 else "RGB")
     target = (shape.width, shape.height)
     if image.size != target:
@@ -142,8 +174,13 @@ def _to_array(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArr
 def _eight_bit(image: Image.Image) -> Image.Image:
     """Scale the modes that hold more than 8 bits a channel; Pillow's own conversion would clip them."""
     if image.mode.startswith("I"):
-        wide = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((wide * 255 + 32767) // 65535).astype(np.uint8))
+        wide = np.asarray(image)
+        narrow = np.empty(wide.shape, np.uint8)
+        # By blocks of rows: the arithmetic needs eight times the room of its result.
+        for top in range(0, len(wide), _BLOCK_ROWS):
+            block = wide[top : top + _BLOCK_ROWS].astype(np.int64).clip(0, 65535)
+            narrow[top : top + _BLOCK_ROWS] = (block + 128) // 257
+        return Image.fromarray(narrow)
     if image.mode == "F":
         raise InvalidImage("floating-point pixels: convert the image to 8 bits a channel")
     return image

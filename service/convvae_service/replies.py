@@ -6,19 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
-from convvae_service.repository import LoadedVersion, ModelEntry, VersionState
+from convvae_service.repository import LoadedVersion, ModelEntry
 from convvae_service.requests import CallLimits
 from convvae_service.settings import ServeSettings
 
 __all__ = ["describe_model", "list_models", "pixels", "served_model", "vectors"]
 
 _LITTLE_FLOAT32 = np.dtype("<f4")
-_STATES = {
-    VersionState.NOT_LOADED: vae_pb2.VERSION_STATE_NOT_LOADED,
-    VersionState.LOADING: vae_pb2.VERSION_STATE_LOADING,
-    VersionState.SERVING: vae_pb2.VERSION_STATE_SERVING,
-    VersionState.FAILED: vae_pb2.VERSION_STATE_FAILED,
-}
 
 
 def served_model(served: LoadedVersion) -> vae_pb2.ServedModel:
@@ -49,7 +43,7 @@ def list_models(models: Mapping[str, ModelEntry]) -> vae_pb2.ListModelsResponse:
                 versions=[
                     vae_pb2.VersionSummary(
                         version=number,
-                        state=_STATES[version.state],
+                        state=vae_pb2.VersionState.Value(f"VERSION_STATE_{version.state.name}"),
                         is_default=number == entry.default,
                         error=version.error,
                     )
@@ -88,5 +82,5 @@ def describe_model(
             max_queued_rows=settings.max_queued_rows,
             max_queued_bytes=settings.max_queued_bytes,
         ),
-        manifest_json=manifest.to_json(),
+        manifest_json=served.manifest_json,
     )

@@ -1,6 +1,7 @@
 """The models that a server has: found on disk, verified, loaded, warmed, looked up by name and version."""
 
 import logging
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,8 @@ from convvae_service.manifest import Precision
 __all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
 
 _log = logging.getLogger(__name__)
+_MAX_NAMES = 10
+_REMEDY = "Copy the version again, export it anew, or remove its folder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,11 +32,12 @@ class EngineOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LoadedVersion:
-    """A model version that answers calls."""
+    """A model version that answers calls. `manifest_json` is made once, before the first call."""
 
     name: str
     version: int
     manifest: Manifest
+    manifest_json: str
     engine: Engine
 
 
@@ -91,22 +95,37 @@ class Repository:
                     f"--serve {name}={version}: no such version is published under {str(root)!r}"
                 )
 
-    def load(self) -> None:
-        """Load the pinned or else the highest usable version of each model.
+    def load(self, *, stop: threading.Event | None = None) -> None:
+        """Load the pinned or else the highest usable version of each model; give up early once `stop` is set.
+
+        A model without a usable version is passed over, as long as another model has one.
 
         Raises:
-            StartupError: A model has no usable version, or its pinned one is not usable.
+            StartupError: No model has a usable version, or a pinned version is not usable.
         """
         for name, entry in self.models.items():
             pinned = self._pinned.get(name)
-            candidates = [pinned] if pinned else sorted(entry.versions, reverse=True)
-            for version in candidates:
+            for version in [pinned] if pinned else sorted(entry.versions, reverse=True):
+                if stop is not None and stop.is_set():
+                    return
                 if self._load_version(name, version):
                     entry.default = version
                     break
-            else:
-                worst = entry.versions[candidates[0]].error
-                raise StartupError(f"model {name!r} has no usable version; version {candidates[0]}: {worst}")
+                if pinned:
+                    raise StartupError(
+                        f"--serve {name}={version}: {entry.versions[version].error}. {_REMEDY}"
+                    )
+        if not self.served:
+            name, entry = next(iter(self.models.items()))
+            version = max(entry.versions)
+            error = entry.versions[version].error
+            raise StartupError(f"no usable version; model {name!r}, version {version}: {error}. {_REMEDY}")
+
+    @property
+    def served(self) -> list[LoadedVersion]:
+        """The versions that calls without a version go to, by model."""
+        loaded = (entry.versions[entry.default].loaded for entry in self.models.values() if entry.default)
+        return [version for version in loaded if version is not None]
 
     def resolve(self, name: str, version: int) -> LoadedVersion:
         """Return the version to call; an empty name is the only model, version 0 the default.
@@ -122,7 +141,9 @@ class Repository:
             )
         entry = self.models.get(name or self.only_model())
         if entry is None:
-            raise NotFound(f"no model {name!r} here: ListModels names those there are")
+            raise NotFound(f"no model {name[:64]!r} here: ListModels names those there are")
+        if not version and entry.default is None:
+            raise VersionNotLoaded(f"no version of model {name!r} could be loaded: ListModels says why")
         entry_version = entry.versions.get(version or entry.default or 0)
         if entry_version is None:
             raise NotFound(f"model {name!r} has no version {version}: ListModels names those there are")
@@ -139,7 +160,9 @@ class Repository:
             InvalidInput: There are several models.
         """
         if len(self.models) > 1:
-            names = ", ".join(self.models)
+            names = ", ".join(list(self.models)[:_MAX_NAMES]) + (
+                ", …" if len(self.models) > _MAX_NAMES else ""
+            )
             raise InvalidInput(
                 [Violation("model.name", f"is empty, and this server has several models: {names}")]
             )
@@ -163,7 +186,13 @@ class Repository:
                 "model version cannot be loaded", extra=facts(model=name, version=version, error=str(error))
             )
             return False
-        entry.loaded = LoadedVersion(name=name, version=version, manifest=bundle.manifest, engine=engine)
+        entry.loaded = LoadedVersion(
+            name=name,
+            version=version,
+            manifest=bundle.manifest,
+            manifest_json=bundle.manifest.to_json(),
+            engine=engine,
+        )
         entry.state, entry.error = VersionState.SERVING, ""
         _log.info(
             "model version loaded",

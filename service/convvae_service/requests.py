@@ -1,7 +1,6 @@
 """Requests of the wire to checked arrays: every bad field is found before any work starts."""
 
 import asyncio
-import math
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
+from convvae_service.cpus import available_cpus
 from convvae_service.errors import InvalidInput, Violation
 from convvae_service.manifest import ImageShape, Resize
 from convvae_service.noise import MAX_SEED
@@ -26,8 +26,8 @@ __all__ = [
     "read_score",
 ]
 
-# Files that one thread decodes in a row: large enough to be worth the hop, small enough to be cut short.
-_FILES_A_TASK = 8
+# Far beyond all use, and far from where noise times temperature overflows.
+MAX_TEMPERATURE = 1e6
 _LITTLE_FLOAT32 = np.dtype("<f4")
 
 
@@ -74,25 +74,27 @@ class ImageRows:
             return self.pixels
         images = np.empty((len(self.files), *self.shape.as_tuple), np.uint8)
         loop = asyncio.get_running_loop()
+        waiting = iter(enumerate(self.files))
+        found: list[Violation] = []
 
-        def decode_some(start: int) -> list[Violation]:
-            bad = []
-            for index, data in enumerate(self.files[start : start + _FILES_A_TASK], start):
-                try:
-                    images[index] = decode_file(data, shape=self.shape, resize=resize, max_pixels=max_pixels)
-                except InvalidImage as error:
-                    bad.append(Violation(f"files[{index}]", str(error)))
-            return bad
+        def decode_one(index: int, data: bytes) -> Violation | None:
+            try:
+                images[index] = decode_file(data, shape=self.shape, resize=resize, max_pixels=max_pixels)
+            except InvalidImage as error:
+                return Violation(f"files[{index}]", str(error))
+            return None
 
-        starts = range(0, len(self.files), _FILES_A_TASK)
-        tasks = [loop.run_in_executor(threads, decode_some, start) for start in starts]
-        try:
-            found = await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-        if violations := [violation for part in found for violation in part]:
-            raise InvalidInput(violations)
+        async def decode_in_turn() -> None:
+            for index, data in waiting:
+                if violation := await loop.run_in_executor(threads, decode_one, index, data):
+                    found.append(violation)
+
+        # One file at a time for each thread: the files of other calls get their turn in between.
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(min(available_cpus(), len(self.files))):
+                tasks.create_task(decode_in_turn())
+        if found:
+            raise InvalidInput(sorted(found, key=lambda v: int(v.field[len("files[") : -1])))
         return images
 
 
@@ -102,12 +104,14 @@ def read_images(request: ImageRequest, *, shape: ImageShape, limits: CallLimits)
     Raises:
         InvalidInput: Fields are wrong, or there are too many rows.
     """
-    files = tuple(request.files)
+    # Counted before they are copied: a message holds millions of empty ones.
+    num_files = len(request.files)
     has_pixels = request.HasField("pixels")  # type: ignore[attr-defined]
-    if has_pixels and files:
+    if has_pixels and num_files:
         raise InvalidInput([Violation("files", "set either pixels or files, not both")])
     if not has_pixels:
-        _check_count(len(files), "files", limits)
+        _check_count(num_files, "files", limits)
+        files = tuple(request.files)
         num_bytes = sum(map(len, files))
         if num_bytes > limits.max_message_bytes:
             too_large = f"have {num_bytes} bytes, more than the {limits.max_message_bytes} of one call"
@@ -182,8 +186,8 @@ def read_sample(request: vae_pb2.SampleRequest, *, limits: CallLimits) -> tuple[
     """
     _check_count(request.count, "count", limits)
     temperature = request.temperature if request.HasField("temperature") else 1.0
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise InvalidInput([Violation("temperature", f"is {temperature}: a finite number, 0 or above")])
+    if not 0 <= temperature <= MAX_TEMPERATURE:
+        raise InvalidInput([Violation("temperature", f"is {temperature:g}: 0 to {MAX_TEMPERATURE:g}")])
     _check_rows(request.first_row, request.count)
     return request.count, temperature
 

@@ -37,14 +37,17 @@ def call_limits(settings: ServeSettings, served: LoadedVersion) -> CallLimits:
 
     `max_rows` is 0 when not even one row fits into a message.
     """
-    latent_bytes = 4 * served.manifest.latent_dim
-    row_bytes = max(served.manifest.image.num_values + latent_bytes, 2 * latent_bytes)
-    rows_a_message = (settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES) // row_bytes
+    rows_a_message = (settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES) // _row_bytes(served)
     return CallLimits(
         max_rows=min(settings.max_rows_per_call, rows_a_message),
         max_message_bytes=settings.max_message_bytes,
         max_pixels_per_file=settings.max_pixels_per_file,
     )
+
+
+def _row_bytes(served: LoadedVersion) -> int:
+    """Return what a row takes at most in a message, and again in memory: an image and two latent vectors."""
+    return served.manifest.image.num_values + 8 * served.manifest.latent_dim
 
 
 class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
@@ -111,7 +114,7 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         limits = call_limits(self._settings, served)
         latents = read_latents(request.latents, dimension=served.manifest.latent_dim, limits=limits)
         call.rows = len(latents)
-        with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes):
+        with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes + call.rows * _row_bytes(served)):
             (images,) = await self._batcher.run(served.engine.decode, (latents,))
         return vae_pb2.DecodeResponse(model=served_model(served), images=pixels(images))
 
@@ -121,7 +124,7 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         seed = request.seed if request.HasField("seed") else draw_seed()
         dimension = served.manifest.latent_dim
         call.rows = count
-        with self._batcher.admit(rows=count, num_bytes=4 * count * dimension):
+        with self._batcher.admit(rows=count, num_bytes=count * _row_bytes(served)):
             noise = latent_noise(seed, first_row=request.first_row, count=count, dimension=dimension)
             latents = noise * np.float32(temperature)
             (images,) = await self._batcher.run(served.engine.decode, (latents,))
@@ -202,7 +205,8 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         self, rows: ImageRows, served: LoadedVersion, *, draws: int = 0
     ) -> AsyncIterator[NDArray[np.uint8]]:
         """Decode the images of a request, and hold their room in the queue while they are worked on."""
-        with self._batcher.admit(rows=len(rows) * max(1, draws), num_bytes=rows.num_bytes):
+        num_rows = len(rows) * max(1, draws)
+        with self._batcher.admit(rows=num_rows, num_bytes=rows.num_bytes + num_rows * _row_bytes(served)):
             yield await rows.decode(
                 resize=served.manifest.resize,
                 max_pixels=self._settings.max_pixels_per_file,

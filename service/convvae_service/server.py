@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import logging
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -72,6 +74,7 @@ class Server:
         self._file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
         self._health = Health((_SERVICE_NAME, *self._repository.models))
         self._page: MetricsPage | None = None
+        self._stop_loading = threading.Event()
         receive_bytes = min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
         self._grpc = grpc.aio.server(
             options=[
@@ -106,27 +109,31 @@ class Server:
             port = self._grpc.add_insecure_port(address)
         except RuntimeError:
             raise StartupError(
-                f"address {address} cannot be used: is another server running on it?"
+                f"address {address} cannot be used: taken by another server, or no address of this machine"
             ) from None
         if self._settings.metrics_address != "off":
             self._page = MetricsPage(self._metrics.registry, self._settings.metrics_address)
         # Health answers from here on: alive, and not yet ready.
         await self._grpc.start()
-        await asyncio.to_thread(self._repository.load)
+        await asyncio.to_thread(self._repository.load, stop=self._stop_loading)
+        if self._stop_loading.is_set():
+            return port
         for name, entry in self._repository.models.items():
-            served = self._repository.resolve(name, entry.default or 0)
-            if call_limits(self._settings, served).max_rows < 1:
-                raise StartupError(
-                    f"one image of model {name!r} ({served.manifest.image}) does not fit into a message:"
-                    " raise --max-message-bytes"
-                )
             failed = [v for v in entry.versions.values() if v.state is VersionState.FAILED]
             self._metrics.load_failures.labels(name).inc(len(failed))
+        served = self._repository.served
+        for version in served:
+            if call_limits(self._settings, version).max_rows < 1:
+                raise StartupError(
+                    f"one image of model {version.name!r} ({version.manifest.image}) does not fit into a"
+                    " message: raise --max-message-bytes"
+                )
+            engine = version.engine
             self._metrics.model_info.labels(
-                name, str(served.version), served.engine.precision, served.engine.provider
+                version.name, str(version.version), engine.precision, engine.provider
             ).set(1)
         self._answering.refusal = ""
-        await self._health.set_ready(True)
+        await self._health.set_ready([_SERVICE_NAME, *(version.name for version in served)])
         host = address.rpartition(":")[0]
         _log.info(
             "serving",
@@ -135,18 +142,22 @@ class Server:
                 metrics=f"{self._settings.metrics_address.rpartition(':')[0]}:{self._page.port}"
                 if self._page
                 else "off",
-                models=[f"{name}@{entry.default}" for name, entry in self._repository.models.items()],
+                models=[f"{version.name}@{version.version}" for version in served],
                 seconds=round(time.monotonic() - started_s, 3),
             ),
         )
         return port
+
+    def stop_loading(self) -> None:
+        """Let a start that is under way end after the version that it loads now."""
+        self._stop_loading.set()
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Turn unready, serve on for `delay_s`, then refuse new calls and let those in flight finish.
 
         Calls that take longer than `grace_s` are cancelled.
         """
-        await self._health.set_ready(False)
+        await self._health.set_ready([])
         _log.info(
             "draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=self._answering.in_flight)
         )
@@ -195,9 +206,16 @@ async def run(settings: ServeSettings, *, on_ready: Callable[[int], None] = lamb
         starting = asyncio.ensure_future(server.start())
         await asyncio.wait((starting, first_signal), return_when=asyncio.FIRST_COMPLETED)
         if not starting.done():
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await starting
+            _log.info("stopping during the start")
+            server.stop_loading()
+            second_signal = asyncio.ensure_future(signals.get())
+            await asyncio.wait((starting, second_signal), return_when=asyncio.FIRST_COMPLETED)
+            if not starting.done():
+                # A graph that loads in a thread cannot be interrupted.
+                os._exit(1)
+            second_signal.cancel()
+            with contextlib.suppress(StartupError):
+                starting.result()
             return 0
         on_ready(starting.result())
         delay_s = settings.drain_delay_s if await first_signal is signal.SIGTERM else 0.0

@@ -33,7 +33,11 @@ ENV_PREFIX = "CONVVAE_SERVE_"
 _CONFIG = f"{ENV_PREFIX}CONFIG"
 # Kubernetes describes services to every container in variables of these forms; a service named
 # `convvae-serve` would otherwise keep its own pods from starting.
-_SERVICE_LINK = re.compile(r".*_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)")
+_SERVICE_LINK = re.compile(
+    r".*_SERVICE_(HOST=.*|PORT(_\w+)?=\d+)"
+    r"|.*_PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*"
+    r"|.*_PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=.*"
+)
 
 MIB = 1 << 20
 
@@ -79,11 +83,17 @@ class ServeSettings(BaseSettings):
         64 * MIB, ge=65536, le=1024 * MIB, description="most bytes in one request or reply"
     )
     max_pixels_per_file: int = Field(
-        32_000_000, ge=64, description="most pixels in an image file, checked before it is decoded"
+        32_000_000,
+        ge=64,
+        le=178_000_000,
+        description="most pixels in an image file, checked before it is decoded",
     )
-    max_queued_rows: int = Field(8192, ge=1, description="most rows admitted and not yet answered")
+    max_queued_rows: int = Field(8192, ge=1, le=2**40, description="most rows admitted and not yet answered")
     max_queued_bytes: int = Field(
-        512 * MIB, ge=65536, description="most bytes of input admitted and not yet answered"
+        512 * MIB,
+        ge=65536,
+        le=2**50,
+        description="most bytes of inputs and results of calls admitted and not yet answered",
     )
     max_call_s: float = Field(
         60.0, gt=0, le=86400, description="most seconds for one call; a shorter deadline of the caller holds"
@@ -105,6 +115,8 @@ class ServeSettings(BaseSettings):
     def _split_serve(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        if isinstance(value, dict):
+            raise ValueError('is a list, as in serve = ["mnist=2"]')
         return value
 
     @field_validator("serve")
@@ -125,11 +137,16 @@ class ServeSettings(BaseSettings):
             raise ValueError(f"{value!r} is none of auto, cpu, cuda, cuda:N")
         return value
 
-    @field_validator("address", "metrics_address")
+    @field_validator("metrics_address")
+    @classmethod
+    def _check_metrics_address(cls, value: str) -> str:
+        return value if value == "off" else cls._check_address(value)
+
+    @field_validator("address")
     @classmethod
     def _check_address(cls, value: str) -> str:
-        _, colon, port = value.rpartition(":")
-        if value != "off" and (not colon or not port.isdecimal() or int(port) > 65535):
+        host, _, port = value.rpartition(":")
+        if not host or host == "unix" or not port.isdecimal() or int(port) > 65535:
             raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:50051")
         return value
 
@@ -140,9 +157,10 @@ class ServeSettings(BaseSettings):
                 f"max_queued_rows ({self.max_queued_rows}) must not be below max_rows_per_call"
                 f" ({self.max_rows_per_call}), or the largest calls could never be admitted"
             )
-        if self.max_message_bytes > self.max_queued_bytes:
+        # A call's message, its images and its results.
+        if 4 * self.max_message_bytes > self.max_queued_bytes:
             raise ValueError(
-                f"max_queued_bytes ({self.max_queued_bytes}) must not be below max_message_bytes"
+                f"max_queued_bytes ({self.max_queued_bytes}) must not be below 4 x max_message_bytes"
                 f" ({self.max_message_bytes}), or the largest calls could never be admitted"
             )
         return self
@@ -201,7 +219,8 @@ def _flags(settings: type[ServeSettings], arguments: Sequence[str]) -> CliSettin
 
 def _sources_with_file(path: Path) -> type[ServeSettings]:
     try:
-        keys = tomllib.loads(path.read_text())
+        with path.open("rb") as file:
+            keys = tomllib.load(file)
     except OSError as error:
         raise StartupError(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
     except ValueError as error:
@@ -227,10 +246,16 @@ def _sources_with_file(path: Path) -> type[ServeSettings]:
 
 
 def _refuse_unknown_variables() -> None:
-    for name in sorted(os.environ):
-        if not name.startswith(ENV_PREFIX) or name == _CONFIG or _SERVICE_LINK.fullmatch(name):
+    for name, value in sorted(os.environ.items()):
+        # Names count in any case, as they do where values are read.
+        upper = name.upper()
+        if (
+            not upper.startswith(ENV_PREFIX)
+            or upper == _CONFIG
+            or _SERVICE_LINK.fullmatch(f"{upper}={value}")
+        ):
             continue
-        key = name.removeprefix(ENV_PREFIX).lower()
+        key = upper.removeprefix(ENV_PREFIX).lower()
         if key not in ServeSettings.model_fields:
             raise StartupError(f"unknown environment variable {name}{_nearest(key, ENV_PREFIX)}")
 

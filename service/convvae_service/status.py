@@ -13,8 +13,8 @@ __all__ = ["DETAILS_KEY", "DOMAIN", "status_details"]
 
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "convvae"
-# Details travel in HTTP/2 headers. gRPC's clients may refuse headers above 8 KiB in all.
-_MAX_DETAIL_BYTES = 6000
+# Details travel in HTTP/2 headers, in base64. gRPC's clients may refuse headers above 8 KiB in all.
+_MAX_DETAIL_BYTES = 4500
 # Of these, kept for the ranges that close a list too long to spell out.
 _RANGES_BYTES = 1500
 

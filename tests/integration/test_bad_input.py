@@ -11,7 +11,7 @@ import pytest
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE
+from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 from wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, vectors
 
 IMAGES = random_images(3, *SHAPE.as_tuple)
@@ -159,9 +159,10 @@ def test_bad_latents(stub: vae_pb2_grpc.VaeServiceStub, fault: str) -> None:
         ({}, "count", "the batch is empty: send 1 or more rows"),
         ({"count": -5}, "count", "is -5: send 1 or more rows"),
         ({"count": 1025}, "count", "1025 rows are more than the 1024 rows of one call"),
-        ({"count": 1, "temperature": -0.5}, "temperature", "is -0.5: a finite number, 0 or above"),
-        ({"count": 1, "temperature": float("nan")}, "temperature", "is nan: a finite number, 0 or above"),
-        ({"count": 1, "temperature": float("inf")}, "temperature", "is inf: a finite number, 0 or above"),
+        ({"count": 1, "temperature": -0.5}, "temperature", "is -0.5: 0 to 1e+06"),
+        ({"count": 1, "temperature": float("nan")}, "temperature", "is nan: 0 to 1e+06"),
+        ({"count": 1, "temperature": float("inf")}, "temperature", "is inf: 0 to 1e+06"),
+        ({"count": 1, "temperature": 3e38}, "temperature", "is 3e+38: 0 to 1e+06"),
         (
             {"count": 2, "first_row": 2**64 - 1},
             "first_row",
@@ -230,6 +231,32 @@ def test_models_that_cannot_be_called(
         assert refusal.message.startswith(message)
 
 
+def test_long_names_do_not_change_the_status(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
+    """What a caller sends is not sent back at a length that no header holds."""
+    refusal = refused(zoo.GetModel, pb.GetModelRequest(model=pb.ModelRef(name="x" * 100_000)))
+    assert refusal.code is NOT_FOUND
+    assert len(refusal.message) < 600
+
+
+def test_many_models_do_not_change_the_status(tmp_path: Path) -> None:
+    """A server of many models names some of them, in a message that a header holds."""
+    for index in range(60):
+        publish_tiny(tmp_path, f"model-with-a-long-name-to-fill-the-header-{index:02}")
+    with serving(tmp_path) as server, stub_of(server.target) as stub:
+        refusal = refused(stub.Sample, pb.SampleRequest(count=1))
+    assert refusal.code is INVALID
+    assert refusal.violations["model.name"].endswith(", …")
+
+
+def test_a_message_of_empty_files_is_counted_before_it_is_copied(stub: vae_pb2_grpc.VaeServiceStub) -> None:
+    """Millions of empty files are one cheap refusal."""
+    refusal = refused(stub.Encode, pb.EncodeRequest(files=[b""] * 3_000_000))
+    assert (refusal.code, refusal.violations) == (
+        INVALID,
+        {"files": "3000000 rows are more than the 1024 rows of one call"},
+    )
+
+
 def test_an_autoencoder_neither_samples_nor_scores(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
     """`ae` has no prior and no rate, and says what it can do."""
     plain = pb.ModelRef(name="plain")
@@ -266,7 +293,7 @@ def test_rows_are_limited_by_what_a_message_holds(tiny_root: Path) -> None:
     """Rows per call follow from the message limit where that is the tighter one, and GetModel says so."""
     with serving(tiny_root, "--max-message-bytes", "65536") as server, stub_of(server.target) as stub:
         limit = stub.GetModel(pb.GetModelRequest(), timeout=TIMEOUT_S).limits.max_rows_per_call
-        assert limit == (65536 - 4096) // (48 + 16)
+        assert limit == (65536 - 4096) // (48 + 2 * 16)
         stub.Sample(pb.SampleRequest(count=limit), timeout=TIMEOUT_S)
         refusal = refused(stub.Sample, pb.SampleRequest(count=limit + 1))
     assert refusal.violations == {"count": f"{limit + 1} rows are more than the {limit} rows of one call"}

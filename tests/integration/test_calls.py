@@ -1,5 +1,6 @@
 """What each call answers when all is well, over the wire."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -205,6 +206,17 @@ def test_a_version_can_be_pinned(zoo_server: ServerProcess) -> None:
     request = pb.EncodeRequest(model=pb.ModelRef(name="tiny", version=2), pixels=pixels(IMAGES))
     with stub_of(zoo_server.target) as stub:
         assert stub.Encode(request, timeout=TIMEOUT_S).model.version == 2
+
+
+def test_files_of_several_callers_are_decoded_in_turn(tiny_server: ServerProcess) -> None:
+    """One small picture does not wait for all the large ones of a call before it."""
+    large = png(np.zeros((3000, 3000, 3), np.uint8))
+    with stub_of(tiny_server.target) as first, stub_of(tiny_server.target) as second:
+        bulk = first.Encode.future(pb.EncodeRequest(files=[large] * 60), timeout=60)
+        time.sleep(0.3)
+        second.Encode(pb.EncodeRequest(files=[png(IMAGES[0])]), timeout=TIMEOUT_S)
+        assert not bulk.done()
+        assert bulk.result().mean.count == 60
 
 
 def test_serve_rolls_back(tmp_path: Path) -> None:

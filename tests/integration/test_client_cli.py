@@ -163,6 +163,24 @@ def test_missing_package_is_named(code: str, advice: str) -> None:
     assert advice in done.stderr.splitlines()[-1]
 
 
+def test_a_proxy_is_not_asked_for_this_machine(tiny_server: ServerProcess) -> None:
+    """A proxy in the environment does not come between a client and a server on loopback."""
+    environ = {**os.environ, "http_proxy": "http://127.0.0.1:9", "grpc_proxy": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "convvae", "health", "--target", tiny_server.target]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "SERVING\n")
+
+
+def test_a_grid_that_cannot_be_drawn_costs_no_call(tiny_server: ServerProcess, tmp_path: Path) -> None:
+    """More images than a picture shows are refused before they are made."""
+    before = len(tiny_server.messages("call"))
+    words = ("sample", "-n", 5000, "--out", tmp_path / "x.png")
+    done = convvae(*words, target=tiny_server.target)
+    assert done.returncode != 0
+    assert "a grid shows up to 4096 images, not 5000" in done.stderr
+    assert len(tiny_server.messages("call")) == before
+
+
 def test_health_waits_for_a_server_that_starts(tiny_root: Path) -> None:
     """`--wait` bridges the time until SERVING, and ends with the last answer when the time is up."""
     with socket.socket() as probe:

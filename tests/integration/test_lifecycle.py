@@ -36,7 +36,7 @@ def start_failure(*flags: str) -> str:
 
 def test_watch_follows_a_drain_and_liveness_does_not(tiny_root: Path) -> None:
     """SIGTERM turns every name but liveness, calls are answered through the delay, then the port closes."""
-    with serving(tiny_root, "--drain-delay-s", "1.5") as server:
+    with serving(tiny_root, "--drain-delay-s", "3") as server:
         with grpc.insecure_channel(server.target) as channel, stub_of(server.target) as stub:
             health = health_pb2_grpc.HealthStub(channel)
             watch = health.Watch(health_pb2.HealthCheckRequest(service="tiny"), timeout=TIMEOUT_S)
@@ -60,8 +60,7 @@ def test_calls_in_flight_finish_in_the_grace(tiny_root: Path) -> None:
         calls = [
             stub.Score.future(pb.ScoreRequest(pixels=pixels(images)), timeout=TIMEOUT_S) for _ in range(6)
         ]
-        time.sleep(0.15)
-        assert not all(call.done() for call in calls)
+        wait_for_metric(server, "convvae_calls_in_flight 6.0")
         server.send(signal.SIGTERM)
         assert [len(call.result().elbo) for call in calls] == [1000] * 6
         assert server.wait() == 0
@@ -99,6 +98,7 @@ def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
         left.cancel()
         assert {call.code() for call in doomed} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert running.result().mean.count == 1000
+        wait_for_metric(server, "convvae_calls_in_flight 0.0")
         page = metrics_page(server)
     decoded = sum(
         float(line.rsplit(" ", 1)[1])
@@ -106,7 +106,6 @@ def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
         if line.startswith('convvae_batch_rows_sum{stage="decode"}')
     )
     assert decoded < 2500, "most rows of five calls of 1,000 must not have been computed"
-    assert "convvae_calls_in_flight 0.0" in page
     assert "convvae_queued_rows 0.0" in page
     assert "convvae_queued_bytes 0.0" in page
 
@@ -140,10 +139,10 @@ def test_the_server_limits_the_time_of_a_call(tiny_root: Path) -> None:
 
 
 def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
-    """SERVING is answered soon after the command, the interpreter's start included (best of three)."""
+    """SERVING is answered soon after the command, the interpreter's start included (best of up to five)."""
     publish_tiny(tmp_path)
-    seconds = []
-    for _ in range(3):
+    seconds: list[float] = []
+    while len(seconds) < 5 and min(seconds, default=9.0) >= 1.5:
         with serving(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=5)
             seconds.append(time.monotonic() - server.started_s)
@@ -154,7 +153,9 @@ def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
 def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: Path) -> None:
     """A second server on the port does not start; nor does one whose metrics address is taken."""
     message = start_failure("--models", str(tiny_root), "--address", tiny_server.target)
-    assert message == f"address {tiny_server.target} cannot be used: is another server running on it?"
+    assert message == (
+        f"address {tiny_server.target} cannot be used: taken by another server, or no address of this machine"
+    )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -181,12 +182,15 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
     message = start_failure("--models", root, *address, "--serve", "tiny=2")
     assert message == f"--serve tiny=2: no such version is published under {root!r}"
     message = start_failure("--models", root, *address, "--precision", "int8")
-    assert message == "model 'tiny' has no usable version; version 1: has no int8 graphs: it has fp32"
+    assert message == (
+        "no usable version; model 'tiny', version 1: has no int8 graphs: it has fp32."
+        " Copy the version again, export it anew, or remove its folder"
+    )
     message = start_failure("--models", root, *address, "--device", "cuda:99")
     assert "device 'cuda:99'" in message
     (version / "encoder.onnx").write_bytes(b"")
     message = start_failure("--models", root, *address)
-    assert message.startswith("model 'tiny' has no usable version; version 1: encoder.onnx has not the")
+    assert message.startswith("no usable version; model 'tiny', version 1: encoder.onnx has 0 bytes, the")
 
 
 def test_a_bad_version_does_not_stop_the_good_one_before_it(tmp_path: Path) -> None:
@@ -205,9 +209,56 @@ def test_a_bad_version_does_not_stop_the_good_one_before_it(tmp_path: Path) -> N
     ]
 
 
+def test_a_broken_model_does_not_stop_the_others(tmp_path: Path) -> None:
+    """A model without a usable version is unready and says why; the others are served."""
+    publish_tiny(tmp_path, "good")
+    (publish_tiny(tmp_path, "bad") / "encoder.onnx").unlink()
+    with serving(tmp_path) as server, grpc.insecure_channel(server.target) as channel:
+        health = health_pb2_grpc.HealthStub(channel)
+        found = {
+            name: health.Check(health_pb2.HealthCheckRequest(service=name), timeout=5).status
+            for name in ("", "good", "bad")
+        }
+        assert found == {"": SERVING, "good": SERVING, "bad": NOT_SERVING}
+        with stub_of(server.target) as stub:
+            assert stub.Sample(pb.SampleRequest(model=pb.ModelRef(name="good"), count=1), timeout=5).seed
+            refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="bad"), count=1))
+    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+    assert refusal.message == "no version of model 'bad' could be loaded: ListModels says why"
+
+
+def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
+    """A server that is told to stop while it loads does not load all the rest first."""
+    for index in range(150):
+        publish_tiny(tmp_path, f"model-{index:03}")
+    server = ServerProcess(tmp_path)
+    server.wait_for("model version loaded")
+    server.send(signal.SIGTERM)
+    assert server.wait() == 0
+    assert not server.messages("serving")
+    assert len(server.messages("model version loaded")) < 150
+
+
+def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
+    """The caller's deadline shows as DEADLINE_EXCEEDED, its leaving as CANCELLED."""
+    images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
+    with serving(tiny_root, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
+        request = pb.ScoreRequest(pixels=pixels(images))
+        assert refused(stub.Score, request, timeout=0.05).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert server.wait_for("call", 5)["code"] == "DEADLINE_EXCEEDED"
+
+
 def metrics_page(server: ServerProcess) -> str:
     with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as reply:
         return str(reply.read().decode())
+
+
+def wait_for_metric(server: ServerProcess, line: str) -> None:
+    """Read the page until it has this line."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while line not in (page := metrics_page(server)):
+        assert time.monotonic() < deadline_s, page
+        time.sleep(0.01)
 
 
 def test_metrics_tell_what_happened(tiny_root: Path) -> None:

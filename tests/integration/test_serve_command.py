@@ -24,7 +24,7 @@ def test_check_names_every_version(tmp_path: Path) -> None:
     (folder / "encoder.onnx").write_bytes(b"short")
     done = serve("check", str(tmp_path))
     assert done.returncode == 1
-    assert done.stdout.splitlines()[1].startswith("tiny@2  UNSOUND  encoder.onnx has not the ")
+    assert done.stdout.splitlines()[1].startswith("tiny@2  UNSOUND  encoder.onnx has 5 bytes, the manifest")
 
 
 def test_check_of_nothing_fails(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ Conventions
   `NOT_FOUND` (unknown model or version), `FAILED_PRECONDITION` (the model lacks the capability, or the
   version is published but not loaded), `RESOURCE_EXHAUSTED` (the queue is full; `google.rpc.RetryInfo`
   says when to come back), `UNAVAILABLE` (the server is starting or stopping; try another),
-  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` and `INTERNAL` (with an id that stands in the server's log).
+  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (where the server asks for a token) and `INTERNAL` (with an id that stands in the server's log).
 """
 
 import builtins
@@ -323,7 +323,7 @@ class SampleRequest(google.protobuf.message.Message):
     caller may cut a large sample into calls.
     """
     temperature: builtins.float
-    """Standard deviation of the prior's noise, 0 or above. Default 1. 0 decodes the prior's mean."""
+    """Standard deviation of the prior's noise, 0 to 1e6. Default 1. 0 decodes the prior's mean."""
     @property
     def model(self) -> Global___ModelRef:
         """Model to use. Default: the server's only model, in its default version."""
@@ -753,7 +753,8 @@ Global___Likelihood: typing_extensions.TypeAlias = Likelihood
 @typing.final
 class Limits(google.protobuf.message.Message):
     """Limits of the server. A call above one fails with `INVALID_ARGUMENT` before any work; above the queue's
-    limits with `RESOURCE_EXHAUSTED`.
+    limits with `RESOURCE_EXHAUSTED` and `google.rpc.RetryInfo`; a message of more than twice the limit on
+    messages with `RESOURCE_EXHAUSTED` alone.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
@@ -770,9 +771,9 @@ class Limits(google.protobuf.message.Message):
     max_pixels_per_file: builtins.int
     """Most pixels (width x height) in one file, checked before it is decoded."""
     max_queued_rows: builtins.int
-    """Most rows waiting on the server, over all calls to all models."""
+    """Most rows of calls on the server, over all models."""
     max_queued_bytes: builtins.int
-    """Most bytes of input waiting on the server, over all calls to all models."""
+    """Most bytes of inputs and results of calls on the server, over all models."""
     def __init__(
         self,
         *,

@@ -12,7 +12,7 @@ Conventions
   `NOT_FOUND` (unknown model or version), `FAILED_PRECONDITION` (the model lacks the capability, or the
   version is published but not loaded), `RESOURCE_EXHAUSTED` (the queue is full; `google.rpc.RetryInfo`
   says when to come back), `UNAVAILABLE` (the server is starting or stopping; try another),
-  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` and `INTERNAL` (with an id that stands in the server's log).
+  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (where the server asks for a token) and `INTERNAL` (with an id that stands in the server's log).
 """
 
 import abc

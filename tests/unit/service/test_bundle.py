@@ -1,6 +1,9 @@
+import errno
 import hashlib
 import json
+import os
 import shutil
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -125,7 +128,7 @@ def test_a_wrong_length_is_refused(version: Path, change: int) -> None:
     """A cut or grown file is refused by its length."""
     data = (version / "encoder.onnx").read_bytes()
     (version / "encoder.onnx").write_bytes(data[:-1] if change < 0 else data + b"x")
-    with pytest.raises(BundleError, match=rf"encoder\.onnx has not the {len(data)} bytes"):
+    with pytest.raises(BundleError, match=rf"encoder\.onnx has \d+ bytes, the manifest states {len(data)}"):
         read_bundle(version)
 
 
@@ -159,6 +162,54 @@ def test_a_folder_in_place_of_a_graph_is_refused(version: Path) -> None:
     (version / "encoder.onnx").mkdir()
     with pytest.raises(BundleError, match=r"encoder\.onnx cannot be read: Is a directory"):
         read_bundle(version)
+
+
+def test_links_within_the_folder_are_followed(version: Path) -> None:
+    """Kubernetes mounts files as links into a hidden folder beside them."""
+    data = version / "..2026_11_22"
+    data.mkdir()
+    (version / "..data").symlink_to(data.name)
+    for name in ("manifest.json", "encoder.onnx", "decoder.onnx"):
+        (version / name).rename(data / name)
+        (version / name).symlink_to(f"..data/{name}")
+    assert list_versions(version.parents[1], "tiny") == [1]
+    assert read_bundle(version).version == 1
+
+
+def test_a_pipe_in_place_of_a_graph_is_refused(version: Path) -> None:
+    """Reading does not wait for the other end of a pipe."""
+    (version / "encoder.onnx").unlink()
+    os.mkfifo(version / "encoder.onnx")
+    with pytest.raises(BundleError, match=r"encoder\.onnx is not a file"):
+        read_bundle(version)
+
+
+@pytest.mark.parametrize("size", [-5, 0, 2**45, 10**30])
+def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
+    """The manifest's word on a file's length is not trusted with memory."""
+    rewrite(version, bytes=size)
+    with pytest.raises(BundleError, match=r"encoder\.onnx (is said to have|has \d+ bytes, the manifest)"):
+        read_bundle(version)
+
+
+def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's lost+found does not hide the models beside it; a closed root is said to be closed."""
+    root = version.parents[1]
+    closed = [root / "lost+found"]
+    closed[0].mkdir()
+    iterdir = Path.iterdir
+
+    # Root, who may run these tests, can read everything.
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder in closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert list_models(root) == ["tiny"]
+    closed.append(root)
+    with pytest.raises(BundleError, match="cannot be read: Permission denied"):
+        list_models(root)
 
 
 def test_a_version_under_another_name_is_refused(version: Path) -> None:

@@ -3,6 +3,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
 from convvae_service import runtime
@@ -43,6 +44,34 @@ def test_a_graph_that_the_runtime_cannot_load_is_refused(tmp_path: Path) -> None
     replace(folder, "decoder", data)
     with pytest.raises(BundleError, match=r"ONNX Runtime cannot load decoder\.onnx: "):
         Engine(read_bundle(folder), device="cpu")
+
+
+def test_a_graph_that_loads_and_does_not_run_is_refused(tmp_path: Path) -> None:
+    """A fault that shows at the first run is found by the warm-up, before any call."""
+    folder = publish_tiny(tmp_path)
+    model = onnx.load_from_string(decoder(SHAPE, LATENT_DIM))
+    index = onnx.numpy_helper.from_array(np.array([99], np.int64), "beyond")
+    model.graph.initializer.append(index)
+    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["latent", "beyond"], ["nothing"], axis=1))
+    model.graph.node.insert(1, onnx.helper.make_node("Add", ["latent", "nothing"], ["moved"]))
+    model.graph.node[2].input[0] = "moved"
+    replace(folder, "decoder", model.SerializeToString())
+    engine = Engine(read_bundle(folder), device="cpu")
+    with pytest.raises(BundleError, match="its graphs load but do not decode: "):
+        engine.warm(4)
+
+
+def test_a_graph_that_loses_rows_is_refused(tmp_path: Path) -> None:
+    """A graph that gives one row whatever it is given would leave callers waiting for the rest."""
+    folder = publish_tiny(tmp_path)
+    model = onnx.load_from_string(encoder(SHAPE, LATENT_DIM))
+    first = onnx.numpy_helper.from_array(np.array([0], np.int64), "first")
+    model.graph.initializer.append(first)
+    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["image", "first"], ["one"], axis=0))
+    model.graph.node[1].input[0] = "one"
+    replace(folder, "encoder", model.SerializeToString())
+    with pytest.raises(BundleError, match=r"encoder\.onnx has other outputs|do not encode: image: 2 rows in"):
+        Engine(read_bundle(folder), device="cpu").warm(4)
 
 
 def test_padding_changes_no_answer(tmp_path: Path) -> None:

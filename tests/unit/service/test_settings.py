@@ -62,6 +62,10 @@ def test_settings_are_frozen() -> None:
         ([*MODELS, "--lanes", "two"], "--lanes: Input should be a valid integer"),
         ([*MODELS, "--address", "localhost"], "--address: 'localhost' is not HOST:PORT"),
         ([*MODELS, "--address", "localhost:99999"], "--address: 'localhost:99999' is not HOST:PORT"),
+        ([*MODELS, "--address", "off"], "--address: 'off' is not HOST:PORT"),
+        ([*MODELS, "--address", "unix:5"], "--address: 'unix:5' is not HOST:PORT"),
+        ([*MODELS, "--metrics-address", "9464"], "--metrics-address: '9464' is not HOST:PORT"),
+        ([*MODELS, "--max-pixels-per-file", "9" * 20], "--max-pixels-per-file: Input should be less than"),
         ([*MODELS, "--serve", "mnist"], "--serve: 'mnist' is not MODEL=VERSION, as in mnist=2"),
         ([*MODELS, "--serve", "mnist=0"], "--serve: 'mnist=0' is not MODEL=VERSION"),
         ([*MODELS, "--serve", "m=1", "--serve", "m=2"], "--serve: names a model twice"),
@@ -72,7 +76,7 @@ def test_settings_are_frozen() -> None:
         ),
         (
             [*MODELS, "--max-queued-bytes", "65536"],
-            "max_queued_bytes (65536) must not be below max_message_bytes",
+            "max_queued_bytes (65536) must not be below 4 x max_message_bytes",
         ),
         ([*MODELS, "--config", "/no/such/file"], "config file '/no/such/file' cannot be read: No such file"),
     ],
@@ -109,6 +113,7 @@ def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -
         "CONVVAE_SERVE_SERVICE_PORT": "50051",
         "CONVVAE_SERVE_SERVICE_PORT_GRPC": "50051",
         "CONVVAE_SERVE_PORT": "tcp://10.0.0.1:50051",
+        "CONVVAE_SERVE_PORT_50051_TCP_PROTO": "tcp",
         "CONVVAE_SERVE_PORT_50051_TCP": "tcp://10.0.0.1:50051",
         "CONVVAE_SERVE_PORT_50051_TCP_ADDR": "10.0.0.1",
     }
@@ -118,8 +123,31 @@ def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONVVAE_SERVE_PORT", "8080"), ("convvae_serve_lanse", "1"), ("CONVVAE_SERVE_SERVICE_PORT", "grpc")],
+)
+def test_what_only_looks_like_kubernetes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    """A plausible mistake is no service link, and names count in any case."""
+    monkeypatch.setenv(name, value)
+    with pytest.raises(StartupError, match=f"unknown environment variable {name}"):
+        load_settings(MODELS)
+
+
+def test_help_has_a_line_for_each_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    """`run --help` shows every flag."""
+    with pytest.raises(SystemExit):
+        load_settings(["--help"])
+    shown = capsys.readouterr().out
+    missing = [name for name in ServeSettings.model_fields if f"--{name.replace('_', '-')}" not in shown]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[serve]\ntiny = 1\n", '--serve: is a list, as in serve = ["mnist=2"]'),
         ("lane = 1\n", "has the unknown key 'lane': did you mean lanes?"),
         ("lanes = [\n", "is not TOML"),
         ('lanes = "many"\n', "--lanes: Input should be a valid integer"),
@@ -135,5 +163,5 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) ->
 
 
 def test_every_setting_is_described() -> None:
-    """`--help` has a line for each setting."""
+    """Each setting says what it is."""
     assert all(field.description for field in ServeSettings.model_fields.values())

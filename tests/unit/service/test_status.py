@@ -67,7 +67,7 @@ def test_every_bad_row_is_named_within_the_size_of_a_header(rows: set[int], desc
     error = InvalidInput([Violation(f"files[{row}]", description) for row in sorted(rows)])
     bad = details(error)["BadRequest"]
     assert isinstance(bad, error_details_pb2.BadRequest)
-    assert bad.ByteSize() <= 6000
+    assert bad.ByteSize() <= 4500
     named = rows_named(bad)
     assert named == rows or (named < rows and bad.field_violations[-1].description.endswith("…"))
 
