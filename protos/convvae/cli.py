@@ -65,7 +65,8 @@ def encode(
     """Map images to latent vectors."""
     output = Output.at(out, forms=("npz",) if log_variance else ("npy", "npz"), force=force)
     source = read_images(paths)
-    answer = client.encode(source.images, include_log_variance=log_variance)
+    with source.naming():
+        answer = client.encode(source.images, include_log_variance=log_variance)
     arrays = {"mean": answer.mean}
     if answer.log_variance is not None:
         arrays["log_variance"] = answer.log_variance
@@ -123,7 +124,8 @@ def reconstruct(
     output = Output.at(out, forms=_PICTURES, force=force)
     source = read_images(paths)
     output.check_count(2 * len(source.images))
-    answer = client.reconstruct(source.images)
+    with source.naming():
+        answer = client.reconstruct(source.images)
     about = client.model(model=f"{answer.model}@{answer.version}") if output.form == "png" else None
     output.write_images(
         {"images": answer.images},
@@ -147,7 +149,8 @@ def score(
     """Print the evidence lower bound of each image, in nats."""
     output = Output.at(out, forms=("npz",), force=force) if out else None
     source = read_images(paths)
-    answer = client.score(source.images, num_samples=num_samples, seed=seed)
+    with source.naming():
+        answer = client.score(source.images, num_samples=num_samples, seed=seed)
     arrays = {"elbo": answer.elbo, "distortion": answer.distortion, "rate": answer.rate}
     if output:
         output.write_arrays("elbo", arrays)

@@ -1,7 +1,9 @@
 """What the command line reads: image files and folders, and arrays."""
 
+import re
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from convvae.errors import InvalidInput
 
 __all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "ImageSource", "read_array", "read_images"]
 
+_INDEX = re.compile(r"\bfiles\[(\d+)\]")
 ARRAY_SUFFIXES = (".npy", ".npz")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -23,6 +26,15 @@ class ImageSource:
 
     images: NDArray[Any] | list[Path]
     names: list[str]
+
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Put the names of files in place of their indices, where rows are refused in this block."""
+        try:
+            yield
+        except InvalidInput as error:
+            text = _INDEX.sub(lambda found: self.names[int(found[1])], error.message)
+            raise InvalidInput(text, code=error.code, request_id=error.request_id) from None
 
 
 def read_images(paths: Sequence[Path]) -> ImageSource:

@@ -163,6 +163,21 @@ def test_missing_package_is_named(code: str, advice: str) -> None:
     assert advice in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.parametrize("command", ["encode", "reconstruct", "score"])
+def test_a_file_that_is_refused_is_named(tiny_server: ServerProcess, tmp_path: Path, command: str) -> None:
+    """The user reads the file's name, not its index in the request."""
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for name in ("a", "b", "d"):
+        Image.new("L", (6, 8)).save(pictures / f"{name}.png")
+    (pictures / "c.png").write_bytes(b"no picture")
+    out = () if command == "score" else ("--out", tmp_path / "out.npy")
+    done = convvae(command, pictures, *out, target=tiny_server.target)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {pictures / 'c.png'}: not a JPEG, PNG or WebP image (INVALID")
+    assert not (tmp_path / "out.npy").exists()
+
+
 def test_a_proxy_is_not_asked_for_this_machine(tiny_server: ServerProcess) -> None:
     """A proxy in the environment does not come between a client and a server on loopback."""
     environ = {**os.environ, "http_proxy": "http://127.0.0.1:9", "grpc_proxy": "http://127.0.0.1:9"}
