@@ -108,7 +108,7 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
     [
         (["encode", "floats.npy", "--out", "z.npy"], 1, "error: images: their dtype is float32"),
         (["encode", "none.png", "--out", "z.npy"], 1, "error: none.png does not exist"),
-        (["encode", "text.png", "--out", "z.npy"], 1, "error: files[0]: not a JPEG, PNG or WebP image"),
+        (["encode", "text.png", "--out", "z.npy"], 1, "error: text.png: not a JPEG, PNG or WebP image"),
         (["encode", "empty", "--out", "z.npy"], 1, "error: no images"),
         (["encode", "text.png", "--out", "z.png"], 1, "error: cannot write z.png: give .npy, .npz"),
         (["encode", "text.png", "--out", "floats.npy"], 1, "error: floats.npy exists; pass --force"),
