@@ -1,5 +1,6 @@
 """The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is quick."""
 
+import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -82,6 +83,8 @@ def run(
         raise BadUse("give one of --target HOST:PORT and --bundle ROOT/MODEL")
     _only_with("--target", target is not None, {"--model": model, "--in-flight": in_flight})
     _only_with("--bundle", bundle is not None, {"--device": device, "--precision": precision})
+    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
+        raise BadUse(f"--device is {device!r}: auto, cpu, cuda or cuda:N")
     if engine != "local":
         raise BadUse(f"--engine is {engine!r}: local is the only one")
     if on_error not in ("fail", "skip"):

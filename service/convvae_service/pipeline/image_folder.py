@@ -1,19 +1,16 @@
 """A folder of image files, at any depth."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae_service.image_files import image_files
 from convvae_service.pipeline.errors import BadSource
 from convvae_service.pipeline.sources import Batch, ModelInput, Rejected
 from convvae_service.pixels import InvalidImage, decode_file
 
-__all__ = ["SUFFIXES", "ImageFolder"]
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+__all__ = ["ImageFolder"]
 
 
 class ImageFolder:
@@ -28,7 +25,10 @@ class ImageFolder:
     def __init__(self, folder: Path) -> None:
         self.name = folder.resolve().name
         self._folder = str(folder)
-        self._ids = sorted(_find(self._folder))
+        try:
+            self._ids = image_files(folder)
+        except OSError as error:
+            raise BadSource(f"{error.filename} cannot be listed: {error.strerror}") from None
         if not self._ids:
             raise BadSource(
                 f"no images in {str(folder)!r}: JPEG, PNG and WebP files, at any depth, are taken"
@@ -64,17 +64,3 @@ class ImageFolder:
         except OSError as error:
             raise InvalidImage(f"cannot be read: {error.strerror}") from None
         return decode_file(data, shape=model_input.shape, resize=model_input.resize)
-
-
-def _find(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(parent, folder)
-        prefix = "" if below == "." else f"{below}/"
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield prefix + name
-
-
-def _refuse(error: OSError) -> None:
-    raise BadSource(f"{error.filename} cannot be listed: {error.strerror}")

@@ -40,9 +40,13 @@ class RemoteEncoder:
             raise BadModel(f"{target}: {error}") from None
         try:
             manifest = Manifest.from_json(about.manifest_json)
+            self.info = EncoderInfo.of(manifest, version=about.version, precision=about.precision)
         except BundleError as error:
+            self._client.close()
             raise BadModel(f"{target}: {error}") from None
-        self.info = EncoderInfo.of(manifest, version=about.version, precision=about.precision)
+        except BadModel:
+            self._client.close()
+            raise
         self.lanes = in_flight
         self.batch_rows = min(BATCH_ROWS, about.limits.max_rows_per_call or BATCH_ROWS)
 

@@ -7,6 +7,7 @@ import secrets
 from pathlib import Path
 
 from convvae_service.pipeline.errors import BadSink, RunFailed
+from convvae_service.pipeline.stopping import let_finish
 
 __all__ = ["UnfinishedFile"]
 
@@ -42,15 +43,35 @@ class UnfinishedFile:
         """
         os.fsync(self._handle)
         size = os.fstat(self._handle).st_size
-        if self._target.exists() and not self._overwrite:
-            raise RunFailed(f"{str(self._target)!r} has appeared during the run and was left as it is")
-        self.path.replace(self._target)
+        # From here on the run is as good as done: a signal would come too late to undo it.
+        let_finish()
+        if self._overwrite:
+            self.path.replace(self._target)
+        else:
+            self._appear()
         folder = os.open(self._target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
         return size
+
+    def _appear(self) -> None:
+        """Take the target's name, unless something has it."""
+        try:
+            # A rename would replace what another process has put there since anybody looked.
+            os.link(self.path, self._target)
+        except FileExistsError:
+            pass
+        except OSError:
+            # This file system has no hard links.
+            if not self._target.exists():
+                self.path.replace(self._target)
+                return
+        else:
+            self.path.unlink()
+            return
+        raise RunFailed(f"{str(self._target)!r} has appeared during the run and was left as it is")
 
     def remove(self) -> None:
         """Remove what was not published, and release the lock. May be called again."""

@@ -140,6 +140,10 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{x}", "{z}", *BUNDLE, "--target", "localhost:1"], "give one of --target HOST:PORT and --bundle"),
         (["{x}", "{z}", *BUNDLE, "--model", "tiny"], "--model goes with --target"),
         (["{x}", "{z}", "--target", "localhost:1", "--device", "cpu"], "--device goes with --bundle"),
+        (
+            ["{x}", "{z}", "--bundle", "absent", "--device", "foo"],
+            "--device is 'foo': auto, cpu, cuda or cuda:N",
+        ),
         (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': local is the only one"),
         (["{x}", "{z}", *BUNDLE, "--on-error", "stop"], "--on-error is 'stop': fail or skip"),
         (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: 1 to 65536"),

@@ -67,3 +67,17 @@ def test_folder_without_images_is_refused(tmp_path: Path) -> None:
         BadSource, match=r"no images in .*: JPEG, PNG and WebP files, at any depth, are taken"
     ):
         ImageFolder(tmp_path)
+
+
+def test_folder_that_cannot_be_listed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images would be missing from the embeddings, and nobody would know."""
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("class-1"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BadSource, match=r"class-1 cannot be listed: Permission denied"):
+        ImageFolder(folder)

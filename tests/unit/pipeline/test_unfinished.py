@@ -1,8 +1,13 @@
+import errno
+import os
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from convvae_service.pipeline.errors import BadSink, RunFailed
+from convvae_service.pipeline.errors import BadSink, Interrupted, RunFailed
+from convvae_service.pipeline.stopping import stop_on_signals
 from convvae_service.pipeline.unfinished import UnfinishedFile
 
 LEFTOVER = ".x.parquet.0123456789ab.unfinished"
@@ -63,3 +68,61 @@ def test_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     """The message names the folder."""
     with pytest.raises(BadSink, match=r"cannot write in .*gone.*: No such file or directory"):
         UnfinishedFile(tmp_path / "gone" / "x.parquet", overwrite=False)
+
+
+def test_file_that_appears_at_the_last_moment_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No look before the rename decides, but the file system itself."""
+    target = tmp_path / "x.parquet"
+    file = UnfinishedFile(target, overwrite=False)
+    target.write_bytes(b"theirs")
+    monkeypatch.setattr(Path, "exists", lambda _: False)
+    with pytest.raises(RunFailed, match="has appeared during the run and was left as it is"):
+        file.publish()
+    assert target.read_bytes() == b"theirs"
+    file.remove()
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_disk_without_hard_links_will_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
+) -> None:
+    """Where no second name can be given to a file, it is renamed."""
+
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    target = tmp_path / "x.parquet"
+    file = UnfinishedFile(target, overwrite=False)
+    file.path.write_bytes(b"whole")
+    if taken:
+        target.write_bytes(b"theirs")
+        with pytest.raises(RunFailed, match="has appeared during the run"):
+            file.publish()
+    else:
+        file.publish()
+    file.remove()
+    assert target.read_bytes() == (b"theirs" if taken else b"whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_that_comes_too_late_lets_the_run_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """Once the file has its name, "nothing was written" would be untrue."""
+    file = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    link = os.link
+
+    def link_and_signal(*arguments: Any) -> None:
+        link(*arguments)
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(os, "link", link_and_signal)
+    with stop_on_signals():
+        file.publish()
+        file.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
+    with pytest.raises(Interrupted), stop_on_signals():
+        signal.raise_signal(number)
