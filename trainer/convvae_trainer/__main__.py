@@ -27,6 +27,12 @@ def main() -> None:
     except BundleError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:
+        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+    except MemoryError as error:
+        print(f"error: memory ran out: {error or 'use fewer or smaller images'}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,12 @@ __all__ = ["model_card"]
 
 
 def model_card(
-    manifest: Manifest, *, data: Mapping[str, Any], evaluation: Mapping[str, Any], reproduce: str
+    manifest: Manifest,
+    *,
+    data: Mapping[str, Any],
+    evaluation: Mapping[str, Any],
+    reproduce: str,
+    repeatability: str,
 ) -> str:
     """Return the card as Markdown.
 
@@ -18,6 +23,7 @@ def model_card(
         data: What `run.json` says of the data.
         evaluation: Figures on the test images.
         reproduce: The command that repeats the run.
+        repeatability: A line on how equal the repeated run is, or "".
     """
     resize, training = manifest.resize, manifest.training
     data_rows = [
@@ -45,6 +51,8 @@ Draws from the prior:
 On {evaluation["images"]} test images, {_conditions(evaluation)}.
 
 {_table(("Figure", "Value"), _figures(evaluation))}
+{_score(evaluation)}
+
 ## Data
 
 {_table(("What", "Value"), data_rows)}
@@ -61,7 +69,7 @@ and all-255 images, and draws from the prior.
 with the run folder's `config.json`, code at commit {training.commit or "(not under git)"}, seed
 {training.seed}, {training.epochs:g} epochs. Versions:
 {", ".join(f"{name} {version}" for name, version in training.libraries.items())}.
-
+{repeatability}
 ## Limits
 
 - It knows images like those that it was trained on. Others are encoded without complaint, and mean little.
@@ -78,6 +86,17 @@ _LIKELIHOOD_LIMITS = {
     "gaussian": "The Gaussian likelihood is a density of pixels in 0..1: its ELBO may be above 0, and does"
     " not compare with that of other likelihoods.",
 }
+
+
+def _score(evaluation: Mapping[str, Any]) -> str:
+    """Say what the service's Score has to do with the ELBO above."""
+    text = (
+        "The service's `Score` is taken at the posterior mean by default and usually higher than this ELBO.\n"
+        "With `num_samples` it averages over posterior draws and, over the same images, estimates this ELBO"
+    )
+    if evaluation["binarize"] == "dynamic":
+        text += ",\nif the images are drawn to 0 and 255 first: of grey images it is another figure"
+    return text + "."
 
 
 def _conditions(evaluation: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +12,7 @@ import typer
 from rich.console import Console
 
 from convvae_trainer.config import config_from, parse_image_size, read_settings
-from convvae_trainer.errors import BadConfig, MissingExtra
+from convvae_trainer.errors import BadConfig, Interrupted, MissingExtra
 
 if TYPE_CHECKING:
     from convvae_trainer.evaluate import Evaluation
@@ -125,15 +126,23 @@ def fit(
     if target is not None:
         _require_runtime()
     console = Console()
-    done = commands.run_fit(
-        settings,
-        run_dir,
-        resume=resume,
-        download=download,
-        target=target,
-        command=_command_line(),
-        console=console,
-    )
+    try:
+        done = commands.run_fit(
+            settings,
+            run_dir,
+            resume=resume,
+            download=download,
+            target=target,
+            command=_command_line(),
+            console=console,
+        )
+    except Interrupted as stopped:
+        # What is not among the run's settings, or may differ from them.
+        places = {"--models": models, "--name": name, "--data-root": data_root, "--device": device}
+        if resume:
+            places["--dataset"] = dataset
+        command = _resume_command(run_dir, places)
+        raise Interrupted(stopped.number, step=stopped.step, resume=command) from None
     _print_evaluation(console, done.evaluation)
     _say(console, f"run           {run_dir}")
     if done.exported is None:
@@ -144,21 +153,32 @@ def fit(
 
 @app.command()
 def export(
-    run_dir: RunDir, models: Models, name: Name, data_root: DataRoot = None, download: Download = False
+    run_dir: RunDir,
+    models: Models,
+    name: Name,
+    dataset: Annotated[
+        str | None, typer.Option(help="Where the run's data lie now, if they have moved.")
+    ] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
 ) -> None:
     """Publish a run's weights as the next version of a model, checked against PyTorch."""
     _require(*TRAINER_PACKAGES)
     _require_runtime()
     from convvae_trainer import commands
 
-    exported = commands.run_export(run_dir, models=models, name=name, data_root=data_root, download=download)
+    exported = commands.run_export(
+        run_dir, models=models, name=name, dataset=dataset, data_root=data_root, download=download
+    )
     _print_exported(Console(), exported, models=models)
 
 
 @app.command()
 def evaluate(
     run_dir: RunDir,
-    dataset: Annotated[str | None, typer.Option(help="Other data than the run's own.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Other data: their own test images, or all of them.")
+    ] = None,
     data_root: DataRoot = None,
     download: Download = False,
     binarize: Annotated[str | None, typer.Option(help="none or dynamic. [default: the run's]")] = None,
@@ -200,6 +220,11 @@ def _command_line() -> str:
     return shlex.join(["convvae-train", *sys.argv[1:]])
 
 
+def _resume_command(run_dir: Path, places: Mapping[str, object]) -> str:
+    given = [word for name, value in places.items() if value is not None for word in (name, str(value))]
+    return shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *given])
+
+
 def _quoted(path: Path) -> str:
     return shlex.quote(str(path))
 
@@ -209,6 +234,7 @@ def _say(console: Console, text: str) -> None:
 
 
 def _print_evaluation(console: Console, evaluation: "Evaluation") -> None:
+    _say(console, f"evaluated     {evaluation.dataset}: {evaluation.split}")
     _say(console, f"test ELBO     {evaluation.elbo:.2f} nats per image ({evaluation.images} images)")
     _say(console, f"distortion    {evaluation.distortion:.2f}")
     _say(console, f"rate          {evaluation.rate:.2f}")

@@ -1,6 +1,5 @@
 """What the commands do once their flags are parsed; torch is loaded here."""
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,14 +7,14 @@ from typing import Any
 from rich.console import Console
 
 from convvae_trainer.config import Config, config_from, to_json_object
-from convvae_trainer.data import load_dataset
-from convvae_trainer.device import pick_device
-from convvae_trainer.errors import BadData
+from convvae_trainer.data import load_dataset, load_other, with_absolute_paths
+from convvae_trainer.device import enough_memory, pick_device
+from convvae_trainer.errors import BadData, BadRun
 from convvae_trainer.evaluate import Evaluation, evaluate
 from convvae_trainer.export import Exported, check_target, export, read_evaluation
 from convvae_trainer.fit import fit, load_run
 from convvae_trainer.learner import Learner
-from convvae_trainer.run_folder import RunFolder, check_new
+from convvae_trainer.run_folder import RunFolder, can_be_written, check_new
 
 __all__ = ["Done", "run_evaluate", "run_export", "run_fit", "saved_settings"]
 
@@ -46,9 +45,13 @@ def run_fit(
     """Train, evaluate and, with a `target` (models, name), export; what can be refused is refused first."""
     if not resume:
         check_new(run_dir)
+    elif not can_be_written(run_dir):
+        raise BadRun(f"run folder {run_dir} cannot be written")
     if target is not None:
         check_target(*target)
     pick_device(config.device)
+    # What is typed depends on the folder that it is typed in; what is kept must not.
+    config = with_absolute_paths(config)
     dataset = load_dataset(config, download=download)
     fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console)
     exported = None
@@ -61,19 +64,27 @@ def run_fit(
     return Done(evaluation=fitted.evaluation, exported=exported)
 
 
-def run_export(run_dir: Path, *, models: Path, name: str, data_root: str | None, download: bool) -> Exported:
+def run_export(
+    run_dir: Path, *, models: Path, name: str, dataset: str | None, data_root: str | None, download: bool
+) -> Exported:
     """Export the run's checkpoint; the run's data are needed for the parity check and the pictures."""
     check_target(models, name)
     run, learner, position = load_run(run_dir)
-    dataset = load_dataset(_with_root(run.config, data_root), download=download)
-    run.check_same(run.config, dataset)
+    config = config_from(to_json_object(run.config), {"data_root": data_root, "dataset": dataset})
+    data = load_dataset(config, download=download)
+    run.check_same(config, data)
     figures = read_evaluation(run)
     if figures is None:
         evaluation = evaluate(
-            learner, dataset.test, dataset=dataset.name, binarize=run.config.binarize, seed=run.config.seed
+            learner,
+            data.test,
+            dataset=data.name,
+            split=data.split,
+            binarize=run.config.binarize,
+            seed=run.config.seed,
         )
         figures = evaluation.to_json_object()
-    return export(run, learner, dataset, position, figures, models=models, name=name)
+    return export(run, learner, data, position, figures, models=models, name=name)
 
 
 def run_evaluate(
@@ -86,29 +97,27 @@ def run_evaluate(
     seed: int,
     device: str | None,
 ) -> Evaluation:
-    """Evaluate the run's checkpoint on its own test images, or on those of another data set."""
-    run, learner, _ = load_run(run_dir, device=device or run_device(run_dir))
+    """Evaluate the run's checkpoint on its own test images, or on other data: their test images, or all."""
+    run, learner, _ = load_run(run_dir, device=device)
     changes: dict[str, Any] = {"binarize": binarize, "data_root": data_root, "dataset": dataset, "seed": seed}
     config = config_from(to_json_object(run.config), changes)
-    if dataset is not None and dataset != run.config.dataset:
-        config = dataclasses.replace(config, train_images=None)
-    data = load_dataset(config, download=download)
+    if dataset is None:
+        data = load_dataset(config, download=download)
+        # With changed data the held-out images might be some that the run was trained on.
+        run.check_same(run.config, data)
+        images, split = data.test, data.split
+    else:
+        images, split = load_other(config, own=run.record["data"]["sha256"], download=download)
     expected = tuple(run.record["data"]["image"])
-    if data.image.as_tuple != expected:
+    if images.shape[1:] != expected:
         raise BadData(
-            f"images of {data.name} are {data.image}, the run's {'x'.join(map(str, expected))}:"
-            " give data of the same size and channels"
+            f"images of {config.dataset} are {'x'.join(map(str, images.shape[1:]))}, the run's"
+            f" {'x'.join(map(str, expected))}: give data of the same size and channels"
         )
-    return evaluate(learner, data.test, dataset=data.name, binarize=config.binarize, seed=seed)
-
-
-def run_device(run_dir: Path) -> str:
-    """Return the device setting of the run."""
-    return RunFolder.open(run_dir).config.device
-
-
-def _with_root(config: Config, data_root: str | None) -> Config:
-    return config if data_root is None else dataclasses.replace(config, data_root=data_root)
+    with enough_memory():
+        return evaluate(
+            learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=seed
+        )
 
 
 def _on_cpu(learner: Learner, run: RunFolder) -> Learner:

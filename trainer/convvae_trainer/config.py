@@ -3,7 +3,6 @@
 import dataclasses
 import difflib
 import json
-import math
 import re
 import tomllib
 import types
@@ -23,7 +22,11 @@ DEFAULT_EPOCHS = 30
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Config:
-    """A run's settings. With the same data and libraries they give the same weights (on CPU, bit by bit)."""
+    """A run's settings.
+
+    With the same data, libraries, precision and threads they give the same weights on such a CPU, bit by bit;
+    not with `minutes`, where the clock decides how far the run gets, and not on a GPU.
+    """
 
     dataset: str
     """Name (`digits`, or a torchvision set) or path (folder, .npy, .npz, idx)."""
@@ -87,7 +90,7 @@ class Config:
                 raise BadConfig(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(hint))}")
         for name, low, high in _RANGES:
             value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and low <= value <= high):
+            if value is not None and not low <= value <= high:
                 raise BadConfig(f"{name} is {value}: it must be within {low:g} to {high:g}")
 
     @property
@@ -189,7 +192,10 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     if get_origin(hint) is Literal:
         accepted = (str,)
     if float in accepted and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BadConfig(f"{name} is out of range: it has {len(str(value))} digits") from None
     if type(value) not in accepted:
         kind = " or ".join(t.__name__ for t in accepted if t is not types.NoneType)
         raise BadConfig(f"{name} is {value!r}: it must be of type {kind}")

@@ -1,9 +1,12 @@
 """Data sets as uint8 arrays in memory: by name or by path, split into training and test images."""
 
+import contextlib
+import dataclasses
 import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL
@@ -11,13 +14,13 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.pixels import fit, is_array_file
-from convvae_trainer.config import MAX_SIDE, MIN_SIDE, Config
+from convvae_trainer.config import Config
 from convvae_trainer.errors import BadData, MissingExtra
-from convvae_trainer.image_arrays import read_array_file
+from convvae_trainer.image_arrays import check_size, read_array_file
 from convvae_trainer.image_folder import read_folder
 from convvae_trainer.torchvision_sets import Part, find_set, near_names, read_set
 
-__all__ = ["Dataset", "load_dataset", "resize_of"]
+__all__ = ["Dataset", "load_dataset", "load_other", "resize_of", "with_absolute_paths"]
 
 HELD_OUT = 0.1
 SPLIT_SEED = 0
@@ -64,8 +67,11 @@ def load_dataset(config: Config, *, download: bool = False) -> Dataset:
     Raises:
         BadData: It is unknown, missing, damaged, of a size out of range, or too small to be split.
     """
+    return _split(config, *_read(config, resize_of(config), download=download))
+
+
+def _split(config: Config, train: Part, test: Part | None) -> Dataset:
     resize = resize_of(config)
-    train, test = _read(config, resize, download=download)
     train = (_resized(train[0], config.image_size, resize), train[1])
     if test is None:
         train, test, split = _hold_out(train, name=config.dataset)
@@ -89,21 +95,84 @@ def load_dataset(config: Config, *, download: bool = False) -> Dataset:
     )
 
 
+def load_other(config: Config, *, own: str, download: bool = False) -> tuple[NDArray[np.uint8], str]:
+    """Return the images to evaluate of data that a run need not know, and in words which they are.
+
+    They are the data set's own test images, or all of its images where it has none. Of data whose fingerprint
+    is `own`, the run's, they are those that it held out.
+
+    Raises:
+        BadData: As `load_dataset`.
+    """
+    resize = resize_of(config)
+    train, test = _read(config, resize, download=download)
+    with contextlib.suppress(BadData):
+        dataset = _split(config, train, test)
+        if dataset.fingerprint() == own:
+            return dataset.test, dataset.split
+    images = _resized((test or train)[0], config.image_size, resize)
+    check_size(*images.shape[1:3], name=config.dataset)
+    if test is None:
+        return images, f"all {len(images)} images"
+    return images, f"the data set's own {len(images)} test images"
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return the same settings with paths that mean the same in any folder.
+
+    Raises:
+        BadData: A path starts with the home folder of an unknown user.
+    """
+    changes: dict[str, Any] = {"data_root": str(_expanded(config.data_root).absolute())}
+    # Whether a path is there, and can be read, is for those to say who read it.
+    if _by_name(config.dataset) is None and os.path.exists(path := _expanded(config.dataset)):  # noqa: PTH110
+        changes["dataset"] = str(path.absolute())
+    return dataclasses.replace(config, **changes)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadData(f"{path} does not exist: there is no such user's home folder") from None
+
+
+def _by_name(dataset: str) -> Any | None:
+    """Return torchvision's class, or True for `digits`, where the setting is a name; else None."""
+    if os.sep in dataset or is_array_file(Path(dataset)):
+        return None
+    return True if dataset.lower() == "digits" else find_set(dataset)
+
+
 def _read(config: Config, resize: Resize, *, download: bool) -> tuple[Part, Part | None]:
-    name, path = config.dataset, Path(config.dataset).expanduser()
-    is_path = os.sep in name or is_array_file(path)
-    if not is_path and name.lower() == "digits":
+    name, path = config.dataset, _expanded(config.dataset)
+    named = _by_name(name)
+    if named is True:
         return _digits(config.image_size or DIGITS_SIZE, resize), None
-    if not is_path and (cls := find_set(name)) is not None:
-        root = Path(config.data_root).expanduser()
-        return read_set(cls, root=root, download=download, image_size=config.image_size, resize=resize)
+    if named is not None:
+        root = _expanded(config.data_root)
+        try:
+            return read_set(named, root=root, download=download, image_size=config.image_size, resize=resize)
+        except BadData as error:
+            if not path.exists():
+                raise
+            raise BadData(f"{error}; for what is called {name} in this folder, write ./{name}") from None
+    try:
+        return _read_path(name, path, config.image_size, resize)
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _read_path(
+    name: str, path: Path, image_size: tuple[int, int] | None, resize: Resize
+) -> tuple[Part, Part | None]:
     if path.is_dir():
-        return read_folder(path, image_size=config.image_size, resize=resize), None
+        return read_folder(path, image_size=image_size, resize=resize), None
     if path.is_file():
         if not is_array_file(path):
             raise BadData(f"{path} is of no known kind: a folder of images, .npy, .npz or idx")
         return read_array_file(path), None
-    if is_path:
+    if os.sep in name or is_array_file(path):
         raise BadData(f"{path} does not exist")
     near = near_names(name)
     hint = f"did you mean {', '.join(near)}?" if near else "digits, or a torchvision set such as mnist"
@@ -149,9 +218,4 @@ def _check(train: NDArray[np.uint8], test: NDArray[np.uint8], *, name: str) -> N
         raise BadData(f"{name} has {len(train)} training and {len(test)} test images: 2 and 1 are needed")
     if train.shape[1:] != test.shape[1:]:
         raise BadData(f"training images of {name} are {train.shape[1:]}, test images {test.shape[1:]}")
-    height, width = train.shape[1:3]
-    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
-        raise BadData(
-            f"images of {name} are {height}x{width}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels;"
-            " --image-size resizes them"
-        )
+    check_size(*train.shape[1:3], name=name)

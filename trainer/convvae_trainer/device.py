@@ -4,7 +4,8 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +13,23 @@ import torch
 
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["Computation", "available_cores", "choose_computation", "pick_device", "synchronise"]
+__all__ = [
+    "Computation",
+    "available_cores",
+    "choose_computation",
+    "enough_memory",
+    "pick_device",
+    "synchronise",
+]
 
 ROUNDS = 7
 BUDGET_S = 6.0
+# So many times slower than the best: not tried again. In the first round only where it takes so long.
+HOPELESS = 3.0
+LONG_S = 0.5
 # bf16 rounds, and one thread forgoes the other cores: they have to be worth it, beyond a measurement's noise.
 WORTHWHILE = 0.9
+# convvae_service.cpus reads it too, but of the service the trainer knows the bundle and pixels only.
 CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -57,6 +69,19 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Raise `BadConfig` where the block's memory cannot be had."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        # On a CPU torch raises a bare RuntimeError.
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise BadConfig("memory ran out: lower batch_size or width, or use fewer images") from None
+
+
 def available_cores(quota: Path = CGROUP_QUOTA) -> int:
     """Return how many cores this process may use: by its affinity, and by a container's quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -73,6 +98,8 @@ def choose_computation(
     threads: int | None,
     device: torch.device,
     trial: Callable[[torch.dtype | None], object],
+    announce: Callable[[], object] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Computation:
     """Settle what was left open, by measuring the candidates in turns.
 
@@ -84,6 +111,8 @@ def choose_computation(
         threads: How many, or None to choose between all cores and one.
         device: Where the run computes.
         trial: Does one training step's work in a type (None: float32), and changes nothing.
+        announce: Called before anything is measured, which takes seconds.
+        clock: Tells seconds.
     """
     precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if _has_bf16(device) else ["fp32"]
     counts = [threads or available_cores()]
@@ -96,39 +125,51 @@ def choose_computation(
         only = candidates[0]
         reason = "as asked" if precision != "auto" else "this device has no bf16 instructions"
         return Computation(precision=only.precision, threads=only.threads, reason=reason)
-    seconds = _measure(candidates, device, trial)
+    announce()
+    seconds = _measure(candidates, device, trial, clock)
     best = candidates[0]
-    for candidate in candidates[1:]:
+    for candidate in seconds:
         if seconds[candidate] < WORTHWHILE * seconds[best]:
             best = candidate
-    measured = ", ".join(f"{_words(c)} {1000 * seconds[c]:.0f}" for c in candidates)
+    measured = ", ".join(f"{_words(c)} {1000 * seconds[c]:.0f}" for c in seconds)
     return Computation(
         precision=best.precision, threads=best.threads, reason=f"measured, ms a step: {measured}"
     )
 
 
 def _measure(
-    candidates: list[Computation], device: torch.device, trial: Callable[[torch.dtype | None], object]
+    candidates: list[Computation],
+    device: torch.device,
+    trial: Callable[[torch.dtype | None], object],
+    clock: Callable[[], float],
 ) -> dict[Computation, float]:
-    """Return the median seconds of a trial for each candidate."""
+    """Return the median seconds of a trial for each candidate that was reached within the budget."""
+    # The first trial is slower than the others, as memory and kernels are made: it counts where it is alone.
+    first: dict[Computation, float] = {}
     times: dict[Computation, list[float]] = {candidate: [] for candidate in candidates}
+    racing = list(candidates)
     threads = torch.get_num_threads()
-    begin = time.perf_counter()
+    begin = clock()
     try:
-        # The first round is slower than all others: memory and kernels are made.
         for number in range(ROUNDS + 1):
-            for candidate, taken in times.items():
+            for candidate in tuple(racing):
+                if first and clock() - begin > BUDGET_S:
+                    break
                 torch.set_num_threads(candidate.threads)
-                start = time.perf_counter()
+                start = clock()
                 trial(candidate.autocast)
                 synchronise(device)
+                taken = clock() - start
                 if number:
-                    taken.append(time.perf_counter() - start)
-            if number and time.perf_counter() - begin > BUDGET_S:
-                break
+                    times[candidate].append(taken)
+                else:
+                    first[candidate] = taken
+                best = min(value for c in candidates for value in times[c] or [first.get(c, math.inf)])
+                if taken > HOPELESS * best and (number or taken > LONG_S):
+                    racing.remove(candidate)
     finally:
         torch.set_num_threads(threads)
-    return {candidate: statistics.median(taken) for candidate, taken in times.items()}
+    return {c: statistics.median(times[c] or [first[c]]) for c in candidates if c in first}
 
 
 def _words(candidate: Computation) -> str:

@@ -9,6 +9,8 @@ TrainerError            one line on the screen, no traceback; `exit_code` of the
 └── Interrupted         stopped by Ctrl-C or SIGTERM after a checkpoint was saved
 """
 
+import signal
+
 
 class TrainerError(Exception):
     """Base of all errors of this package; the message says what to change."""
@@ -48,6 +50,17 @@ class ExportFailed(TrainerError):
 
 
 class Interrupted(TrainerError):
-    """Training was stopped by a signal; a checkpoint holds all of it."""
+    """Training was stopped by a signal; a checkpoint holds all of it.
 
-    exit_code = 130
+    Args:
+        number: The signal, n; the process ends with 128 + n.
+        step: Where training goes on.
+        resume: The command that goes on, where it is known.
+    """
+
+    def __init__(self, number: int, *, step: int, resume: str = "") -> None:
+        text = f"stopped by {signal.Signals(number).name} at step {step}; a checkpoint is saved"
+        super().__init__(f"{text}: {resume}" if resume else text)
+        self.number = number
+        self.step = step
+        self.exit_code = 128 + number

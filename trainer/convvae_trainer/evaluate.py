@@ -28,12 +28,14 @@ ACTIVE_VARIANCE = 0.01
 class Evaluation:
     """Means over all images, in nats per image unless the name says otherwise.
 
-    `bits_per_dim` is -elbo / (values of an image * ln 2), for pixels in 0..1. `active_units` counts the
-    latent dimensions whose posterior mean has a variance over the images above 0.01.
-    `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, in the unit of pixels in 0..1.
+    `split` says in words which images of `dataset` they are. `bits_per_dim` is -elbo / (values of an image *
+    ln 2), for pixels in 0..1. `active_units` counts the latent dimensions whose posterior mean has a variance
+    over the images above 0.01. `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, in the unit of
+    pixels in 0..1.
     """
 
     dataset: str
+    split: str
     images: int
     elbo: float
     distortion: float
@@ -56,14 +58,25 @@ class Evaluation:
 
 def binarized(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return images of 0 and 255, drawn once with grey levels as probabilities."""
-    levels = np.random.default_rng(BINARIZE_SEED).random(images_NHWC.shape, dtype=np.float32)
-    drawn: NDArray[np.uint8] = np.where(levels * 255 < images_NHWC, 255, 0).astype(np.uint8)
-    return drawn
+    random = np.random.default_rng(BINARIZE_SEED)
+    drawn_NHWC = np.empty(images_NHWC.shape, np.uint8)
+    # By slices, for the memory; the draws are those of the whole.
+    for low in range(0, len(images_NHWC), BATCH):
+        images_BHWC = images_NHWC[low : low + BATCH]
+        level_BHWC = random.random(images_BHWC.shape, dtype=np.float32)
+        drawn_NHWC[low : low + BATCH] = np.where(level_BHWC * 255 < images_BHWC, 255, 0)
+    return drawn_NHWC
 
 
 @torch.no_grad()
 def evaluate(
-    learner: Learner, images_NHWC: NDArray[np.uint8], *, dataset: str, binarize: str, seed: int = 0
+    learner: Learner,
+    images_NHWC: NDArray[np.uint8],
+    *,
+    dataset: str,
+    split: str = "",
+    binarize: str,
+    seed: int = 0,
 ) -> Evaluation:
     """Evaluate the averaged weights on all images, with one posterior draw for each, in float32.
 
@@ -71,6 +84,7 @@ def evaluate(
         learner: Networks and likelihood.
         images_NHWC: uint8 images.
         dataset: What the result calls the images.
+        split: Which images of it they are, in words.
         binarize: `dynamic` draws them to 0 and 255 first, always the same way.
         seed: Of the posterior draws.
     """
@@ -98,6 +112,7 @@ def evaluate(
     elbo = -(distortion / count + sum(rate_Z))
     return Evaluation(
         dataset=dataset,
+        split=split,
         images=count,
         elbo=elbo,
         distortion=distortion / count,

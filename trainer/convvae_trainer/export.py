@@ -2,7 +2,7 @@
 
 import datetime
 import json
-import os
+import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.learner import Learner
 from convvae_trainer.parity import check_parity
 from convvae_trainer.picture import grid, pairs, png
-from convvae_trainer.run_folder import RunFolder, reproducing_command
+from convvae_trainer.run_folder import RunFolder, can_be_written, repeatability, reproducing_command
 from convvae_trainer.train import Position
 
 __all__ = ["Exported", "check_target", "export"]
@@ -40,6 +40,9 @@ PRECISION: Precision = "fp32"
 NUM_PICTURES = 32
 COLUMNS = 8
 SAMPLE_SEED = 0
+# What the manifest and the card take from an evaluation.
+_FIGURES = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
+_WORDS = ("sigma", "binarize", "binarize_seed")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,7 +54,7 @@ class Exported:
 
 
 def check_target(models: Path, name: str) -> None:
-    """Make sure that `name` can be published under `models`, before hours of training are spent.
+    """Make sure that `name` can be published under `models`, before hours of training; nothing is made.
 
     Raises:
         BadConfig: The name is none that a model may have, or the folder cannot be written.
@@ -60,11 +63,7 @@ def check_target(models: Path, name: str) -> None:
         check_model_name(name)
     except BundleError as error:
         raise BadConfig(f"--name: {error}") from None
-    try:
-        (models / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadConfig(f"--models: {models} cannot be written: {error.strerror}") from None
-    if not os.access(models / name, os.W_OK | os.X_OK):
+    if not can_be_written(models / name):
         raise BadConfig(f"--models: {models / name} cannot be written")
 
 
@@ -128,7 +127,11 @@ def export(
         )
         extras = _pictures(modules, dataset, latent_dim=config.latent_dim)
     card = model_card(
-        manifest, data=run.record["data"], evaluation=evaluation, reproduce=reproducing_command(run)
+        manifest,
+        data=run.record["data"],
+        evaluation=evaluation,
+        reproduce=reproducing_command(run),
+        repeatability=repeatability(run),
     )
     extras["MODEL_CARD.md"] = card.encode()
     try:
@@ -140,8 +143,6 @@ def export(
 
 def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: dict[str, Any]) -> Training:
     steps_per_epoch = len(dataset.train) // min(run.config.batch_size, len(dataset.train))
-    figures = ("elbo", "distortion", "rate", "bits_per_dim", "active_units")
-    metrics = {f"test_{figure}": evaluation[figure] for figure in figures}
     return Training(
         dataset=_public_name(dataset.name),
         images=len(dataset.train),
@@ -151,9 +152,13 @@ def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: 
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         libraries=run.record["libraries"],
         metrics={
-            **metrics,
+            "test_elbo_nats": evaluation["elbo"],
+            "test_distortion_nats": evaluation["distortion"],
+            "test_rate_nats": evaluation["rate"],
+            "test_bits_per_dim": evaluation["bits_per_dim"],
+            "test_active_units": evaluation["active_units"],
             "training_seconds": round(position.elapsed_s, 1),
-            "precision": run.record["precision"],
+            "training_precision": run.record["precision"],
         },
     )
 
@@ -180,12 +185,15 @@ def _pictures(
 
 
 def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
-    """Return the figures that the end of training left in the run folder, or None."""
+    """Return the figures that the end of training left in the run folder; None if they are not all there."""
     path = run.path / "evaluation.json"
     if not path.is_file():
         return None
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError, RecursionError):
         return None
-    return values if isinstance(values, dict) else None
+    if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
+        return None
+    numbers = all(type(values[key]) in (int, float) for key in _FIGURES)
+    return values if numbers and type(values["sigma"]) in (float, types.NoneType) else None

@@ -1,6 +1,8 @@
 """A run from settings to figures: prepare or resume, train, evaluate."""
 
 import datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from rich.console import Console
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
-from convvae_trainer.device import Computation, choose_computation, pick_device
+from convvae_trainer.device import Computation, choose_computation, enough_memory, pick_device
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluate import Evaluation, evaluate
 from convvae_trainer.learner import Learner
@@ -21,6 +23,10 @@ from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, train
 
 __all__ = ["Fitted", "fit", "load_run"]
 
+# Images in a trial of precision and threads: a batch of small ones, a few of large ones. A batch of 128 took
+# 27 s to measure at 128x128x3.
+TRIAL_IMAGES = 16
+TRIAL_VALUES = 1 << 18
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 
@@ -62,56 +68,71 @@ def fit(
     """
     console = console or Console(quiet=True)
     device = pick_device(config.device)
-    if resume:
-        run = RunFolder.open(run_dir)
-        run.check_same(config, dataset)
-        run.discard_leftovers()
-        learner = _learner(run, dataset, device)
-        position = _restore(run, learner, required=False)
-        run.rewind_metrics(step=position.step)
-        console.print(f"resuming at step {position.step}", highlight=False)
-    else:
-        computation = _computation(config, dataset, device)
-        record = {
-            "command": command,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": code_commit(),
-            "libraries": library_versions(),
-            "hardware": hardware(),
-            "device": str(device),
-            **asdict(computation),
-            "data": describe_data(dataset),
-        }
-        run = RunFolder.create(run_dir, config=config, record=record)
-        learner = _learner(run, dataset, device)
-        position = Position()
-    torch.set_num_threads(run.record["threads"])
-    _announce(console, run, learner, dataset)
-    try:
+    with _in_words(run_dir):
+        if resume:
+            run = RunFolder.open(run_dir)
+            run.check_same(config, dataset)
+            run.discard_leftovers()
+            learner = _learner(run, dataset, device)
+            position = _restore(run, learner, required=False)
+            run.rewind_metrics(step=position.step)
+            console.print(f"resuming at step {position.step}", highlight=False)
+        else:
+            computation = _computation(config, dataset, device, console)
+            record = {
+                "command": command,
+                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+                "commit": code_commit(),
+                "libraries": library_versions(),
+                "hardware": hardware(),
+                "device": str(device),
+                **asdict(computation),
+                "data": describe_data(dataset),
+            }
+            run = RunFolder.create(run_dir, config=config, record=record)
+            learner = _learner(run, dataset, device)
+            position = Position()
+        torch.set_num_threads(run.record["threads"])
+        _announce(console, run, learner, dataset)
         train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
+        evaluation = evaluate(
+            learner,
+            dataset.test,
+            dataset=dataset.name,
+            split=dataset.split,
+            binarize=config.binarize,
+            seed=config.seed,
+        )
+        run.write_evaluation(evaluation.to_json_object())
+        return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)
+
+
+@contextmanager
+def _in_words(run_dir: Path) -> Iterator[None]:
+    """Say a disk that is full or cannot be written, and memory that is short, in one line."""
+    try:
+        with enough_memory():
+            yield
     except OSError as error:
         raise BadRun(
-            f"run folder {run.path} cannot be written: {error.strerror}; the last checkpoint is kept"
+            f"run folder {run_dir} cannot be written: {error.strerror or error}; the last checkpoint is kept"
         ) from None
-    evaluation = evaluate(
-        learner, dataset.test, dataset=dataset.name, binarize=config.binarize, seed=config.seed
-    )
-    run.write_evaluation(evaluation.to_json_object())
-    return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)
 
 
-def load_run(run_dir: Path, *, device: str = "cpu") -> tuple[RunFolder, Learner, Position]:
+def load_run(run_dir: Path, *, device: str | None = "cpu") -> tuple[RunFolder, Learner, Position]:
     """Return a run with the weights of its checkpoint.
+
+    Args:
+        run_dir: The run's folder.
+        device: Where to compute. None: as the run's settings say.
 
     Raises:
         BadRun: There is no run, or no checkpoint that can be read.
     """
     run = RunFolder.open(run_dir)
-    try:
-        height, width, channels = run.record["data"]["image"]
-    except (KeyError, TypeError, ValueError):
-        raise BadRun(f"{run_dir / 'run.json'} does not say what the images are") from None
-    learner = Learner(run.config, shape=(height, width, channels), device=pick_device(device))
+    height, width, channels = run.record["data"]["image"]
+    where = pick_device(device or run.config.device)
+    learner = Learner(run.config, shape=(height, width, channels), device=where)
     return run, learner, _restore(run, learner, required=True)
 
 
@@ -132,14 +153,16 @@ def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
     return position
 
 
-def _computation(config: Config, dataset: Dataset, device: torch.device) -> Computation:
+def _computation(config: Config, dataset: Dataset, device: torch.device, console: Console) -> Computation:
     learner = Learner(config, shape=dataset.image.as_tuple, device=device)
-    batch = torch.from_numpy(dataset.train[: config.batch_size]).permute(0, 3, 1, 2).contiguous().to(device)
+    count = min(config.batch_size, max(TRIAL_IMAGES, TRIAL_VALUES // dataset.image.num_values))
+    batch = torch.from_numpy(dataset.train[:count]).permute(0, 3, 1, 2).contiguous().to(device)
     return choose_computation(
         precision=config.precision,
         threads=config.threads,
         device=device,
         trial=lambda dtype: learner.trial(batch, dtype),
+        announce=lambda: console.print("measuring precision and threads …", highlight=False),
     )
 
 

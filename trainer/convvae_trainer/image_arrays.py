@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.pixels import BadArray, as_images, as_uint8, open_array, open_labels
+from convvae_trainer.config import MAX_SIDE, MIN_SIDE
 from convvae_trainer.errors import BadData
 
-__all__ = ["read_array_file", "to_nhwc"]
+__all__ = ["check_size", "read_array_file", "to_nhwc"]
 
 
 def read_array_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
@@ -51,3 +52,12 @@ def to_nhwc(array: NDArray[Any], *, name: str) -> NDArray[np.uint8]:
         return as_uint8(as_images(array, name=name), name=name)
     except BadArray as error:
         raise BadData(str(error)) from None
+
+
+def check_size(height: int, width: int, *, name: str) -> None:
+    """Raise `BadData` unless both sides are within 8 to 256 pixels."""
+    if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
+        raise BadData(
+            f"images of {name} are {height}x{width}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels;"
+            " --image-size resizes them"
+        )

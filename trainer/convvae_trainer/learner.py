@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ __all__ = ["TOTALS", "Learner"]
 # What a step adds to the running totals, which stay on the device until somebody looks.
 TOTALS = ("steps", "distortion", "rate", "gradient_norm", "skipped")
 BETAS = (0.9, 0.99)
+# The likelihood's own parameters learn faster than the networks. With the networks' rate sigma was 2.7
+# times the error after 30 epochs of `digits`, and the test ELBO 655 nats instead of 1498: too wide a sigma
+# loses at once, and excuses errors. Ten times the rate ends where thirty does, but is behind in short runs.
+LIKELIHOOD_RATE = 30.0
 
 
 class Learner:
@@ -48,12 +53,14 @@ class Learner:
         self._named = dict(trainable(self.model, self.likelihood).named_parameters())
         self._parameters = list(self._named.values())
         self._average = [parameter.detach().clone() for parameter in self._parameters]
+        self._rates = [1.0]
+        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
+        if own := list(self.likelihood.parameters()):
+            # No decay: it would pull sigma towards 1.
+            groups.append({"params": own, "weight_decay": 0.0})
+            self._rates.append(LIKELIHOOD_RATE)
         self.optimizer = torch.optim.AdamW(
-            self._parameters,
-            lr=config.learning_rate,
-            betas=BETAS,
-            weight_decay=config.weight_decay,
-            fused=True,
+            groups, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
         )
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self.totals = torch.zeros(len(TOTALS), device=device)
@@ -72,8 +79,8 @@ class Learner:
         loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
         finite = torch.isfinite(norm) & torch.isfinite(loss.detach())
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
+            group["lr"] = learning_rate * rate
         # Where this is 1 the fused kernel leaves everything as it was: no look at the device is needed.
         self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         self.optimizer.step()

@@ -9,6 +9,7 @@ reproduce.txt            how to make the same run again
 """
 
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,8 +23,12 @@ from convvae_trainer.errors import BadRun
 __all__ = ["RunFolder"]
 
 RUN_FILE = "run.json"
+PRECISIONS = ("fp32", "bf16")
 # Where the data lie and what computes may differ on resume; what is computed may not.
-MAY_DIFFER = frozenset({"data_root", "device"})
+MAY_DIFFER = frozenset({"dataset", "data_root", "device"})
+# What is read of run.json, and its type.
+_RECORD = {"command": str, "commit": str, "libraries": dict, "device": str, "precision": str, "threads": int}
+_DATA = {"name": str, "image": list, "train_images": int, "test_images": int, "split": str, "sha256": str}
 
 
 class RunFolder:
@@ -79,7 +84,19 @@ class RunFolder:
                     raise ValueError("not a JSON object")
             except (OSError, ValueError, RecursionError) as error:
                 raise BadRun(f"{path / name} cannot be read: {error}") from None
-        return cls(path, config=config_from(values["config.json"]), record=values[RUN_FILE])
+        record = values[RUN_FILE]
+        data = record.get("data")
+        for keys, held in ((_RECORD, record), (_DATA, data if isinstance(data, dict) else {})):
+            for key, kind in keys.items():
+                if type(held.get(key)) is not kind:
+                    raise BadRun(f"{path / RUN_FILE} is damaged: it does not say {key!r}")
+        if record["precision"] not in PRECISIONS or record["threads"] < 1:
+            raise BadRun(f"{path / RUN_FILE} is damaged: its precision or threads are none")
+        if len(record["data"]["image"]) != 3 or not all(
+            type(side) is int for side in record["data"]["image"]
+        ):
+            raise BadRun(f"{path / RUN_FILE} does not say what the images are")
+        return cls(path, config=config_from(values["config.json"]), record=record)
 
     def check_same(self, config: Config, dataset: Dataset) -> None:
         """Raise `BadRun` unless `config` and the data are those that the run was started with."""
@@ -111,14 +128,17 @@ class RunFolder:
         replace_file(self.metrics, "".join(kept).encode())
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """Return the metrics' lines; one that was cut short is left out."""
-        lines = []
-        text = self.metrics.read_text(encoding="utf-8") if self.metrics.exists() else ""
-        for line in text.splitlines():
+        """Return the metrics' lines up to the first that was cut short or damaged."""
+        lines: list[dict[str, Any]] = []
+        data = self.metrics.read_bytes() if self.metrics.exists() else b""
+        for line in data.splitlines():
             try:
-                lines.append(json.loads(line))
-            except ValueError:
+                values = json.loads(line)
+            except (ValueError, RecursionError):
                 break
+            if not isinstance(values, dict) or type(values.get("step")) is not int:
+                break
+            lines.append(values)
         return lines
 
     def write_evaluation(self, values: Mapping[str, Any]) -> None:
@@ -126,14 +146,23 @@ class RunFolder:
         replace_file(self.path / "evaluation.json", _json(values))
 
 
+def can_be_written(folder: Path) -> bool:
+    """Whether files can be made in `folder`, or the folder itself where it is absent; nothing is made."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
 def check_new(path: Path) -> None:
-    """Raise `BadRun` if `path` holds anything: nothing is overwritten."""
+    """Raise `BadRun` if `path` holds anything, as nothing is overwritten, or if it cannot be written."""
     if (path / RUN_FILE).exists():
         raise BadRun(f"{path} already holds a run: --resume continues it, another --run-dir starts a new one")
     if path.exists() and not path.is_dir():
         raise BadRun(f"{path} is a file: --run-dir must be a new or an empty folder")
     if path.is_dir() and any(path.iterdir()):
         raise BadRun(f"{path} is not empty and holds no run: --run-dir must be a new or an empty folder")
+    if not can_be_written(path):
+        raise BadRun(f"run folder {path} cannot be written: choose another --run-dir")
 
 
 def describe_data(dataset: Dataset) -> dict[str, Any]:
@@ -163,8 +192,16 @@ def _reproduce(run: RunFolder) -> str:
    {reproducing_command(run)}
 
 The command that was typed: {record["command"]}
-On such a CPU the same steps give the same weights, bit by bit.
-"""
+{repeatability(run)}"""
+
+
+def repeatability(run: RunFolder) -> str:
+    """Return a line on how equal a repeated run is, or "" where nothing is promised."""
+    if run.config.minutes is not None:
+        return "The clock decides how far such a run gets: expect comparable figures, not equal weights.\n"
+    if not run.record["device"].startswith("cpu"):
+        return ""
+    return "On such a CPU the same steps give the same weights, bit by bit.\n"
 
 
 def reproducing_command(run: RunFolder) -> str:

@@ -9,6 +9,8 @@ import functools
 import inspect
 import io
 import re
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,15 @@ from numpy.typing import NDArray
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.pixels import fit
 from convvae_trainer.errors import BadData, MissingExtra
-from convvae_trainer.image_arrays import to_nhwc
+from convvae_trainer.image_arrays import check_size, to_nhwc
 
 __all__ = ["Part", "find_set", "near_names", "read_set"]
 
 Part = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
+# What sets call their parts: most have train and test, Imagenette train and val, CelebA train and valid,
+# Places365 train-standard and val.
+TRAIN_SPLITS = ("train", "train-standard")
+TEST_SPLITS = ("test", "val", "valid")
 _NO_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"})
 
 
@@ -76,22 +82,39 @@ def read_set(
         BadData: The files are not there, or the items are no images.
     """
     parameters = inspect.signature(cls.__init__).parameters
-    parts: list[dict[str, Any]]
+    # For each part the arguments to try, one after the other.
+    parts: list[list[dict[str, Any]]]
     if "train" in parameters:
-        parts = [{"train": True}, {"train": False}]
+        parts = [[{"train": True}], [{"train": False}]]
     elif "background" in parameters:
-        parts = [{"background": True}, {"background": False}]
+        parts = [[{"background": True}], [{"background": False}]]
     elif _is_emnist(cls):
-        parts = [{"split": "balanced", "train": True}, {"split": "balanced", "train": False}]
+        parts = [[{"split": "balanced", "train": True}], [{"split": "balanced", "train": False}]]
     elif "split" in parameters:
-        first = "trainval" if parameters["split"].default == "trainval" else "train"
-        parts = [{"split": first}, {"split": "test"}]
+        first = ("trainval",) if parameters["split"].default == "trainval" else TRAIN_SPLITS
+        parts = [[{"split": split} for split in splits] for splits in (first, TEST_SPLITS)]
     else:
-        parts = [{}]
-    if "download" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        parts = [{**part, "download": download} for part in parts]
-    read = [_part(_open(cls, root, part), cls.__name__, image_size, resize) for part in parts]
+        parts = [[{}]]
+    if any("download" in inspect.signature(kind.__init__).parameters for kind in cls.__mro__):
+        parts = [[{**arguments, "download": download} for arguments in tries] for tries in parts]
+    # All are opened before one is read: decoding takes minutes.
+    opened = [_open_first(cls, root, tries) for tries in parts]
+    read = [_part(items, cls.__name__, image_size, resize) for items in opened]
     return read[0], read[1] if len(read) == 2 else None
+
+
+def _open_first(cls: Any, root: Path, tries: Sequence[dict[str, Any]]) -> Any:
+    """Open a part by the first of these arguments that the set knows."""
+    errors: list[ValueError] = []
+    for arguments in tries:
+        try:
+            return _open(cls, root, arguments)
+        except ValueError as error:
+            # So torchvision's check of arguments puts it; any other is of a file's contents.
+            if not str(error).startswith("Unknown value"):
+                raise _damaged(cls, root, error) from None
+            errors.append(error)
+    raise BadData(f"torchvision's {cls.__name__} cannot be read by its name alone: {_one_line(errors[0])}")
 
 
 def _is_emnist(cls: Any) -> bool:
@@ -108,13 +131,19 @@ def _open(cls: Any, root: Path, arguments: dict[str, Any]) -> Any:
         if arguments.get("download"):
             raise BadData(f"{name} could not be downloaded to {root.resolve()}: {_one_line(error)}") from None
         raise BadData(
-            f"{name} was not found in {_searched(cls, root)}:"
+            f"{name} was not found in, or is damaged in, {_searched(cls, root)} ({_one_line(error)}):"
             " --data-root names the folder that holds it, --download fetches it"
         ) from None
+    except (EOFError, AssertionError, LookupError, struct.error) as error:
+        raise _damaged(cls, root, error) from None
     except ImportError as error:
         raise BadData(f"torchvision's {name} needs a package that is not installed: {error.name}") from None
-    except (TypeError, ValueError) as error:
+    except TypeError as error:
         raise BadData(f"torchvision's {name} cannot be read by its name alone: {_one_line(error)}") from None
+
+
+def _damaged(cls: Any, root: Path, error: Exception) -> BadData:
+    return BadData(f"{cls.__name__} is damaged in {_searched(cls, root)}: {_one_line(error) or 'bad data'}")
 
 
 def _one_line(error: Exception) -> str:
@@ -154,7 +183,9 @@ def _decode_items(
 ) -> NDArray[np.uint8]:
     from PIL import Image
 
-    rows: list[NDArray[np.uint8]] = []
+    if not len(items):
+        raise BadData(f"torchvision's {name} is empty")
+    images: NDArray[np.uint8] | None = None
     channels = 0
     for number in range(len(items)):
         item = items[number]
@@ -166,15 +197,18 @@ def _decode_items(
         array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
         shape = ImageShape(height=height, width=width, channels=channels)
         row = fit(array, shape=shape, resize=resize) if array.ndim == 3 else _grey(array, shape, resize)
-        if rows and row.shape != rows[0].shape:
+        if images is None:
+            # Before the memory is taken: a photograph's size is no size to train at.
+            check_size(height, width, name=name)
+            images = np.empty((len(items), *row.shape), np.uint8)
+        if row.shape != images.shape[1:]:
             raise BadData(
-                f"images of {name} are of mixed sizes: {rows[0].shape[0]}x{rows[0].shape[1]} and"
+                f"images of {name} are of mixed sizes: {images.shape[1]}x{images.shape[2]} and"
                 f" {height}x{width}; give --image-size"
             )
-        rows.append(row)
-    if not rows:
-        raise BadData(f"torchvision's {name} is empty")
-    return np.stack(rows)
+        images[number] = row
+    assert images is not None
+    return images
 
 
 def _grey(array: NDArray[np.uint8], shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:

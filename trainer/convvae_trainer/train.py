@@ -63,12 +63,10 @@ def train(
     ):
         while not loop.is_done:
             loop.train_epoch(progress, stopped)
-            if stopped:
+            # A signal in the last step finds a run that is finished.
+            if stopped and not loop.is_done:
                 loop.save()
-                raise Interrupted(
-                    f"stopped by {stopped[0].name} at step {loop.position.step}; a checkpoint is saved:"
-                    f" convvae-train fit --resume --run-dir {run.path}"
-                )
+                raise Interrupted(stopped[0], step=loop.position.step)
     loop.save()
     return loop.position
 
@@ -128,7 +126,7 @@ class _Loop:
                 self._show(progress, (position.step - first) / (time.perf_counter() - start))
         synchronise(learner.device)
         position.elapsed_s = elapsed_before + time.perf_counter() - start
-        if stopped:
+        if stopped and position.step_in_epoch < self.steps_per_epoch and not self.is_done:
             return
         summary = self._summary("epoch")
         self.run.log(summary)

@@ -53,7 +53,11 @@ def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[
     assert (manifest.image, manifest.latent_dim, manifest.objective) == (dataset.image, 4, "vae")
     assert manifest.capabilities == ("encode", "decode", "sample", "reconstruct", "score")
     assert manifest.likelihood == done.learner.likelihood.constants()
-    assert manifest.training.metrics["test_elbo"] == done.evaluation.elbo
+    assert manifest.training.metrics["test_elbo_nats"] == done.evaluation.elbo
+    assert set(manifest.training.metrics) == {
+        *("test_elbo_nats", "test_distortion_nats", "test_rate_nats", "test_bits_per_dim"),
+        *("test_active_units", "training_seconds", "training_precision"),
+    }
     assert (manifest.training.images, manifest.training.epochs) == (72, 4.0)
     assert manifest.parity["fp32"].batches == BATCHES == (1, 2, 7, 33)
     assert manifest.resize.library.startswith("Pillow ")
@@ -129,7 +133,7 @@ def test_a_wrong_graph_is_not_published(
     with pytest.raises(ExportFailed, match=r"mean differs by .* on 1 images of the data, more than 0\.0001"):
         export_fitted(fitted, tmp_path)
     assert list_versions(tmp_path, "blobs") == []
-    assert not list((tmp_path / "blobs").iterdir())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -187,8 +191,10 @@ def test_a_bad_name_is_refused_first(tmp_path: Path, name: str, message: str) ->
 def test_a_target_that_is_no_folder_is_refused_first(tmp_path: Path) -> None:
     """A repository that cannot be written is refused before anything is trained."""
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadConfig, match=r"--models: .*file cannot be written"):
+    with pytest.raises(BadConfig, match=r"--models: .*file/name cannot be written"):
         check_target(tmp_path / "file", "name")
+    check_target(tmp_path / "new", "name")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_missing_runtime_names_its_extras(

@@ -41,7 +41,7 @@ def test_a_fresh_interpreter_loads_no_server() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     ours, forbidden = done.stdout.split("\n")[:2]
     service = {name for name in ours.split() if name.startswith("convvae_service")}
-    contract = {"bundle", "pixels", "manifest", "onnx_file", "array_file", "idx", "npy"}
+    contract = {"bundle", "pixels", "manifest", "onnx_file", "array_file", "image_files", "idx", "npy"}
     assert service == {"convvae_service", *(f"convvae_service.{name}" for name in contract)}
     assert forbidden == ""
 

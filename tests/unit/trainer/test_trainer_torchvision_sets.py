@@ -46,7 +46,7 @@ def test_absent_files_name_the_folder(tmp_path: Path, name: str, below: str) -> 
     """When the files are not there, the message says where they were looked for, and what helps."""
     with pytest.raises(BadData) as raised:
         load_dataset(Config(dataset=name, data_root=str(tmp_path)))
-    assert f"was not found in {tmp_path / below}:" in str(raised.value)
+    assert f"was not found in, or is damaged in, {tmp_path / below} (" in str(raised.value)
     assert "--data-root names the folder that holds it, --download fetches it" in str(raised.value)
     assert not any(tmp_path.rglob("*.gz"))
 
@@ -65,6 +65,29 @@ def test_idx_sets_read_with_their_own_split(tmp_path: Path) -> None:
     assert dataset.split == "the data set's own 5 test images; trained on the first 10 training images"
     assert dataset.test_labels is not None
     assert dataset.test_labels.tolist() == list(range(5))
+
+
+def test_a_damaged_file_is_not_called_missing(tmp_path: Path) -> None:
+    """What torchvision found wrong is said, whichever kind of error it raised."""
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
+    for name, data in zip(names, (b"", b"x", b"\0\0\x08\x03", b""), strict=True):
+        (folder / f"{name}-ubyte").write_bytes(data)
+    with pytest.raises(BadData, match=r"MNIST is damaged in .*: invalid literal"):
+        load_dataset(Config(dataset="mnist", data_root=str(tmp_path)))
+    images = idx_bytes(np.zeros((3, 28, 28), np.uint8))
+    (folder / "train-images-idx3-ubyte").write_bytes(images[:-5])
+    with pytest.raises(BadData, match=r"or is damaged in, .*MNIST/raw \(shape "):
+        load_dataset(Config(dataset="mnist", data_root=str(tmp_path)))
+
+
+def test_a_folder_of_a_sets_name_needs_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name means torchvision's set; the message says how to name what lies here."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist").mkdir()
+    with pytest.raises(BadData, match=r"for what is called mnist in this folder, write \./mnist"):
+        load_dataset(Config(dataset="mnist", data_root=str(tmp_path)))
 
 
 class ChannelFirst:
@@ -105,6 +128,29 @@ class Sounds(Pictures):
         return b"", number
 
 
+class Validated:
+    """Calls its parts as some sets do; notes when a part is opened and when a picture is read."""
+
+    splits: tuple[str, ...] = ("train", "val")
+    log: list[str]
+
+    def __init__(self, root: str, split: str = "train", **folder: Any) -> None:
+        del root
+        # As torchvision's ImageNet: what else is given goes to a class that knows no `download`.
+        if folder:
+            raise TypeError(f"unexpected keyword arguments {list(folder)}")
+        if split not in self.splits:
+            raise ValueError(f"Unknown value {split!r} for argument split")
+        self.log.append(split)
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        self.log.append("picture")
+        return Image.new("RGB", (8, 9)), number
+
+
 class Picky:
     """Cannot be made by name alone."""
 
@@ -122,6 +168,23 @@ def test_layouts_become_one() -> None:
     assert test is None
     train, test = read(Pictures, image_size=(9, 9))
     assert train[0].shape == (2, 9, 9, 3)
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("train", "valid"), ("train-standard", "val")])
+def test_parts_of_other_names_are_found_first(
+    splits: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A set without a part called test is read by what it has; both are opened before one is decoded."""
+    monkeypatch.setattr(Validated, "splits", splits)
+    monkeypatch.setattr(Validated, "log", [], raising=False)
+    train, test = read(Validated)
+    assert train[0].shape == test[0].shape == (2, 9, 8, 3)
+    assert Validated.log == [*splits, *["picture"] * 4]
+    monkeypatch.setattr(Validated, "splits", ("train", "other"))
+    monkeypatch.setattr(Validated, "log", [])
+    with pytest.raises(BadData, match="cannot be read by its name alone: Unknown value 'test'"):
+        read(Validated)
+    assert Validated.log == ["train"]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,67 @@
+"""The Gaussian's sigma: it follows the error within a short run, and resumes with the rest."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convvae_trainer.config import Config
+from convvae_trainer.data import load_dataset
+from convvae_trainer.evaluate import BATCH
+from convvae_trainer.fit import fit
+from convvae_trainer.learner import LIKELIHOOD_RATE, Learner
+from convvae_trainer.objective import reparameterise
+
+
+@torch.no_grad()
+def error_of_draws(learner: Learner, images_NHWC: np.ndarray) -> float:
+    """Return the root of the mean squared error of pixels decoded from posterior draws."""
+    random = torch.Generator().manual_seed(1)
+    total = 0.0
+    with learner.averaged():
+        for low in range(0, len(images_NHWC), BATCH):
+            x = torch.from_numpy(images_NHWC[low : low + BATCH]).permute(0, 3, 1, 2).float() / 255
+            mean, log_variance = learner.model.encoder(x)
+            latent = reparameterise(mean, log_variance, torch.randn(mean.shape, generator=random))
+            pixels = learner.likelihood.pixel_mean(learner.model.decoder(latent))
+            total += float((pixels - x).double().square().sum())
+    return float(np.sqrt(total / images_NHWC.size))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [8, 30])
+def test_sigma_is_the_error_of_posterior_draws(tmp_path: Path, epochs: int) -> None:
+    """Sigma ends within 5 % of the error on the training images; elsewhere it would cost likelihood."""
+    config = Config(
+        dataset="digits",
+        likelihood="gaussian",
+        epochs=epochs,
+        width=8,
+        hidden=64,
+        precision="fp32",
+        threads=1,
+    )
+    dataset = load_dataset(config)
+    done = fit(config, dataset, tmp_path / "run")
+    sigma = done.evaluation.sigma
+    assert sigma == pytest.approx(error_of_draws(done.learner, dataset.train), rel=0.05)
+    lines = done.run.read_metrics()
+    assert lines[0]["sigma"] > 0.24
+    assert lines[0]["learning_rate"] < config.learning_rate
+
+
+def test_sigma_has_a_rate_of_its_own_and_no_decay() -> None:
+    """Its rate is a multiple of the networks' at every step; nothing pulls it towards 1."""
+    config = Config(dataset="x", likelihood="gaussian", width=4, hidden=8, latent_dim=3, weight_decay=0.1)
+    learner = Learner(config, shape=(8, 8, 1), device=torch.device("cpu"))
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    for rate in (1e-3, 2e-4):
+        learner.step(images, learning_rate=rate, beta=1.0)
+        networks, likelihood = learner.optimizer.param_groups
+        assert (networks["lr"], likelihood["lr"]) == (rate, rate * LIKELIHOOD_RATE)
+        assert (networks["weight_decay"], likelihood["weight_decay"]) == (0.1, 0.0)
+    assert (
+        len(Learner(Config(dataset="x"), shape=(8, 8, 1), device=torch.device("cpu")).optimizer.param_groups)
+        == 1
+    )
