@@ -2,6 +2,7 @@
 
     ServiceError
     ├── InvalidInput         INVALID_ARGUMENT     the request is wrong; `violations` lists every bad field
+    ├── Unauthenticated      UNAUTHENTICATED      no token, or a wrong one
     ├── NotFound             NOT_FOUND            no such model or version
     ├── CapabilityMissing    FAILED_PRECONDITION  the model cannot do this
     ├── VersionNotLoaded     FAILED_PRECONDITION  published, but this server does not serve it
@@ -28,6 +29,7 @@ __all__ = [
     "Overloaded",
     "ServiceError",
     "StartupError",
+    "Unauthenticated",
     "VersionNotLoaded",
     "Violation",
 ]
@@ -69,6 +71,13 @@ class InvalidInput(ServiceError):
         first = self.violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         super().__init__(f"{first.field}: {first.description}{more}")
+
+
+class Unauthenticated(ServiceError):
+    """The call has no token, or not one of the server's."""
+
+    status = StatusCode.UNAUTHENTICATED
+    reason = "UNAUTHENTICATED"
 
 
 class NotFound(ServiceError):

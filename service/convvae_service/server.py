@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
+from convvae_service.auth import TokenInterceptor, Tokens
 from convvae_service.batcher import Batcher
 from convvae_service.cpus import available_cpus
 from convvae_service.errors import StartupError
@@ -25,6 +26,7 @@ from convvae_service.metrics import Metrics, MetricsPage
 from convvae_service.repository import EngineOptions, Repository, VersionState
 from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
+from convvae_service.tls import server_credentials
 
 __all__ = ["Server", "run"]
 
@@ -47,7 +49,7 @@ class Server:
         """Look at the repository; nothing is loaded and no port is open yet.
 
         Raises:
-            StartupError: There is nothing to serve.
+            StartupError: There is nothing to serve, or a file of certificates or tokens cannot be used.
         """
         self._settings = settings
         self._metrics = Metrics()
@@ -76,13 +78,20 @@ class Server:
         self._page: MetricsPage | None = None
         self._stop_loading = threading.Event()
         receive_bytes = min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
+        self._credentials = (
+            server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+            if settings.tls_certificate and settings.tls_key
+            else None
+        )
+        interceptors = [TokenInterceptor(Tokens(settings.token_file))] if settings.token_file else []
         self._grpc = grpc.aio.server(
+            interceptors=interceptors,
             options=[
                 ("grpc.max_receive_message_length", receive_bytes),
                 ("grpc.max_send_message_length", -1),
                 # A second server on the port must fail, not share the port's connections.
                 ("grpc.so_reuseport", 0),
-            ]
+            ],
         )
         servicer = VaeServicer(
             settings=settings,
@@ -106,7 +115,10 @@ class Server:
         started_s = time.monotonic()
         address = self._settings.address
         try:
-            port = self._grpc.add_insecure_port(address)
+            if self._credentials is None:
+                port = self._grpc.add_insecure_port(address)
+            else:
+                port = self._grpc.add_secure_port(address, self._credentials)
         except RuntimeError:
             raise StartupError(
                 f"address {address} cannot be used: taken by another server, or no address of this machine"
@@ -139,6 +151,8 @@ class Server:
             "serving",
             extra=facts(
                 address=f"{host}:{port}",
+                tls=self._credentials is not None,
+                tokens=self._settings.token_file is not None,
                 metrics=f"{self._settings.metrics_address.rpartition(':')[0]}:{self._page.port}"
                 if self._page
                 else "off",

@@ -25,6 +25,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from convvae.channel import is_loopback
 from convvae_service.errors import StartupError
 
 __all__ = ["ENV_PREFIX", "ServeSettings", "load_settings"]
@@ -105,6 +106,17 @@ class ServeSettings(BaseSettings):
         30.0, ge=0, le=3600, description="seconds for calls in flight to finish after the drain delay"
     )
     reflection: bool = Field(True, description="describe the service to tools such as grpcurl")
+    tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate and chain")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
+    tls_client_ca: Path | None = Field(
+        None, description="PEM file of authorities; callers must present a certificate of theirs"
+    )
+    token_file: Path | None = Field(
+        None, description="file of bearer tokens, one a line; a call must bring one of them"
+    )
+    allow_insecure_tokens: bool = Field(
+        False, description="accept tokens in plain text from other machines, behind a trusted network"
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="form of the log on stderr; auto is text on a terminal, else json"
     )
@@ -162,6 +174,20 @@ class ServeSettings(BaseSettings):
             raise ValueError(
                 f"max_queued_bytes ({self.max_queued_bytes}) must not be below 4 x max_message_bytes"
                 f" ({self.max_message_bytes}), or the largest calls could never be admitted"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_security(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key belong together: give both or neither")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key")
+        plain = self.tls_certificate is None and not self.allow_insecure_tokens
+        if self.token_file and plain and not is_loopback(self.address):
+            raise ValueError(
+                f"tokens would travel in plain text to {self.address}: give tls_certificate and tls_key, or"
+                " allow_insecure_tokens when the network is trusted"
             )
         return self
 

@@ -1,0 +1,172 @@
+"""TLS, client certificates and tokens of a real server, and their renewal while it runs."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import grpc
+import pytest
+import trustme
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+import convvae
+from convvae import Client, RetryConfig, TLSConfig
+from serving import serving
+
+NO_RETRY = RetryConfig(retries=0)
+
+
+class Papers:
+    """An authority of the test's own, and the files that a server is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.authority = trustme.CA()
+        self.certificate, self.key = folder / "server.pem", folder / "server.key"
+        self.client_ca = folder / "clients.pem"
+        self.issue()
+        self.authority.cert_pem.write_to_path(str(self.client_ca))
+
+    def issue(self) -> None:
+        """Write a new certificate for loopback."""
+        issued = self.authority.issue_cert("127.0.0.1", "localhost")
+        issued.private_key_pem.write_to_path(str(self.key))
+        self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What tells a server of its certificate."""
+        return ("--tls-certificate", str(self.certificate), "--tls-key", str(self.key))
+
+    def trust(self, own: trustme.LeafCert | None = None) -> TLSConfig:
+        """Return what a client needs to trust the server, and to show a certificate of its own."""
+        return TLSConfig(
+            root_certificates=self.authority.cert_pem.bytes(),
+            certificate_chain=own.cert_chain_pems[0].bytes() if own else None,
+            private_key=own.private_key_pem.bytes() if own else None,
+        )
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Papers:
+    return Papers(tmp_path)
+
+
+def is_answered(target: str, tls: TLSConfig | None) -> bool:
+    """Tell whether a new connection gets an answer."""
+    with Client(target, tls=tls, retry=NO_RETRY, timeout_s=5) as vae:
+        try:
+            return bool(vae.sample(1).images.shape[0] == 1)
+        except (convvae.Unavailable, convvae.DeadlineExceeded):
+            return False
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def test_tls_serves_those_who_trust_it(tiny_root: Path, papers: Papers) -> None:
+    """A client with the authority is answered; one in plain text, or with another authority, is not."""
+    with serving(tiny_root, *papers.flags) as server:
+        with Client(server.target, tls=papers.trust()) as vae:
+            assert vae.sample(2).images.shape == (2, 8, 6, 1)
+            assert vae.health() is convvae.Health.SERVING
+        stranger = TLSConfig(root_certificates=trustme.CA().cert_pem.bytes())
+        for tls in (None, stranger):
+            assert not is_answered(server.target, tls)
+
+
+def test_client_certificates_are_asked_for(tiny_root: Path, papers: Papers) -> None:
+    """With authorities for clients, only a caller with a certificate of theirs is answered."""
+    with serving(tiny_root, *papers.flags, "--tls-client-ca", str(papers.client_ca)) as server:
+        assert is_answered(server.target, papers.trust(papers.authority.issue_cert("caller.example")))
+        for stranger in (None, trustme.CA().issue_cert("caller.example")):
+            assert not is_answered(server.target, papers.trust(stranger))
+
+
+def test_a_renewed_certificate_is_used_without_a_restart(tiny_root: Path, papers: Papers) -> None:
+    """New connections get the new certificate; a file that cannot be used leaves the old one in place."""
+    with serving(tiny_root, *papers.flags) as server:
+        old = papers.trust()
+        papers.certificate.write_text("no certificate")
+
+        assert is_answered(server.target, old)
+        assert server.wait_for("changed files cannot be used, the old content stays", 10)
+        papers.authority = trustme.CA()
+        papers.issue()
+        wait_until(lambda: is_answered(server.target, papers.trust()))
+        assert not is_answered(server.target, old)
+
+
+def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
+    """A call needs one of the tokens; health needs none, reflection does; no token is ever logged."""
+    tokens = tmp_path / "tokens"
+    tokens.write_text("# two callers\nfirst-secret\n\nsecond-secret\n")
+    with serving(tiny_root, "--token-file", str(tokens)) as server:
+        for token in ("first-secret", "second-secret"):
+            with Client(server.target, token=token) as vae:
+                assert vae.sample(1).images.shape[0] == 1
+        for wrong in (None, "third-secret", "first-secre", "first-secret2", "# two callers"):
+            with Client(server.target, token=wrong) as vae:
+                with pytest.raises(convvae.AccessDenied, match="a valid bearer token is needed") as caught:
+                    vae.sample(1)
+                assert caught.value.code == "UNAUTHENTICATED"
+        with grpc.insecure_channel(server.target) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
+            reflection = reflection_pb2_grpc.ServerReflectionStub(channel)
+            request = reflection_pb2.ServerReflectionRequest(list_services="")
+            with pytest.raises(grpc.RpcError) as refused:
+                list(reflection.ServerReflectionInfo(iter([request]), timeout=5))
+            assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        tokens.write_text("third-secret\n")
+        with Client(server.target, token="third-secret") as vae:
+            assert vae.sample(1).images.shape[0] == 1
+        with Client(server.target, token="first-secret") as vae, pytest.raises(convvae.AccessDenied):
+            vae.sample(1)
+        tokens.unlink()
+        with Client(server.target, token="third-secret") as vae:
+            assert vae.sample(1).images.shape[0] == 1
+        assert server.wait_for("changed files cannot be used, the old content stays", 5)
+        server.send(signal.SIGTERM)
+        assert server.wait() == 0
+    assert "secret" not in str(server.lines) + str(server.noise)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--tls-key", "KEY"), "tls_certificate and tls_key belong together: give both or neither"),
+        (("--tls-client-ca", "CA"), "tls_client_ca needs tls_certificate and tls_key"),
+        (("--tls-certificate", "/no", "--tls-key", "KEY"), "TLS: /no: No such file or directory"),
+        (("--tls-certificate", "CA", "--tls-key", "KEY"), "no certificate and key that belong together"),
+        (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "no certificate and key that belong together"),
+        (("--token-file", "/no"), "token file '/no': No such file or directory"),
+        (("--token-file", "EMPTY"), "holds no token: write one a line"),
+        (
+            ("--token-file", "KEY", "--address", "0.0.0.0:0"),
+            "tokens would travel in plain text to 0.0.0.0:0: give tls_certificate and tls_key, or",
+        ),
+    ],
+)
+def test_what_cannot_be_secure_does_not_start(
+    tiny_root: Path, papers: Papers, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    """Files that are missing, empty or of each other's kind, and tokens in plain text, end the start."""
+    (tmp_path / "empty").write_text("# nothing\n")
+    places = {"KEY": str(papers.key), "CA": str(papers.client_ca), "EMPTY": str(tmp_path / "empty")}
+    words = [places.get(word, word) for word in flags]
+    command = [sys.executable, "-m", "convvae_service", "run", "--models", str(tiny_root)]
+    command += ["--metrics-address", "off", *words]
+    if "--address" not in flags:
+        command += ["--address", "127.0.0.1:0"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
