@@ -52,7 +52,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 test: lint
-	$(BIN)/python -m pytest -n auto -m "not fault and not bench"
+	$(BIN)/python -m pytest -n auto
 
 # Figures that the README quotes, each with its command, hardware and date in tests/bench/results/. About 20
 # minutes on 2 cores, 10 of them training; MNIST and the reference graphs are expected in ../shared.

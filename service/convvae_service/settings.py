@@ -205,9 +205,9 @@ class ServeSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Leave out .env and secret files: three sources are enough."""
-        del settings_cls, dotenv_settings, file_secret_settings
-        return (init_settings, env_settings)
+        """Read the environment and the file that `toml_file` names; .env and secret files are left out."""
+        del dotenv_settings, file_secret_settings
+        return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
 
 
 def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
@@ -256,17 +256,7 @@ def _sources_with_file(path: Path) -> type[ServeSettings]:
             raise StartupError(f"config file {str(path)!r} has the unknown key {key!r}{_nearest(key)}")
 
     class WithFile(ServeSettings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
-            return (init_settings, env_settings, TomlConfigSettingsSource(settings_cls, toml_file=path))
+        model_config = SettingsConfigDict(toml_file=path)
 
     return WithFile
 
