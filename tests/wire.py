@@ -80,7 +80,7 @@ class Refusal:
     """The error that a call ended with."""
 
     def __init__(self, error: BaseException | None) -> None:
-        assert isinstance(error, grpc.Call)
+        assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
         self.code: grpc.StatusCode = error.code()
         self.message: str = error.details() or ""
         self.metadata: dict[str, Any] = dict(error.trailing_metadata() or ())
