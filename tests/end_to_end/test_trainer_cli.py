@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from convvae_service.bundle import read_bundle
+from convvae_trainer.checkpoint import read_checkpoint
 
 TRAIN = [sys.executable, "-m", "convvae_trainer"]
 SMALL = ["--width", "4", "--hidden", "32", "--latent-dim", "8", "--precision", "fp32"]
@@ -44,15 +45,19 @@ def test_digits_become_a_bundle(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_a_stopped_run_resumes(tmp_path: Path, number: signal.Signals) -> None:
-    """A run stopped by SIGTERM, or killed, goes on with --resume alone; its settings are its own."""
+    """A run stopped by SIGTERM, or killed, goes on from its checkpoint with --resume alone."""
     run_dir = tmp_path / "run"
+    checkpoint = run_dir / "checkpoint.safetensors"
     arguments = ["fit", "--dataset", "digits", "--minutes", "0.1", "--run-dir", str(run_dir), *SMALL]
+    if number == signal.SIGKILL:
+        # A kill saves nothing: there has to be a checkpoint before it, and one is written every 20 s.
+        arguments[arguments.index("0.1")] = "0.5"
     process = subprocess.Popen(
         [*TRAIN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    metrics = run_dir / "metrics.jsonl"
-    while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+    awaited = checkpoint if number == signal.SIGKILL else run_dir / "metrics.jsonl"
+    while not awaited.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
     assert process.stderr is not None
@@ -60,14 +65,16 @@ def test_a_stopped_run_resumes(tmp_path: Path, number: signal.Signals) -> None:
     process.stderr.close()
     code = process.wait()
     if number == signal.SIGTERM:
-        assert code == 130
+        assert code == 128 + signal.SIGTERM
         assert error.startswith("stopped by SIGTERM at step ")
         assert f"convvae-train fit --resume --run-dir {run_dir}" in error
-        assert (run_dir / "checkpoint.safetensors").exists()
     else:
         assert code == -signal.SIGKILL
+    step = read_checkpoint(checkpoint)[1]["position"]["step"]
+    assert step > 0
     done = train("fit", "--resume", "--run-dir", str(run_dir))
     assert done.returncode == 0, done.stderr
-    assert "resuming at step" in done.stdout
+    assert f"resuming at step {step}\n" in done.stdout
+    assert read_checkpoint(checkpoint)[1]["position"]["step"] > step
     assert "test ELBO" in done.stdout
     assert (run_dir / "evaluation.json").is_file()

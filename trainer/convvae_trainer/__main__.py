@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 
 from convvae_service.bundle import BundleError
 from convvae_trainer.cli import app
@@ -18,6 +19,8 @@ SPIN_COUNT = "1000"
 def main() -> None:
     """Run the command line; an error of the user's is one line and an exit code, no traceback."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+    # A damaged picture ends the run, and the message names it; Pillow's own names nothing.
+    warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except TrainerError as error:
@@ -31,7 +34,7 @@ def main() -> None:
         print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
         sys.exit(1)
     except MemoryError as error:
-        print(f"error: memory ran out: {error or 'use fewer or smaller images'}", file=sys.stderr)
+        print(f"error: memory ran out: {str(error) or 'use fewer or smaller images'}", file=sys.stderr)
         sys.exit(1)
 
 

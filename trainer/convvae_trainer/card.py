@@ -95,7 +95,7 @@ def _score(evaluation: Mapping[str, Any]) -> str:
         "With `num_samples` it averages over posterior draws and, over the same images, estimates this ELBO"
     )
     if evaluation["binarize"] == "dynamic":
-        text += ",\nif the images are drawn to 0 and 255 first: of grey images it is another figure"
+        text += ",\nif the images are drawn to 0 and 1 first: of grey images it is another figure"
     return text + "."
 
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -51,10 +52,12 @@ def pick_device(name: str) -> torch.device:
     """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
 
     Raises:
-        BadConfig: The GPU that is asked for is not there.
+        BadConfig: It is none of these, or the GPU that is asked for is not there.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name, flags=re.ASCII):
+        raise BadConfig(f"device is {name!r}: use auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadConfig(

@@ -132,5 +132,6 @@ def evaluate(
 
 def _batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:
     for low in range(0, len(images_NHWC), BATCH):
-        batch = torch.from_numpy(np.ascontiguousarray(images_NHWC[low : low + BATCH]))
+        # A copy: the array may be a file mapped into memory, which torch must not write to.
+        batch = torch.from_numpy(np.array(images_NHWC[low : low + BATCH]))
         yield batch.to(device).permute(0, 3, 1, 2).contiguous().float() / 255

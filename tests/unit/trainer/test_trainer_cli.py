@@ -1,15 +1,22 @@
 """The command line: what is refused, with which message and exit code, before any work."""
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from convvae_trainer import cli
 from convvae_trainer.__main__ import main
+from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
+from convvae_trainer.learner import Learner
+from unit.trainer.conftest import write_blobs
 
 SHORT = [
     "--width",
@@ -54,6 +61,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--dataset", "mnist", "--data-root", "absent"], "MNIST was not found in"),
         (["--dataset", "digits", "--config", "absent.toml"], "config file 'absent.toml' cannot be read"),
         (["--dataset", "digits", "--device", "cuda:99"], "device is cuda:99, but torch sees"),
+        (["--dataset", "a" * 300 + "/b"], "cannot be read: File name too long"),
+        (["--dataset", "~nobody-of-this-name/x"], "there is no such user's home folder"),
+        (["--dataset", "mnist", "--data-root", "~nobody-of-this-name/x"], "no such user's home folder"),
+        (["--dataset", "digits", "--seed", "1" + "0" * 400], "seed is 1000"),
         (["--resume"], "run holds no run: there is no run.json in it"),
     ],
 )
@@ -139,6 +150,111 @@ def test_evaluation_on_other_images(
     assert "images of digits are 32x32x1, the run's 12x10x1" in capsys.readouterr().err
     assert run(monkeypatch, "evaluate", str(tmp_path), "--json") == 2
     assert "holds no run" in capsys.readouterr().err
+    write_blobs(tmp_path / "other.npy", count=30)
+    assert run(monkeypatch, "evaluate", run_dir, "--dataset", str(tmp_path / "other.npy")) == 0
+    assert f"evaluated     {tmp_path / 'other.npy'}: all 30 images" in capsys.readouterr().out
+    assert run(monkeypatch, "evaluate", run_dir, "--device", "foo") == 2
+    assert "device is 'foo'" in capsys.readouterr().err
+
+
+def test_changed_data_are_not_taken_for_the_runs_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
+) -> None:
+    """Their held-out images would be others, of which the run may have seen some; moved data are the same."""
+    run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
+    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    capsys.readouterr()
+    moved = blobs.rename(tmp_path / "moved.npy")
+    write_blobs(blobs, count=81)
+    for command in (["evaluate", run_dir], ["export", run_dir, "--models", models, "--name", "x"]):
+        assert run(monkeypatch, *command) == 2
+        assert "are not those that the run in" in capsys.readouterr().err
+    assert not Path(models).exists()
+    assert run(monkeypatch, "evaluate", run_dir, "--dataset", str(moved), "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert (again["elbo"], again["split"]) == (figures["elbo"], figures["split"])
+    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--dataset", str(moved)) == 0
+    export = ["export", run_dir, "--models", models, "--name", "x", "--dataset", str(moved)]
+    assert run(monkeypatch, *export) == 0
+
+
+def test_a_run_is_used_and_made_again_from_any_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
+) -> None:
+    """Data are typed by relative paths; the reproducing line works in the run folder, as it says."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--dataset", "blobs.npy", "--data-root", "sets", "--run-dir", "run", *SHORT]
+    assert run(monkeypatch, "fit", *arguments) == 0
+    text = (tmp_path / "run" / "reproduce.txt").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("   convvae-train"))
+    monkeypatch.chdir(tmp_path / "run")
+    assert run(monkeypatch, *shlex.split(line)[1:-1], str(tmp_path / "again")) == 0
+    first, second = (
+        read_checkpoint(tmp_path / name / "checkpoint.safetensors")[0] for name in ("run", "again")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert run(monkeypatch, "evaluate", ".") == 0
+    assert run(monkeypatch, "fit", "--resume", "--run-dir", ".") == 0
+    assert run(monkeypatch, "export", ".", "--models", "../models", "--name", "x") == 0
+    for path in (tmp_path / "models" / "x" / "1").iterdir():
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_run_says_how_to_go_on(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    blobs: Path,
+    number: signal.Signals,
+) -> None:
+    """The hint can be pasted: quoted, and with what else was asked for; the exit code names the signal."""
+    run_dir, models = tmp_path / "a run", tmp_path / "my models"
+    step = Learner.step
+
+    def stop(self: Learner, *args: Any, **kwargs: Any) -> None:
+        signal.raise_signal(number)
+        step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", stop)
+        arguments = ["--dataset", str(blobs), "--run-dir", str(run_dir), *SHORT, "--data-root", "my sets"]
+        arguments += ["--batch-size", "16"]
+        target = ["--models", str(models), "--name", "x", "--device", "cpu"]
+        assert run(patch, "fit", *arguments, *target) == 128 + number
+    error = capsys.readouterr().err
+    assert error.startswith(f"stopped by {number.name} at step 1; a checkpoint is saved: ")
+    words = shlex.split(error.partition("is saved: ")[2])
+    expected = ["--models", str(models), "--name", "x", "--data-root", "my sets", "--device", "cpu"]
+    assert words == ["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *expected]
+    assert run(monkeypatch, *words[1:]) == 0
+    assert (models / "x" / "1" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device", "run.json"), "error: run.json: No space left on device\n"),
+        (PermissionError(13, "Permission denied"), "error: input or output: Permission denied\n"),
+        (MemoryError(), "error: memory ran out: use fewer or smaller images\n"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: Exception,
+    message: str,
+) -> None:
+    """Whatever no other message covers ends in a line and exit code 1, with no traceback."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("convvae_trainer.commands.run_evaluate", fail)
+    assert run(monkeypatch, "evaluate", str(tmp_path)) == 1
+    assert capsys.readouterr().err == message
 
 
 def test_every_setting_has_a_flag() -> None:

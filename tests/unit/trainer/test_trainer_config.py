@@ -23,6 +23,9 @@ from convvae_trainer.errors import BadConfig
         ({"dataset": "digits", "latent_dim": "32"}, "latent_dim is '32': it must be of type int"),
         ({"dataset": "digits", "latent_dim": True}, "latent_dim is True: it must be of type int"),
         ({"dataset": "digits", "seed": -1}, "seed is -1"),
+        ({"dataset": "digits", "seed": 10**400}, "seed is 1000"),
+        ({"dataset": "digits", "beta": 10**400}, "beta is out of range: it has 401 digits"),
+        ({"dataset": "digits", "beta": float("inf")}, "beta is inf: it must be within 0 to 10000"),
         ({"dataset": "digits", "learning_rate": float("nan")}, "learning_rate is nan"),
         ({"dataset": "digits", "objective": "gan"}, "objective is 'gan': one of vae"),
         (

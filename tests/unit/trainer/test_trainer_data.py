@@ -4,6 +4,7 @@ import contextlib
 import gzip
 import io
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae_trainer.config import Config
-from convvae_trainer.data import load_dataset
+from convvae_trainer.data import load_dataset, load_other, with_absolute_paths
 from convvae_trainer.errors import BadData
 from convvae_trainer.image_arrays import read_array_file, to_nhwc
 
@@ -264,3 +265,60 @@ def test_more_training_images_than_there_are_is_refused(blobs: Path) -> None:
 def test_parts_of_the_whole_are_resized(blobs: Path) -> None:
     """Arrays of another size are resized as pictures are."""
     assert load(blobs, image_size=(16, 24)).image.as_tuple == (16, 24, 1)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, np.bool_])
+def test_conversion_takes_little_memory(dtype: Any) -> None:
+    """Besides its result it takes a block of rows, not copies of the whole."""
+    random = np.random.default_rng(0)
+    array = (random.random((3000, 32, 32), dtype=np.float32) * 1.0).astype(dtype)
+    expected = np.rint(array * 255).astype(np.uint8) if dtype != np.bool_ else array * np.uint8(255)
+    tracemalloc.start()
+    converted = to_nhwc(array, name="a")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(converted[..., 0], expected)
+    assert peak < converted.nbytes + 40 * (1 << 20)
+    array[2999, 5, 5] = np.nan if dtype != np.bool_ else True
+    if dtype != np.bool_:
+        with pytest.raises(BadData, match=r"a\[2999\] holds values from nan"):
+            to_nhwc(array, name="a")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        ("a" * 300 + "/b", "cannot be read: File name too long|does not exist"),
+        ("~nobody-of-this-name/x", "does not exist: there is no such user's home folder"),
+    ],
+)
+def test_a_path_that_cannot_be_is_refused(dataset: str, message: str) -> None:
+    """Whatever the system says of it, the answer is one line."""
+    config = Config(dataset=dataset)
+    with pytest.raises(BadData, match=message):
+        load_dataset(with_absolute_paths(config))
+
+
+def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a run keeps must mean the same in another folder."""
+    monkeypatch.chdir(tmp_path)
+    picture(tmp_path / "pictures" / "0.png")
+    for typed, kept in (
+        ("digits", "digits"),
+        ("fashion-mnist", "fashion-mnist"),
+        ("pictures", str(tmp_path / "pictures")),
+        ("./pictures", str(tmp_path / "pictures")),
+    ):
+        config = with_absolute_paths(Config(dataset=typed, data_root="sets"))
+        assert (config.dataset, config.data_root) == (kept, str(tmp_path / "sets"))
+
+
+def test_other_data_are_evaluated_whole(blobs: Path) -> None:
+    """Without a test split all images count; of the run's own data, those held out."""
+    own = load(blobs)
+    config = Config(dataset=str(blobs))
+    images, split = load_other(config, own="another")
+    assert (len(images), split) == (80, "all 80 images")
+    images, split = load_other(config, own=own.fingerprint())
+    np.testing.assert_array_equal(images, own.test)
+    assert split == own.split

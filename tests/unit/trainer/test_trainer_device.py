@@ -31,6 +31,9 @@ def test_a_missing_gpu_is_refused() -> None:
     count = torch.cuda.device_count()
     with pytest.raises(BadConfig, match=f"device is cuda:{count}, but torch sees {count} CUDA devices"):
         pick_device(f"cuda:{count}")
+    for name in ("foo", "cuda:999", "cuda:", "mps"):
+        with pytest.raises(BadConfig, match=f"device is '{name}': use auto, cpu, cuda or cuda:N"):
+            pick_device(name)
 
 
 class Clock:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from convvae_trainer.data import Dataset
-from convvae_trainer.evaluate import ACTIVE_VARIANCE, binarized, evaluate
+from convvae_trainer.evaluate import ACTIVE_VARIANCE, BINARIZE_SEED, binarized, evaluate
 from convvae_trainer.fit import Fitted
 from convvae_trainer.objective import elbo_terms
 
@@ -51,6 +51,9 @@ def test_binary_images_are_drawn_once() -> None:
     assert (drawn[:, 1] == 255).all()
     assert drawn[:, 2:].mean() == pytest.approx(64, abs=2)
     np.testing.assert_array_equal(binarized(images[:7]), drawn[:7])
+    many = np.tile(images, (6, 1, 1, 1))
+    levels = np.random.default_rng(BINARIZE_SEED).random(many.shape, dtype=np.float32)
+    np.testing.assert_array_equal(binarized(many), np.where(levels * 255 < many, 255, 0))
 
 
 def test_dynamic_runs_are_evaluated_on_binary_images(fitted: tuple[Fitted, Dataset]) -> None:

@@ -1,6 +1,5 @@
 """Export: what is published computes what was trained, and nothing else is published."""
 
-import dataclasses
 import getpass
 import io
 import socket
@@ -16,6 +15,7 @@ from PIL import Image
 
 import convvae_trainer.export as export_module
 from convvae_service.bundle import ImageShape, expected_tensors, list_versions, read_bundle
+from convvae_trainer.card import model_card
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadConfig, ExportFailed, MissingExtra
@@ -26,6 +26,7 @@ from convvae_trainer.likelihood import make_likelihood
 from convvae_trainer.model import ConvVAE
 from convvae_trainer.parity import BATCHES, check_parity
 from convvae_trainer.picture import grid, pairs, png
+from convvae_trainer.run_folder import repeatability
 
 
 def export_fitted(fitted: tuple[Fitted, Dataset], models: Path, name: str = "blobs") -> Exported:
@@ -237,12 +238,35 @@ def test_grids_hold_every_image() -> None:
         assert image.size == (35 * 7, 22 * 7)
 
 
-def test_paths_stay_out_of_the_public_record(
+def test_paths_stay_out_of_the_bundle(
     fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported]
 ) -> None:
-    """The manifest names a data set given by path by its last part only."""
+    """No file of a version holds a path of this machine; a data set is named by its path's last part."""
     done, dataset = fitted
-    assert dataclasses.asdict(published[1].manifest.training)["dataset"] == Path(dataset.name).name
-    assert "/" not in published[1].manifest.training.dataset
-    card = (published[1].folder / "MODEL_CARD.md").read_text()
-    assert str(done.run.path.parent) not in card
+    assert Path(dataset.name).is_absolute()
+    assert published[1].manifest.training.dataset == "blobs.npy"
+    traces = [str(Path(dataset.name).parent), str(done.run.path), str(published[0]), str(Path.cwd())]
+    for path in published[1].folder.iterdir():
+        data = path.read_bytes()
+        assert [trace for trace in traces if trace.encode() in data] == [], path.name
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_the_card_says_what_score_has_to_do_with_it(
+    fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported], binarize: str
+) -> None:
+    """Score and ELBO differ, and a reader who compares them learns why; equality is not promised twice."""
+    done, _ = fitted
+    figures = {**done.evaluation.to_json_object(), "binarize": binarize, "binarize_seed": 777}
+    card = model_card(
+        published[1].manifest,
+        data=done.run.record["data"],
+        evaluation=figures,
+        reproduce="command",
+        repeatability=repeatability(done.run),
+    )
+    text = " ".join(card.split())
+    assert "`Score` is taken at the posterior mean by default and usually higher than this ELBO" in text
+    assert "With `num_samples` it averages over posterior draws" in text
+    assert ("if the images are drawn to 0 and 1 first" in text) == (binarize == "dynamic")
+    assert "the same weights, bit by bit" in text

@@ -1,0 +1,118 @@
+"""Folders of image files: their shapes, whatever the files hold, and what cannot be read."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.pixels import InvalidImage, decode_file, picture_shape
+from convvae_trainer.config import Config
+from convvae_trainer.data import load_dataset
+from convvae_trainer.errors import BadData
+
+
+def load(path: Path) -> Any:
+    return load_dataset(Config(dataset=str(path)))
+
+
+def with_exif(path: Path, orientation: int, *, size: tuple[int, int] = (12, 10)) -> bytes:
+    path.parent.mkdir(exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = "a description, so that there is something to damage"
+    Image.effect_noise(size, 50).save(path, exif=exif)
+    return path.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_exif_decides_the_size(tmp_path: Path, suffix: str) -> None:
+    """A picture that lies on its side counts as it is seen; damaged EXIF is none."""
+    for number in range(3):
+        data = with_exif(tmp_path / f"{number}.{suffix}", 6)
+    assert load(tmp_path).train.shape[1:3] == (12, 10)
+    place = data.index(b"\x12\x01" if b"II*" in data else b"\x01\x12")
+    (tmp_path / f"0.{suffix}").write_bytes(data[: place + 2] + b"\xff\xff" + data[place + 4 :])
+    for number in (1, 2):
+        with_exif(tmp_path / f"{number}.{suffix}", 1)
+    if suffix != "png":  # whose checksum does not fit any more
+        assert load(tmp_path).train.shape[1:3] == (10, 12)
+
+
+EXAMPLES: list[bytes] = []
+
+
+def examples(folder: Path) -> list[bytes]:
+    if not EXAMPLES:
+        EXAMPLES.extend(
+            with_exif(folder / f"x.{suffix}", orientation)
+            for suffix in ("jpg", "png", "webp")
+            for orientation in (1, 6)
+        )
+    return EXAMPLES
+
+
+# Other jobs on the machine are no reason to fail.
+@settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.integers(0, 5), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=4), st.data()
+)
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_any_file_has_the_shape_that_it_decodes_to(
+    tmp_path_factory: pytest.TempPathFactory, number: int, changes: list[tuple[int, int]], draw: st.DataObject
+) -> None:
+    """Of a changed file, shape and pixels agree, or it is refused by one error; no other error escapes."""
+    data = bytearray(examples(tmp_path_factory.getbasetemp())[number])
+    for place, value in changes:
+        data[place % len(data)] = value
+    data = data[: draw.draw(st.integers(len(data) // 2, len(data)))]
+    try:
+        height, width, channels = picture_shape(bytes(data))
+        assume(height <= 4096 and width <= 4096)
+        shape = ImageShape(height=height, width=width, channels=channels)
+        pixels = decode_file(bytes(data), shape=shape, resize=Resize(mode="stretch"))
+    except InvalidImage:
+        return
+    # Brought to another shape first, the picture would come out blurred, or turned.
+    upright = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    assert (upright.height, upright.width) == (height, width)
+
+
+# Pillow warns of it, which the command line leaves out.
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL")
+def test_a_picture_with_damaged_exif_is_a_picture(tmp_path: Path) -> None:
+    """Metadata that cannot be read end no run."""
+    for number in range(3):
+        data = with_exif(tmp_path / f"{number}.jpg", 1)
+    start = data.index(b"Exif\0\0") + 6
+    for cut in range(8, 60):
+        (tmp_path / "0.jpg").write_bytes(data[: start + cut] + b"\xff" * 12 + data[start + cut + 12 :])
+        assert load(tmp_path).train.shape[1:] == (10, 12, 1)
+
+
+def test_a_folder_that_cannot_be_listed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images would be missing from the training, and nobody would know."""
+    for number in range(6):
+        with_exif(tmp_path / "ab"[number % 2] / f"{number}.png", 1)
+    scandir = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path).endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(BadData, match="/b cannot be listed: Permission denied"):
+        load(tmp_path)
+
+
+def test_a_photographs_size_is_refused_before_the_memory_is_taken(tmp_path: Path) -> None:
+    """The message says what helps."""
+    for number in range(3):
+        with_exif(tmp_path / f"{number}.png", 1, size=(300, 400))
+    with pytest.raises(BadData, match=r"0\.png are 400x300: each side must be 8 to 256 pixels; --image-size"):
+        load(tmp_path)
