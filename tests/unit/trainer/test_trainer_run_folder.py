@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from convvae_trainer.commands import run_evaluate
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
+from convvae_trainer.device import pick_device
 from convvae_trainer.errors import BadRun
 from convvae_trainer.export import read_evaluation
 from convvae_trainer.fit import Fitted, fit, load_run
@@ -42,6 +45,29 @@ def test_a_damaged_run_is_refused(run_dir: Path, name: str, text: str, message: 
     with pytest.raises(BadRun) as raised:
         load_run(run_dir)
     assert message in str(raised.value)
+
+
+def test_a_run_is_opened_once_for_an_evaluation(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is evaluated where it was trained, unless another device is named."""
+    opened: list[Path] = []
+    devices: list[str] = []
+    open_run = RunFolder.open
+
+    def note_open(path: Path) -> RunFolder:
+        opened.append(path)
+        return open_run(path)
+
+    def note_device(name: str) -> torch.device:
+        devices.append(name)
+        return pick_device(name)
+
+    monkeypatch.setattr(RunFolder, "open", note_open)
+    monkeypatch.setattr("convvae_trainer.fit.pick_device", note_device)
+    arguments: dict[str, Any] = {"dataset": None, "data_root": None, "download": False, "binarize": None}
+    run_evaluate(run_dir, seed=0, device=None, **arguments)
+    assert (opened, devices) == ([run_dir], ["cpu"])
+    run_evaluate(run_dir, seed=0, device="auto", **arguments)
+    assert devices == ["cpu", "auto"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """torchvision's data sets by name."""
 
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,17 @@ def test_layouts_become_one() -> None:
     assert test is None
     train, test = read(Pictures, image_size=(9, 9))
     assert train[0].shape == (2, 9, 9, 3)
+
+
+def test_pictures_take_the_memory_of_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are decoded to their place, not collected first."""
+    monkeypatch.setattr(Pictures, "__len__", lambda _: 400)
+    monkeypatch.setattr(Pictures, "__getitem__", lambda *_: (Image.new("RGB", (64, 64)), 0))
+    tracemalloc.start()
+    train, test = read(Pictures)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.3 * (train[0].nbytes + test[0].nbytes)
 
 
 @pytest.mark.parametrize("splits", [("train", "val"), ("train", "valid"), ("train-standard", "val")])
