@@ -33,7 +33,6 @@ class Engine:
 
     `encode`: image uint8 (B, H, W, C) -> mean, log_variance float32 (B, Z); the mean alone for `ae`.
     `decode`: latent float32 (B, Z) -> image uint8 (B, H, W, C).
-    `decode_mean`: latent float32 (B, Z) -> pixel mean float32 (B, H, W, C) in 0..1.
     `distort`: latent float32 (B, Z), image uint8 (B, H, W, C) -> distortion float32 (B,) in nats.
     """
 
@@ -83,7 +82,6 @@ class Engine:
         self._pads = self.provider != "CPUExecutionProvider"
         self.encode = Stage("encode", self._encode)
         self.decode = Stage("decode", self._decode)
-        self.decode_mean = Stage("decode_mean", self._decode_mean)
         self.distort = Stage("distort", self._distort)
 
     def warm(self, max_batch_rows: int) -> None:

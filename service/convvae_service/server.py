@@ -7,7 +7,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -198,14 +197,13 @@ class Server:
         _log.info("stopped")
 
 
-async def run(settings: ServeSettings, *, on_ready: Callable[[int], None] = lambda _: None) -> int:
+async def run(settings: ServeSettings) -> int:
     """Serve until a signal, and return the exit code: 0 after a drain, 1 when a second signal cut it short.
 
     SIGTERM drains; SIGINT drains without the delay, since nobody's balancer waits for a keyboard.
 
     Args:
         settings: What to serve and how.
-        on_ready: Called with the port when the server is SERVING.
 
     Raises:
         StartupError: The server cannot start.
@@ -231,7 +229,7 @@ async def run(settings: ServeSettings, *, on_ready: Callable[[int], None] = lamb
             with contextlib.suppress(StartupError):
                 starting.result()
             return 0
-        on_ready(starting.result())
+        starting.result()
         delay_s = settings.drain_delay_s if await first_signal is signal.SIGTERM else 0.0
         draining = asyncio.ensure_future(server.drain(delay_s=delay_s, grace_s=settings.grace_s))
         second_signal = asyncio.ensure_future(signals.get())
