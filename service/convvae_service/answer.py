@@ -24,6 +24,8 @@ Reply = TypeVar("Reply")
 Context = grpc.aio.ServicerContext[Any, Any]
 
 REQUEST_ID_KEY = "x-request-id"
+# The caller's clock runs out first, and its reset arrives before the deadline is over here.
+_DEADLINE_SLACK_S = 0.05
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 _log = logging.getLogger(__name__)
@@ -82,7 +84,7 @@ class Answering:
         except asyncio.CancelledError:
             # The caller left or its deadline passed. Swallowing this would leak the call's memory in gRPC.
             left_s = context.time_remaining()
-            expired = left_s is not None and left_s <= 0
+            expired = left_s is not None and left_s <= _DEADLINE_SLACK_S
             code = grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
             raise
         except Exception:  # noqa: BLE001 - the caller must not see what went wrong in here, the log must
