@@ -32,7 +32,7 @@ def test_the_wire_says_what_pytorch_says(tmp_path: Path, likelihood: str) -> Non
     assert done.returncode == 0, done.stderr
     images = load_dataset(Config(dataset="digits")).test
     _, learner, _ = load_run(tmp_path / "run", device="cpu")
-    with learner.averaged(), torch.no_grad():
+    with learner.average.in_use(), torch.no_grad():
         encoder = EncoderGraph(learner.model).eval()
         decoder = DecoderGraph(learner.model, learner.likelihood).eval()
         mean, log_variance = encoder(torch.from_numpy(images))

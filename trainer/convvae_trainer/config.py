@@ -38,8 +38,11 @@ class Config:
     """Height and width to resize to. None: as the data are."""
     resize_mode: Literal["crop", "stretch"] = "crop"
     resize_filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
-    objective: Literal["vae"] = "vae"
-    likelihood: Literal["bernoulli", "gaussian"] = "bernoulli"
+    objective: Literal["ae", "vae", "vae-disl", "vae-gan"] = "vae"
+    likelihood: Literal["bernoulli", "gaussian", "discretised-logistic"] = "bernoulli"
+    """Of the decoder. `vae-disl` and `vae-gan` need `gaussian`, whose sigma is fitted at their end."""
+    sigma: float | None = None
+    """Fixed standard deviation of the Gaussian, of pixels in 0..1. None: learned."""
     binarize: Literal["none", "dynamic"] = "none"
     """`dynamic`: grey levels are probabilities, drawn anew in every pass; test images are drawn once."""
     latent_dim: int = 32
@@ -62,8 +65,31 @@ class Config:
     """Weight of the rate in the loss. 1 is the evidence lower bound."""
     kl_warmup_epochs: float = 0.0
     """Epochs over which the rate's weight rises from 0 to `beta`."""
+    free_bits: float = 0.0
+    """Nats of rate per latent dimension, as a mean over the batch, below which it is not lowered further."""
+    importance_samples: int = 1
+    """Posterior draws of the importance-weighted bound. 1 is the evidence lower bound."""
+    terms: Literal["both", "distortion", "rate"] = "both"
+    """Which terms of the bound are trained. One alone shows what the other is for."""
+    adversarial_loss: Literal["non-saturating", "hinge", "minimax"] = "non-saturating"
+    """How decoder and discriminator play. `minimax` is that of Larsen et al. 2016."""
+    adversarial_weight: float = 0.5
+    """Weight of the adversarial gradient beside the reconstruction's: 1 / gamma of Larsen et al. 2016."""
+    adaptive_weight: bool = True
+    """Scale the adversarial gradient to the reconstruction's size at the decoder's last layer first."""
+    adversarial_start: float = 0.1
+    """Share of the run before the decoder gets the adversarial gradient; the discriminator learns at once."""
+    equilibrium_margin: float = 0.0
+    """A player sits a step out where the other is so far behind, in nats around 0.68. 0: never."""
+    discriminator_width: int = 32
+    """Channels of the discriminator after the first halving."""
+    gan_share: float = 0.3
+    """Share of the run that trains the GAN whose discriminator then measures the reconstruction."""
     ema_decay: float = 0.999
     """Decay of the averaged weights that are evaluated and exported. 0: the last weights."""
+    early_stop_epochs: int | None = None
+    """Stop after so many epochs without a better ELBO of the validation images, a tenth of the training
+    images; the best weights are kept. None: train to the end, on all training images."""
     max_gradient_norm: float = 200.0
     seed: int = 0
     device: str = "auto"
@@ -73,6 +99,10 @@ class Config:
 
     threads: int | None = None
     """CPU threads. None: measures all cores against one, and takes the faster."""
+    compile: bool = False
+    """Compile the networks with torch.compile: a minute or so at the start, faster steps after."""
+    tensorboard: bool = True
+    """Write TensorBoard's files into the run folder."""
 
     def __post_init__(self) -> None:
         if not self.dataset:
@@ -83,8 +113,6 @@ class Config:
             raise BadConfig("epochs and minutes are both set: give one of them")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise BadConfig(f"device is {self.device!r}: use auto, cpu, cuda or cuda:N")
-        if self.binarize == "dynamic" and self.likelihood != "bernoulli":
-            raise BadConfig(f"binarize=dynamic needs likelihood=bernoulli, not {self.likelihood}")
         for name, hint in get_type_hints(Config).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
                 raise BadConfig(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(hint))}")
@@ -92,12 +120,70 @@ class Config:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise BadConfig(f"{name} is {value}: it must be within {low:g} to {high:g}")
+        self._check_objective()
+
+    def _check_objective(self) -> None:
+        """Refuse what the objective does not use, and what does not go together."""
+        for field in dataclasses.fields(Config):
+            users = USED_BY.get(field.name)
+            if users and self.objective not in users and getattr(self, field.name) != field.default:
+                raise BadConfig(
+                    f"{field.name} is {getattr(self, field.name)}, but objective={self.objective} does not"
+                    f" use it: it belongs to {', '.join(users)}"
+                )
+        if self.is_adversarial and self.likelihood != "gaussian":
+            raise BadConfig(f"objective={self.objective} needs likelihood=gaussian, not {self.likelihood}")
+        if self.binarize == "dynamic" and self.likelihood != "bernoulli":
+            raise BadConfig(f"binarize=dynamic needs likelihood=bernoulli, not {self.likelihood}")
+        if self.sigma is not None and self.likelihood != "gaussian":
+            raise BadConfig(f"sigma is {self.sigma}: it needs likelihood=gaussian, not {self.likelihood}")
+        if self.importance_samples > 1:
+            for name in ("beta", "kl_warmup_epochs", "free_bits", "terms"):
+                if getattr(self, name) != getattr(_DEFAULTS, name):
+                    raise BadConfig(
+                        f"{name} is {getattr(self, name)}, but the importance-weighted bound"
+                        " (importance_samples above 1) has no such part: leave it out"
+                    )
+        if self.terms == "distortion":
+            for name in ("beta", "kl_warmup_epochs", "free_bits"):
+                if getattr(self, name) != getattr(_DEFAULTS, name):
+                    raise BadConfig(f"{name} is {getattr(self, name)}, but terms=distortion trains no rate")
+
+    @property
+    def is_adversarial(self) -> bool:
+        """Whether a discriminator takes part."""
+        return self.objective in ADVERSARIAL
 
     @property
     def total_epochs(self) -> int | None:
         """Epochs to train, or None where `minutes` decides."""
         return None if self.minutes is not None else self.epochs or DEFAULT_EPOCHS
 
+
+ADVERSARIAL = ("vae-disl", "vae-gan")
+_RATED = ("vae", *ADVERSARIAL)
+# Whose settings these are; all others belong to every objective.
+USED_BY: dict[str, tuple[str, ...]] = {
+    "sigma": ("ae", "vae"),
+    "binarize": ("ae", "vae"),
+    "beta": _RATED,
+    "kl_warmup_epochs": _RATED,
+    "free_bits": _RATED,
+    "importance_samples": ("vae",),
+    "terms": ("vae",),
+    "early_stop_epochs": ("ae", "vae"),
+    "adversarial_loss": ADVERSARIAL,
+    "adversarial_weight": ("vae-gan",),
+    "adaptive_weight": ("vae-gan",),
+    "adversarial_start": ("vae-gan",),
+    "equilibrium_margin": ADVERSARIAL,
+    "discriminator_width": ADVERSARIAL,
+    "gan_share": ("vae-disl",),
+}
+# Where an objective's defaults are others than those above.
+OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
+    objective: {"likelihood": "gaussian", "learning_rate": 5e-4} for objective in ADVERSARIAL
+}
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("train_images", 2, 1e9),
@@ -113,11 +199,23 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("weight_decay", 0.0, 10.0),
     ("beta", 0.0, 1e4),
     ("kl_warmup_epochs", 0.0, 1e6),
+    ("free_bits", 0.0, 100.0),
+    ("importance_samples", 1, 1000),
+    ("sigma", 1e-4, 10.0),
+    ("adversarial_weight", 0.0, 1e6),
+    ("adversarial_start", 0.0, 1.0),
+    ("equilibrium_margin", 0.0, 0.68),
+    ("discriminator_width", 1, 1024),
+    ("gan_share", 0.01, 0.99),
+    ("early_stop_epochs", 1, 1e6),
     ("ema_decay", 0.0, 0.999999),
     ("max_gradient_norm", 1e-6, 1e12),
     ("seed", 0, 2**53 - 1),
     ("threads", 1, 1024),
 )
+
+
+_DEFAULTS: Any = types.SimpleNamespace(**{field.name: field.default for field in dataclasses.fields(Config)})
 
 
 def check_side(name: str, height: int, width: int) -> None:
@@ -181,7 +279,8 @@ def config_from(*layers: Mapping[str, Any]) -> Config:
         merged |= {name: _convert(name, hints[name], value) for name, value in given.items()}
     if "dataset" not in merged:
         raise BadConfig("dataset is not set: name a data set (such as digits), or give a folder or file")
-    return Config(**merged)
+    defaults = OBJECTIVE_DEFAULTS.get(merged.get("objective", ""), {})
+    return Config(**(defaults | merged))
 
 
 def _convert(name: str, hint: Any, value: Any) -> Any:

@@ -20,10 +20,11 @@ from convvae_trainer.image_arrays import check_size, read_array_file
 from convvae_trainer.image_folder import read_folder
 from convvae_trainer.torchvision_sets import Part, find_set, near_names, read_set
 
-__all__ = ["Dataset", "load_dataset", "load_other", "resize_of", "with_absolute_paths"]
+__all__ = ["Dataset", "hold_out_validation", "load_dataset", "load_other", "resize_of", "with_absolute_paths"]
 
 HELD_OUT = 0.1
 SPLIT_SEED = 0
+VALIDATION_SEED = 1
 DIGITS_SIZE = (32, 32)
 
 
@@ -211,6 +212,13 @@ def _hold_out(part: Part, *, name: str) -> tuple[Part, Part, str]:
     if labels is None:
         return (images[train], None), (images[test], None), split
     return (images[train], labels[train]), (images[test], labels[test]), split
+
+
+def hold_out_validation(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return (training images, validation images): a tenth of them, drawn by a fixed seed, validates."""
+    order = np.random.default_rng(VALIDATION_SEED).permutation(len(images))
+    count = max(1, round(len(images) * HELD_OUT))
+    return images[order[count:]], images[order[:count]]
 
 
 def _check(train: NDArray[np.uint8], test: NDArray[np.uint8], *, name: str) -> None:

@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 
 from convvae_trainer.learner import Learner
-from convvae_trainer.objective import kl_to_prior, reparameterise
+from convvae_trainer.likelihood import LOG_SIGMA_RANGE
+from convvae_trainer.objective import ACTIVE_VARIANCE, kl_to_prior, reparameterise
 
-__all__ = ["Evaluation", "binarized", "evaluate"]
+__all__ = ["Evaluation", "binarized", "evaluate", "fit_sigma"]
 
 BATCH = 500
 # The draw of binary test images, the same in every evaluation.
 BINARIZE_SEED = 777
-ACTIVE_VARIANCE = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,10 +37,10 @@ class Evaluation:
     dataset: str
     split: str
     images: int
-    elbo: float
+    elbo: float | None
     distortion: float
-    rate: float
-    bits_per_dim: float
+    rate: float | None
+    bits_per_dim: float | None
     active_units: int
     latent_dim: int
     likelihood: str
@@ -94,7 +94,7 @@ def evaluate(
     distortion = 0.0
     rates: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
-    with learner.averaged():
+    with learner.average.in_use():
         sigma = learner.likelihood.constants().sigma
         for x_BCHW in _batches(images_NHWC, learner.device):
             mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
@@ -109,25 +109,48 @@ def evaluate(
     rate_Z = (torch.stack(rates).sum(0) / count).tolist()
     mean_NZ = torch.cat(means)
     active = int((mean_NZ.double().var(0, unbiased=False) > ACTIVE_VARIANCE).sum().item())
-    elbo = -(distortion / count + sum(rate_Z))
+    has_rate = learner.config.objective != "ae"
+    elbo = -(distortion / count + sum(rate_Z)) if has_rate else None
     return Evaluation(
         dataset=dataset,
         split=split,
         images=count,
         elbo=elbo,
         distortion=distortion / count,
-        rate=sum(rate_Z),
-        bits_per_dim=-elbo / (math.prod(images_NHWC.shape[1:]) * math.log(2)),
+        rate=sum(rate_Z) if has_rate else None,
+        bits_per_dim=None if elbo is None else -elbo / (math.prod(images_NHWC.shape[1:]) * math.log(2)),
         active_units=active,
-        latent_dim=len(rate_Z),
+        latent_dim=learner.config.latent_dim,
         likelihood=learner.likelihood.name,
         sigma=sigma,
-        rate_per_dimension=tuple(rate_Z),
+        rate_per_dimension=tuple(rate_Z) if has_rate else (),
         posterior_samples=1,
         seed=seed,
         binarize=binarize,
         binarize_seed=BINARIZE_SEED if binarize == "dynamic" else None,
     )
+
+
+@torch.no_grad()
+def fit_sigma(learner: Learner, images_NHWC: NDArray[np.uint8], *, seed: int = 0) -> float:
+    """Give the Gaussian the sigma that is most likely on these images, and return it.
+
+    It is the root mean square of what one posterior draw for each image leaves of its pixels.
+    """
+    noise = np.random.default_rng(seed)
+    total = 0.0
+    with learner.average.in_use():
+        for x_BCHW in _batches(images_NHWC, learner.device):
+            mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
+            drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
+            noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
+            output_BCHW = learner.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
+            total += (learner.likelihood.pixel_mean(output_BCHW) - x_BCHW).double().square().sum().item()
+    log_sigma = 0.5 * math.log(max(total / images_NHWC.size, 1e-12))
+    low, high = LOG_SIGMA_RANGE
+    log_sigma = min(max(log_sigma, low), high)
+    learner.average.fill("likelihood.log_sigma", log_sigma)
+    return math.exp(log_sigma)
 
 
 def _batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:

@@ -95,7 +95,7 @@ def export(
     """
     check_target(models, name)
     config = run.config
-    with learner.averaged():
+    with learner.average.in_use():
         modules: dict[Role, torch.nn.Module] = {
             "encoder": EncoderGraph(learner.model),
             "decoder": DecoderGraph(learner.model, learner.likelihood),
@@ -119,7 +119,7 @@ def export(
             likelihood=learner.likelihood.constants(),
             image=dataset.image,
             latent_dim=config.latent_dim,
-            capabilities=CAPABILITIES,
+            capabilities=_capabilities(config.objective),
             graphs=described,
             parity={PRECISION: parity},
             training=_training(run, dataset, position, evaluation),
@@ -139,6 +139,12 @@ def export(
     except OSError as error:
         raise ExportFailed(f"{models / name} cannot be written: {error.strerror}") from None
     return Exported(folder=folder, manifest=manifest)
+
+
+def _capabilities(objective: str) -> tuple[str, ...]:
+    """Return what a model can be asked for: an autoencoder has neither prior nor rate."""
+    missing = ("sample", "score") if objective == "ae" else ()
+    return tuple(name for name in CAPABILITIES if name not in missing)
 
 
 def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: dict[str, Any]) -> Training:

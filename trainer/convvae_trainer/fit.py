@@ -12,14 +12,15 @@ from rich.console import Console
 
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
-from convvae_trainer.data import Dataset
+from convvae_trainer.data import Dataset, hold_out_validation
 from convvae_trainer.device import Computation, choose_computation, enough_memory, pick_device
+from convvae_trainer.distributed import World, joined
 from convvae_trainer.errors import BadRun
-from convvae_trainer.evaluate import Evaluation, evaluate
+from convvae_trainer.evaluate import Evaluation, evaluate, fit_sigma
 from convvae_trainer.learner import Learner
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
-from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, train
+from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, save, train
 
 __all__ = ["Fitted", "fit", "load_run"]
 
@@ -68,33 +69,37 @@ def fit(
     """
     console = console or Console(quiet=True)
     device = pick_device(config.device)
-    with _in_words(run_dir):
-        if resume:
-            run = RunFolder.open(run_dir)
-            run.check_same(config, dataset)
-            run.discard_leftovers()
-            learner = _learner(run, dataset, device)
-            position = _restore(run, learner, required=False)
-            run.rewind_metrics(step=position.step)
-            console.print(f"resuming at step {position.step}", highlight=False)
-        else:
-            computation = _computation(config, dataset, device, console)
-            record = {
-                "command": command,
-                "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-                "commit": code_commit(),
-                "libraries": library_versions(),
-                "hardware": hardware(),
-                "device": str(device),
-                **asdict(computation),
-                "data": describe_data(dataset),
-            }
-            run = RunFolder.create(run_dir, config=config, record=record)
-            learner = _learner(run, dataset, device)
-            position = Position()
-        torch.set_num_threads(run.record["threads"])
-        _announce(console, run, learner, dataset)
-        train(run, learner, dataset.train, position, console=console, checkpoint_every_s=checkpoint_every_s)
+    with joined(device) as world, _in_words(run_dir):
+        device = world.device(device)
+        if not world.is_first:
+            console = Console(quiet=True)
+        run, learner, position = _begin(
+            config,
+            dataset,
+            run_dir,
+            resume=resume,
+            command=command,
+            console=console,
+            device=device,
+            world=world,
+        )
+        images, validation = dataset.train, None
+        if config.early_stop_epochs is not None:
+            images, validation = hold_out_validation(dataset.train)
+        _announce(console, run, learner, dataset, validation=0 if validation is None else len(validation))
+        train(
+            run,
+            learner,
+            images,
+            position,
+            console=console,
+            validation_NHWC=validation,
+            checkpoint_every_s=checkpoint_every_s,
+        )
+        if config.is_adversarial:
+            fit_sigma(learner, images)
+            if world.is_first:
+                save(run, learner, position)
         evaluation = evaluate(
             learner,
             dataset.test,
@@ -103,8 +108,55 @@ def fit(
             binarize=config.binarize,
             seed=config.seed,
         )
-        run.write_evaluation(evaluation.to_json_object())
+        if world.is_first:
+            run.write_evaluation(evaluation.to_json_object())
+        world.wait()
         return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)
+
+
+def _begin(
+    config: Config,
+    dataset: Dataset,
+    run_dir: Path,
+    *,
+    resume: bool,
+    command: str,
+    console: Console,
+    device: torch.device,
+    world: World,
+) -> tuple[RunFolder, Learner, Position]:
+    """Return the run to go on with, or a new one; in several processes the first makes it."""
+    if resume:
+        run = RunFolder.open(run_dir)
+        run.check_same(config, dataset)
+        if world.is_first:
+            run.discard_leftovers()
+        torch.set_num_threads(run.record["threads"])
+        learner = _learner(run, dataset, device, world)
+        position = _restore(run, learner, required=False)
+        world.wait()
+        if world.is_first:
+            run.rewind_metrics(step=position.step)
+        console.print(f"resuming at step {position.step}", highlight=False)
+        return run, learner, position
+    if world.is_first:
+        computation = _computation(config, dataset, device, console)
+        record = {
+            "command": command,
+            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "commit": code_commit(),
+            "libraries": library_versions(),
+            "hardware": hardware(),
+            "device": str(device),
+            "processes": world.size,
+            **asdict(computation),
+            "data": describe_data(dataset),
+        }
+        RunFolder.create(run_dir, config=config, record=record)
+    world.wait()
+    run = RunFolder.open(run_dir)
+    torch.set_num_threads(run.record["threads"])
+    return run, _learner(run, dataset, device, world), Position()
 
 
 @contextmanager
@@ -136,9 +188,9 @@ def load_run(run_dir: Path, *, device: str | None = "cpu") -> tuple[RunFolder, L
     return run, learner, _restore(run, learner, required=True)
 
 
-def _learner(run: RunFolder, dataset: Dataset, device: torch.device) -> Learner:
+def _learner(run: RunFolder, dataset: Dataset, device: torch.device, world: World) -> Learner:
     autocast = _AUTOCAST[run.record["precision"]]
-    return Learner(run.config, shape=dataset.image.as_tuple, device=device, autocast=autocast)
+    return Learner(run.config, shape=dataset.image.as_tuple, device=device, autocast=autocast, world=world)
 
 
 def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
@@ -166,17 +218,36 @@ def _computation(config: Config, dataset: Dataset, device: torch.device, console
     )
 
 
-def _announce(console: Console, run: RunFolder, learner: Learner, dataset: Dataset) -> None:
+def _announce(
+    console: Console, run: RunFolder, learner: Learner, dataset: Dataset, *, validation: int
+) -> None:
     record: dict[str, Any] = run.record
     config = run.config
     lines = (
         f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}",
         f"test       {dataset.split}",
+        *([f"validation {validation} of the training images, for early stopping"] if validation else []),
         f"model      {learner.model.num_parameters():,} parameters, {config.latent_dim} latent dimensions",
-        f"objective  {config.objective}, {config.likelihood} likelihood, beta {config.beta:g}",
-        f"device     {learner.device}, {record['precision']}, CPU threads {record['threads']}",
+        f"objective  {_objective_in_words(config)}",
+        f"device     {learner.device}, {record['precision']}, CPU threads {record['threads']}"
+        + (f", {learner.world.size} processes" if learner.world.size > 1 else ""),
         f"           ({record['reason']})",
         f"run        {run.path}",
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _objective_in_words(config: Config) -> str:
+    words = [config.objective, f"{config.likelihood} likelihood"]
+    if config.sigma is not None:
+        words.append(f"sigma {config.sigma:g}")
+    if config.objective != "ae" and config.importance_samples == 1:
+        words.append(f"beta {config.beta:g}")
+    if config.terms != "both":
+        words.append(f"{config.terms} alone")
+    if config.importance_samples > 1:
+        words.append(f"{config.importance_samples} importance samples")
+    if config.is_adversarial:
+        words.append(f"{config.adversarial_loss} loss")
+    return ", ".join(words)

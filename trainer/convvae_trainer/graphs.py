@@ -25,16 +25,16 @@ PRODUCER = "convvae"
 
 
 class EncoderGraph(nn.Module):
-    """uint8 images to (mean, log-variance)."""
+    """uint8 images to (mean, log-variance); of an autoencoder to the mean alone."""
 
     def __init__(self, model: ConvVAE) -> None:
         super().__init__()
         self.encoder = model.encoder
 
-    def forward(self, image_BHWC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (mean, log-variance), float32 of shape (B, Z)."""
+    def forward(self, image_BHWC: Tensor) -> tuple[Tensor, ...]:
+        """Return (mean, log-variance) or (mean,), float32 of shape (B, Z)."""
         mean_BZ, log_variance_BZ = self.encoder(image_BHWC.permute(0, 3, 1, 2).to(torch.float32) / 255)
-        return mean_BZ, log_variance_BZ
+        return (mean_BZ,) if self.encoder.is_point else (mean_BZ, log_variance_BZ)
 
 
 class DecoderGraph(nn.Module):

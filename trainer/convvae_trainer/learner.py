@@ -1,27 +1,49 @@
-"""What is learned and how one step changes it: networks, optimiser, averaged weights, random state."""
+"""What is learned and how one step changes it: networks, optimisers, averaged weights, random state."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from convvae_trainer.adversarial import (
+    FeatureLikelihood,
+    Gradients,
+    Parts,
+    gan_gradients,
+    gradients_of,
+    vae_disl_gradients,
+    vae_gan_gradients,
+)
+from convvae_trainer.average import AveragedWeights
 from convvae_trainer.config import Config
+from convvae_trainer.discriminator import Discriminator
+from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadRun
 from convvae_trainer.likelihood import make_likelihood
 from convvae_trainer.model import ConvVAE
-from convvae_trainer.objective import elbo_terms, trainable
+from convvae_trainer.objective import elbo_terms, importance_weighted_bound, weighted_rate
+from convvae_trainer.totals import Totals
 
-__all__ = ["TOTALS", "Learner"]
+__all__ = ["Learner"]
 
-# What a step adds to the running totals, which stay on the device until somebody looks.
-TOTALS = ("steps", "distortion", "rate", "gradient_norm", "skipped")
 BETAS = (0.9, 0.99)
+# Momentum makes two players circle (Radford et al. 2015, section 4).
+ADVERSARIAL_BETAS = (0.5, 0.99)
 # The likelihood's own parameters learn faster than the networks. With the networks' rate sigma was 2.7
 # times the error after 30 epochs of `digits`, and the test ELBO 655 nats instead of 1498: too wide a sigma
 # loses at once, and excuses errors. Ten times the rate ends where thirty does, but is behind in short runs.
 LIKELIHOOD_RATE = 30.0
+_SCALES = ("likelihood", "features")
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """Encoder and decoder as they are called in training."""
+
+    encoder: Any
+    decoder: Any
 
 
 class Learner:
@@ -32,6 +54,7 @@ class Learner:
         shape: (height, width, channels) of the images.
         device: Where to compute.
         autocast: Type in which the networks compute; None for float32.
+        world: The processes that share each batch.
     """
 
     def __init__(
@@ -41,106 +64,213 @@ class Learner:
         shape: tuple[int, int, int],
         device: torch.device,
         autocast: torch.dtype | None = None,
+        world: World = ALONE,
     ) -> None:
         self.config = config
         self.device = device
         self.autocast = autocast
+        self.world = world
         height, width, channels = shape
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             self.model = ConvVAE(config, height=height, width=width, channels=channels).to(device)
-            self.likelihood = make_likelihood(config.likelihood).to(device)
-        self._named = dict(trainable(self.model, self.likelihood).named_parameters())
-        self._parameters = list(self._named.values())
-        self._average = [parameter.detach().clone() for parameter in self._parameters]
-        self._rates = [1.0]
-        groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
-        if own := list(self.likelihood.parameters()):
-            # No decay: it would pull sigma towards 1.
-            groups.append({"params": own, "weight_decay": 0.0})
-            self._rates.append(LIKELIHOOD_RATE)
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config.learning_rate, betas=BETAS, weight_decay=config.weight_decay, fused=True
-        )
+            self.likelihood = make_likelihood(config.likelihood, sigma=config.sigma).to(device)
+            held: dict[str, nn.Module] = {"model": self.model, "likelihood": self.likelihood}
+            if config.is_adversarial:
+                self.features = FeatureLikelihood().to(device)
+                self.discriminator = Discriminator(
+                    height=height, width=width, channels=channels, base=config.discriminator_width
+                ).to(device)
+                held |= {"features": self.features, "discriminator": self.discriminator}
+        self._named = {
+            name: parameter
+            for name, parameter in nn.ModuleDict(held).named_parameters()
+            if parameter.requires_grad
+        }
+        # Encoder, decoder and likelihood are what is evaluated and exported.
+        exported = {n: p for n, p in self._named.items() if n.startswith(("model.", "likelihood."))}
+        self.average = AveragedWeights(exported, decay=config.ema_decay)
+        self._parameters = self._by_network(held)
+        self.optimizers = self._make_optimizers()
+        self._compile()
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self.totals = torch.zeros(len(TOTALS), device=device)
-        self._skipped = torch.tensor([float(name == "skipped") for name in TOTALS], device=device)
+        self.totals = Totals(
+            latent_dim=config.latent_dim,
+            device=device,
+            has_rate=config.objective != "ae",
+            has_discriminator=config.is_adversarial,
+        )
         self.num_steps = 0
 
-    def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float) -> None:
+    def _by_network(self, held: dict[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
+        modules = {"encoder": self.model.encoder, "decoder": self.model.decoder} | held
+        del modules["model"]
+        return {name: [p for p in module.parameters() if p.requires_grad] for name, module in modules.items()}
+
+    def _make_optimizers(self) -> dict[str, torch.optim.AdamW]:
+        """Return one optimiser for a bound; for two players one each, since either may sit a step out."""
+        teams: dict[str, tuple[str, ...]] = {"model": ("encoder", "decoder", "likelihood")}
+        if self.config.is_adversarial:
+            teams = {
+                "encoder": ("encoder", "likelihood", "features"),
+                "decoder": ("decoder",),
+                "discriminator": ("discriminator",),
+            }
+        return {
+            name: torch.optim.AdamW(
+                [self._group(network) for network in team if self._parameters[network]],
+                lr=self.config.learning_rate,
+                fused=True,
+            )
+            for name, team in teams.items()
+        }
+
+    def _group(self, network: str) -> dict[str, Any]:
+        plays = self.config.is_adversarial and network in ("decoder", "discriminator")
+        is_scale = network in _SCALES
+        return {
+            "params": self._parameters[network],
+            "network": network,
+            "times": LIKELIHOOD_RATE if is_scale else 1.0,
+            "betas": ADVERSARIAL_BETAS if plays else BETAS,
+            # No decay of a scale: it would pull it towards 1.
+            "weight_decay": 0.0 if is_scale else self.config.weight_decay,
+        }
+
+    def _compile(self) -> None:
+        """Have the networks compiled at their first call, if the run asks for it; exported ones never are."""
+        made: Callable[[nn.Module], Any] = torch.compile if self.config.compile else _as_it_is
+        self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
+        if self.config.is_adversarial:
+            self._judging = made(self.discriminator)
+
+    def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float, fraction: float = 0.0) -> None:
         """Take one step on a batch of uint8 images; one whose loss or gradient is not finite changes nothing.
 
         Nothing is fetched from the device.
+
+        Args:
+            image_BCHW: This process's rows of the batch.
+            learning_rate: Of the networks.
+            beta: Weight of the rate.
+            fraction: How much of the run is done, 0 to 1.
         """
-        x_BCHW, noise_BZ = self._draw(image_BCHW)
-        terms = elbo_terms(self.model, self.likelihood, x_BCHW, noise_BZ, autocast=self.autocast)
-        loss = terms.loss(beta)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self._parameters, self.config.max_gradient_norm)
-        finite = torch.isfinite(norm) & torch.isfinite(loss.detach())
-        for group, rate in zip(self.optimizer.param_groups, self._rates, strict=True):
-            group["lr"] = learning_rate * rate
-        # Where this is 1 the fused kernel leaves everything as it was: no look at the device is needed.
-        self.optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
-        self.optimizer.step()
-        self._follow()
-        one = torch.ones_like(norm)
-        seen = torch.stack((one, terms.distortion.mean(), terms.rate.mean(), norm, one)).detach()
-        self.totals += torch.where(finite, seen * (1 - self._skipped), self._skipped)
+        found = self._gradients(image_BCHW, self.autocast, beta=beta, fraction=fraction)
+        finite = torch.isfinite(found.loss)
+        norms = {}
+        for name, optimizer in self.optimizers.items():
+            norms[name] = self._hand_over(optimizer, found)
+            finite = finite & torch.isfinite(norms[name])
+        for name, optimizer in self.optimizers.items():
+            if not any(group["network"] in found.of for group in optimizer.param_groups):
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate * group["times"]
+            skip = ~finite | found.skip[name] if name in found.skip else ~finite
+            # Where this is 1 the fused kernel leaves everything as it was: no look at the device is needed.
+            optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+            optimizer.step()
+        self.average.follow(self.num_steps)
+        self.totals.add(found, finite=finite, gradient_norm=torch.stack(list(norms.values())).norm())
         self.num_steps += 1
 
+    def _hand_over(self, optimizer: torch.optim.AdamW, found: Gradients) -> Tensor:
+        """Give an optimiser's parameters their gradients, clipped; return the norm before."""
+        parameters: list[nn.Parameter] = []
+        for group in optimizer.param_groups:
+            gradients = found.of.get(group["network"], (None,) * len(group["params"]))
+            for parameter, gradient in zip(group["params"], gradients, strict=True):
+                parameter.grad = gradient
+            parameters += group["params"]
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm).to(self.device)
+
+    def _gradients(
+        self, image_BCHW: Tensor, autocast: torch.dtype | None, *, beta: float, fraction: float
+    ) -> Gradients:
+        config = self.config
+        x_BCHW, noise = self._draw(image_BCHW)
+        if not config.is_adversarial:
+            return self._bound_gradients(x_BCHW, noise, autocast, beta=beta)
+        prior_BZ = self._normal(len(x_BCHW), config.latent_dim)
+        parts = Parts(
+            model=self._running,
+            discriminator=self._judging,
+            likelihood=self.likelihood,
+            features=self.features,
+            parameters=self._parameters,
+            loss=config.adversarial_loss,
+            adversarial_weight=config.adversarial_weight,
+            adaptive_weight=config.adaptive_weight,
+            equilibrium_margin=config.equilibrium_margin,
+            autocast=autocast,
+            mean=self.world.mean_,
+        )
+        if config.objective == "vae-gan":
+            is_played = fraction >= config.adversarial_start
+            return vae_gan_gradients(
+                parts, x_BCHW, noise, prior_BZ, beta=beta, free_bits=config.free_bits, is_played=is_played
+            )
+        if fraction < config.gan_share:
+            return gan_gradients(parts, x_BCHW, prior_BZ)
+        return vae_disl_gradients(parts, x_BCHW, noise, beta=beta, free_bits=config.free_bits)
+
+    def _bound_gradients(
+        self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None, *, beta: float
+    ) -> Gradients:
+        """Return the gradients of the distortion alone, of the bound, or of the importance-weighted one."""
+        config = self.config
+        if config.importance_samples > 1:
+            bound_B, terms = importance_weighted_bound(
+                self._running, self.likelihood, x_BCHW, noise, autocast=autocast
+            )
+            loss = -bound_B.mean()
+        else:
+            terms = elbo_terms(self._running, self.likelihood, x_BCHW, noise, autocast=autocast)
+            distortion = terms.distortion.mean()
+            if config.objective == "ae" or config.terms == "distortion":
+                loss = distortion
+            else:
+                rate_Z = terms.rates.mean(0)
+                batch_rate_Z = rate_Z.detach().clone()
+                if config.free_bits:
+                    self.world.mean_([batch_rate_Z])
+                rate = weighted_rate(rate_Z, beta=beta, free_bits=config.free_bits, batch_rate_Z=batch_rate_Z)
+                loss = rate if config.terms == "rate" else distortion + rate
+        names = ("encoder", "decoder", "likelihood")
+        found = gradients_of(loss, *(self._parameters[name] for name in names))
+        loss = loss.detach()
+        self.world.mean_([*(gradient for some in found for gradient in some), loss])
+        return Gradients(of=dict(zip(names, found, strict=True)), loss=loss, terms=terms)
+
     def trial(self, image_BCHW: Tensor, autocast: torch.dtype | None) -> None:
-        """Do the work of a step and change nothing but the gradients."""
+        """Do the work of a step and change nothing."""
         state = self.generator.get_state()
-        x_BCHW, noise_BZ = self._draw(image_BCHW)
+        self._gradients(image_BCHW, autocast, beta=1.0, fraction=1.0)
         self.generator.set_state(state)
-        loss = elbo_terms(self.model, self.likelihood, x_BCHW, noise_BZ, autocast=autocast).loss(1.0)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
 
     def _draw(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the batch as float32 in 0..1, binarised if the run is, and posterior noise."""
+        """Return the rows as float32 in 0..1, binarised if the run is, and their posterior noise."""
         x_BCHW = image_BCHW.float() / 255
-        if self.config.binarize == "dynamic":
-            level_BCHW = torch.rand(x_BCHW.shape, generator=self.generator, device=self.device)
-            x_BCHW = (level_BCHW < x_BCHW).float()
-        noise_BZ = torch.randn(
-            (len(x_BCHW), self.config.latent_dim), generator=self.generator, device=self.device
-        )
-        return x_BCHW, noise_BZ
+        count, config = len(x_BCHW), self.config
+        if config.binarize == "dynamic":
+            shape = (count * self.world.size, *x_BCHW.shape[1:])
+            level_BCHW = torch.rand(shape, generator=self.generator, device=self.device)
+            x_BCHW = (self.world.rows(level_BCHW) < x_BCHW).float()
+        samples = () if config.importance_samples == 1 else (config.importance_samples,)
+        return x_BCHW, self._normal(count, *samples, config.latent_dim)
 
-    @torch.no_grad()
-    def _follow(self) -> None:
-        """Move the averaged weights towards the present ones, faster in the first steps."""
-        decay = min(self.config.ema_decay, (1 + self.num_steps) / (10 + self.num_steps))
-        torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - decay)
-
-    @contextmanager
-    def averaged(self) -> Iterator[None]:
-        """Use the averaged weights, in evaluation mode, for as long as the context lasts."""
-        if not self.config.ema_decay:
-            yield
-            return
-        kept = [parameter.detach().clone() for parameter in self._parameters]
-        try:
-            self._load(self._average)
-            yield
-        finally:
-            self._load(kept)
-
-    @torch.no_grad()
-    def _load(self, values: list[Tensor]) -> None:
-        for parameter, value in zip(self._parameters, values, strict=True):
-            parameter.copy_(value)
+    def _normal(self, count: int, *shape: int) -> Tensor:
+        """Return this process's rows of the whole batch's standard normal draws."""
+        drawn = torch.randn((count * self.world.size, *shape), generator=self.generator, device=self.device)
+        return self.world.rows(drawn)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that a checkpoint has to hold, by name."""
-        held = {"generator": self.generator.get_state(), "totals": self.totals}
-        for (name, parameter), average in zip(self._named.items(), self._average, strict=True):
-            held |= {f"weights.{name}": parameter, f"average.{name}": average}
-            moments = self.optimizer.state.get(parameter, {})
-            held |= {f"optimizer.{key}.{name}": value for key, value in moments.items()}
+        held = {"generator": self.generator.get_state(), **self.totals.tensors(), **self.average.tensors()}
+        moments = {p: state for optimizer in self.optimizers.values() for p, state in optimizer.state.items()}
+        for name, parameter in self._named.items():
+            held[f"weights.{name}"] = parameter
+            held |= {f"optimizer.{key}.{name}": value for key, value in moments.get(parameter, {}).items()}
         return held
 
     @torch.no_grad()
@@ -151,17 +281,20 @@ class Learner:
             BadRun: Names or shapes are not those of this run's networks.
         """
         try:
-            for (name, parameter), average in zip(self._named.items(), self._average, strict=True):
+            owners = {
+                p: o for o in self.optimizers.values() for group in o.param_groups for p in group["params"]
+            }
+            for name, parameter in self._named.items():
                 parameter.copy_(tensors[f"weights.{name}"])
-                average.copy_(tensors[f"average.{name}"])
                 moments = {
                     key: tensors[f"optimizer.{key}.{name}"].to(self.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
                     if f"optimizer.{key}.{name}" in tensors
                 }
                 if moments:
-                    self.optimizer.state[parameter] = moments
-            self.totals.copy_(tensors["totals"])
+                    owners[parameter].state[parameter] = moments
+            self.average.restore(tensors)
+            self.totals.restore(tensors)
             # A generator's state fits its own kind of device only; elsewhere the stream starts anew.
             if tensors["generator"].shape == self.generator.get_state().shape:
                 self.generator.set_state(tensors["generator"])
@@ -170,3 +303,7 @@ class Learner:
                 "the checkpoint does not fit the networks of its own settings: it is damaged"
             ) from None
         self.num_steps = num_steps
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module

@@ -11,12 +11,21 @@ from torch import Tensor, nn
 
 from convvae_service import bundle
 
-__all__ = ["PROBABILITY_CLAMP", "Bernoulli", "Gaussian", "Likelihood", "make_likelihood"]
+__all__ = [
+    "PROBABILITY_CLAMP",
+    "Bernoulli",
+    "DiscretisedLogistic",
+    "Gaussian",
+    "Likelihood",
+    "make_likelihood",
+]
 
 # Worth less than 0.001 nats on a 28x28 image, and still 17 steps of float32 away from 1.
 PROBABILITY_CLAMP = 1e-6
 # The narrowest and widest sigma: a tenth of a step of 255, and the whole range.
 LOG_SIGMA_RANGE = (math.log(0.1 / 255), 0.0)
+# A level of 255 has the mass of its bin, half a step to either side.
+HALF_BIN = 0.5 / 255
 
 
 class Likelihood(nn.Module):
@@ -67,16 +76,22 @@ class Bernoulli(Likelihood):
 
 
 class Gaussian(Likelihood):
-    """A density of pixels in 0..1 with one learned standard deviation for all of them."""
+    """A density of pixels in 0..1 with one standard deviation for all of them, learned or fixed.
+
+    Args:
+        sigma: The fixed standard deviation. None: learned.
+    """
 
     name = "gaussian"
 
-    def __init__(self) -> None:
+    def __init__(self, sigma: float | None = None) -> None:
         super().__init__()
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(0.25)))
+        self.is_fixed = sigma is not None
+        start = torch.tensor(math.log(0.25 if sigma is None else sigma))
+        self.log_sigma = nn.Parameter(start, requires_grad=not self.is_fixed)
 
     def _log_sigma(self) -> Tensor:
-        return self.log_sigma.clamp(*LOG_SIGMA_RANGE)
+        return self.log_sigma if self.is_fixed else self.log_sigma.clamp(*LOG_SIGMA_RANGE)
 
     def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Return the negative log-density, its constant included."""
@@ -94,7 +109,57 @@ class Gaussian(Likelihood):
         return bundle.Likelihood(name=self.name, sigma=math.exp(self._log_sigma().item()))
 
 
-def make_likelihood(name: str) -> Likelihood:
-    """Return the likelihood that a run's settings name."""
-    kinds: dict[str, type[Likelihood]] = {kind.name: kind for kind in (Bernoulli, Gaussian)}
+class DiscretisedLogistic(Likelihood):
+    """A probability of the 256 levels: a logistic's mass in each bin (Salimans et al. 2017, section 2.1).
+
+    One learned scale for all pixels; the end bins take the tails.
+    """
+
+    name = "discretised-logistic"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(math.log(0.1)))
+
+    def _log_scale(self) -> Tensor:
+        return self.log_scale.clamp(*LOG_SIGMA_RANGE)
+
+    def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the negative log-probability, in float32."""
+        return self._negative_log_mass(self.pixel_mean(output_BCHW), x_BCHW)
+
+    def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the negative log-probability, in float64 inside."""
+        return self._negative_log_mass(pixel_mean_BCHW.double(), _levels(x_BCHW)).float()
+
+    def _negative_log_mass(self, mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
+        # s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)) of the sigmoid s: no difference of near numbers is taken.
+        log_scale = self._log_scale().to(mean_BCHW.dtype)
+        upper_BCHW = (x_BCHW - mean_BCHW + HALF_BIN) / log_scale.exp()
+        lower_BCHW = (x_BCHW - mean_BCHW - HALF_BIN) / log_scale.exp()
+        below, above = x_BCHW < HALF_BIN, x_BCHW > 1 - HALF_BIN
+        width = torch.log(-torch.expm1(-2 * HALF_BIN / log_scale.exp()))
+        zero = torch.zeros_like(upper_BCHW)
+        log_mass_BCHW = (
+            torch.where(above, zero, nn.functional.logsigmoid(upper_BCHW))
+            + torch.where(below, zero, nn.functional.logsigmoid(-lower_BCHW))
+            + torch.where(below | above, zero, width)
+        )
+        return -log_mass_BCHW.flatten(1).sum(1)
+
+    def constants(self) -> bundle.Likelihood:
+        """Return the scale, in the unit of pixels in 0..1."""
+        return bundle.Likelihood(name=self.name, scale=math.exp(self._log_scale().item()))
+
+
+def _levels(x_BCHW: Tensor) -> Tensor:
+    """Return pixels as float64 multiples of 1/255, exact where float32 is not."""
+    return (x_BCHW.double() * 255).round() / 255
+
+
+def make_likelihood(name: str, *, sigma: float | None = None) -> Likelihood:
+    """Return the likelihood that a run's settings name; `sigma` fixes the Gaussian's."""
+    if name == Gaussian.name:
+        return Gaussian(sigma)
+    kinds: dict[str, type[Likelihood]] = {kind.name: kind for kind in (Bernoulli, DiscretisedLogistic)}
     return kinds[name]()

@@ -7,11 +7,12 @@ B = batch, C = channels, H and W = height and width, Z = latent dimension. Image
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from convvae_trainer.config import Config
 
-__all__ = ["ConvVAE", "Plan", "Residual", "make_plan"]
+__all__ = ["ConvVAE", "Plan", "Residual", "geometry", "make_plan"]
 
 Size = tuple[int, int]
 
@@ -66,20 +67,26 @@ class Residual(nn.Module):
         return x_BCHW + change_BCHW
 
 
-def _geometry(larger: Size, smaller: Size) -> tuple[Size, Size]:
+def geometry(larger: Size, smaller: Size) -> tuple[Size, Size]:
     """Return kernel and stride between two levels: 4 and 2 on a side that is halved, 3 and 1 on one kept."""
     halved = (larger[0] != smaller[0], larger[1] != smaller[1])
     return (3 + halved[0], 3 + halved[1]), (1 + halved[0], 1 + halved[1])
 
 
 class Encoder(nn.Module):
-    """Images to the posterior's mean and log-variance."""
+    """Images to the posterior's mean and log-variance.
 
-    def __init__(self, plan: Plan, *, latent_dim: int, hidden: int, blocks: int) -> None:
+    An autoencoder's posterior is a point: its log-variance is minus infinity.
+    """
+
+    def __init__(
+        self, plan: Plan, *, latent_dim: int, hidden: int, blocks: int, is_point: bool = False
+    ) -> None:
         super().__init__()
+        self.is_point = is_point
         layers: list[nn.Module] = []
         for level in range(1, len(plan.sizes)):
-            kernel, stride = _geometry(plan.sizes[level - 1], plan.sizes[level])
+            kernel, stride = geometry(plan.sizes[level - 1], plan.sizes[level])
             layers += [
                 nn.Conv2d(plan.channels[level - 1], plan.channels[level], kernel, stride, padding=1),
                 *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
@@ -89,11 +96,14 @@ class Encoder(nn.Module):
         if hidden:
             layers += [nn.Linear(plan.num_features, hidden), nn.SiLU()]
         self.layers = nn.Sequential(*layers)
-        self.head = nn.Linear(hidden or plan.num_features, 2 * latent_dim)
+        self.head = nn.Linear(hidden or plan.num_features, latent_dim if is_point else 2 * latent_dim)
 
     def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return (mean, log-variance), each float32 of shape (B, Z)."""
-        mean_BZ, log_variance_BZ = self.head(self.layers(x_BCHW)).float().chunk(2, dim=1)
+        head = self.head(self.layers(x_BCHW)).float()
+        if self.is_point:
+            return head, torch.full_like(head, -math.inf)
+        mean_BZ, log_variance_BZ = head.chunk(2, dim=1)
         return mean_BZ, log_variance_BZ.clamp(*LOG_VARIANCE_RANGE)
 
 
@@ -111,7 +121,7 @@ class Decoder(nn.Module):
         ]
         for level in range(len(plan.sizes) - 1, 0, -1):
             larger, smaller = plan.sizes[level - 1], plan.sizes[level]
-            kernel, stride = _geometry(larger, smaller)
+            kernel, stride = geometry(larger, smaller)
             # Halving drops the last row or column of an odd side: it is put back here.
             missing = (larger[0] - stride[0] * smaller[0], larger[1] - stride[1] * smaller[1])
             layers += [
@@ -140,8 +150,12 @@ class ConvVAE(nn.Module):
     def __init__(self, config: Config, *, height: int, width: int, channels: int) -> None:
         super().__init__()
         plan = make_plan(height=height, width=width, channels=channels, base=config.width)
-        sizes = {"latent_dim": config.latent_dim, "hidden": config.hidden, "blocks": config.blocks}
-        self.encoder = Encoder(plan, **sizes)
+        sizes: dict[str, int] = {
+            "latent_dim": config.latent_dim,
+            "hidden": config.hidden,
+            "blocks": config.blocks,
+        }
+        self.encoder = Encoder(plan, **sizes, is_point=config.objective == "ae")
         self.decoder = Decoder(plan, **sizes)
 
     def num_parameters(self) -> int:

@@ -72,8 +72,9 @@ def check_parity(
                 )
             worst[name] = max(worst[name], difference)
 
+    encoded = ("mean", "log_variance")[: len(encoder(torch.from_numpy(images[:1])))]
     for case, batch in _image_batches(images):
-        compare(("mean", "log_variance"), encode, encoder, batch, case)
+        compare(encoded, encode, encoder, batch, case)
         mean_BZ = encoder(batch)[0]
         compare(("image", "pixel_mean"), decode, decoder, mean_BZ, f"posterior means of {case}")
         prior_BZ = torch.randn(mean_BZ.shape, generator=torch.Generator().manual_seed(LATENT_SEED))
@@ -81,7 +82,7 @@ def check_parity(
     return Parity(
         batches=BATCHES,
         mean=worst["mean"],
-        log_variance=worst["log_variance"],
+        log_variance=worst["log_variance"] if "log_variance" in encoded else None,
         image_steps=int(worst["image"]),
         pixel_mean=worst["pixel_mean"],
     )

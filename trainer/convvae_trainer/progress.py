@@ -1,8 +1,9 @@
 """What a run shows while it trains: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
@@ -11,6 +12,14 @@ __all__ = ["TrainingProgress"]
 
 REFRESH_S = 0.25
 LINE_EVERY_S = 10.0
+_FIGURES = {
+    "elbo": "ELBO",
+    "distortion": "distortion",
+    "rate": "rate",
+    "feature_distortion": "feature distortion",
+    "discrimination": "discrimination",
+    "adversarial": "adversarial",
+}
 
 
 class TrainingProgress:
@@ -52,16 +61,20 @@ class TrainingProgress:
         *,
         epoch: int,
         fraction: float,
-        distortion: float,
-        rate: float,
+        means: Mapping[str, Any],
         images_per_s: float,
         left_s: float,
     ) -> None:
-        """Show the state; distortion and rate are means in nats per image, `fraction` is of the whole run."""
-        text = (
-            f"epoch {epoch}{self._of}  ELBO {-(distortion + rate):.2f}  distortion {distortion:.2f}"
-            f"  rate {rate:.2f}  {images_per_s:,.0f} images/s  {_clock(left_s)} left"
-        )
+        """Show the state: means as `Totals` has them, in nats per image; `fraction` is of the whole run."""
+        words = [f"epoch {epoch}{self._of}"]
+        words += [
+            f"{label} {means[name]:.2f}" for name, label in _FIGURES.items() if means.get(name) is not None
+        ]
+        if means["active_units"] is not None:
+            words.append(f"{means['active_units']} active units")
+        if means["skipped_steps"]:
+            words.append(f"{means['skipped_steps']} steps skipped")
+        text = "  ".join([*words, f"{images_per_s:,.0f} images/s", f"{_clock(left_s)} left"])
         if self._console.is_terminal:
             self._bar.update(self._task, completed=fraction, text=text)
             self._next = time.monotonic() + REFRESH_S

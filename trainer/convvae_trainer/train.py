@@ -17,8 +17,9 @@ from rich.console import Console
 from convvae_trainer.checkpoint import write_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.device import synchronise
-from convvae_trainer.errors import Interrupted, TrainerError
-from convvae_trainer.learner import TOTALS, Learner
+from convvae_trainer.errors import BadConfig, Interrupted, TrainerError
+from convvae_trainer.evaluate import evaluate
+from convvae_trainer.learner import Learner
 from convvae_trainer.progress import TrainingProgress
 from convvae_trainer.run_folder import RunFolder
 
@@ -28,17 +29,26 @@ CHECKPOINT_EVERY_S = 20.0
 LAST_EARLY_STEP = 4096
 FINAL_RATE = 0.02
 WARMUP_FRACTION = 0.1
+# So often the host waits for the device to see whether steps are finite.
+LOOK_EVERY_STEPS = 50
+MAX_SKIPPED_IN_A_ROW = 100
 
 
 @dataclass(kw_only=True, slots=True)
 class Position:
-    """How far a run is: whole epochs done, steps in the present one, and the training time so far."""
+    """How far a run is: whole epochs done, steps in the present one, and the training time so far.
+
+    `best_elbo` is that of the validation images after `best_epoch` epochs, where the run has such images.
+    """
 
     epoch: int = 0
     step_in_epoch: int = 0
     step: int = 0
     elapsed_s: float = 0.0
     skipped: int = 0
+    best_elbo: float | None = None
+    best_epoch: int = 0
+    is_stopped: bool = False
 
 
 def train(
@@ -48,25 +58,37 @@ def train(
     position: Position,
     *,
     console: Console,
+    validation_NHWC: NDArray[np.uint8] | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> Position:
     """Train from `position` to the end of the run, and leave a checkpoint of the end.
 
+    Args:
+        run: Settings, and where everything is kept.
+        learner: What is trained.
+        images_NHWC: uint8 images.
+        position: Where to begin; it is moved.
+        console: Where progress is shown.
+        validation_NHWC: Images whose ELBO decides when to stop, where the run's settings say so.
+        checkpoint_every_s: Seconds between two checkpoints, at the least.
+
     Raises:
         Interrupted: A signal asked to stop; a checkpoint was saved first.
-        TrainerError: A whole epoch's steps were not finite.
+        TrainerError: Too many steps in a row were not finite.
     """
-    loop = _Loop(run, learner, images_NHWC, position, checkpoint_every_s)
+    loop = _Loop(run, learner, images_NHWC, position, validation_NHWC, checkpoint_every_s)
     with (
         _signals() as stopped,
         TrainingProgress(console, total_epochs=run.config.total_epochs) as progress,
     ):
+        loop.stopped = stopped
         while not loop.is_done:
-            loop.train_epoch(progress, stopped)
+            loop.train_epoch(progress)
             # A signal in the last step finds a run that is finished.
-            if stopped and not loop.is_done:
+            if loop.stop_signal and not loop.is_done:
                 loop.save()
-                raise Interrupted(stopped[0], step=loop.position.step)
+                raise Interrupted(loop.stop_signal, step=loop.position.step)
+    learner.average.take_best()
     loop.save()
     return loop.position
 
@@ -78,109 +100,153 @@ class _Loop:
         learner: Learner,
         images_NHWC: NDArray[np.uint8],
         position: Position,
+        validation_NHWC: NDArray[np.uint8] | None,
         checkpoint_every_s: float,
     ) -> None:
         self.run = run
         self.config = run.config
         self.learner = learner
+        self.world = learner.world
         self.position = position
+        self.validation_NHWC = validation_NHWC
         self.images = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous().to(learner.device)
         self.batch_size = min(self.config.batch_size, len(images_NHWC))
+        if self.batch_size % self.world.size:
+            raise BadConfig(
+                f"batch_size is {self.batch_size}: {self.world.size} processes cannot share it equally"
+            )
         # Batches have one fixed size; what is left over has its chance in the next epoch's order.
         self.steps_per_epoch = len(images_NHWC) // self.batch_size
         self.checkpoint_every_s = checkpoint_every_s
         self.saved_at = time.monotonic()
+        self.stopped: list[signal.Signals] = []
+        self.stop_signal = 0
+        self.fraction = 0.0
+        self._agree()
 
-    @property
-    def fraction(self) -> float:
-        """How much of the run is done, 0 to 1."""
-        if self.config.minutes is not None:
-            return min(1.0, self.position.elapsed_s / (60 * self.config.minutes))
-        return self.position.step / ((self.config.total_epochs or 0) * self.steps_per_epoch)
+    def _agree(self) -> None:
+        """Settle with the other processes how much of the run is done, 0 to 1, and whether to stop."""
+        if self.position.is_stopped:
+            fraction = 1.0
+        elif self.config.minutes is not None:
+            fraction = min(1.0, self.position.elapsed_s / (60 * self.config.minutes))
+        else:
+            fraction = self.position.step / ((self.config.total_epochs or 0) * self.steps_per_epoch)
+        self.fraction, self.stop_signal = self.world.agree(fraction, self.stopped[0] if self.stopped else 0)
 
     @property
     def is_done(self) -> bool:
         return self.fraction >= 1
 
-    def train_epoch(self, progress: TrainingProgress, stopped: list[signal.Signals]) -> None:
+    def train_epoch(self, progress: TrainingProgress) -> None:
         """Train to the end of the present epoch, of the run's time, or until a signal."""
         position, learner = self.position, self.learner
         order = epoch_order(self.config, position.epoch, len(self.images)).to(learner.device)
         start, elapsed_before = time.perf_counter(), position.elapsed_s
         first = position.step
-        while position.step_in_epoch < self.steps_per_epoch and not self.is_done and not stopped:
+        while position.step_in_epoch < self.steps_per_epoch and not self.is_done and not self.stop_signal:
             low = position.step_in_epoch * self.batch_size
-            batch = self.images[order[low : low + self.batch_size]]
+            rows = self.world.rows(order[low : low + self.batch_size])
             epochs = position.epoch + position.step_in_epoch / self.steps_per_epoch
             learner.step(
-                batch,
+                self.images[rows],
                 learning_rate=learning_rate(self.config, position.step, self.fraction),
                 beta=effective_beta(self.config, epochs),
+                fraction=self.fraction,
             )
             position.step += 1
             position.step_in_epoch += 1
             position.elapsed_s = elapsed_before + time.perf_counter() - start
+            self._agree()
             if position.step & (position.step - 1) == 0 and position.step <= LAST_EARLY_STEP:
-                self.run.log(self._summary("step"))
+                self._log(self._summary("step"))
+            if position.step % LOOK_EVERY_STEPS == 0:
+                self._check_finite()
             if progress.is_due:
                 self._show(progress, (position.step - first) / (time.perf_counter() - start))
         synchronise(learner.device)
         position.elapsed_s = elapsed_before + time.perf_counter() - start
-        if stopped and position.step_in_epoch < self.steps_per_epoch and not self.is_done:
+        if self.stop_signal and position.step_in_epoch < self.steps_per_epoch and not self.is_done:
             return
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        position = self.position
         summary = self._summary("epoch")
-        self.run.log(summary)
         position.skipped += summary["skipped_steps"]
         position.epoch += position.step_in_epoch == self.steps_per_epoch
         position.step_in_epoch %= self.steps_per_epoch
-        learner.totals.zero_()
-        if summary["skipped_steps"] == summary["steps"]:
-            raise TrainerError(
-                f"no step of epoch {position.epoch} had a finite loss:"
-                " lower learning_rate, or use --precision fp32"
-            )
+        if self.validation_NHWC is not None:
+            summary["validation_elbo"] = self._validate()
+        self._log(summary)
+        self.learner.totals.clear()
+        self._check_finite()
         if time.monotonic() - self.saved_at >= self.checkpoint_every_s:
             self.save()
 
+    def _validate(self) -> float:
+        """Evaluate the validation images, keep the best weights, and stop where none were better for long."""
+        position = self.position
+        assert self.validation_NHWC is not None
+        found = evaluate(
+            self.learner, self.validation_NHWC, dataset=self.config.dataset, binarize=self.config.binarize
+        )
+        elbo = -found.distortion if found.elbo is None else found.elbo
+        if position.best_elbo is None or elbo > position.best_elbo:
+            position.best_elbo, position.best_epoch = elbo, position.epoch
+            self.learner.average.keep_best()
+        elif position.epoch - position.best_epoch >= (self.config.early_stop_epochs or 0):
+            position.is_stopped = True
+        self._agree()
+        return elbo
+
+    def _check_finite(self) -> None:
+        in_a_row = self.learner.totals.skipped_in_a_row()
+        if in_a_row >= min(MAX_SKIPPED_IN_A_ROW, self.steps_per_epoch):
+            raise TrainerError(
+                f"the last {in_a_row} steps, up to step {self.position.step}, had no finite loss or gradient:"
+                f" lower learning_rate (now {self.config.learning_rate:g}), or use --precision fp32; the last"
+                " checkpoint is kept"
+            )
+
+    def _log(self, values: dict[str, Any]) -> None:
+        if self.world.is_first:
+            self.run.log(values)
+
     def _summary(self, kind: str) -> dict[str, Any]:
         """Return the epoch's means so far as one line of metrics."""
-        totals = dict(zip(TOTALS, self.learner.totals.tolist(), strict=True))
-        finite = max(totals["steps"], 1.0)
-        distortion, rate = totals["distortion"] / finite, totals["rate"] / finite
         epochs = self.position.epoch + self.position.step_in_epoch / self.steps_per_epoch
         return {
             "kind": kind,
             "step": self.position.step,
             "epoch": round(epochs, 6),
-            "elbo": -(distortion + rate),
-            "distortion": distortion,
-            "rate": rate,
-            "gradient_norm": totals["gradient_norm"] / finite,
+            **self.learner.totals.means(),
             "learning_rate": learning_rate(self.config, self.position.step, self.fraction),
             "beta": effective_beta(self.config, epochs),
             "sigma": self.learner.likelihood.constants().sigma,
-            "steps": int(totals["steps"] + totals["skipped"]),
-            "skipped_steps": int(totals["skipped"]),
             "elapsed_s": round(self.position.elapsed_s, 3),
         }
 
     def _show(self, progress: TrainingProgress, steps_per_s: float) -> None:
-        summary = self._summary("step")
         fraction = max(self.fraction, 1e-9)
         progress.show(
             epoch=self.position.epoch + 1,
             fraction=fraction,
-            distortion=summary["distortion"],
-            rate=summary["rate"],
+            means=self.learner.totals.means(),
             images_per_s=steps_per_s * self.batch_size,
             left_s=self.position.elapsed_s * (1 - fraction) / fraction,
         )
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        state = {"position": asdict(self.position), "steps_per_epoch": self.steps_per_epoch}
-        write_checkpoint(self.run.checkpoint, self.learner.tensors(), state)
+        """Write the checkpoint, one process for all."""
+        if self.world.is_first:
+            save(self.run, self.learner, self.position)
         self.saved_at = time.monotonic()
+
+
+def save(run: RunFolder, learner: Learner, position: Position) -> None:
+    """Write the run's checkpoint."""
+    write_checkpoint(run.checkpoint, learner.tensors(), {"position": asdict(position)})
 
 
 def learning_rate(config: Config, step: int, fraction: float) -> float:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from convvae_trainer import cli
+from convvae_trainer import cli_fit
 from convvae_trainer.__main__ import main
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
@@ -261,7 +261,7 @@ def test_every_setting_has_a_flag() -> None:
     """Each field of the settings can be given on the command line, those for experts in a file."""
     import inspect
 
-    flags = set(inspect.signature(cli.fit).parameters)
+    flags = set(inspect.signature(cli_fit.fit).parameters)
     only_in_files = {"warmup_steps", "max_gradient_norm"}
     assert set(Config.__dataclass_fields__) - flags == only_in_files
 

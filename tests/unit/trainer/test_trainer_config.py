@@ -27,7 +27,7 @@ from convvae_trainer.errors import BadConfig
         ({"dataset": "digits", "beta": 10**400}, "beta is out of range: it has 401 digits"),
         ({"dataset": "digits", "beta": float("inf")}, "beta is inf: it must be within 0 to 10000"),
         ({"dataset": "digits", "learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"dataset": "digits", "objective": "gan"}, "objective is 'gan': one of vae"),
+        ({"dataset": "digits", "objective": "gan"}, "objective is 'gan': one of ae, vae, vae-disl, vae-gan"),
         (
             {"dataset": "digits", "likelihood": "poisson"},
             "likelihood is 'poisson': one of bernoulli, gaussian",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convvae_trainer.cli import fit
+from convvae_trainer.cli_fit import fit
 from convvae_trainer.config import DEFAULT_EPOCHS, Config
 from convvae_trainer.data import Dataset
 from convvae_trainer.fit import Fitted
@@ -20,6 +20,8 @@ IN_WORDS = {
     "epochs": str(DEFAULT_EPOCHS),
     "minutes": "none",
     "threads": "measured",
+    "sigma": "learned",
+    "early_stop_epochs": "none",
 }
 
 

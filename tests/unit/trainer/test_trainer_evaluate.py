@@ -7,15 +7,17 @@ import pytest
 import torch
 
 from convvae_trainer.data import Dataset
-from convvae_trainer.evaluate import ACTIVE_VARIANCE, BINARIZE_SEED, binarized, evaluate
+from convvae_trainer.evaluate import BINARIZE_SEED, binarized, evaluate
 from convvae_trainer.fit import Fitted
-from convvae_trainer.objective import elbo_terms
+from convvae_trainer.objective import ACTIVE_VARIANCE, elbo_terms
 
 
 def test_figures_add_up(fitted: tuple[Fitted, Dataset]) -> None:
     """ELBO, rates and bits follow from one another; the seeds are stated."""
     done, dataset = fitted
     figures = evaluate(done.learner, dataset.test, dataset="blobs", binarize="none", seed=3)
+    assert figures.rate is not None
+    assert figures.elbo is not None
     assert figures.elbo == pytest.approx(-(figures.distortion + figures.rate))
     assert sum(figures.rate_per_dimension) == pytest.approx(figures.rate)
     assert figures.bits_per_dim == pytest.approx(-figures.elbo / (120 * math.log(2)))
@@ -34,7 +36,7 @@ def test_it_is_the_training_bound(fitted: tuple[Fitted, Dataset]) -> None:
     figures = evaluate(done.learner, dataset.test, dataset="blobs", binarize="none", seed=0)
     noise = np.random.default_rng(0).standard_normal((8, 4), dtype=np.float32)
     x = torch.from_numpy(dataset.test).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad(), done.learner.averaged():
+    with torch.no_grad(), done.learner.average.in_use():
         terms = elbo_terms(done.learner.model, done.learner.likelihood, x, torch.from_numpy(noise))
     assert figures.distortion == pytest.approx(terms.distortion.mean().item(), rel=1e-5)
     assert figures.rate == pytest.approx(terms.rate.mean().item(), rel=1e-5)
@@ -71,7 +73,7 @@ def test_active_units_are_those_that_move(fitted: tuple[Fitted, Dataset]) -> Non
     images = np.concatenate([dataset.train, dataset.test])
     figures = evaluate(done.learner, images, dataset="blobs", binarize="none")
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad(), done.learner.averaged():
+    with torch.no_grad(), done.learner.average.in_use():
         mean = done.learner.model.encoder(x)[0]
     assert figures.active_units == int((mean.var(0, unbiased=False) > ACTIVE_VARIANCE).sum())
     still = np.repeat(images[:1], 5, axis=0)

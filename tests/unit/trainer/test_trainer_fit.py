@@ -16,7 +16,7 @@ from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
 from convvae_trainer.fit import Fitted, fit, load_run
-from convvae_trainer.learner import TOTALS, Learner
+from convvae_trainer.learner import Learner
 from convvae_trainer.train import effective_beta, epoch_order, learning_rate
 
 
@@ -220,9 +220,9 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(config: Config, datase
     same = [name for name in before if name.startswith(("weights.", "optimizer."))]
     assert len(same) > len(before) / 2
     assert all(torch.equal(before[name], after[name]) for name in same)
-    totals = dict(zip(TOTALS, learner.totals.tolist(), strict=True))
-    assert (totals["steps"], totals["skipped"]) == (1, 1)
-    assert math.isfinite(totals["distortion"])
+    means = learner.totals.means()
+    assert (means["steps"], means["skipped_steps"]) == (2, 1)
+    assert math.isfinite(means["distortion"])
     learner.step(batch, learning_rate=1e-3, beta=1.0)
     assert not torch.equal(before["weights.model.encoder.head.weight"], learner.model.encoder.head.weight)
     assert all(torch.isfinite(tensor).all() for tensor in learner.tensors().values())
@@ -234,7 +234,7 @@ def test_an_epoch_without_a_finite_step_stops_the_run(
     """When nothing is learned any more, the run says so instead of burning time."""
     monkeypatch.setattr("convvae_trainer.train.effective_beta", lambda *_: math.nan)
     monkeypatch.setattr("convvae_trainer.run_folder.RunFolder.log", lambda *_: None)
-    with pytest.raises(TrainerError, match="no step of epoch 1 had a finite loss: lower learning_rate"):
+    with pytest.raises(TrainerError, match=r"the last \d+ steps, up to step \d+, had no finite loss"):
         fit(config, dataset, tmp_path / "run")
 
 
@@ -265,7 +265,7 @@ def test_averaged_weights_are_put_back(fitted: tuple[Fitted, Dataset]) -> None:
     """Evaluation uses the averaged weights, and leaves those in training as they were."""
     learner = fitted[0].learner
     before = learner.model.encoder.head.weight.detach().clone()
-    with learner.averaged():
+    with learner.average.in_use():
         assert not torch.equal(before, learner.model.encoder.head.weight)
     assert torch.equal(before, learner.model.encoder.head.weight)
 

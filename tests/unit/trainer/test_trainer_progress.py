@@ -10,10 +10,12 @@ from rich.console import Console
 from convvae_trainer.progress import TrainingProgress
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 
+MEANS = {"elbo": -90.75, "distortion": 70.5, "rate": 20.25, "active_units": 17, "skipped_steps": 2}
+
 
 def shown(console: Console) -> str:
     with TrainingProgress(console, total_epochs=30) as progress:
-        progress.show(epoch=3, fraction=0.1, distortion=70.5, rate=20.25, images_per_s=1234.5, left_s=3725.0)
+        progress.show(epoch=3, fraction=0.1, means=MEANS, images_per_s=1234.5, left_s=3725.0)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -22,7 +24,10 @@ def shown(console: Console) -> str:
 def test_progress_names_everything(terminal: bool) -> None:
     """Epoch, ELBO, its terms, speed and the time left are shown, on a terminal and in a log."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
-    text = "epoch 3/30  ELBO -90.75  distortion 70.50  rate 20.25  1,234 images/s  1:02:05 left"
+    text = (
+        "epoch 3/30  ELBO -90.75  distortion 70.50  rate 20.25  17 active units  2 steps skipped"
+        "  1,234 images/s  1:02:05 left"
+    )
     assert text in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(console))
 
 

@@ -1,0 +1,78 @@
+"""What the commands have in common on the screen: results in lines, and extras that are missing."""
+
+import importlib.util
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from convvae_trainer.errors import MissingExtra
+
+if TYPE_CHECKING:
+    from convvae_trainer.evaluate import Evaluation
+    from convvae_trainer.export import Exported
+
+__all__ = [
+    "TRAINER_PACKAGES",
+    "print_evaluation",
+    "print_exported",
+    "quoted",
+    "require",
+    "require_runtime",
+    "say",
+]
+
+TRAINER_PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxscript")
+
+
+def require(*packages: str) -> None:
+    """Raise `MissingExtra` for the first of these packages that is not installed."""
+    for package in packages:
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra(package, "trainer")
+
+
+def require_runtime() -> None:
+    """Raise `MissingExtra` unless ONNX Runtime is installed."""
+    if importlib.util.find_spec("onnxruntime") is None:
+        raise MissingExtra("onnxruntime", "gpu", "cpu")
+
+
+def quoted(path: Path) -> str:
+    """Return the path as a shell reads it."""
+    return shlex.quote(str(path))
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line as it is."""
+    console.print(text, highlight=False, soft_wrap=True, markup=False)
+
+
+def print_evaluation(console: Console, evaluation: "Evaluation") -> None:
+    """Print the figures on test images."""
+    say(console, f"evaluated     {evaluation.dataset}: {evaluation.split}")
+    if evaluation.elbo is not None:
+        say(console, f"test ELBO     {evaluation.elbo:.2f} nats per image ({evaluation.images} images)")
+    say(console, f"distortion    {evaluation.distortion:.2f} nats per image")
+    if evaluation.rate is not None:
+        say(console, f"rate          {evaluation.rate:.2f} nats per image")
+    if evaluation.bits_per_dim is not None:
+        say(console, f"bits per dim  {evaluation.bits_per_dim:.4f}")
+    say(console, f"active units  {evaluation.active_units} of {evaluation.latent_dim}")
+    if evaluation.sigma is not None:
+        say(console, f"sigma         {evaluation.sigma:.4f} of a pixel in 0..1")
+
+
+def print_exported(console: Console, exported: "Exported", *, models: Path) -> None:
+    """Print where a version lies, its parity, and what to do next."""
+    parity: Any = exported.manifest.parity["fp32"]
+    say(console, f"exported      {exported.folder}")
+    say(
+        console,
+        f"parity        mean {parity.mean:.1e}, "
+        + ("" if parity.log_variance is None else f"log-variance {parity.log_variance:.1e}, ")
+        + f"images {parity.image_steps} of 255",
+    )
+    say(console, f"pictures      {exported.folder / 'reconstructions.png'}, samples.png beside it")
+    say(console, f"next          convvae-serve --models {quoted(models)}")

@@ -1,0 +1,124 @@
+"""What the steps of an epoch add up to, on the device: nothing is fetched until somebody looks.
+
+B = batch, Z = latent dimension.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from convvae_trainer.adversarial import Gradients
+from convvae_trainer.objective import ACTIVE_VARIANCE
+
+__all__ = ["Totals"]
+
+# `encoded` counts the steps that had a distortion and a rate: a GAN's have none.
+NAMES = (
+    "steps",
+    "skipped",
+    "encoded",
+    "distortion",
+    "rate",
+    "gradient_norm",
+    "feature_distortion",
+    "adversarial",
+    "discrimination",
+    "adversarial_weight",
+    "decoder_skips",
+    "discriminator_skips",
+)
+_GAMES = ("adversarial", "discrimination")
+
+
+class Totals:
+    """Sums over the finite steps since `clear`.
+
+    Args:
+        latent_dim: Z.
+        device: Where the sums are kept.
+        has_rate: Whether the objective has a rate; an autoencoder's is infinite.
+        has_discriminator: Whether there is one.
+    """
+
+    def __init__(
+        self, *, latent_dim: int, device: torch.device, has_rate: bool, has_discriminator: bool
+    ) -> None:
+        self._has_rate = has_rate
+        self._has_discriminator = has_discriminator
+        self._sums = torch.zeros(len(NAMES), device=device)
+        # Rate, mean and squared mean of each latent dimension.
+        self._latents_3Z = torch.zeros((3, latent_dim), device=device)
+        self._in_a_row = torch.zeros((), device=device)
+        self._only_skipped = torch.tensor([float(name == "skipped") for name in NAMES], device=device)
+
+    def add(self, found: Gradients, *, finite: Tensor, gradient_norm: Tensor) -> None:
+        """Add a step; of one that is not finite only that it was skipped."""
+        one, zero = torch.ones_like(gradient_norm), torch.zeros_like(gradient_norm)
+        seen = dict.fromkeys(NAMES, zero) | {"steps": one, "gradient_norm": gradient_norm, **found.figures}
+        seen |= {f"{name}_skips": skip.float() for name, skip in found.skip.items()}
+        latents_3Z = torch.zeros_like(self._latents_3Z)
+        if (terms := found.terms) is not None:
+            rate_BZ, mean_BZ = terms.rates.detach(), terms.mean.detach()
+            if not self._has_rate:
+                rate_BZ = torch.zeros_like(rate_BZ)
+            seen |= {"encoded": one, "distortion": terms.distortion.detach().mean()}
+            seen["rate"] = rate_BZ.sum(1).mean()
+            latents_3Z = torch.stack((rate_BZ.mean(0), mean_BZ.mean(0), mean_BZ.square().mean(0)))
+        now = torch.stack([seen[name] for name in NAMES])
+        self._sums += torch.where(finite, now, self._only_skipped)
+        self._latents_3Z += torch.where(finite, latents_3Z, 0.0)
+        self._in_a_row.add_(1).mul_(~finite)
+
+    def clear(self) -> None:
+        """Start anew; how many steps in a row were skipped is kept."""
+        self._sums.zero_()
+        self._latents_3Z.zero_()
+
+    def skipped_in_a_row(self) -> int:
+        """Return how many steps up to the last one were skipped; waits for the device."""
+        return int(self._in_a_row.item())
+
+    def means(self) -> dict[str, Any]:
+        """Return the means so far by name, None where a figure does not apply; waits for the device."""
+        sums = dict(zip(NAMES, self._sums.tolist(), strict=True))
+        steps, encoded = max(sums["steps"], 1.0), max(sums["encoded"], 1.0)
+        is_encoded = sums["encoded"] > 0
+        distortion, rate = sums["distortion"] / encoded, sums["rate"] / encoded
+        has_rate = is_encoded and self._has_rate
+        figures: dict[str, Any] = {
+            "elbo": -(distortion + rate) if has_rate else None,
+            "distortion": distortion if is_encoded else None,
+            "rate": rate if has_rate else None,
+            "active_units": self._active_units(encoded) if is_encoded else None,
+            "gradient_norm": sums["gradient_norm"] / steps,
+            "steps": int(sums["steps"] + sums["skipped"]),
+            "skipped_steps": int(sums["skipped"]),
+        }
+        if self._has_discriminator:
+            figures |= {name: sums[name] / steps for name in _GAMES}
+            figures |= {name: sums[name] / encoded for name in ("feature_distortion", "adversarial_weight")}
+            for player in ("decoder", "discriminator"):
+                figures[f"{player}_skips"] = int(sums[f"{player}_skips"])
+                figures[f"{player}_updates"] = int(sums["steps"] - sums[f"{player}_skips"])
+        return figures
+
+    def rate_per_dimension(self) -> list[float]:
+        """Return the mean rate of each latent dimension in nats; waits for the device."""
+        encoded = max(float(self._sums[NAMES.index("encoded")].item()), 1.0)
+        rate_Z: list[float] = (self._latents_3Z[0] / encoded).tolist()
+        return rate_Z
+
+    def _active_units(self, encoded: float) -> int:
+        """Count dimensions whose posterior mean varies, while the weights move: an estimate."""
+        mean_Z, square_Z = (self._latents_3Z[1:] / encoded).double()
+        return int((square_Z - mean_Z.square() > ACTIVE_VARIANCE).sum().item())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what a checkpoint has to hold, by name."""
+        return {"totals": self._sums, "latents": self._latents_3Z, "skipped_in_a_row": self._in_a_row}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `tensors` returned; raises KeyError or RuntimeError where it does not fit."""
+        for name, held in self.tensors().items():
+            held.copy_(tensors[name])
