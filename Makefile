@@ -72,7 +72,8 @@ PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 protos: .venv-protos/installed
 	mkdir -p "$(PROTOS_OUT)"
 	PATH="$$PWD/.venv-protos/bin:$$PATH" $(PROTOC) -I protos --python_out="$(PROTOS_OUT)" --mypy_out="$(PROTOS_OUT)" \
-	  --grpc_python_out="$(PROTOS_OUT)" --mypy_grpc_out="$(PROTOS_OUT)" convvae/v1/vae.proto
+	  --grpc_python_out="$(PROTOS_OUT)" --mypy_grpc_out="$(PROTOS_OUT)" \
+	  convvae/v1/vae.proto open_inference/inference.proto
 
 # Pinned tools of other languages that some tests call; a test whose tool is absent says so and skips.
 # Installs what the toolchains found here allow, and fails only when an installation fails.
