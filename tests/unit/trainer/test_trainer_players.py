@@ -1,0 +1,272 @@
+"""The adversarial losses by hand, and what a step of the learner does to each network."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from convvae_trainer.adversarial import (
+    EQUILIBRIUM,
+    LOG_SIGMA_RANGE,
+    MAX_ADAPTIVE_WEIGHT,
+    FeatureLikelihood,
+    adaptive_weight,
+    adversarial_losses,
+)
+from convvae_trainer.config import config_from
+from convvae_trainer.discriminator import FEATURE_SIDE, Discriminator
+from convvae_trainer.learner import ADVERSARIAL_BETAS, BETAS, LIKELIHOOD_RATE, Learner
+from unit.trainer.test_trainer_adversarial import (
+    BATCH,
+    CHANNELS,
+    HEIGHT,
+    LATENT_DIM,
+    WIDTH,
+    Found,
+    Game,
+    assert_same,
+    expected_gan,
+    expected_vae_disl,
+    expected_vae_gan,
+)
+
+NETWORKS = ("encoder", "decoder", "discriminator", "likelihood", "features")
+RATE = 1e-3
+
+
+def test_losses_are_those_of_the_papers() -> None:
+    """Every loss equals its formula, worked out by hand for two real and three made logits."""
+    real, made = torch.tensor([0.5, -2.0]), torch.tensor([1.5, 0.0, -3.0])
+    p_real = [1 / (1 + math.exp(-value)) for value in real.tolist()]
+    p_made = [1 / (1 + math.exp(-value)) for value in made.tolist()]
+    cross_entropy = -sum(map(math.log, p_real)) / 2 - sum(math.log(1 - p) for p in p_made) / 3
+    expected = {
+        "non-saturating": (cross_entropy, -sum(map(math.log, p_made)) / 3),
+        "minimax": (cross_entropy, sum(math.log(1 - p) for p in p_made) / 3),
+        # Margins: 1 - 0.5 and 1 + 2; 1 + 1.5, 1 and none.
+        "hinge": ((0.5 + 3.0) / 2 + (2.5 + 1.0) / 3, -(1.5 + 0.0 - 3.0) / 3),
+    }
+    for kind, values in expected.items():
+        found = [loss.item() for loss in adversarial_losses(kind, real, made)]
+        assert found == pytest.approx(values, rel=1e-6), kind
+
+
+@pytest.mark.parametrize(("kind", "slope"), [("non-saturating", -1.0), ("hinge", -1.0), ("minimax", 0.0)])
+def test_a_lost_decoder_still_learns(kind: str, slope: float) -> None:
+    """Where the discriminator is certain, only the paper's own loss has no gradient left."""
+    made = torch.tensor([-40.0], requires_grad=True)
+    _, loss = adversarial_losses(kind, torch.tensor([40.0]), made)
+    assert torch.autograd.grad(loss, made)[0].item() == pytest.approx(slope, abs=1e-6)
+    for value in (-1e4, 1e4):
+        extreme = torch.tensor([value], requires_grad=True)
+        for loss in adversarial_losses(kind, -extreme, extreme):
+            assert torch.isfinite(torch.autograd.grad(loss, extreme)[0]).all()
+
+
+def test_the_adaptive_weight_levels_the_gradients() -> None:
+    """Times the weight, the adversarial gradient is as long as the other; the weight has a limit."""
+    rebuilding, playing = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])
+    assert adaptive_weight(rebuilding, playing).item() == pytest.approx(10)
+    assert adaptive_weight(rebuilding, torch.zeros(2)).item() == MAX_ADAPTIVE_WEIGHT
+
+
+def test_the_discriminator_judges_each_image_alone() -> None:
+    """Features and logit of an image do not depend on the batch; the features' layer has short sides."""
+    game = Game()
+    together = game.discriminator(game.x)
+    alone = [game.discriminator(image[None]) for image in game.x]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-4, atol=1e-5)
+    for side in (8, 28, 64, 256):
+        made = Discriminator(height=side, width=side, channels=1, base=1)
+        features, logit = made(torch.rand(2, 1, side, side))
+        assert features.shape == (2, made.num_features)
+        assert logit.shape == (2,)
+        reached = side // 2 ** (made.feature_level + 1)
+        assert reached <= FEATURE_SIDE
+        assert 2 * reached > FEATURE_SIDE or made.feature_level == 0
+
+
+def test_the_features_sigma_is_the_likeliest() -> None:
+    """Its gradient vanishes at the root of the mean squared difference, and its range holds."""
+    torch.manual_seed(0)
+    real, made = torch.randn(6, 50), torch.randn(6, 50)
+    features = FeatureLikelihood()
+    with torch.no_grad():
+        features.log_sigma.copy_((real - made).square().mean().sqrt().log())
+    (slope,) = torch.autograd.grad(features.distortion(real, made).mean(), features.log_sigma)
+    assert slope.item() == pytest.approx(0, abs=1e-3)
+    with torch.no_grad():
+        features.log_sigma.fill_(-50.0)
+        least = features.distortion(real, real)
+    constant = LOG_SIGMA_RANGE[0] + 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(least, torch.full((6,), 50 * constant))
+
+
+def learner_of(objective: str, **settings: Any) -> Learner:
+    values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": LATENT_DIM, "discriminator_width": 2}
+    limits = {"max_gradient_norm": 1e12, "weight_decay": 0.1}
+    config = config_from(values, {"objective": objective, **limits, **settings})
+    return Learner(config, shape=(HEIGHT, WIDTH, CHANNELS), device=torch.device("cpu"))
+
+
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(8)
+    return torch.randint(0, 256, (BATCH, CHANNELS, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8)
+
+
+def modules_of(learner: Learner) -> dict[str, nn.Module]:
+    return {
+        "encoder": learner.model.encoder,
+        "decoder": learner.model.decoder,
+        "discriminator": learner.discriminator,
+        "likelihood": learner.likelihood,
+        "features": learner.features,
+    }
+
+
+def game_of(learner: Learner) -> Game:
+    """Return the step that `learner` is about to take: copies of its networks, and the same draws."""
+    config = learner.config
+    is_vae_gan = config.objective == "vae-gan"
+    game = Game(loss=config.adversarial_loss, weight=config.adversarial_weight, adaptive=is_vae_gan, beta=1.2)
+    game.model, game.likelihood = copy.deepcopy(learner.model), copy.deepcopy(learner.likelihood)  # type: ignore[assignment]
+    game.discriminator = copy.deepcopy(learner.discriminator)
+    game.features = copy.deepcopy(learner.features)
+    generator = torch.Generator().manual_seed(config.seed)
+    game.x = images().float() / 255
+    game.noise = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    game.prior = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    return game
+
+
+@pytest.mark.parametrize(
+    ("objective", "fraction", "is_played"),
+    [("vae-gan", 0.5, True), ("vae-gan", 0.05, False), ("vae-disl", 0.1, True), ("vae-disl", 0.5, True)],
+)
+def test_a_step_applies_these_gradients_and_no_others(
+    objective: str, fraction: float, is_played: bool
+) -> None:
+    """A step moves each network by AdamW along its own formula; who has none stays as it was, bit by bit."""
+    learner = learner_of(objective)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(learner).items()}
+    game = game_of(learner)
+    game.is_played = is_played
+    if objective == "vae-gan":
+        expected: Found = expected_vae_gan(game)
+    else:
+        expected = expected_gan(game) if fraction < learner.config.gan_share else expected_vae_disl(game)
+    learner.step(images(), learning_rate=RATE, beta=1.2, fraction=fraction)
+    given: Found = {}
+    for name, module in modules_of(learner).items():
+        gradients = [parameter.grad for parameter in module.parameters()]
+        held = tuple(gradient for gradient in gradients if gradient is not None)
+        assert len(held) in (0, len(gradients))
+        if held:
+            given[name] = held
+    assert_same(given, expected)
+    for name, module in modules_of(learner).items():
+        start = list(before[name].parameters())
+        if name in given:
+            follow(name, start, given[name])
+        for ours, theirs in zip(module.parameters(), start, strict=True):
+            if name in given:
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+            else:
+                assert torch.equal(ours, theirs), name
+
+
+def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
+    """Take the step in torch's plain AdamW: the players without much momentum, the scales fast."""
+    is_scale = name in ("likelihood", "features")
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    torch.optim.AdamW(
+        parameters,
+        lr=RATE * (LIKELIHOOD_RATE if is_scale else 1),
+        betas=ADVERSARIAL_BETAS if name in ("decoder", "discriminator") else BETAS,
+        weight_decay=0.0 if is_scale else 0.1,
+        fused=False,
+    ).step()
+
+
+def test_the_second_phase_never_moves_the_discriminator() -> None:
+    """In VAE_Dis_l it learns before `gan_share` and not at all after; the encoder the other way round."""
+    learner = learner_of("vae-disl", gan_share=0.5)
+    for fraction, still, moving in ((0.2, "encoder", "discriminator"), (0.5, "discriminator", "encoder")):
+        before = {name: copy.deepcopy(module) for name, module in modules_of(learner).items()}
+        for _ in range(3):
+            learner.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+        assert same_weights(modules_of(learner)[still], before[still])
+        assert not same_weights(modules_of(learner)[moving], before[moving])
+        assert not same_weights(learner.model.decoder, before["decoder"])
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+class Biased(nn.Module):
+    """A discriminator with moved logits: those of the real images by one amount, of made ones by another."""
+
+    def __init__(self, inner: nn.Module, *, real: float, made: float) -> None:
+        super().__init__()
+        self.inner, self.real, self.made = inner, real, made
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        features, logit = self.inner(x_BCHW)
+        moved = torch.full_like(logit, self.made)
+        moved[:BATCH] = self.real
+        return features, logit + moved
+
+
+@pytest.mark.parametrize(("objective", "fraction"), [("vae-gan", 0.5), ("vae-disl", 0.1)])
+@pytest.mark.parametrize(
+    ("real", "made", "margin", "sits"),
+    [
+        (8.0, -8.0, 0.35, "discriminator"),
+        (-8.0, 8.0, 0.35, "decoder"),
+        # Ahead on one side and behind on the other: both play.
+        (8.0, 8.0, 0.35, None),
+        (0.0, 0.0, 0.35, None),
+        (8.0, -8.0, 0.0, None),
+        (-8.0, 8.0, 0.0, None),
+    ],
+)
+def test_who_is_ahead_sits_out(
+    objective: str, fraction: float, real: float, made: float, margin: float, sits: str | None
+) -> None:
+    """Beyond the margin one player sits the step out, never both; the counts are in the metrics."""
+    learner = learner_of(objective, equilibrium_margin=margin)
+    learner._judging = Biased(learner.discriminator, real=real, made=made)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(learner).items()}
+    for _ in range(2):
+        learner.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+    means = learner.totals.means()
+    for player in ("decoder", "discriminator"):
+        is_still = player == sits
+        assert same_weights(modules_of(learner)[player], before[player]) == is_still, player
+        assert means[f"{player}_skips"] == 2 * is_still
+        assert means[f"{player}_updates"] == 2 - 2 * is_still
+    assert same_weights(learner.model.encoder, before["encoder"]) == (objective == "vae-disl")
+    assert means["skipped_steps"] == 0
+    assert means["steps"] == 2
+
+
+def test_the_equilibrium_is_that_of_a_coin() -> None:
+    """Neither is ahead where the discriminator cannot tell: its cross-entropy is ln 2."""
+    assert pytest.approx(math.log(2), abs=0.02) == EQUILIBRIUM
+
+
+def test_a_step_that_is_not_finite_moves_nobody() -> None:
+    """One bad logit, and no network moves, with or without a margin."""
+    learner = learner_of("vae-gan", equilibrium_margin=0.35)
+    learner._judging = Biased(learner.discriminator, real=math.nan, made=0.0)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(learner).items()}
+    learner.step(images(), learning_rate=RATE, beta=1.0, fraction=0.5)
+    assert all(same_weights(modules_of(learner)[name], before[name]) for name in NETWORKS)
+    means = learner.totals.means()
+    assert (means["skipped_steps"], means["decoder_skips"], means["discriminator_skips"]) == (1, 0, 0)
