@@ -220,14 +220,16 @@ class Batcher:
                     piece.work.fail(result)
                 else:
                     piece.work.accept(piece.start, result)
-            self.on_batch(
-                BatchReport(
-                    stage=stage.name,
-                    rows=sum(piece.stop - piece.start for piece in slices),
-                    queue_s=tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0),
-                    engine_s=loop.time() - started_s,
-                )
+            report = BatchReport(
+                stage=stage.name,
+                rows=sum(piece.stop - piece.start for piece in slices),
+                queue_s=tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0),
+                engine_s=loop.time() - started_s,
             )
+            stage.tally.add(
+                rows=report.rows, calls=len(slices), queue_s=report.queue_s, engine_s=report.engine_s
+            )
+            self.on_batch(report)
             self._dispatch()
 
         run.add_done_callback(finish)

@@ -4,7 +4,7 @@ Dimensions: B = batch, H, W, C = height, width and channels of an image, Z = lat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from convvae_service.bundle import Bundle, BundleError, Graph, Manifest, Precision
 from convvae_service.likelihood import distortion
 from convvae_service.runtime import choose_provider, make_session
+from convvae_service.tally import Tally
 
 __all__ = ["Engine", "Rows", "Stage"]
 
@@ -22,10 +23,11 @@ _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stage:
-    """A function of rows: every input and output array has one row per image."""
+    """A function of rows: every input and output array has one row per image. `tally` counts its runs."""
 
     name: str
     run: Callable[[Rows], Rows]
+    tally: Tally = field(default_factory=Tally)
 
 
 class Engine:
@@ -33,6 +35,7 @@ class Engine:
 
     `encode`: image uint8 (B, H, W, C) -> mean, log_variance float32 (B, Z); the mean alone for `ae`.
     `decode`: latent float32 (B, Z) -> image uint8 (B, H, W, C).
+    `decode_both`: latent float32 (B, Z) -> image uint8 (B, H, W, C), pixel_mean float32 (B, H, W, C) in 0..1.
     `distort`: latent float32 (B, Z), image uint8 (B, H, W, C) -> distortion float32 (B,) in nats.
     """
 
@@ -82,6 +85,7 @@ class Engine:
         self._pads = self.provider != "CPUExecutionProvider"
         self.encode = Stage("encode", self._encode)
         self.decode = Stage("decode", self._decode)
+        self.decode_both = Stage("decode", self._decode_both)
         self.distort = Stage("distort", self._distort)
 
     def warm(self, max_batch_rows: int) -> None:
@@ -125,6 +129,9 @@ class Engine:
 
     def _decode(self, rows: Rows) -> Rows:
         return self._run(self._decoder, ["image"], "latent", rows[0])
+
+    def _decode_both(self, rows: Rows) -> Rows:
+        return self._run(self._decoder, ["image", "pixel_mean"], "latent", rows[0])
 
     def _decode_mean(self, rows: Rows) -> Rows:
         return self._run(self._decoder, ["pixel_mean"], "latent", rows[0])
