@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from convvae_trainer.likelihood import Likelihood
+from convvae_trainer.likelihood import Likelihood, bounded
 from convvae_trainer.objective import Networks, Terms, kl_to_prior, reparameterise, weighted_rate
 
 __all__ = [
@@ -51,7 +51,7 @@ class FeatureLikelihood(nn.Module):
 
     def distortion(self, real_BF: Tensor, made_BF: Tensor) -> Tensor:
         """Return the negative log-density of shape (B,), in nats."""
-        log_sigma = self.log_sigma.clamp(*LOG_SIGMA_RANGE)
+        log_sigma = bounded(self.log_sigma, *LOG_SIGMA_RANGE)
         squared_B = (real_BF - made_BF).square().sum(1)
         constant = real_BF.shape[1] * (log_sigma + 0.5 * math.log(2 * math.pi))
         return 0.5 * squared_B * (-2 * log_sigma).exp() + constant

@@ -5,6 +5,7 @@ B = batch, C = channels, H and W = height and width. Sums over pixels are float3
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ __all__ = [
     "DiscretisedLogistic",
     "Gaussian",
     "Likelihood",
+    "bounded",
     "make_likelihood",
 ]
 
@@ -26,6 +28,30 @@ PROBABILITY_CLAMP = 1e-6
 LOG_SIGMA_RANGE = (math.log(0.1 / 255), 0.0)
 # A level of 255 has the mass of its bin, half a step to either side.
 HALF_BIN = 0.5 / 255
+
+
+class _Bounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.range = low, high
+        return value.clamp(low, high)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (value,) = ctx.saved_tensors
+        (gradient,), (low, high) = gradients, ctx.range
+        leads_out = ((value < low) & (gradient > 0)) | ((value > high) & (gradient < 0))
+        return gradient.masked_fill(leads_out, 0.0), None, None
+
+
+def bounded(value: Tensor, low: float, high: float) -> Tensor:
+    """Return `value` clamped; a gradient that leads back into the range passes.
+
+    A plain clamp has none outside of its range: a parameter that one step took there would never return.
+    """
+    clamped: Tensor = _Bounded.apply(value, low, high)  # type: ignore[no-untyped-call]
+    return clamped
 
 
 class Likelihood(nn.Module):
@@ -91,7 +117,7 @@ class Gaussian(Likelihood):
         self.log_sigma = nn.Parameter(start, requires_grad=not self.is_fixed)
 
     def _log_sigma(self) -> Tensor:
-        return self.log_sigma if self.is_fixed else self.log_sigma.clamp(*LOG_SIGMA_RANGE)
+        return self.log_sigma if self.is_fixed else bounded(self.log_sigma, *LOG_SIGMA_RANGE)
 
     def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Return the negative log-density, its constant included."""
@@ -122,7 +148,7 @@ class DiscretisedLogistic(Likelihood):
         self.log_scale = nn.Parameter(torch.tensor(math.log(0.1)))
 
     def _log_scale(self) -> Tensor:
-        return self.log_scale.clamp(*LOG_SIGMA_RANGE)
+        return bounded(self.log_scale, *LOG_SIGMA_RANGE)
 
     def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Return the negative log-probability, in float32."""
