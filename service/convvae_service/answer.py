@@ -7,7 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
@@ -17,7 +17,7 @@ from convvae_service.logs import facts
 from convvae_service.metrics import Metrics
 from convvae_service.status import DETAILS_KEY, status_details
 
-__all__ = ["REQUEST_ID_KEY", "Answering", "Call", "Context"]
+__all__ = ["REQUEST_ID_KEY", "Answering", "Call", "Context", "request_id_of"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -40,6 +40,8 @@ class Call:
     rows: int = 0
     model: str = ""
     version: int = 0
+    # What is given back when the call has ended, such as the model version that it runs on.
+    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 
 @dataclass(kw_only=True)
@@ -68,7 +70,7 @@ class Answering:
 
         The id of the call, the caller's `x-request-id` or a new one, goes back in the trailing metadata.
         """
-        call = Call(method, _request_id(context))
+        call = Call(method, request_id_of(context))
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         started_s = self.last_arrival_s = time.monotonic()
         code = grpc.StatusCode.UNKNOWN
@@ -93,6 +95,7 @@ class Answering:
             trailing = ((REQUEST_ID_KEY, call.request_id),)
             await context.abort(code, f"internal error, id {call.request_id}", trailing)
         finally:
+            call.held.close()
             self.in_flight -= 1
             self.metrics.in_flight.set(self.in_flight)
             self._record(call, code, time.monotonic() - started_s)
@@ -138,7 +141,8 @@ class Answering:
             )
 
 
-def _request_id(context: Context) -> str:
+def request_id_of(context: Context) -> str:
+    """Return the id of a call: the caller's `x-request-id` where it is usable, or a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
             return value

@@ -43,6 +43,7 @@ __all__ = [
     "OBJECTIVES",
     "PRECISIONS",
     "SCHEMA_VERSION",
+    "VERSION_NAME",
     "Bundle",
     "BundleError",
     "Graph",
@@ -68,7 +69,7 @@ __all__ = [
 MANIFEST_FILE = "manifest.json"
 MAX_MANIFEST_BYTES = 1 << 20
 _log = logging.getLogger(__name__)
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,7 @@ def list_versions(root: Path, model: str) -> list[int]:
         )
         return []
     return sorted(
-        int(entry.name) for entry in entries if _VERSION.fullmatch(entry.name) and _is_published(entry)
+        int(entry.name) for entry in entries if VERSION_NAME.fullmatch(entry.name) and _is_published(entry)
     )
 
 
@@ -128,7 +129,7 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: A file is missing, damaged, outside the folder or keeps external data; or the manifest
             is wrong, or names another model than the folder above it.
     """
-    if not _VERSION.fullmatch(folder.name):
+    if not VERSION_NAME.fullmatch(folder.name):
         raise BundleError(f"{folder.name!r} is not a version: a positive integer")
     manifest = read_manifest(folder)
     if manifest.model != folder.parent.name:
@@ -232,7 +233,7 @@ def _is_published(entry: Path) -> bool:
 
 def _claim_next_version(folder: Path, temporary: Path) -> Path:
     while True:
-        taken = [int(entry.name) for entry in folder.iterdir() if _VERSION.fullmatch(entry.name)]
+        taken = [int(entry.name) for entry in folder.iterdir() if VERSION_NAME.fullmatch(entry.name)]
         target = folder / str(max(taken, default=0) + 1)
         try:
             temporary.rename(target)

@@ -112,6 +112,11 @@ class Engine:
                     reason = str(error).splitlines()[0][:300]
                     raise BundleError(f"its graphs load but do not {stage.name}: {reason}") from None
 
+    def close(self) -> None:
+        """Give the graphs' memory back; a run under way ends as it would have."""
+        # Stages and engine refer to each other: without this the garbage collector decides when.
+        self._encoder = self._decoder = None
+
     def _run(self, session: Any, outputs: list[str], name: str, rows_B: NDArray[Any]) -> Rows:
         batch = len(rows_B)
         padding = (1 << (batch - 1).bit_length()) - batch if self._pads else 0

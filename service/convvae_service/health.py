@@ -1,7 +1,7 @@
 """Standard health (`grpc.health.v1`): overall, per service and model, and a liveness that a drain keeps."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
@@ -12,23 +12,48 @@ __all__ = ["LIVENESS", "Health"]
 
 LIVENESS = "liveness"
 _SERVING, _NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
 
 class Health(HealthServicer):  # type: ignore[misc]
-    """Check and Watch. Every name but `liveness` starts as NOT_SERVING and follows `set_ready`."""
+    """Check and Watch. Every name but `liveness` starts as NOT_SERVING.
 
-    def __init__(self, names: Iterable[str]) -> None:
+    Args:
+        services: Names that are ready as soon as a model is; the overall, empty one is among them unasked.
+        models: The models so far.
+    """
+
+    def __init__(self, services: Iterable[str], models: Iterable[str]) -> None:
         super().__init__()
-        self._names = ("", *names)
+        self._services = ("", *services)
+        self._models = set(models)
         self._closing = asyncio.Event()
-        self._server_status = dict.fromkeys(self._names, _NOT_SERVING)
+        self._server_status = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
         self._server_status[LIVENESS] = _SERVING
 
-    async def set_ready(self, names: Collection[str]) -> None:
-        """Report these names as SERVING, and the overall one if there are any; the others as NOT_SERVING."""
-        for name in self._names:
-            ready = name in names or (not name and bool(names))
-            await self.set(name, _SERVING if ready else _NOT_SERVING)
+    async def follow(self, models: Mapping[str, bool]) -> None:
+        """Report each model as ready or not, and the services as ready if one is.
+
+        A model that is no longer among them is unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
+        """
+        services = dict.fromkeys(self._services, any(models.values()))
+        # A model that is called like a service must not hide how the service is.
+        for name, ready in {**models, **services}.items():
+            if self._server_status.get(name) != (status := _SERVING if ready else _NOT_SERVING):
+                await self.set(name, status)
+        for name in self._models - models.keys() - services.keys():
+            await self.set(name, _UNKNOWN)
+            del self._server_status[name]
+        self._models = set(models)
+
+    async def set_unready(self) -> None:
+        """Report everything but `liveness` as NOT_SERVING."""
+        await self.follow(dict.fromkeys(self._models, False))
+
+    @property
+    def ready(self) -> bool:
+        """Whether the overall name is SERVING."""
+        return bool(self._server_status[""] == _SERVING)
 
     def end_watches(self) -> None:
         """End all streams of Watch, which would otherwise keep a stopping server to the end of its grace."""

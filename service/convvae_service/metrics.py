@@ -67,6 +67,15 @@ class Metrics:
             ["model"],
             registry=self.registry,
         )
+        self.reloads = Counter(
+            "convvae_reloads",
+            "Model versions loaded, failed and unloaded after the start",
+            ["model", "result"],
+            registry=self.registry,
+        )
+        self.watch_errors = Counter(
+            "convvae_watch_errors", "Looks at the model repository that failed", registry=self.registry
+        )
 
     def watch_queue(self, rows: Callable[[], int], num_bytes: Callable[[], int]) -> None:
         """Read the queue's size from these functions whenever the page is asked for."""

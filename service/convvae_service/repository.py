@@ -1,134 +1,89 @@
-"""The models that a server has: found on disk, verified, loaded, warmed, looked up by name and version."""
+"""The models that a server has, looked up by name and version. All state belongs to the event loop."""
 
-import logging
-import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
-from convvae_service.bundle import Bundle, BundleError, Manifest, list_models, list_versions, read_bundle
-from convvae_service.engine import Engine
+from convvae_service.bundle import BundleError, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
-from convvae_service.logs import facts
-from convvae_service.manifest import Precision
+from convvae_service.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.model_entry import ModelEntry, VersionEntry, VersionState
+from convvae_service.version_policy import VersionPolicies
 
 __all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
 
-_log = logging.getLogger(__name__)
 _MAX_NAMES = 10
-_REMEDY = "Copy the version again, export it anew, or remove its folder"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EngineOptions:
-    """How every engine of a server runs. `precision` None takes what each bundle has."""
-
-    device: str = "auto"
-    precision: Precision | None = None
-    threads: int = 1
-    max_batch_rows: int = 64
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedVersion:
-    """A model version that answers calls. `manifest_json` is made once, before the first call."""
-
-    name: str
-    version: int
-    manifest: Manifest
-    manifest_json: str
-    engine: Engine
-
-
-class VersionState(Enum):
-    """How the server stands to a published version; the names are those of the wire's `VersionState`."""
-
-    NOT_LOADED = "not loaded"
-    LOADING = "loading"
-    SERVING = "serving"
-    FAILED = "failed"
-
-
-@dataclass(slots=True)
-class VersionEntry:
-    """A published version. `error` says why, when it failed."""
-
-    state: VersionState = VersionState.NOT_LOADED
-    error: str = ""
-    loaded: LoadedVersion | None = None
-
-
-@dataclass(slots=True)
-class ModelEntry:
-    """A model's versions, ascending, and the one that calls without a version go to."""
-
-    versions: dict[int, VersionEntry] = field(default_factory=dict)
-    default: int | None = None
 
 
 class Repository:
-    """The models under one root. `load` runs in a thread while the server answers health checks."""
+    """The models under one root, by name. A `Loader` loads their versions."""
 
-    def __init__(self, root: Path, *, pinned: Mapping[str, int], options: EngineOptions) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        pinned: Mapping[str, int],
+        policies: VersionPolicies | None = None,
+        may_be_empty: bool = False,
+    ) -> None:
         """Look at what is published under `root`; nothing is loaded yet.
 
+        Args:
+            root: The folder ROOT/<model>/<version>/.
+            pinned: The default version of some models; of the others it is the highest that is loaded.
+            policies: Which versions are loaded.
+            may_be_empty: Whether the first model may come later.
+
         Raises:
-            StartupError: There is nothing to serve, or a pinned version is not published.
+            StartupError: There is nothing to serve, or a pinned or listed version is not published.
         """
-        self._root = root
+        self.root = root
+        self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
-        self._options = options
+        self._policies = policies or VersionPolicies()
         try:
             names = list_models(root)
         except BundleError as error:
             raise StartupError(str(error)) from None
-        if not names:
+        if not names and not may_be_empty:
             raise StartupError(f"no model version is published under {str(root)!r}: export one there first")
-        self.models = {
-            name: ModelEntry({version: VersionEntry() for version in list_versions(root, name)})
-            for name in names
-        }
-        for name, version in self._pinned.items():
+        self.models: dict[str, ModelEntry] = {}
+        for name in names:
+            self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
+        named = [(name, version, "--serve") for name, version in self._pinned.items()]
+        for name, policy in self._policies.by_model.items():
+            named += [(name, version, "--versions") for version in sorted(policy.listed)]
+        for name, version, flag in named:
             if name not in self.models or version not in self.models[name].versions:
                 raise StartupError(
-                    f"--serve {name}={version}: no such version is published under {str(root)!r}"
+                    f"{flag} {name}={version}: no such version is published under {str(root)!r}"
                 )
 
-    def load(self, *, stop: threading.Event | None = None) -> None:
-        """Load the pinned or else the highest usable version of each model; give up early once `stop` is set.
+    def add(self, name: str) -> ModelEntry:
+        """Enter a model without versions, and return its entry."""
+        entry = ModelEntry(policy=self._policies.of(name), pinned=self._pinned.get(name))
+        self.models = dict(sorted((self.models | {name: entry}).items()))
+        return entry
 
-        A model without a usable version is passed over, as long as another model has one.
-
-        Raises:
-            StartupError: No model has a usable version, or a pinned version is not usable.
-        """
-        for name, entry in self.models.items():
-            pinned = self._pinned.get(name)
-            for version in [pinned] if pinned else sorted(entry.versions, reverse=True):
-                if stop is not None and stop.is_set():
-                    return
-                if self._load_version(name, version):
-                    entry.default = version
-                    break
-                if pinned:
-                    raise StartupError(
-                        f"--serve {name}={version}: {entry.versions[version].error}. {_REMEDY}"
-                    )
-        if not self.served:
-            name, entry = next(iter(self.models.items()))
-            version = max(entry.versions)
-            error = entry.versions[version].error
-            raise StartupError(f"no usable version; model {name!r}, version {version}: {error}. {_REMEDY}")
+    @property
+    def loaded(self) -> list[LoadedVersion]:
+        """The versions that can be called, by model and version."""
+        return [
+            found.loaded
+            for entry in self.models.values()
+            for _, found in sorted(entry.versions.items())
+            if found.loaded is not None
+        ]
 
     @property
     def served(self) -> list[LoadedVersion]:
         """The versions that calls without a version go to, by model."""
-        loaded = (entry.versions[entry.default].loaded for entry in self.models.values() if entry.default)
-        return [version for version in loaded if version is not None]
+        return [served for served in self.loaded if self.models[served.name].default == served.version]
 
     def resolve(self, name: str, version: int) -> LoadedVersion:
         """Return the version to call; an empty name is the only model, version 0 the default.
+
+        It may be closed as soon as the event loop runs on: calls take it through `lease`.
 
         Raises:
             InvalidInput: The name is empty and there are several models, or the version is below 0.
@@ -139,7 +94,8 @@ class Repository:
             raise InvalidInput(
                 [Violation("model.version", f"is {version}: 1 or above, or 0 for the default")]
             )
-        entry = self.models.get(name or self.only_model())
+        name = name or self.only_model()
+        entry = self.models.get(name)
         if entry is None:
             raise NotFound(f"no model {name[:64]!r} here: ListModels names those there are")
         if not version and entry.default is None:
@@ -153,11 +109,22 @@ class Repository:
             )
         return entry_version.loaded
 
+    @contextmanager
+    def lease(self, name: str, version: int) -> Iterator[LoadedVersion]:
+        """Resolve a version and keep it open for the length of a `with` block.
+
+        Raises:
+            ServiceError: As `resolve` does.
+        """
+        with self.resolve(name, version).used() as served:
+            yield served
+
     def only_model(self) -> str:
         """Return the name that an empty name stands for.
 
         Raises:
             InvalidInput: There are several models.
+            NotFound: There is none.
         """
         if len(self.models) > 1:
             names = ", ".join(list(self.models)[:_MAX_NAMES]) + (
@@ -166,36 +133,6 @@ class Repository:
             raise InvalidInput(
                 [Violation("model.name", f"is empty, and this server has several models: {names}")]
             )
+        if not self.models:
+            raise NotFound("no model is published here yet")
         return next(iter(self.models))
-
-    def _load_version(self, name: str, version: int) -> bool:
-        entry = self.models[name].versions[version]
-        entry.state = VersionState.LOADING
-        try:
-            bundle: Bundle = read_bundle(self._root / name / str(version))
-            engine = Engine(
-                bundle,
-                precision=self._options.precision,
-                device=self._options.device,
-                threads=self._options.threads,
-            )
-            engine.warm(self._options.max_batch_rows)
-        except BundleError as error:
-            entry.state, entry.error = VersionState.FAILED, str(error)
-            _log.error(
-                "model version cannot be loaded", extra=facts(model=name, version=version, error=str(error))
-            )
-            return False
-        entry.loaded = LoadedVersion(
-            name=name,
-            version=version,
-            manifest=bundle.manifest,
-            manifest_json=bundle.manifest.to_json(),
-            engine=engine,
-        )
-        entry.state, entry.error = VersionState.SERVING, ""
-        _log.info(
-            "model version loaded",
-            extra=facts(model=name, version=version, precision=engine.precision, provider=engine.provider),
-        )
-        return True

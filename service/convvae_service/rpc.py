@@ -185,7 +185,7 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         return describe_model(served, settings=self._settings, limits=call_limits(self._settings, served))
 
     def _serve(self, model: vae_pb2.ModelRef, capability: str, call: Call) -> LoadedVersion:
-        served = self._repository.resolve(model.name, model.version)
+        served = call.held.enter_context(self._repository.lease(model.name, model.version))
         call.model, call.version = served.name, served.version
         if capability and capability not in served.manifest.capabilities:
             raise CapabilityMissing(

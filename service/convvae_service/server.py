@@ -20,12 +20,16 @@ from convvae_service.batcher import Batcher
 from convvae_service.cpus import available_cpus
 from convvae_service.errors import StartupError
 from convvae_service.health import Health
+from convvae_service.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.loader import Loader, VersionChange
 from convvae_service.logs import facts
 from convvae_service.metrics import Metrics, MetricsPage
-from convvae_service.repository import EngineOptions, Repository, VersionState
+from convvae_service.open_inference import OpenInferenceServicer
+from convvae_service.repository import Repository
 from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
 from convvae_service.tls import server_credentials
+from convvae_service.watch import Watch
 
 __all__ = ["Server", "run"]
 
@@ -55,13 +59,22 @@ class Server:
         self._repository = Repository(
             settings.models,
             pinned=settings.pinned_versions,
-            options=EngineOptions(
+            policies=settings.version_policies,
+            may_be_empty=settings.watch,
+        )
+        self._loader = Loader(
+            self._repository,
+            EngineOptions(
                 device=settings.device,
                 precision=None if settings.precision == "auto" else settings.precision,
                 threads=settings.threads or max(1, available_cpus() // settings.lanes),
                 max_batch_rows=settings.max_batch_rows,
             ),
+            check=self._check_fits,
+            on_change=self._count_change,
         )
+        self._started = False
+        self._watching: asyncio.Task[None] | None = None
         self._batcher = Batcher(
             lanes=settings.lanes,
             max_batch_rows=settings.max_batch_rows,
@@ -73,7 +86,7 @@ class Server:
         self._metrics.watch_queue(lambda: self._batcher.queued_rows, lambda: self._batcher.queued_bytes)
         self._answering = Answering(metrics=self._metrics, max_call_s=settings.max_call_s)
         self._file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
-        self._health = Health((_SERVICE_NAME, *self._repository.models))
+        self._health = Health((_SERVICE_NAME,), self._repository.models)
         self._page: MetricsPage | None = None
         self._stop_loading = threading.Event()
         receive_bytes = min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
@@ -101,8 +114,18 @@ class Server:
         )
         vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, self._grpc)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        names = [_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME]
+        self._open_inference: OpenInferenceServicer | None = None
+        if settings.open_inference:
+            self._open_inference = OpenInferenceServicer(
+                settings=settings,
+                repository=self._repository,
+                batcher=self._batcher,
+                answering=self._answering,
+                is_ready=lambda: self._health.ready,
+            )
+            names.append(self._open_inference.add_to(self._grpc))
         if settings.reflection:
-            names = (_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._grpc)
 
     async def start(self) -> int:
@@ -126,25 +149,21 @@ class Server:
             self._page = MetricsPage(self._metrics.registry, self._settings.metrics_address)
         # Health answers from here on: alive, and not yet ready.
         await self._grpc.start()
-        await asyncio.to_thread(self._repository.load, stop=self._stop_loading)
+        await self._loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
             return port
-        for name, entry in self._repository.models.items():
-            failed = [v for v in entry.versions.values() if v.state is VersionState.FAILED]
-            self._metrics.load_failures.labels(name).inc(len(failed))
-        served = self._repository.served
-        for version in served:
-            if call_limits(self._settings, version).max_rows < 1:
-                raise StartupError(
-                    f"one image of model {version.name!r} ({version.manifest.image}) does not fit into a"
-                    " message: raise --max-message-bytes"
-                )
-            engine = version.engine
-            self._metrics.model_info.labels(
-                version.name, str(version.version), engine.precision, engine.provider
-            ).set(1)
+        self._started = True
         self._answering.refusal = ""
-        await self._health.set_ready([_SERVICE_NAME, *(version.name for version in served)])
+        await self._report_health()
+        if self._settings.watch:
+            watch = Watch(
+                self._repository,
+                self._loader,
+                interval_s=self._settings.watch_interval_s,
+                after_change=self._report_health,
+                on_error=self._metrics.watch_errors.inc,
+            )
+            self._watching = asyncio.create_task(watch.run())
         host = address.rpartition(":")[0]
         _log.info(
             "serving",
@@ -155,7 +174,7 @@ class Server:
                 metrics=f"{self._settings.metrics_address.rpartition(':')[0]}:{self._page.port}"
                 if self._page
                 else "off",
-                models=[f"{version.name}@{version.version}" for version in served],
+                models=[f"{version.name}@{version.version}" for version in self._repository.loaded],
                 seconds=round(time.monotonic() - started_s, 3),
             ),
         )
@@ -170,7 +189,8 @@ class Server:
 
         Calls that take longer than `grace_s` are cancelled.
         """
-        await self._health.set_ready([])
+        await self._stop_watching()
+        await self._health.set_unready()
         _log.info(
             "draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=self._answering.in_flight)
         )
@@ -180,6 +200,8 @@ class Server:
         self._answering.refusal = "the server is stopping"
         await self._answering.quiet(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
         self._health.end_watches()
+        if self._open_inference is not None:
+            self._open_inference.end_streams()
         await self._grpc.stop(grace_s)
 
     @property
@@ -187,14 +209,53 @@ class Server:
         """Calls being answered."""
         return self._answering.in_flight
 
+    @property
+    def loading(self) -> bool:
+        """Whether a thread is loading a version."""
+        return self._loader.loading
+
     async def close(self) -> None:
         """Close the port at once, and everything behind it."""
+        await self._stop_watching()
         await self._grpc.stop(None)
         if self._page is not None:
             await asyncio.to_thread(self._page.close)
         self._batcher.close()
         self._file_decoders.shutdown()
+        await self._loader.close()
         _log.info("stopped")
+
+    async def _stop_watching(self) -> None:
+        """Let nothing change any more; a version that a thread loads now is given up."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
+
+    async def _report_health(self) -> None:
+        models = self._repository.models
+        await self._health.follow({name: entry.default is not None for name, entry in models.items()})
+
+    def _check_fits(self, version: LoadedVersion) -> None:
+        if call_limits(self._settings, version).max_rows < 1:
+            raise StartupError(
+                f"one image of model {version.name!r} ({version.manifest.image}) does not fit into a"
+                " message: raise --max-message-bytes"
+            )
+
+    def _count_change(self, change: VersionChange) -> None:
+        if change.result == "failed":
+            self._metrics.load_failures.labels(change.model).inc()
+        if self._started:
+            self._metrics.reloads.labels(change.model, change.result).inc()
+        # Also when one of two with the same number, whose files were changed, has gone.
+        if change.loaded is not None:
+            engine = change.loaded.engine
+            labels = (change.model, str(change.version), engine.precision, engine.provider)
+            if any((v.name, v.version) == (change.model, change.version) for v in self._repository.loaded):
+                self._metrics.model_info.labels(*labels).set(1)
+            else:
+                with contextlib.suppress(KeyError):
+                    self._metrics.model_info.remove(*labels)
 
 
 async def run(settings: ServeSettings) -> int:
@@ -237,6 +298,9 @@ async def run(settings: ServeSettings) -> int:
         second_signal.cancel()
         if not draining.done():
             _log.warning("second signal, stopping at once", extra=facts(in_flight=server.in_flight))
+            if server.loading:
+                # A graph that loads in a thread cannot be interrupted.
+                os._exit(1)
             draining.cancel()
             return 1
         return 0

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     CliSettingsSource,
@@ -27,6 +27,7 @@ from pydantic_settings import (
 
 from convvae.channel import is_loopback
 from convvae_service.errors import StartupError
+from convvae_service.version_policy import VersionPolicies, parse_policies
 
 __all__ = ["ENV_PREFIX", "ServeSettings", "load_settings"]
 
@@ -67,6 +68,17 @@ class ServeSettings(BaseSettings):
     serve: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="MODEL=VERSION to serve instead of the model's highest version; may be repeated"
     )
+    versions: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("latest:1",),
+        description="versions to load: latest:N, all or VERSION for every model, or MODEL= and one of these"
+        " for that one; may be repeated",
+    )
+    watch: bool = Field(
+        False, description="follow the repository: load what is published, unload what has gone"
+    )
+    watch_interval_s: float = Field(
+        10.0, ge=0.05, le=86400, description="seconds between two looks at the repository, with watch"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
     precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
         "auto", description="graphs to run; auto takes fp32 where the bundle has it"
@@ -105,6 +117,7 @@ class ServeSettings(BaseSettings):
     grace_s: float = Field(
         30.0, ge=0, le=3600, description="seconds for calls in flight to finish after the drain delay"
     )
+    open_inference: bool = Field(True, description="answer the Open Inference Protocol too, on the same port")
     reflection: bool = Field(True, description="describe the service to tools such as grpcurl")
     tls_certificate: Path | None = Field(None, description="PEM file of the server's certificate and chain")
     tls_key: Path | None = Field(None, description="PEM file of the certificate's private key")
@@ -122,13 +135,13 @@ class ServeSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level to log")
 
-    @field_validator("serve", mode="before")
+    @field_validator("serve", "versions", mode="before")
     @classmethod
-    def _split_serve(cls, value: object) -> object:
+    def _split_words(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if isinstance(value, dict):
-            raise ValueError('is a list, as in serve = ["mnist=2"]')
+            raise ValueError(f'is a list, as in {info.field_name} = ["mnist=2"]')
         return value
 
     @field_validator("serve")
@@ -140,6 +153,12 @@ class ServeSettings(BaseSettings):
         names = [part.partition("=")[0] for part in value]
         if len(set(names)) != len(names):
             raise ValueError("names a model twice")
+        return value
+
+    @field_validator("versions")
+    @classmethod
+    def _check_versions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_policies(value)
         return value
 
     @field_validator("device")
@@ -195,6 +214,11 @@ class ServeSettings(BaseSettings):
     def pinned_versions(self) -> dict[str, int]:
         """`serve` as a mapping from model to version."""
         return {name: int(version) for name, _, version in (part.partition("=") for part in self.serve)}
+
+    @property
+    def version_policies(self) -> VersionPolicies:
+        """`versions` as policies by model."""
+        return parse_policies(self.versions)
 
     @classmethod
     def settings_customise_sources(
