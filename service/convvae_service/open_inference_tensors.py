@@ -1,0 +1,167 @@
+"""Tensors of the Open Inference Protocol: requests to checked arrays, results to raw bytes.
+
+Values are little-endian and row-major. A request has them either raw, in `raw_input_contents`, or typed, in
+`contents`; a reply always raw.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.errors import InvalidInput, Violation
+from convvae_service.open_inference_graphs import GraphModel, Tensor
+from open_inference import inference_pb2 as pb
+
+__all__ = ["check_options", "read_input", "write_outputs"]
+
+_DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
+_TYPED_FIELDS = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
+# The values of a protobuf list become Python objects on the way: other calls get a turn between pieces.
+_PIECE = 1 << 16
+_MAX_SHOWN_SIZES = 8
+
+
+def check_options(request: pb.ModelInferRequest) -> None:
+    """Refuse what would change where values are or what they mean; other parameters are ignored.
+
+    Raises:
+        InvalidInput: Shared memory or classification is asked for.
+    """
+    tensors = (
+        *((f"inputs[{index}]", tensor.parameters) for index, tensor in enumerate(request.inputs)),
+        *((f"outputs[{index}]", tensor.parameters) for index, tensor in enumerate(request.outputs)),
+    )
+    for field, parameters in tensors:
+        for key in parameters:
+            if key.startswith("shared_memory_"):
+                description = "is not supported: send and receive values in the messages"
+            elif key == "classification":
+                description = "is not supported: the outputs are no classes"
+            else:
+                continue
+            raise _wrong(f"{field}.parameters[{key[:64]}]", description)
+
+
+async def read_input(
+    request: pb.ModelInferRequest, *, graph: GraphModel, max_rows: int, max_message_bytes: int
+) -> NDArray[Any]:
+    """Return the values of the model's one input, checked.
+
+    Raises:
+        InvalidInput: The input is not the model's, or the values do not fit its shape and datatype.
+    """
+    expected = graph.input
+    # Counted before they are copied: a message holds millions of empty ones.
+    if len(request.inputs) != 1:
+        raise _wrong(
+            "inputs", f"has {len(request.inputs)} tensors, {graph.name!r} takes one: {expected.name!r}"
+        )
+    given = request.inputs[0]
+    if given.name != expected.name:
+        raise _wrong(
+            "inputs[0].name", f"is {given.name[:64]!r}, the input of {graph.name!r} is {expected.name!r}"
+        )
+    if given.datatype != expected.datatype:
+        raise _wrong(
+            "inputs[0].datatype",
+            f"of {expected.name!r} is {given.datatype[:64]!r}, not {expected.datatype!r}",
+        )
+    shape = _checked_shape(given.shape, expected, max_rows)
+    if (size := request.ByteSize()) > max_message_bytes:
+        raise _wrong(
+            "inputs", f"come in a message of {size} bytes, above the {max_message_bytes} of one call"
+        )
+    typed = given.HasField("contents")
+    if typed and request.raw_input_contents:
+        raise _wrong("inputs[0].contents", "is set, and raw_input_contents too: send one of the two")
+    values = await _typed(given.contents, expected, shape) if typed else _raw(request, expected, shape)
+    if expected.datatype == "FP32":
+        bad_rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
+        if len(bad_rows):
+            raise InvalidInput(
+                [Violation(f"{expected.name}[{row}]", "has NaN or infinite values") for row in bad_rows]
+            )
+        return values.astype(np.float32, copy=False)
+    return values
+
+
+def write_outputs(
+    reply: pb.ModelInferResponse, outputs: Sequence[Tensor], results: Mapping[str, NDArray[Any]]
+) -> None:
+    """Add outputs and their raw values to a reply."""
+    for tensor in outputs:
+        values = results[tensor.name]
+        reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=values.shape)
+        reply.raw_output_contents.append(values.astype(_DTYPES[tensor.datatype], copy=False).tobytes())
+
+
+def _checked_shape(given: Sequence[int], expected: Tensor, max_rows: int) -> tuple[int, ...]:
+    field = "inputs[0].shape"
+    rank = 1 + len(expected.sizes)
+    if len(given) != rank or tuple(given[1:]) != expected.sizes:
+        shown = ", ".join(map(str, given[:_MAX_SHOWN_SIZES])) + (
+            ", …" if len(given) > _MAX_SHOWN_SIZES else ""
+        )
+        raise _wrong(field, f"of {expected.name!r} is [{shown}], not {[-1, *expected.sizes]}")
+    rows = given[0]
+    if rows < 1:
+        raise _wrong(
+            field, f"of {expected.name!r} has {rows} as its first size, the batch: send 1 or more rows"
+        )
+    if rows > max_rows:
+        raise _wrong(
+            field, f"of {expected.name!r}: {rows} rows are more than the {max_rows} rows of one such call"
+        )
+    return (rows, *expected.sizes)
+
+
+def _raw(request: pb.ModelInferRequest, expected: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    entries = len(request.raw_input_contents)
+    if not entries:
+        raise _wrong(
+            "inputs[0].contents",
+            f"of {expected.name!r} is absent, and raw_input_contents too: send one of the two",
+        )
+    if entries > 1:
+        raise _wrong("raw_input_contents", f"has {entries} entries for one input, {expected.name!r}")
+    data = request.raw_input_contents[0]
+    num_bytes = shape[0] * expected.row_bytes
+    if len(data) != num_bytes:
+        raise _wrong(
+            "raw_input_contents[0]",
+            f"of {expected.name!r} has {len(data)} bytes, {expected.datatype} {list(shape)} has {num_bytes}",
+        )
+    return np.frombuffer(data, _DTYPES[expected.datatype]).reshape(shape)
+
+
+async def _typed(contents: pb.InferTensorContents, expected: Tensor, shape: tuple[int, ...]) -> NDArray[Any]:
+    name = _TYPED_FIELDS[expected.datatype]
+    field = f"inputs[0].contents.{name}"
+    others = [descriptor.name for descriptor, _ in contents.ListFields() if descriptor.name != name]
+    if others:
+        raise _wrong(
+            f"inputs[0].contents.{others[0]}",
+            f"of {expected.name!r} is set, {expected.datatype} stands in {name}",
+        )
+    given: Sequence[float] = getattr(contents, name)
+    num_values = shape[0] * expected.row_values
+    if len(given) != num_values:
+        raise _wrong(
+            field, f"of {expected.name!r} has {len(given)} values, shape {list(shape)} has {num_values}"
+        )
+    values = np.empty(num_values, _DTYPES[expected.datatype])
+    for start in range(0, num_values, _PIECE):
+        piece = np.array(given[start : start + _PIECE])
+        if expected.datatype == "UINT8" and piece.max() > 255:
+            index = start + int(np.argmax(piece > 255))
+            raise _wrong(f"{field}[{index}]", f"of {expected.name!r} is {given[index]}, UINT8 ends at 255")
+        values[start : start + _PIECE] = piece
+        await asyncio.sleep(0)
+    return values.reshape(shape)
+
+
+def _wrong(field: str, description: str) -> InvalidInput:
+    return InvalidInput([Violation(field, description)])
