@@ -1,18 +1,29 @@
 """Likelihoods and the bound, against closed forms."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from torch.distributions import Bernoulli as TorchBernoulli
 from torch.distributions import Distribution, Normal, kl_divergence
 
-from convvae_trainer.config import Config
+from convvae_trainer.config import Config, config_from
+from convvae_trainer.learner import Learner
 from convvae_trainer.likelihood import PROBABILITY_CLAMP, Bernoulli, Gaussian, make_likelihood
 from convvae_trainer.model import ConvVAE
-from convvae_trainer.objective import elbo_terms, kl_to_prior, reparameterise
+from convvae_trainer.objective import (
+    elbo_terms,
+    importance_weighted_bound,
+    kl_to_prior,
+    reparameterise,
+    weighted_rate,
+)
 
 SHAPE = (5, 3, 6, 4)
+NORMAL = Normal(torch.tensor(0.0), torch.tensor(1.0))
+IMAGES = torch.randint(0, 256, (6, 1, 12, 8), generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
 
 @pytest.fixture
@@ -145,3 +156,158 @@ def test_the_bound_is_the_evidence_of_a_linear_gaussian() -> None:
     rate = kl_to_prior(torch.tensor([[mean]]), torch.tensor([[math.log(variance)]])).sum().item()
     evidence = log_prob(Normal(b, math.sqrt(a * a + s * s)), torch.tensor(x)).item()
     assert -(distortion + rate) == pytest.approx(evidence, abs=2e-3)
+
+
+def bound_learner(**settings: Any) -> Learner:
+    """Return a learner of a tiny Gaussian VAE that clips nothing."""
+    values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": 4, "likelihood": "gaussian"}
+    config = config_from(values, {"max_gradient_norm": 1e12, **settings})
+    return Learner(config, shape=(12, 8, 1), device=torch.device("cpu"))
+
+
+def modules_of(learner: Learner) -> dict[str, nn.Module]:
+    return {
+        "encoder": learner.model.encoder,
+        "decoder": learner.model.decoder,
+        "likelihood": learner.likelihood,
+    }
+
+
+def has_gradient(module: nn.Module) -> bool:
+    return any(p.grad is not None and bool(p.grad.any()) for p in module.parameters())
+
+
+def formulas(learner: Learner, *samples: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return (distortions, rates (B, Z), log p(z) - log q(z|x)) of the step to come, in torch.distributions.
+
+    Distortions and the last are (B,), or with samples (K, B).
+    """
+    x = IMAGES.float() / 255
+    noise = torch.randn((len(x), *samples, 4), generator=torch.Generator().manual_seed(learner.config.seed))
+    mean, log_variance = learner.model.encoder(x)
+    posterior = Normal(mean, (0.5 * log_variance).exp())
+    latent = posterior.mean + posterior.stddev * (noise.movedim(1, 0) if samples else noise)
+    output = learner.model.decoder(latent.flatten(0, -2)).view(*latent.shape[:-1], *x.shape[1:])
+    (log_sigma,) = learner.likelihood.parameters()
+    distortion = -log_prob(Normal(output.sigmoid(), log_sigma.exp()), x).flatten(-3).sum(-1)
+    log_ratio = (log_prob(NORMAL, latent) - log_prob(posterior, latent)).sum(-1)
+    return distortion, kl_divergence(posterior, NORMAL), log_ratio
+
+
+def assert_step_follows(learner: Learner, loss: Tensor, *, beta: float = 1.0) -> None:
+    """Fail unless a step takes the gradient of `loss` in every network."""
+    expected = {
+        name: torch.autograd.grad(loss, list(m.parameters()), retain_graph=True, materialize_grads=True)
+        for name, m in modules_of(learner).items()
+    }
+    learner.step(IMAGES, learning_rate=1e-3, beta=beta)
+    for name, module in modules_of(learner).items():
+        scale = max(float(gradient.abs().max()) for gradient in expected[name])
+        for parameter, wanted in zip(module.parameters(), expected[name], strict=True):
+            assert parameter.grad is not None
+            assert torch.allclose(parameter.grad, wanted, rtol=1e-3, atol=1e-5 * scale + 1e-12), name
+
+
+def test_terms_reach_the_networks_that_they_depend_on() -> None:
+    """Each of `terms` gives the gradient of its formula; the rate alone leaves decoder and sigma none."""
+    for terms in ("both", "distortion", "rate"):
+        learner = bound_learner(terms=terms)
+        distortion, rates, _ = formulas(learner)
+        rate = 0.7 * rates.mean(0).sum()
+        losses = {"both": distortion.mean() + rate, "distortion": distortion.mean(), "rate": rate}
+        assert_step_follows(learner, losses[terms], beta=0.7)
+        still = {name for name, module in modules_of(learner).items() if not has_gradient(module)}
+        assert still == ({"decoder", "likelihood"} if terms == "rate" else set())
+
+
+def test_an_autoencoder_has_the_distortion_alone() -> None:
+    """The latent is the encoder's output itself, and the loss the distortion of it."""
+    learner = bound_learner(objective="ae")
+    x = IMAGES.float() / 255
+    output = learner.model.decoder(learner.model.encoder.head(learner.model.encoder.layers(x)))
+    (log_sigma,) = learner.likelihood.parameters()
+    density = log_prob(Normal(output.sigmoid(), log_sigma.exp()), x)
+    assert_step_follows(learner, -density.flatten(1).sum(1).mean())
+    means = learner.totals.means()
+    assert (means["elbo"], means["rate"]) == (None, None)
+    assert means["distortion"] == pytest.approx(-density.flatten(1).sum(1).mean().item(), rel=1e-5)
+
+
+def test_free_bits_end_the_gradient_below_the_floor() -> None:
+    """A dimension with less than the floor's rate has no gradient from it; one with more has all of it."""
+    mean = torch.tensor([[0.1, 2.0], [0.2, -1.0]], requires_grad=True)
+    log_variance = torch.tensor([[0.1, -1.0], [0.0, -2.0]], requires_grad=True)
+    rate_Z = kl_to_prior(mean, log_variance).mean(0)
+    assert rate_Z[0] < 0.5 < rate_Z[1]
+    floored = weighted_rate(rate_Z, beta=2.0, free_bits=0.5)
+    assert floored.item() == pytest.approx(2 * (0.5 + rate_Z[1].item()))
+    found = torch.autograd.grad(floored, (mean, log_variance), retain_graph=True)
+    whole = torch.autograd.grad(2 * rate_Z.sum(), (mean, log_variance))
+    for ours, theirs in zip(found, whole, strict=True):
+        assert not ours[:, 0].any()
+        torch.testing.assert_close(ours[:, 1], theirs[:, 1])
+
+
+def test_the_floor_is_that_of_the_whole_batch() -> None:
+    """Several processes decide by their common mean, not each by its own."""
+    rate_Z = torch.tensor([0.2, 0.9], requires_grad=True)
+    common_Z = torch.tensor([0.6, 0.4])
+    floored = weighted_rate(rate_Z, beta=1.0, free_bits=0.5, batch_rate_Z=common_Z)
+    assert torch.autograd.grad(floored, rate_Z)[0].tolist() == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("free_bits", [0.03, 100.0])
+def test_a_step_keeps_the_free_bits(free_bits: float) -> None:
+    """A step's gradient is that of the floored rate; under a high floor the rate has none at all."""
+    learner = bound_learner(free_bits=free_bits)
+    distortion, rates, _ = formulas(learner)
+    rate_Z = rates.mean(0)
+    assert (rate_Z < free_bits).any()
+    assert (rate_Z > free_bits).any() == (free_bits < 1)
+    assert_step_follows(learner, distortion.mean() + rate_Z.clamp(min=free_bits).sum())
+
+
+def test_a_step_follows_the_weighted_bound() -> None:
+    """With several draws the gradient is that of log of the mean weight, one network for all draws."""
+    learner = bound_learner(importance_samples=5)
+    distortion, _, log_ratio = formulas(learner, 5)
+    # The weights are e^-30 or so: double keeps them.
+    bound = (log_ratio - distortion).double().exp().mean(0).log()
+    assert_step_follows(learner, -bound.mean())
+
+
+def test_one_importance_sample_is_the_elbo() -> None:
+    """At K = 1 value and gradient are those of the ELBO's estimate with the same draw."""
+    learner = bound_learner()
+    x = IMAGES[:1].float() / 255
+    noise = torch.randn(1, 1, 4)
+    bound, terms = importance_weighted_bound(learner.model, learner.likelihood, x, noise)
+    plain = elbo_terms(learner.model, learner.likelihood, x, noise[:, 0])
+    torch.testing.assert_close(terms.distortion, plain.distortion)
+    torch.testing.assert_close(terms.rates, plain.rates)
+    mean, log_variance = learner.model.encoder(x)
+    posterior = Normal(mean, (0.5 * log_variance).exp())
+    latent = posterior.mean + posterior.stddev * noise[0]
+    estimate = (log_prob(NORMAL, latent) - log_prob(posterior, latent)).sum(1) - plain.distortion
+    torch.testing.assert_close(bound, estimate)
+    parameters = list(learner.model.parameters())
+    found = torch.autograd.grad(bound.sum(), parameters)
+    for ours, theirs in zip(found, torch.autograd.grad(estimate.sum(), parameters), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)
+
+
+def test_the_sampled_rate_has_the_closed_forms_gradient() -> None:
+    """On average over draws, log q(z|x) - log p(z) has the gradient of the divergence."""
+    mean = torch.tensor([[0.7, -0.2]], requires_grad=True)
+    log_variance = torch.tensor([[0.3, -1.0]], requires_grad=True)
+    many = torch.randn((200_000, 2), generator=torch.Generator().manual_seed(0))
+    posterior = Normal(mean, (0.5 * log_variance).exp())
+    latent = mean + many * posterior.stddev
+    sampled = (log_prob(posterior, latent) - log_prob(NORMAL, latent)).mean(0).sum()
+    closed = kl_to_prior(mean, log_variance).sum()
+    for ours, theirs in zip(
+        torch.autograd.grad(sampled, (mean, log_variance)),
+        torch.autograd.grad(closed, (mean, log_variance)),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.01)
