@@ -189,6 +189,8 @@ def fit(
             places["--dataset"] = dataset
         command = _resume_command(run_dir, places)
         raise Interrupted(stopped.number, step=stopped.step, resume=command) from None
+    if done is None:
+        return
     print_evaluation(console, done.evaluation)
     say(console, f"run           {run_dir}")
     if done.exported is None:

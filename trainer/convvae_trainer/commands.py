@@ -1,5 +1,7 @@
 """What the commands do once their flags are parsed; torch is loaded here."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ from rich.console import Console
 from convvae_trainer.config import Config, config_from, to_json_object
 from convvae_trainer.data import load_dataset, load_other, with_absolute_paths
 from convvae_trainer.device import enough_memory, pick_device
-from convvae_trainer.errors import BadData, BadRun
+from convvae_trainer.distributed import World, joined
+from convvae_trainer.errors import BadData, BadRun, Interrupted
 from convvae_trainer.evaluate import Evaluation, evaluate
 from convvae_trainer.export import Exported, check_target, export, read_evaluation
 from convvae_trainer.fit import fit, load_run
@@ -41,19 +44,30 @@ def run_fit(
     target: tuple[Path, str] | None,
     command: str,
     console: Console,
-) -> Done:
-    """Train, evaluate and, with a `target` (models, name), export; what can be refused is refused first."""
+) -> Done | None:
+    """Train, evaluate and, with a `target` (models, name), export; what can be refused is refused first.
+
+    Of several processes that torchrun started the first exports and returns what it came to, the others None.
+    """
     if not resume:
         check_new(run_dir)
-    elif not can_be_written(run_dir):
-        raise BadRun(f"run folder {run_dir} cannot be written")
+    else:
+        if not can_be_written(run_dir):
+            raise BadRun(f"run folder {run_dir} cannot be written")
+        RunFolder.open(run_dir).check_settings(config)
     if target is not None:
         check_target(*target)
-    pick_device(config.device)
+    device = pick_device(config.device)
     # What is typed depends on the folder that it is typed in; what is kept must not.
     config = with_absolute_paths(config)
-    dataset = load_dataset(config, download=download)
-    fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console)
+    with joined(device) as world, _first_says(world):
+        if download:
+            dataset = world.in_turns(lambda: load_dataset(config, download=True))
+        else:
+            dataset = load_dataset(config)
+        fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console, world=world)
+    if not world.is_first:
+        return None
     exported = None
     if target is not None:
         learner = _on_cpu(fitted.learner, fitted.run)
@@ -62,6 +76,17 @@ def run_fit(
             fitted.run, learner, dataset, fitted.position, figures, models=target[0], name=target[1]
         )
     return Done(evaluation=fitted.evaluation, exported=exported)
+
+
+@contextmanager
+def _first_says(world: World) -> Iterator[None]:
+    """Leave it to the first process to say that all of them were stopped."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if world.is_first:
+            raise
+        raise SystemExit(stopped.exit_code) from None
 
 
 def run_export(

@@ -101,6 +101,7 @@ def choose_computation(
     threads: int | None,
     device: torch.device,
     trial: Callable[[torch.dtype | None], object],
+    processes: int = 1,
     announce: Callable[[], object] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Computation:
@@ -114,11 +115,12 @@ def choose_computation(
         threads: How many, or None to choose between all cores and one.
         device: Where the run computes.
         trial: Does one training step's work in a type (None: float32), and changes nothing.
+        processes: How many of the run's processes share this machine's cores.
         announce: Called before anything is measured, which takes seconds.
         clock: Tells seconds.
     """
     precisions = [precision] if precision != "auto" else ["fp32", "bf16"] if _has_bf16(device) else ["fp32"]
-    counts = [threads or available_cores()]
+    counts = [threads or max(1, available_cores() // processes)]
     if threads is None and counts[0] > 1 and device.type == "cpu":
         counts.append(1)
     candidates = [

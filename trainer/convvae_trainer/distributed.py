@@ -4,30 +4,39 @@ Every process holds all data and draws the noise of the whole batch, of which it
 the same, image by image, however many processes share it.
 """
 
+import datetime
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from convvae_trainer.errors import BadConfig
+from convvae_trainer.errors import BadConfig, TrainerError
 
 __all__ = ["ALONE", "World", "joined"]
+
+# One process may measure, download or evaluate for so long while the others wait. One that ends is noticed at
+# once, as its connections close.
+PATIENCE = datetime.timedelta(days=1)
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class World:
     """This process's place among those that share a run.
 
-    `control` is a group on the CPU for what the processes agree on at each step.
+    `control` is a group on the CPU for what the processes agree on at each step; `local_rank` and
+    `local_size` count those on this machine.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
+    local_size: int = 1
     control: Any = None
 
     @property
@@ -36,11 +45,23 @@ class World:
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """Return this process's own GPU where the run takes any; else the device as it is."""
-        if self.size == 1 or device.type != "cuda" or device.index is not None:
+        """Return this process's own GPU where the run takes any; else the device as it is.
+
+        Raises:
+            BadConfig: There is no GPU for each process of this machine.
+        """
+        if self.size == 1 or device.type != "cuda":
             return device
-        torch.cuda.set_device(self.local_rank)
-        return torch.device("cuda", self.local_rank)
+        if device.index is not None and self.local_size > 1:
+            raise BadConfig(f"device is {device}: {self.local_size} processes need one GPU each: use cuda")
+        index = self.local_rank if device.index is None else device.index
+        if self.local_size > torch.cuda.device_count():
+            raise BadConfig(
+                f"{self.local_size} processes need one GPU each, but torch sees {torch.cuda.device_count()}:"
+                " start so many with torchrun --nproc-per-node"
+            )
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
 
     def rows(self, values: Tensor) -> Tensor:
         """Return this process's equal share of a whole batch's rows."""
@@ -53,7 +74,8 @@ class World:
         if self.size == 1:
             return
         flat = torch.cat([tensor.detach().float().flatten() for tensor in tensors])
-        torch.distributed.all_reduce(flat)
+        with _in_words():
+            torch.distributed.all_reduce(flat)
         flat /= self.size
         low = 0
         for tensor in tensors:
@@ -65,21 +87,46 @@ class World:
         if self.size == 1:
             return fraction, stop
         values = torch.tensor([fraction if self.is_first else -1.0, float(stop)], dtype=torch.float64)
-        torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=self.control)
+        with _in_words():
+            torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=self.control)
         return values[0].item(), int(values[1].item())
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
-            torch.distributed.barrier(group=self.control)
+            with _in_words():
+                torch.distributed.barrier(group=self.control)
 
-    def share(self, value: Any) -> Any:
+    def share(self, value: _T) -> _T:
         """Return the first process's `value`, a JSON-like object, in all of them."""
         if self.size == 1:
             return value
         held = [value]
-        torch.distributed.broadcast_object_list(held, src=0, group=self.control)
+        with _in_words():
+            torch.distributed.broadcast_object_list(held, src=0, group=self.control)
         return held[0]
+
+    def gather(self, value: _T) -> list[_T]:
+        """Return every process's `value`, a JSON-like object, in all of them."""
+        if self.size == 1:
+            return [value]
+        held: list[_T] = [value] * self.size
+        with _in_words():
+            torch.distributed.all_gather_object(held, value, group=self.control)
+        return held
+
+    def in_turns(self, make: Callable[[], _T]) -> _T:
+        """Call `make` in the first process, then in one of each other machine, then in the rest.
+
+        What the first ones leave on the disk, those that follow find.
+        """
+        mine = 0 if self.is_first else 1 if self.local_rank == 0 else 2
+        made: list[_T] = []
+        for turn in range(3 if self.size > 1 else 1):
+            if turn == mine:
+                made.append(make())
+            self.wait()
+        return made[0]
 
 
 ALONE = World()
@@ -95,6 +142,7 @@ def joined(device: torch.device) -> Iterator[World]:
     try:
         size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+        local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     except ValueError:
         raise BadConfig("WORLD_SIZE, RANK and LOCAL_RANK are no numbers: let torchrun set them") from None
     if size == 1:
@@ -103,9 +151,25 @@ def joined(device: torch.device) -> Iterator[World]:
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise BadConfig(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun")
     backend = "nccl" if device.type == "cuda" else "gloo"
-    torch.distributed.init_process_group(backend, rank=rank, world_size=size)
+    with _in_words():
+        torch.distributed.init_process_group(backend, rank=rank, world_size=size)
     try:
-        control = torch.distributed.new_group(backend="gloo")
-        yield World(rank=rank, size=size, local_rank=local_rank, control=control)
+        with _in_words():
+            control = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+        yield World(rank=rank, size=size, local_rank=local_rank, local_size=local_size, control=control)
     finally:
         torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _in_words() -> Iterator[None]:
+    """Say in one line that the others cannot be reached, as when one of them has ended."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise TrainerError(
+            "another process of this run ended, or cannot be reached: its own message says why, or"
+            f" {' '.join(str(error).split())[:200]!r}; the last checkpoint is kept"
+        ) from None

@@ -1,5 +1,6 @@
 """A run from settings to figures: prepare or resume, train, evaluate."""
 
+import dataclasses
 import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +11,18 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from convvae_trainer.board import Board, opened_board
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, hold_out_validation
 from convvae_trainer.device import Computation, choose_computation, enough_memory, pick_device
-from convvae_trainer.distributed import World, joined
-from convvae_trainer.errors import BadRun
+from convvae_trainer.distributed import ALONE, World
+from convvae_trainer.errors import BadConfig, BadData, BadRun
 from convvae_trainer.evaluate import Evaluation, evaluate, fit_sigma
 from convvae_trainer.learner import Learner
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
-from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, save, train
+from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, batch_size, save, train
 
 __all__ = ["Fitted", "fit", "load_run"]
 
@@ -49,6 +51,7 @@ def fit(
     resume: bool = False,
     command: str = "",
     console: Console | None = None,
+    world: World = ALONE,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> Fitted:
     """Train as `config` says, keep everything in `run_dir`, and evaluate on the test images.
@@ -59,20 +62,25 @@ def fit(
         run_dir: A new or empty folder, or with `resume` that of the run to go on with.
         resume: Go on from the run's checkpoint; from its start if it was stopped before the first one.
         command: What was typed, for the record.
-        console: Where progress is shown.
+        console: Where progress is shown, by the first process.
+        world: The processes that train together; each calls this with the same arguments.
         checkpoint_every_s: A checkpoint is written at the first end of an epoch after so many seconds.
 
     Raises:
+        BadConfig: The processes cannot share a batch, or the device is not there.
+        BadData: The processes have different images.
         BadRun: The folder is taken; or it holds no run, another one, or a damaged checkpoint; or the disk is
             full.
         Interrupted: A signal asked to stop; a checkpoint was saved first.
     """
-    console = console or Console(quiet=True)
-    device = pick_device(config.device)
-    with joined(device) as world, _in_words(run_dir):
-        device = world.device(device)
-        if not world.is_first:
-            console = Console(quiet=True)
+    if console is None or not world.is_first:
+        console = Console(quiet=True)
+    images, validation = dataset.train, None
+    if config.early_stop_epochs is not None:
+        images, validation = hold_out_validation(dataset.train)
+    _check_shares(config, dataset, len(images), world)
+    with _in_words(run_dir):
+        device = world.device(pick_device(config.device))
         run, learner, position = _begin(
             config,
             dataset,
@@ -83,35 +91,62 @@ def fit(
             device=device,
             world=world,
         )
-        images, validation = dataset.train, None
-        if config.early_stop_epochs is not None:
-            images, validation = hold_out_validation(dataset.train)
         _announce(console, run, learner, dataset, validation=0 if validation is None else len(validation))
-        train(
-            run,
-            learner,
-            images,
-            position,
-            console=console,
-            validation_NHWC=validation,
-            checkpoint_every_s=checkpoint_every_s,
-        )
+        with _board(run, learner, dataset, position, console) as board:
+            train(
+                run,
+                learner,
+                images,
+                position,
+                console=console,
+                validation_NHWC=validation,
+                board=board,
+                checkpoint_every_s=checkpoint_every_s,
+            )
         if config.is_adversarial:
             fit_sigma(learner, images)
             if world.is_first:
                 save(run, learner, position)
-        evaluation = evaluate(
-            learner,
-            dataset.test,
-            dataset=dataset.name,
-            split=dataset.split,
-            binarize=config.binarize,
-            seed=config.seed,
-        )
+        evaluation = None
         if world.is_first:
+            evaluation = evaluate(
+                learner,
+                dataset.test,
+                dataset=dataset.name,
+                split=dataset.split,
+                binarize=config.binarize,
+                seed=config.seed,
+            )
             run.write_evaluation(evaluation.to_json_object())
-        world.wait()
+        evaluation = world.share(evaluation)
+        assert evaluation is not None
         return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)
+
+
+def _check_shares(config: Config, dataset: Dataset, count: int, world: World) -> None:
+    """Refuse, before any work, batches that the processes cannot share equally, and images that differ."""
+    if (size := batch_size(config, count)) % world.size:
+        raise BadConfig(
+            f"a batch of {size} images cannot be shared equally by {world.size} processes: make batch_size,"
+            f" which {count} training images may limit, a multiple of {world.size}"
+        )
+    if world.size > 1 and len(set(world.gather(dataset.fingerprint()))) > 1:
+        raise BadData(
+            f"the processes have read different images of {dataset.name}: every machine needs the same data"
+        )
+
+
+@contextmanager
+def _board(
+    run: RunFolder, learner: Learner, dataset: Dataset, position: Position, console: Console
+) -> Iterator[Board | None]:
+    """Open TensorBoard's files in the first process, where the run writes them."""
+    if not run.config.tensorboard or not learner.world.is_first:
+        yield None
+        return
+    folder = run.path / "tensorboard"
+    with opened_board(folder, learner, dataset.test, step=position.step, console=console) as board:
+        yield board
 
 
 def _begin(
@@ -139,8 +174,9 @@ def _begin(
             run.rewind_metrics(step=position.step)
         console.print(f"resuming at step {position.step}", highlight=False)
         return run, learner, position
+    record: dict[str, Any] = {}
     if world.is_first:
-        computation = _computation(config, dataset, device, console)
+        computation = _computation(config, dataset, device, console, processes=world.local_size)
         record = {
             "command": command,
             "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -153,8 +189,8 @@ def _begin(
             "data": describe_data(dataset),
         }
         RunFolder.create(run_dir, config=config, record=record)
-    world.wait()
-    run = RunFolder.open(run_dir)
+    # One process measures for all.
+    run = RunFolder(run_dir, config=config, record=world.share(record))
     torch.set_num_threads(run.record["threads"])
     return run, _learner(run, dataset, device, world), Position()
 
@@ -205,7 +241,11 @@ def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
     return position
 
 
-def _computation(config: Config, dataset: Dataset, device: torch.device, console: Console) -> Computation:
+def _computation(
+    config: Config, dataset: Dataset, device: torch.device, console: Console, *, processes: int
+) -> Computation:
+    # Compiling each candidate would take minutes.
+    config = dataclasses.replace(config, compile=False)
     learner = Learner(config, shape=dataset.image.as_tuple, device=device)
     count = min(config.batch_size, max(TRIAL_IMAGES, TRIAL_VALUES // dataset.image.num_values))
     batch = torch.from_numpy(dataset.train[:count]).permute(0, 3, 1, 2).contiguous().to(device)
@@ -214,6 +254,7 @@ def _computation(config: Config, dataset: Dataset, device: torch.device, console
         threads=config.threads,
         device=device,
         trial=lambda dtype: learner.trial(batch, dtype),
+        processes=processes,
         announce=lambda: console.print("measuring precision and threads …", highlight=False),
     )
 

@@ -140,6 +140,9 @@ class Learner:
     def _compile(self) -> None:
         """Have the networks compiled at their first call, if the run asks for it; exported ones never are."""
         made: Callable[[nn.Module], Any] = torch.compile if self.config.compile else _as_it_is
+        if self.config.compile:
+            # A donated buffer is gone after one backward pass; two losses go back through one graph here.
+            torch._functorch.config.donated_buffer = False
         self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
         if self.config.is_adversarial:
             self._judging = made(self.discriminator)

@@ -6,6 +6,7 @@ metrics.jsonl            one JSON object a line: early steps, then one an epoch
 checkpoint.safetensors   where to resume, and what to export
 evaluation.json          figures on the test images, written at the end
 reproduce.txt            how to make the same run again
+tensorboard              figures and pictures for TensorBoard, where the run writes them
 """
 
 import json
@@ -98,8 +99,8 @@ class RunFolder:
             raise BadRun(f"{path / RUN_FILE} does not say what the images are")
         return cls(path, config=config_from(values["config.json"]), record=record)
 
-    def check_same(self, config: Config, dataset: Dataset) -> None:
-        """Raise `BadRun` unless `config` and the data are those that the run was started with."""
+    def check_settings(self, config: Config) -> None:
+        """Raise `BadRun` unless `config` is that which the run was started with."""
         mine, theirs = to_json_object(self.config), to_json_object(config)
         for name, value in mine.items():
             if name not in MAY_DIFFER and theirs[name] != value:
@@ -107,6 +108,10 @@ class RunFolder:
                     f"the run in {self.path} has {name}={value}, not {theirs[name]}:"
                     " resume with its own settings, or start a new run in another folder"
                 )
+
+    def check_same(self, config: Config, dataset: Dataset) -> None:
+        """Raise `BadRun` unless `config` and the data are those that the run was started with."""
+        self.check_settings(config)
         if dataset.fingerprint() != self.record["data"]["sha256"]:
             raise BadRun(
                 f"the images of {dataset.name} are not those that the run in {self.path} started with"
@@ -207,7 +212,11 @@ def repeatability(run: RunFolder) -> str:
 def reproducing_command(run: RunFolder) -> str:
     """Return the command that repeats the run: its settings, and the precision and threads that it took."""
     taken = ["--precision", run.record["precision"], "--threads", str(run.record["threads"])]
-    command = ["convvae-train", "fit", "--config", "config.json", *taken, "--run-dir", "NEW_FOLDER"]
+    processes = run.record.get("processes", 1)
+    program = ["convvae-train"]
+    if processes > 1:
+        program = ["torchrun", "--nproc-per-node", str(processes), "-m", "convvae_trainer"]
+    command = [*program, "fit", "--config", "config.json", *taken, "--run-dir", "NEW_FOLDER"]
     return shlex.join(command)
 
 

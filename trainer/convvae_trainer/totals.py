@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from convvae_trainer.adversarial import Gradients
+from convvae_trainer.distributed import World
 from convvae_trainer.objective import ACTIVE_VARIANCE
 
 __all__ = ["Totals"]
@@ -74,6 +75,10 @@ class Totals:
         """Start anew; how many steps in a row were skipped is kept."""
         self._sums.zero_()
         self._latents_3Z.zero_()
+
+    def share(self, world: World) -> None:
+        """Replace the sums by their means over the processes, each of which saw its rows of every batch."""
+        world.mean_([self._sums, self._latents_3Z])
 
     def skipped_in_a_row(self) -> int:
         """Return how many steps up to the last one were skipped; waits for the device."""

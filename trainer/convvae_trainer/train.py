@@ -14,10 +14,11 @@ import torch
 from numpy.typing import NDArray
 from rich.console import Console
 
+from convvae_trainer.board import Board
 from convvae_trainer.checkpoint import write_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.device import synchronise
-from convvae_trainer.errors import BadConfig, Interrupted, TrainerError
+from convvae_trainer.errors import Interrupted, TrainerError
 from convvae_trainer.evaluate import evaluate
 from convvae_trainer.learner import Learner
 from convvae_trainer.progress import TrainingProgress
@@ -59,6 +60,7 @@ def train(
     *,
     console: Console,
     validation_NHWC: NDArray[np.uint8] | None = None,
+    board: Board | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> Position:
     """Train from `position` to the end of the run, and leave a checkpoint of the end.
@@ -70,13 +72,17 @@ def train(
         position: Where to begin; it is moved.
         console: Where progress is shown.
         validation_NHWC: Images whose ELBO decides when to stop, where the run's settings say so.
+        board: TensorBoard's files, in the first process, where the run writes them.
         checkpoint_every_s: Seconds between two checkpoints, at the least.
 
     Raises:
         Interrupted: A signal asked to stop; a checkpoint was saved first.
         TrainerError: Too many steps in a row were not finite.
     """
-    loop = _Loop(run, learner, images_NHWC, position, validation_NHWC, checkpoint_every_s)
+    loop = _Loop(run, learner, images_NHWC, position, validation_NHWC, board, checkpoint_every_s)
+    is_new = not loop.is_done
+    if board is not None and not position.step:
+        board.show(step=0, elapsed_s=0.0)
     with (
         _signals() as stopped,
         TrainingProgress(console, total_epochs=run.config.total_epochs) as progress,
@@ -86,11 +92,25 @@ def train(
             loop.train_epoch(progress)
             # A signal in the last step finds a run that is finished.
             if loop.stop_signal and not loop.is_done:
+                learner.totals.share(learner.world)
                 loop.save()
                 raise Interrupted(loop.stop_signal, step=loop.position.step)
     learner.average.take_best()
     loop.save()
-    return loop.position
+    if board is not None and is_new:
+        board.show(step=position.step, elapsed_s=position.elapsed_s)
+    if position.best_elbo is not None:
+        console.print(_kept_in_words(position), highlight=False, soft_wrap=True)
+    return position
+
+
+def _kept_in_words(position: Position) -> str:
+    """Return which epoch's weights early stopping kept, and whether it stopped the run."""
+    end = f"stopped early after epoch {position.epoch}" if position.is_stopped else "not stopped early"
+    return (
+        f"{end}: the weights after epoch {position.best_epoch} are kept, the best on the validation images"
+        f" ({position.best_elbo:.2f} nats)"
+    )
 
 
 class _Loop:
@@ -101,6 +121,7 @@ class _Loop:
         images_NHWC: NDArray[np.uint8],
         position: Position,
         validation_NHWC: NDArray[np.uint8] | None,
+        board: Board | None,
         checkpoint_every_s: float,
     ) -> None:
         self.run = run
@@ -109,12 +130,9 @@ class _Loop:
         self.world = learner.world
         self.position = position
         self.validation_NHWC = validation_NHWC
+        self.board = board
         self.images = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous().to(learner.device)
-        self.batch_size = min(self.config.batch_size, len(images_NHWC))
-        if self.batch_size % self.world.size:
-            raise BadConfig(
-                f"batch_size is {self.batch_size}: {self.world.size} processes cannot share it equally"
-            )
+        self.batch_size = batch_size(self.config, len(images_NHWC))
         # Batches have one fixed size; what is left over has its chance in the next epoch's order.
         self.steps_per_epoch = len(images_NHWC) // self.batch_size
         self.checkpoint_every_s = checkpoint_every_s
@@ -177,44 +195,56 @@ class _Loop:
         position.epoch += position.step_in_epoch == self.steps_per_epoch
         position.step_in_epoch %= self.steps_per_epoch
         if self.validation_NHWC is not None:
-            summary["validation_elbo"] = self._validate()
+            summary |= self._validate()
         self._log(summary)
         self.learner.totals.clear()
         self._check_finite()
         if time.monotonic() - self.saved_at >= self.checkpoint_every_s:
             self.save()
 
-    def _validate(self) -> float:
+    def _validate(self) -> dict[str, float]:
         """Evaluate the validation images, keep the best weights, and stop where none were better for long."""
         position = self.position
         assert self.validation_NHWC is not None
-        found = evaluate(
-            self.learner, self.validation_NHWC, dataset=self.config.dataset, binarize=self.config.binarize
-        )
-        elbo = -found.distortion if found.elbo is None else found.elbo
-        if position.best_elbo is None or elbo > position.best_elbo:
+        elbo = 0.0
+        if self.world.is_first:
+            found = evaluate(
+                self.learner, self.validation_NHWC, dataset=self.config.dataset, binarize=self.config.binarize
+            )
+            elbo = -found.distortion if found.elbo is None else found.elbo
+        elbo = self.world.share(elbo)
+        if math.isfinite(elbo) and (position.best_elbo is None or elbo > position.best_elbo):
             position.best_elbo, position.best_epoch = elbo, position.epoch
             self.learner.average.keep_best()
         elif position.epoch - position.best_epoch >= (self.config.early_stop_epochs or 0):
             position.is_stopped = True
         self._agree()
-        return elbo
+        is_bound = self.config.objective != "ae"
+        return {"validation_elbo": elbo} if is_bound else {"validation_distortion": -elbo}
 
     def _check_finite(self) -> None:
         in_a_row = self.learner.totals.skipped_in_a_row()
         if in_a_row >= min(MAX_SKIPPED_IN_A_ROW, self.steps_per_epoch):
+            advice = f"a lower learning_rate (now {self.config.learning_rate:g})"
+            if self.run.record["precision"] != "fp32":
+                advice += " or --precision fp32"
             raise TrainerError(
                 f"the last {in_a_row} steps, up to step {self.position.step}, had no finite loss or gradient:"
-                f" lower learning_rate (now {self.config.learning_rate:g}), or use --precision fp32; the last"
-                " checkpoint is kept"
+                f" start a new run with {advice}; the last checkpoint is kept"
             )
 
     def _log(self, values: dict[str, Any]) -> None:
         if self.world.is_first:
+            # A weight that is not finite makes such figures; JSON has no word for them.
+            bad = [n for n, value in values.items() if type(value) is float and not math.isfinite(value)]
+            values |= dict.fromkeys(bad)
             self.run.log(values)
+            if self.board is not None:
+                self.board.log(values)
 
     def _summary(self, kind: str) -> dict[str, Any]:
-        """Return the epoch's means so far as one line of metrics."""
+        """Return the epoch's means so far, over all processes, as one line of metrics."""
+        self.learner.totals.share(self.world)
         epochs = self.position.epoch + self.position.step_in_epoch / self.steps_per_epoch
         return {
             "kind": kind,
@@ -247,6 +277,11 @@ class _Loop:
 def save(run: RunFolder, learner: Learner, position: Position) -> None:
     """Write the run's checkpoint."""
     write_checkpoint(run.checkpoint, learner.tensors(), {"position": asdict(position)})
+
+
+def batch_size(config: Config, count: int) -> int:
+    """Return how many of `count` training images a step takes."""
+    return min(config.batch_size, count)
 
 
 def learning_rate(config: Config, step: int, fraction: float) -> float:

@@ -71,6 +71,7 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
         "checkpoint.safetensors",
         "evaluation.json",
         "reproduce.txt",
+        "tensorboard",
     }
     record = json.loads((done.run.path / "run.json").read_text())
     assert record["data"]["split"] == dataset.split
