@@ -36,8 +36,8 @@ class Health(HealthServicer):  # type: ignore[misc]
 
         A model that is no longer among them is unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
         """
-        services = dict.fromkeys(self._services, any(models.values()))
-        # A model that is called like a service must not hide how the service is.
+        # A folder that is called like a service must not hide how the service is.
+        services = {**dict.fromkeys(self._services, any(models.values())), LIVENESS: True}
         for name, ready in {**models, **services}.items():
             if self._server_status.get(name) != (status := _SERVING if ready else _NOT_SERVING):
                 await self.set(name, status)
