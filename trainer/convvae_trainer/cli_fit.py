@@ -11,6 +11,7 @@ from rich.console import Console
 
 from convvae_trainer.config import config_from, parse_image_size, read_settings
 from convvae_trainer.errors import BadConfig, Interrupted
+from convvae_trainer.presets import preset_settings
 from convvae_trainer.terminal import (
     TRAINER_PACKAGES,
     print_evaluation,
@@ -33,6 +34,10 @@ def fit(
     dataset: Annotated[
         str | None,
         typer.Option(help="digits, a torchvision set such as mnist, or a path: folder, .npy, .npz, idx."),
+    ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="mnist, fashion-mnist, cifar10 or faces64: settings below file and flags."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML (or a run's config.json) with any setting; flags win.")
@@ -163,11 +168,13 @@ def fit(
     }
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: where to export, and as what")
+    from_preset = preset_settings(preset)
     from_file = {} if config is None else read_settings(config)
     require(*TRAINER_PACKAGES)
     from convvae_trainer import commands
 
-    settings = config_from(commands.saved_settings(run_dir) if resume else {}, from_file, flags)
+    saved = commands.saved_settings(run_dir) if resume else {}
+    settings = config_from(saved, from_preset, from_file, flags)
     target = None if models is None or name is None else (models, name)
     if target is not None:
         require_runtime()
