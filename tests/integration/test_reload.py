@@ -27,6 +27,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
 INTERVAL_S = 0.1
+INFO = 'convvae_model_info{model="tiny",precision="fp32",provider="CPUExecutionProvider",version="%d"} 1.0'
 WATCH = ("--watch", "--watch-interval-s", str(INTERVAL_S))
 
 
@@ -120,6 +121,13 @@ class Callers:
             for thread in self._threads:
                 thread.join()
 
+    def wait_for(self, version: int) -> None:
+        """Wait until each thread has had an answer from a version."""
+        deadline_s = time.monotonic() + TIMEOUT_S
+        while not all(version in seen for seen in self.versions) and not self.errors:
+            assert time.monotonic() < deadline_s, self.versions
+            time.sleep(0.01)
+
     def _call(self, seen: list[int]) -> None:
         images = random_images(3, *SHAPE.as_tuple)
         flat = images.reshape(3, -1).astype(np.float32) / 255
@@ -144,6 +152,7 @@ def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
             for version in (2, 3, 4):
                 publish_tiny(tmp_path, seed=version)
                 wait_for_line(server, "model version unloaded", version=version - 1)
+                callers.wait_for(version)
         assert not callers.errors
         for seen in callers.versions:
             assert seen == sorted(seen), "a call after the swap went to the version before it"
@@ -156,10 +165,9 @@ def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
         ]
         assert metric(server, 'convvae_reloads_total{model="tiny",result="loaded"} 3.0')
         assert metric(server, 'convvae_reloads_total{model="tiny",result="unloaded"} 3.0')
-        info = 'convvae_model_info{{model="tiny",precision="fp32",provider="CPUExecutionProvider",version="{}"}} 1.0'
-        assert metric(server, info.format(4))
+        assert metric(server, INFO % 4)
         with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as page:
-            assert info.format(3) not in page.read().decode()
+            assert INFO % 3 not in page.read().decode()
 
 
 def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> None:
@@ -228,13 +236,13 @@ def test_several_versions_at_once(tmp_path: Path) -> None:
         (with_a_flipped_bit, "encoder.onnx is damaged: its sha256 is "),
         (that_cannot_decode, "its graphs load but do not decode: "),
         (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
-        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest.json is not JSON"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "manifest is not valid JSON"),
     ],
 )
 def test_a_bad_version_leaves_the_old_one_serving(
     tmp_path: Path, spoil: Callable[[Path], object], reason: str
 ) -> None:
-    """It shows in log, metrics and ListModels, is left alone while its files stay, and tried when they change."""
+    """It shows in log, metrics and ListModels, and is tried again only when its files change."""
     root = tmp_path / "models"
     publish_tiny(root)
     staged = publish_tiny(tmp_path / "staging", seed=2)
@@ -274,7 +282,7 @@ def test_a_bad_version_leaves_the_old_one_serving(
 
 
 def test_files_changed_under_the_same_number(tmp_path: Path) -> None:
-    """A version that was removed and made anew is noticed; when the new files are bad, the old go on, and say so."""
+    """A version that was removed and made anew is noticed; when the new files are bad, the old go on."""
     folder = publish_tiny(tmp_path, seed=1)
     images = random_images(2, *SHAPE.as_tuple)
     request = pb.EncodeRequest(pixels=pixels(images))
@@ -293,12 +301,11 @@ def test_files_changed_under_the_same_number(tmp_path: Path) -> None:
         assert model.versions[0].state == pb.VERSION_STATE_SERVING
         assert model.versions[0].error.startswith("encoder.onnx is damaged")
         np.testing.assert_allclose(unpack(stub.Encode(request, timeout=TIMEOUT_S).mean), expected, atol=1e-5)
-        info = 'convvae_model_info{model="tiny",precision="fp32",provider="CPUExecutionProvider",version="1"} 1.0'
-        assert metric(server, info)
+        assert metric(server, INFO % 1)
 
 
 def test_models_come_and_go(tmp_path: Path) -> None:
-    """A server that watches starts over an empty folder; health follows each model, and those who watch it."""
+    """A server that watches starts over an empty folder; health follows each model as it comes and goes."""
     root = tmp_path / "models"
     root.mkdir()
     with (
@@ -344,7 +351,7 @@ def test_models_come_and_go(tmp_path: Path) -> None:
 
 
 def test_serve_rolls_back_and_stays(tmp_path: Path) -> None:
-    """`--serve` makes a lower version the default, beside newer ones or alone; what is published later is not."""
+    """`--serve` makes a lower version the default, beside newer ones or alone, whatever comes later."""
     for seed in (1, 2, 3):
         publish_tiny(tmp_path, seed=seed)
     with (
