@@ -1,16 +1,48 @@
 """Settings: ranges, files, flags, messages."""
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convvae_trainer.config import Config, config_from, parse_image_size, read_settings, to_json_object
+from convvae_trainer.config import (
+    ADVERSARIAL,
+    USED_BY,
+    Config,
+    config_from,
+    parse_image_size,
+    read_settings,
+    to_json_object,
+)
 from convvae_trainer.errors import BadConfig
+from convvae_trainer.learner import Learner
+from convvae_trainer.train import effective_beta
+
+OBJECTIVES: tuple[str, ...] = get_args(get_type_hints(Config)["objective"])
+# A value other than the default of each setting that only some objectives use.
+OTHER: dict[str, Any] = {
+    "sigma": 0.3,
+    "binarize": "dynamic",
+    "beta": 2.0,
+    "kl_warmup_epochs": 4.0,
+    "free_bits": 0.5,
+    "importance_samples": 3,
+    "terms": "distortion",
+    "early_stop_epochs": 2,
+    "adversarial_loss": "hinge",
+    "adversarial_weight": 2.0,
+    "adaptive_weight": False,
+    "adversarial_start": 0.6,
+    "equilibrium_margin": 0.001,
+    "discriminator_width": 3,
+    "gan_share": 0.6,
+}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +131,109 @@ def test_json_reads_back() -> None:
     """What a run keeps of its settings gives the same settings."""
     config = Config(dataset="digits", image_size=(28, 20), minutes=1.5, likelihood="gaussian")
     assert config_from(json.loads(json.dumps(to_json_object(config)))) == config
+
+
+def with_option(objective: str, name: str) -> dict[str, Any]:
+    """Return settings of an objective with one option that is not at its default."""
+    gaussian = {"likelihood": "gaussian"} if name == "sigma" else {}
+    return {"dataset": "x", "objective": objective, **gaussian, name: OTHER[name]}
+
+
+def test_every_option_of_some_objectives_is_tried() -> None:
+    """The values above cover the whole table, and none is a default."""
+    assert OTHER.keys() == USED_BY.keys()
+    defaults = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert not [name for name, value in OTHER.items() if defaults[name] == value]
+    assert all(set(users) < set(OBJECTIVES) for users in USED_BY.values())
+
+
+@pytest.mark.parametrize("name", USED_BY)
+def test_an_option_is_refused_where_nothing_uses_it(name: str) -> None:
+    """Every objective that does not use the option refuses it, names it, and says whose it is."""
+    for objective in OBJECTIVES:
+        if objective in USED_BY[name]:
+            assert getattr(config_from(with_option(objective, name)), name) == OTHER[name]
+            continue
+        with pytest.raises(BadConfig) as raised:
+            config_from(with_option(objective, name))
+        message = str(raised.value)
+        assert message.startswith(f"{name} is {OTHER[name]}, but objective={objective} does not use it")
+        assert message.endswith(f"it belongs to {', '.join(USED_BY[name])}")
+
+
+def trained_weights(settings: dict[str, Any]) -> list[torch.Tensor]:
+    """Return the networks' weights after steps in every part of a run of 4 epochs."""
+    tiny: dict[str, Any] = {"width": 2, "hidden": 4, "latent_dim": 3}
+    if settings["objective"] in ADVERSARIAL:
+        tiny["discriminator_width"] = 2
+    config = config_from(tiny, settings)
+    learner = Learner(config, shape=(8, 8, 1), device=torch.device("cpu"))
+    images = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
+    for fraction in (0.0, 0.2, 0.4, 0.7, 0.9):
+        beta = effective_beta(config, 4 * fraction)
+        learner.step(images.to(torch.uint8), learning_rate=1e-2, beta=beta, fraction=fraction)
+    return [parameter.detach().clone() for parameter in learner.model.parameters()]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
+    """Whatever an objective accepts has an effect on what it trains."""
+    for name in USED_BY:
+        # What `early_stop_epochs` does stands between epochs, not in a step.
+        if objective not in USED_BY[name] or name == "early_stop_epochs":
+            continue
+        settings = with_option(objective, name)
+        plain = trained_weights({key: value for key, value in settings.items() if key != name})
+        changed = trained_weights(settings)
+        assert any(not torch.equal(a, b) for a, b in zip(plain, changed, strict=True)), name
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        *(
+            (
+                {"importance_samples": 5, name: OTHER[name]},
+                f"{name} is {OTHER[name]}, but the importance-weighted bound",
+            )
+            for name in ("beta", "kl_warmup_epochs", "free_bits", "terms")
+        ),
+        *(
+            (
+                {"terms": "distortion", name: OTHER[name]},
+                f"{name} is {OTHER[name]}, but terms=distortion trains no rate",
+            )
+            for name in ("beta", "kl_warmup_epochs", "free_bits")
+        ),
+        ({"sigma": 0.1}, "sigma is 0.1: it needs likelihood=gaussian, not bernoulli"),
+        ({"likelihood": "discretised-logistic", "sigma": 0.1}, "not discretised-logistic"),
+        (
+            {"likelihood": "discretised-logistic", "binarize": "dynamic"},
+            "binarize=dynamic needs likelihood=bernoulli, not discretised-logistic",
+        ),
+        ({"sigma": 0.0, "likelihood": "gaussian"}, "sigma is 0.0: it must be within 0.0001 to 10"),
+        ({"free_bits": -0.1}, "free_bits is -0.1: it must be within 0 to 100"),
+        ({"adversarial_loss": "wasserstein"}, "one of non-saturating, hinge, minimax"),
+        ({"terms": "elbo"}, "terms is 'elbo': one of both, distortion, rate"),
+        ({"gan_share": 1.0, "objective": "vae-disl"}, "gan_share is 1.0: it must be within 0.01 to 0.99"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: str) -> None:
+    """Settings that contradict each other are named, with the reason."""
+    with pytest.raises(BadConfig) as raised:
+        config_from({"dataset": "x"}, values)
+    assert message in str(raised.value)
+
+
+@pytest.mark.parametrize("objective", ADVERSARIAL)
+@pytest.mark.parametrize("likelihood", ["bernoulli", "discretised-logistic"])
+def test_games_need_a_gaussian(objective: str, likelihood: str) -> None:
+    """An objective with a discriminator takes its own defaults, and no other likelihood."""
+    config = config_from({"dataset": "x", "objective": objective})
+    assert (config.likelihood, config.learning_rate) == ("gaussian", 5e-4)
+    assert config_from({"dataset": "x", "objective": objective, "learning_rate": 1e-3}).learning_rate == 1e-3
+    with pytest.raises(BadConfig, match=f"objective={objective} needs likelihood=gaussian, not {likelihood}"):
+        config_from({"dataset": "x", "objective": objective, "likelihood": likelihood})
 
 
 _VALUES = st.one_of(
