@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from convvae_trainer.cli_compare import compare
 from convvae_trainer.cli_fit import DataRoot, Device, Download, fit
 from convvae_trainer.terminal import (
     TRAINER_PACKAGES,
@@ -27,6 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(fit)
+app.command()(compare)
 
 RunDir = Annotated[Path, typer.Argument(metavar="RUN_DIR", help="Folder of a run that `fit` made.")]
 Models = Annotated[Path, typer.Option(help="Model repository: versions go to MODELS/NAME/1, 2, …")]
