@@ -23,9 +23,11 @@ from convvae_service.bundle import (
     describe_graph,
     publish,
 )
+from convvae_trainer.bundle_model import METRICS_FILE
 from convvae_trainer.card import model_card
 from convvae_trainer.data import Dataset, resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
+from convvae_trainer.evaluate import published_metrics
 from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.learner import Learner
 from convvae_trainer.parity import check_parity
@@ -43,6 +45,8 @@ SAMPLE_SEED = 0
 # What the manifest and the card take from an evaluation.
 _FIGURES = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
 _WORDS = ("sigma", "binarize", "binarize_seed")
+# What an autoencoder does not have.
+_OF_A_PRIOR = frozenset({"elbo", "rate", "bits_per_dim"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +138,8 @@ def export(
         repeatability=repeatability(run),
     )
     extras["MODEL_CARD.md"] = card.encode()
+    # The loss curves travel with the model; `compare` draws them.
+    extras[METRICS_FILE] = "".join(json.dumps(line) + "\n" for line in run.read_metrics()).encode()
     try:
         folder = publish(models, manifest, {graph.file: graphs[graph.role] for graph in described}, extras)
     except OSError as error:
@@ -158,11 +164,7 @@ def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: 
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         libraries=run.record["libraries"],
         metrics={
-            "test_elbo_nats": evaluation["elbo"],
-            "test_distortion_nats": evaluation["distortion"],
-            "test_rate_nats": evaluation["rate"],
-            "test_bits_per_dim": evaluation["bits_per_dim"],
-            "test_active_units": evaluation["active_units"],
+            **published_metrics(evaluation),
             "training_seconds": round(position.elapsed_s, 1),
             "training_precision": run.record["precision"],
         },
@@ -201,5 +203,8 @@ def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
         return None
-    numbers = all(type(values[key]) in (int, float) for key in _FIGURES)
+    absent = _OF_A_PRIOR if run.config.objective == "ae" else frozenset()
+    numbers = all(
+        values[key] is None if key in absent else type(values[key]) in (int, float) for key in _FIGURES
+    )
     return values if numbers and type(values["sigma"]) in (float, types.NoneType) else None
