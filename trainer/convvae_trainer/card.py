@@ -90,6 +90,8 @@ _LIKELIHOOD_LIMITS = {
 
 def _score(evaluation: Mapping[str, Any]) -> str:
     """Say what the service's Score has to do with the ELBO above."""
+    if evaluation["elbo"] is None:
+        return "An autoencoder has neither prior nor rate: the service neither samples from it nor scores."
     text = (
         "The service's `Score` is taken at the posterior mean by default and usually higher than this ELBO.\n"
         "With `num_samples` it averages over posterior draws and, over the same images, estimates this ELBO"
@@ -107,13 +109,16 @@ def _conditions(evaluation: Mapping[str, Any]) -> str:
 
 
 def _figures(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [
-        ("ELBO", f"{evaluation['elbo']:.2f} nats per image"),
-        ("Distortion", f"{evaluation['distortion']:.2f} nats per image"),
-        ("Rate", f"{evaluation['rate']:.2f} nats per image"),
-        ("Bits per dimension", f"{evaluation['bits_per_dim']:.4f}"),
-        ("Active units", f"{evaluation['active_units']} of {evaluation['latent_dim']}"),
-    ]
+    rows = [("Distortion", f"{evaluation['distortion']:.2f} nats per image")]
+    # An autoencoder has neither prior nor bound.
+    if evaluation["elbo"] is not None:
+        rows = [
+            ("ELBO", f"{evaluation['elbo']:.2f} nats per image"),
+            *rows,
+            ("Rate", f"{evaluation['rate']:.2f} nats per image"),
+            ("Bits per dimension", f"{evaluation['bits_per_dim']:.4f}"),
+        ]
+    rows.append(("Active units", f"{evaluation['active_units']} of {evaluation['latent_dim']}"))
     if evaluation["sigma"] is not None:
         rows.append(("Sigma of a pixel in 0..1", f"{evaluation['sigma']:.4f}"))
     return rows
