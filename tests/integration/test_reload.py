@@ -1,6 +1,5 @@
 """A server that follows its repository: versions come, fail and go while calls are answered."""
 
-import json
 import shutil
 import signal
 import threading
@@ -8,19 +7,18 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import grpc
 import numpy as np
-import onnx
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE, decoder, publish_tiny, weights
+from spoilt_bundle import fail_at_run_time, flip_a_bit
+from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny, weights
 from wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -75,28 +73,6 @@ def metric(server: ServerProcess, line: str) -> bool:
                 return True
         time.sleep(0.02)
     return False
-
-
-def that_cannot_decode(folder: Path) -> None:
-    """Give a version a decoder that is listed, loads, and fails when it runs."""
-    model = onnx.load_from_string(decoder(SHAPE, LATENT_DIM))
-    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([999], np.int64), "beyond"))
-    model.graph.node.insert(0, onnx.helper.make_node("Gather", ["latent", "beyond"], ["nothing"], axis=1))
-    model.graph.node.insert(1, onnx.helper.make_node("Add", ["latent", "nothing"], ["moved"]))
-    model.graph.node[2].input[0] = "moved"
-    data = model.SerializeToString()
-    (folder / "decoder.onnx").write_bytes(data)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    (graph,) = (graph for graph in manifest["graphs"] if graph["role"] == "decoder")
-    graph.update(sha256=sha256(data).hexdigest(), bytes=len(data))
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-
-
-def with_a_flipped_bit(folder: Path) -> None:
-    """Damage a version's encoder, as a bad copy does."""
-    data = bytearray((folder / "encoder.onnx").read_bytes())
-    data[len(data) // 2] ^= 1
-    (folder / "encoder.onnx").write_bytes(data)
 
 
 class Callers:
@@ -233,8 +209,8 @@ def test_several_versions_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (with_a_flipped_bit, "encoder.onnx is damaged: its sha256 is "),
-        (that_cannot_decode, "its graphs load but do not decode: "),
+        (flip_a_bit, "encoder.onnx is damaged: its sha256 is "),
+        (fail_at_run_time, "its graphs load but do not decode: "),
         (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest is not valid JSON"),
     ],
@@ -295,7 +271,7 @@ def test_files_changed_under_the_same_number(tmp_path: Path) -> None:
         mean = unpack(stub.Encode(request, timeout=TIMEOUT_S).mean)
         expected = (flat @ weights(SHAPE, LATENT_DIM, 2)["encode"])[:, :LATENT_DIM]
         np.testing.assert_allclose(mean, expected, atol=1e-5)
-        with_a_flipped_bit(folder)
+        flip_a_bit(folder)
         wait_for_line(server, "model version cannot be loaded", version=1)
         (model,) = stub.ListModels(pb.ListModelsRequest(), timeout=5).models
         assert model.versions[0].state == pb.VERSION_STATE_SERVING
