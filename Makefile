@@ -80,13 +80,16 @@ protos: .venv-protos/installed
 BUF := 1.75.0
 GRPCURL := v1.9.4
 GRPC_HEALTH_PROBE := v0.4.61
+# A client of the Open Inference Protocol, in an environment of its own: two `inference.*` in one process clash.
+TRITONCLIENT := 2.73.0
+TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
 
 tools:
 	@mkdir -p .tools/bin
 	failed=0
 	add() {
 	  local name=$$1 version=$$2 toolchain=$$3; shift 3
-	  if [ -e ".tools/$$name-$$version.installed" ]; then echo "$$name $$version: in .tools/bin"; return; fi
+	  if [ -e ".tools/$$name-$$version.installed" ]; then echo "$$name $$version: in .tools"; return; fi
 	  if ! command -v "$$toolchain" > /dev/null; then echo "$$name $$version: skipped, $$toolchain is not installed"; return; fi
 	  echo "$$name $$version: installing with $$toolchain ..."
 	  if "$$@"; then rm -f ".tools/$$name-"*.installed; touch ".tools/$$name-$$version.installed"
@@ -94,9 +97,15 @@ tools:
 	}
 	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
 	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
+	with_venv() {
+	  local name=$$1 version=$$2; shift 2
+	  $(PYTHON) -m venv --clear ".tools/$$name-venv" &&
+	    ".tools/$$name-venv/bin/python" -m pip install --quiet --disable-pip-version-check "$$name[grpc]==$$version" "$$@"
+	}
 	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
+	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
 	exit $$failed
 
 # Needs root on Debian (it installs buildah and debootstrap there), or those two at hand.

@@ -30,7 +30,7 @@ from convvae_service.open_inference_metadata import (
     statistics,
 )
 from convvae_service.open_inference_stream import InferStream
-from convvae_service.open_inference_tensors import check_options, read_input, write_outputs
+from convvae_service.open_inference_tensors import read_input, requested_outputs, write_outputs
 from convvae_service.repository import Repository
 from convvae_service.rpc import call_limits
 from convvae_service.settings import ServeSettings
@@ -205,8 +205,7 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         capability = _CAPABILITIES[graph.role]
         if capability not in graph.served.manifest.capabilities:
             raise CapabilityMissing(f"model {graph.served.name!r} cannot {capability}")
-        check_options(request)
-        outputs = graph.requested([output.name for output in request.outputs])
+        outputs = requested_outputs(request, graph=graph)
         max_bytes = self._settings.max_message_bytes
         max_rows = self._max_rows(graph, outputs)
         values = await read_input(request, graph=graph, max_rows=max_rows, max_message_bytes=max_bytes)

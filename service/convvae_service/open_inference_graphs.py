@@ -73,31 +73,6 @@ class GraphModel:
             else (engine.decode, engine.decode_both, engine.distort)
         )
 
-    def requested(self, names: Sequence[str]) -> tuple[Tensor, ...]:
-        """Return the outputs of these names, in their order; all where no name is given.
-
-        Raises:
-            InvalidInput: The model lacks an output, or one is named twice.
-        """
-        if not names:
-            return self.outputs
-        by_name = {tensor.name: tensor for tensor in self.outputs}
-        found: dict[str, Tensor] = {}
-        for index, name in enumerate(names):
-            field = f"outputs[{index}].name"
-            if name not in by_name:
-                raise InvalidInput(
-                    [
-                        Violation(
-                            field, f"is {name[:64]!r}, the outputs of {self.name!r} are {', '.join(by_name)}"
-                        )
-                    ]
-                )
-            if name in found:
-                raise InvalidInput([Violation(field, f"is {name!r} a second time: ask for it once")])
-            found[name] = by_name[name]
-        return tuple(found.values())
-
     def stage_for(self, outputs: Sequence[Tensor]) -> tuple[Stage, tuple[str, ...]]:
         """Return the stage that gives these outputs, and the names of its results."""
         engine = self.served.engine

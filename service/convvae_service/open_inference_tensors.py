@@ -15,34 +15,42 @@ from convvae_service.errors import InvalidInput, Violation
 from convvae_service.open_inference_graphs import GraphModel, Tensor
 from open_inference import inference_pb2 as pb
 
-__all__ = ["check_options", "read_input", "write_outputs"]
+__all__ = ["read_input", "requested_outputs", "write_outputs"]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
 _TYPED_FIELDS = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
 # The values of a protobuf list become Python objects on the way: other calls get a turn between pieces.
 _PIECE = 1 << 16
 _MAX_SHOWN_SIZES = 8
+_REFUSED_PARAMETERS = {
+    "shared_memory_region": "values travel in the messages",
+    "classification": "the outputs are no classes",
+}
 
 
-def check_options(request: pb.ModelInferRequest) -> None:
-    """Refuse what would change where values are or what they mean; other parameters are ignored.
+def requested_outputs(request: pb.ModelInferRequest, *, graph: GraphModel) -> tuple[Tensor, ...]:
+    """Return the outputs that a request asks for, in its order; all where it names none.
 
     Raises:
-        InvalidInput: Shared memory or classification is asked for.
+        InvalidInput: The model lacks an output, one is named twice, or its values are wanted elsewhere.
     """
-    tensors = (
-        *((f"inputs[{index}]", tensor.parameters) for index, tensor in enumerate(request.inputs)),
-        *((f"outputs[{index}]", tensor.parameters) for index, tensor in enumerate(request.outputs)),
-    )
-    for field, parameters in tensors:
-        for key in parameters:
-            if key.startswith("shared_memory_"):
-                description = "is not supported: send and receive values in the messages"
-            elif key == "classification":
-                description = "is not supported: the outputs are no classes"
-            else:
-                continue
-            raise _wrong(f"{field}.parameters[{key[:64]}]", description)
+    names = [tensor.name for tensor in graph.outputs]
+    # Counted before they are copied: a message holds millions of empty ones.
+    if len(request.outputs) > len(names):
+        raise _wrong("outputs", f"has {len(request.outputs)} entries, {graph.name!r} has {', '.join(names)}")
+    found: dict[str, Tensor] = {}
+    for index, output in enumerate(request.outputs):
+        field = f"outputs[{index}]"
+        if output.name not in names:
+            raise _wrong(
+                f"{field}.name",
+                f"is {output.name[:64]!r}, the outputs of {graph.name!r} are {', '.join(names)}",
+            )
+        if output.name in found:
+            raise _wrong(f"{field}.name", f"is {output.name!r} a second time: ask for it once")
+        _check_parameters(field, output.parameters)
+        found[output.name] = graph.outputs[names.index(output.name)]
+    return tuple(found.values()) or graph.outputs
 
 
 async def read_input(
@@ -54,7 +62,6 @@ async def read_input(
         InvalidInput: The input is not the model's, or the values do not fit its shape and datatype.
     """
     expected = graph.input
-    # Counted before they are copied: a message holds millions of empty ones.
     if len(request.inputs) != 1:
         raise _wrong(
             "inputs", f"has {len(request.inputs)} tensors, {graph.name!r} takes one: {expected.name!r}"
@@ -69,6 +76,7 @@ async def read_input(
             "inputs[0].datatype",
             f"of {expected.name!r} is {given.datatype[:64]!r}, not {expected.datatype!r}",
         )
+    _check_parameters("inputs[0]", given.parameters)
     shape = _checked_shape(given.shape, expected, max_rows)
     if (size := request.ByteSize()) > max_message_bytes:
         raise _wrong(
@@ -96,6 +104,13 @@ def write_outputs(
         values = results[tensor.name]
         reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=values.shape)
         reply.raw_output_contents.append(values.astype(_DTYPES[tensor.datatype], copy=False).tobytes())
+
+
+def _check_parameters(field: str, parameters: Mapping[str, pb.InferParameter]) -> None:
+    """Refuse what would change where values are or what they mean; other parameters are ignored."""
+    for key, reason in _REFUSED_PARAMETERS.items():
+        if key in parameters:
+            raise _wrong(f"{field}.parameters[{key}]", f"is not supported: {reason}")
 
 
 def _checked_shape(given: Sequence[int], expected: Tensor, max_rows: int) -> tuple[int, ...]:

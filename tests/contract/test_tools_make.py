@@ -33,10 +33,15 @@ def make_tools(tmp_path: Path, toolchains: dict[str, str]) -> subprocess.Complet
 
 
 def test_absent_toolchains_are_named(tmp_path: Path) -> None:
-    """Without npm and go, `make tools` says what it leaves out, and does not fail."""
+    """Without npm, go and Python, `make tools` says what it leaves out, and does not fail."""
     done = make_tools(tmp_path, {})
     assert done.returncode == 0, done.stderr
-    for tool, toolchain in (("buf", "npm"), ("grpcurl", "go"), ("grpc-health-probe", "go")):
+    for tool, toolchain in (
+        ("buf", "npm"),
+        ("grpcurl", "go"),
+        ("grpc-health-probe", "go"),
+        ("tritonclient", "python3"),
+    ):
         assert any(
             line.startswith(f"{tool} ") and line.endswith(f"skipped, {toolchain} is not installed")
             for line in done.stdout.splitlines()

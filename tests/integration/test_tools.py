@@ -1,14 +1,19 @@
 """Other languages' tools against the server. `make tools` installs them; a test without its tool skips."""
 
+import base64
 import json
 import os
 import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from convvae.v1 import vae_pb2
 from serving import ServerProcess, serving
+from tiny_bundle import LATENT_DIM, SHAPE
+from wire import TIMEOUT_S, pixels, random_images, stub_of, unpack
 
 TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
 
@@ -29,6 +34,7 @@ def test_grpcurl_finds_everything_by_reflection(tiny_server: ServerProcess) -> N
         "convvae.v1.VaeService",
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
+        "inference.GRPCInferenceService",
     ]
     described = tool("grpcurl", "-plaintext", target, "describe", "convvae.v1.VaeService").stdout
     assert "rpc Sample ( .convvae.v1.SampleRequest ) returns ( .convvae.v1.SampleResponse );" in described
@@ -36,6 +42,33 @@ def test_grpcurl_finds_everything_by_reflection(tiny_server: ServerProcess) -> N
     done = tool("grpcurl", "-plaintext", "-d", request, target, "convvae.v1.VaeService/Sample")
     reply = json.loads(done.stdout)
     assert (reply["seed"], reply["model"]["name"], reply["latents"]["count"]) == ("7", "tiny", 2)
+
+
+def test_grpcurl_infers_by_reflection(tiny_server: ServerProcess) -> None:
+    """A tool without any proto finds the service, its methods and its messages, and calls it."""
+    images = random_images(3, *SHAPE.as_tuple)
+    name = "inference.GRPCInferenceService"
+    assert name in tool("grpcurl", "-plaintext", tiny_server.target, "list").stdout.split()
+    described = tool("grpcurl", "-plaintext", tiny_server.target, "describe", name).stdout
+    assert (
+        "rpc ModelStreamInfer ( stream .inference.ModelInferRequest )"
+        " returns ( stream .inference.ModelStreamInferResponse );"
+    ) in described
+    request = {
+        "model_name": "tiny.encoder",
+        "id": "by hand",
+        "inputs": [{"name": "image", "datatype": "UINT8", "shape": [3, 8, 6, 1]}],
+        "outputs": [{"name": "mean"}],
+        "raw_input_contents": [base64.b64encode(images.tobytes()).decode()],
+    }
+    words = ("-plaintext", "-d", json.dumps(request), tiny_server.target, f"{name}/ModelInfer")
+    reply = json.loads(tool("grpcurl", *words).stdout)
+    assert (reply["model_name"], reply["id"]) == ("tiny.encoder", "by hand")
+    assert reply["outputs"] == [{"name": "mean", "datatype": "FP32", "shape": ["3", str(LATENT_DIM)]}]
+    mean = np.frombuffer(base64.b64decode(reply["raw_output_contents"][0]), "<f4")
+    with stub_of(tiny_server.target) as native:
+        expected = native.Encode(vae_pb2.EncodeRequest(pixels=pixels(images)), timeout=TIMEOUT_S)
+    np.testing.assert_allclose(mean.reshape(3, LATENT_DIM), unpack(expected.mean), rtol=1e-5, atol=1e-6)
 
 
 def test_grpcurl_reads_the_details_of_an_error(tiny_server: ServerProcess) -> None:
