@@ -33,19 +33,17 @@ def model_card(
         ("Other sizes", f"{resize.mode}, {resize.filter} ({resize.library})"),
         ("sha256 of all pixels", data["sha256"]),
     ]
+    kind = "autoencoder" if manifest.objective == "ae" else "variational autoencoder"
     return f"""# {manifest.model}
 
-A convolutional variational autoencoder (`{manifest.objective}`): {manifest.image} images (height x width x
+A convolutional {kind} (`{manifest.objective}`): {manifest.image} images (height x width x
 channels, uint8), {manifest.latent_dim} latent dimensions, {manifest.likelihood.name} likelihood.
 
 Test images, each over its reconstruction from the posterior mean:
 
 ![Test images over their reconstructions](reconstructions.png)
 
-Draws from the prior:
-
-![Draws from the prior](samples.png)
-
+{_samples(manifest)}
 ## Figures
 
 On {evaluation["images"]} test images, {_conditions(evaluation)}.
@@ -85,7 +83,15 @@ _LIKELIHOOD_LIMITS = {
     " cross-entropy, and its ELBO does not compare with that of other likelihoods.",
     "gaussian": "The Gaussian likelihood is a density of pixels in 0..1: its ELBO may be above 0, and does"
     " not compare with that of other likelihoods.",
+    "discretised-logistic": "The discretised logistic likelihood is a probability of the 256 levels of a"
+    " pixel: its ELBO does not compare with that of other likelihoods.",
 }
+
+
+def _samples(manifest: Manifest) -> str:
+    if manifest.objective == "ae":
+        return "It has no prior: what `samples.png` shows are decoded standard normal vectors.\n"
+    return "Draws from the prior:\n\n![Draws from the prior](samples.png)\n"
 
 
 def _score(evaluation: Mapping[str, Any]) -> str:
@@ -103,25 +109,57 @@ def _score(evaluation: Mapping[str, Any]) -> str:
 
 def _conditions(evaluation: Mapping[str, Any]) -> str:
     text = f"one posterior draw for each (seed {evaluation['seed']})"
+    if evaluation["elbo"] is None:
+        text = "each encoded to one vector"
     if evaluation["binarize"] == "dynamic":
         text += f", drawn to 0 and 1 once (seed {evaluation['binarize_seed']})"
     return text
 
 
 def _figures(evaluation: Mapping[str, Any]) -> list[tuple[str, str]]:
-    rows = [("Distortion", f"{evaluation['distortion']:.2f} nats per image")]
-    # An autoencoder has neither prior nor bound.
-    if evaluation["elbo"] is not None:
-        rows = [
-            ("ELBO", f"{evaluation['elbo']:.2f} nats per image"),
-            *rows,
-            ("Rate", f"{evaluation['rate']:.2f} nats per image"),
-            ("Bits per dimension", f"{evaluation['bits_per_dim']:.4f}"),
-        ]
+    rows = [
+        (name, form.format(evaluation[key]))
+        for name, key, form in _ROWS
+        # Some an autoencoder has not, others not a run that an earlier version of the trainer made.
+        if evaluation.get(key) is not None
+    ]
     rows.append(("Active units", f"{evaluation['active_units']} of {evaluation['latent_dim']}"))
-    if evaluation["sigma"] is not None:
-        rows.append(("Sigma of a pixel in 0..1", f"{evaluation['sigma']:.4f}"))
+    if found := evaluation.get("log_likelihood"):
+        of = f"{found['samples']} importance samples, the first {found['images']} test images"
+        rows.append(("log p(x)", f"{found['nats']:.2f} nats per image ({of})"))
+    if found := evaluation.get("embedding"):
+        of = f"fitted on {found['train_images']} training images, tested on {found['test_images']}"
+        for key, name in _WORTH.items():
+            values = (f"{found[key]['knn']:.1%}", f"{found[key]['linear_probe']:.1%}")
+            ways = f"{values[0]} by {found['neighbours']} neighbours, {values[1]} by a linear probe"
+            rows.append((f"Class from {name}", f"{ways} ({of})"))
+    if found := evaluation.get("frechet"):
+        of = f"{found['images']} images each; the classifier's accuracy is {found['classifier_accuracy']:.1%}"
+        for key, name in _DISTANCES.items():
+            if found[key] is not None:
+                rows.append((f"Fréchet distance of {name}", f"{found[key]:.2f} ({of})"))
     return rows
+
+
+_ROWS = (
+    ("ELBO", "elbo", "{:.2f} nats per image"),
+    ("Distortion", "distortion", "{:.2f} nats per image"),
+    ("Rate", "rate", "{:.2f} nats per image"),
+    ("Bits per dimension", "bits_per_dim", "{:.4f}"),
+    ("Sigma of a pixel in 0..1", "sigma", "{:.4f}"),
+    ("MSE of reconstructions", "mse", "{:.5f}, of pixels in 0..1"),
+    ("PSNR of reconstructions", "psnr_db", "{:.2f} dB"),
+    ("SSIM of reconstructions", "ssim", "{:.4f}"),
+    ("Sharpness of reconstructions", "sharpness", "{:.4f}"),
+    ("Sharpness of draws from the prior", "sample_sharpness", "{:.4f}"),
+    ("Sharpness of the test images", "input_sharpness", "{:.4f}"),
+)
+_WORTH = {"posterior_means": "posterior means", "pca": "principal components", "pixels": "pixels"}
+_DISTANCES = {
+    "reconstructions": "reconstructions",
+    "samples": "draws from the prior",
+    "training_images": "training images, for comparison",
+}
 
 
 def _parity(manifest: Manifest) -> list[tuple[str, str]]:

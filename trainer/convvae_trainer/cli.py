@@ -67,12 +67,33 @@ def evaluate(
     download: Download = False,
     binarize: Annotated[str | None, typer.Option(help="none or dynamic. [default: the run's]")] = None,
     seed: Annotated[int, typer.Option(help="Of the posterior draws.")] = 0,
+    importance_samples: Annotated[
+        int | None, typer.Option(metavar="K", help="Also estimate log p(x) from so many draws, 1 to 5000.")
+    ] = None,
+    limit_images: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="log p(x) of the first test images only. [default: all]"),
+    ] = None,
+    embedding: Annotated[
+        bool, typer.Option("--embedding", help="Compare vectors with pixels and PCA; needs labels.")
+    ] = False,
+    frechet: Annotated[
+        bool, typer.Option("--frechet", help="Fréchet distances in a classifier's features; needs labels.")
+    ] = False,
+    accuracy_floor: Annotated[
+        float | None,
+        typer.Option(
+            help="Lowest accuracy of that classifier. [default: half way from the commonest class to 1]"
+        ),
+    ] = None,
     device: Device = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write JSON to a file too.")] = None,
 ) -> None:
-    """Evaluate a run on test images: ELBO, distortion, rate, active units."""
+    """Evaluate a run on test images: bound and terms, active units, quality of reconstructions."""
     require(*TRAINER_PACKAGES)
     from convvae_trainer import commands
+    from convvae_trainer.further_figures import Asked
 
     evaluation = commands.run_evaluate(
         run_dir,
@@ -82,6 +103,16 @@ def evaluate(
         binarize=binarize,
         seed=seed,
         device=device,
+        asked=Asked(
+            importance_samples=importance_samples,
+            limit_images=limit_images,
+            embedding=embedding,
+            frechet=frechet,
+            accuracy_floor=accuracy_floor,
+        ),
+        out=out,
+        # What is printed to stdout are the figures alone.
+        console=Console(stderr=True),
     )
     if as_json:
         sys.stdout.write(json.dumps(evaluation.to_json_object(), indent=2) + "\n")

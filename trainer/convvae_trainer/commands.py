@@ -1,5 +1,6 @@
 """What the commands do once their flags are parsed; torch is loaded here."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,16 +9,19 @@ from typing import Any
 
 from rich.console import Console
 
+from convvae_trainer.checkpoint import replace_file
 from convvae_trainer.config import Config, config_from, to_json_object
 from convvae_trainer.data import load_dataset, load_other, with_absolute_paths
 from convvae_trainer.device import enough_memory, pick_device
 from convvae_trainer.distributed import World, joined
-from convvae_trainer.errors import BadData, BadRun, Interrupted
-from convvae_trainer.evaluate import Evaluation, evaluate
+from convvae_trainer.errors import BadConfig, BadData, BadRun, Interrupted
+from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate
 from convvae_trainer.export import Exported, check_target, export, read_evaluation
 from convvae_trainer.fit import fit, load_run
+from convvae_trainer.further_figures import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
 from convvae_trainer.learner import Learner
 from convvae_trainer.run_folder import RunFolder, can_be_written, check_new
+from convvae_trainer.terminal import say
 
 __all__ = ["Done", "run_evaluate", "run_export", "run_fit", "saved_settings"]
 
@@ -121,17 +125,30 @@ def run_evaluate(
     binarize: str | None,
     seed: int,
     device: str | None,
+    asked: Asked = NOTHING_MORE,
+    out: Path | None = None,
+    console: Console | None = None,
 ) -> Evaluation:
-    """Evaluate the run's checkpoint on its own test images, or on other data: their test images, or all."""
+    """Evaluate the run's checkpoint on its own test images, or on other data: their test images, or all.
+
+    What is `asked` for of the run's own test images is kept in its folder, if the run has ended; `out` is a
+    file for all figures, and `console` shows progress.
+    """
+    if out is not None and (out.is_dir() or not can_be_written(out.absolute().parent)):
+        raise BadConfig(f"--out: {out} cannot be written")
+    console = console or Console(quiet=True)
     run, learner, _ = load_run(run_dir, device=device)
+    asked.check(run.config, is_other=dataset is not None)
     changes: dict[str, Any] = {"binarize": binarize, "data_root": data_root, "dataset": dataset, "seed": seed}
     config = config_from(to_json_object(run.config), changes)
     if dataset is None:
         data = load_dataset(config, download=download)
         # With changed data the held-out images might be some that the run was trained on.
         run.check_same(run.config, data)
+        asked.check_dataset(data)
         images, split = data.test, data.split
     else:
+        data = None
         images, split = load_other(config, own=run.record["data"]["sha256"], download=download)
     expected = tuple(run.record["data"]["image"])
     if images.shape[1:] != expected:
@@ -139,10 +156,40 @@ def run_evaluate(
             f"images of {config.dataset} are {'x'.join(map(str, images.shape[1:]))}, the run's"
             f" {'x'.join(map(str, expected))}: give data of the same size and channels"
         )
+    asked.check_images(len(images))
     with enough_memory():
-        return evaluate(
+        evaluation = evaluate(
             learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=seed
         )
+        if data is not None:
+            evaluation = add_of_labels(evaluation, asked, learner, data, console=console)
+        evaluation = add_log_likelihood(evaluation, asked, learner, images, console=console)
+    values = evaluation.to_json_object()
+    if out is not None:
+        replace_file(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
+    if data is not None and config.binarize == run.config.binarize:
+        _keep(run, values, console)
+    return evaluation
+
+
+def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:
+    """Add what the run folder has not yet, or what was asked for anew, to its figures.
+
+    A run that has not ended has none: its checkpoint, and so its figures, may change.
+    """
+    asked_for = {name: values[name] for name in FURTHER if values[name] is not None}
+    kept = read_evaluation(run)
+    if kept is None:
+        if asked_for:
+            say(console, "not kept in the run folder: the run has not ended")
+        return
+    merged = {**values, **kept, **asked_for}
+    if merged == kept:
+        return
+    try:
+        run.write_evaluation(merged)
+    except OSError as error:
+        say(console, f"not kept in the run folder: {error.strerror}")
 
 
 def _on_cpu(learner: Learner, run: RunFolder) -> Learner:

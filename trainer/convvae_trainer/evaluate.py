@@ -1,11 +1,11 @@
-"""Figures on test images: the bound and its terms, bits per dimension, active units.
+"""Figures on test images: the bound and its terms, bits per dimension, active units, quality of images.
 
 B = batch, C = channels, H and W = height and width, Z = latent dimension, N = all images.
 """
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +13,39 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convvae_trainer.embedding import Embedding
+from convvae_trainer.image_quality import Tally, log_ratio, sharpness
+from convvae_trainer.importance import LogLikelihood
 from convvae_trainer.learner import Learner
 from convvae_trainer.likelihood import LOG_SIGMA_RANGE
 from convvae_trainer.objective import ACTIVE_VARIANCE, kl_to_prior, reparameterise
+from convvae_trainer.outputs import BATCH, batches, prior_means
 
-__all__ = ["Evaluation", "binarized", "evaluate", "fit_sigma"]
+__all__ = ["FURTHER", "Evaluation", "Frechet", "binarized", "evaluate", "fit_sigma", "published_metrics"]
 
-BATCH = 500
 # The draw of binary test images, the same in every evaluation.
 BINARIZE_SEED = 777
+# Draws from the prior whose sharpness is measured.
+MAX_DRAWS = 1000
+# The figures that are computed on request only.
+FURTHER = ("log_likelihood", "embedding", "frechet")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Frechet:
+    """Fréchet distances from `images` test images, each of as many images, in a classifier's `features`.
+
+    `samples` are draws from the prior, None where there is none; `training_images` says what real ones have.
+    Distances mean the less, the lower `classifier_accuracy` on the test images is.
+    """
+
+    reconstructions: float
+    samples: float | None
+    training_images: float
+    images: int
+    features: int
+    classifier_accuracy: float
+    accuracy_floor: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +56,10 @@ class Evaluation:
     ln 2), for pixels in 0..1. `active_units` counts the latent dimensions whose posterior mean has a variance
     over the images above 0.01. `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, in the unit of
     pixels in 0..1.
+
+    `mse`, `psnr_db`, `ssim` and `sharpness` are of reconstructions from the posterior mean, against what the
+    encoder was given; `sample_sharpness` is of draws from the prior. A sharpness distance is |ln(ratio)| to
+    the `input_sharpness`. What was not asked for, or does not exist, is None.
     """
 
     dataset: str
@@ -50,6 +78,17 @@ class Evaluation:
     seed: int
     binarize: str
     binarize_seed: int | None
+    mse: float
+    psnr_db: float
+    ssim: float
+    sharpness: float
+    input_sharpness: float
+    sharpness_distance: float | None
+    sample_sharpness: float | None
+    sample_sharpness_distance: float | None
+    log_likelihood: LogLikelihood | None = None
+    embedding: Embedding | None = None
+    frechet: Frechet | None = None
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the figures as JSON types."""
@@ -94,9 +133,10 @@ def evaluate(
     distortion = 0.0
     rates: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
+    tally = Tally()
     with learner.average.in_use():
         sigma = learner.likelihood.constants().sigma
-        for x_BCHW in _batches(images_NHWC, learner.device):
+        for x_BCHW in batches(images_NHWC, learner.device):
             mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
             drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
             noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
@@ -105,12 +145,15 @@ def evaluate(
             distortion += learner.likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
             rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
             means.append(mean_BZ)
+            tally.add(x_BCHW, learner.likelihood.pixel_mean(learner.model.decoder(mean_BZ)))
     count = len(images_NHWC)
     rate_Z = (torch.stack(rates).sum(0) / count).tolist()
     mean_NZ = torch.cat(means)
     active = int((mean_NZ.double().var(0, unbiased=False) > ACTIVE_VARIANCE).sum().item())
     has_rate = learner.config.objective != "ae"
     elbo = -(distortion / count + sum(rate_Z)) if has_rate else None
+    quality = tally.quality()
+    drawn = _sample_sharpness(learner, min(count, MAX_DRAWS), seed=seed) if has_rate else None
     return Evaluation(
         dataset=dataset,
         split=split,
@@ -128,7 +171,44 @@ def evaluate(
         seed=seed,
         binarize=binarize,
         binarize_seed=BINARIZE_SEED if binarize == "dynamic" else None,
+        **dataclasses.asdict(quality),
+        sharpness_distance=quality.sharpness_distance,
+        sample_sharpness=drawn,
+        sample_sharpness_distance=None if drawn is None else log_ratio(drawn, quality.input_sharpness),
     )
+
+
+def _sample_sharpness(learner: Learner, count: int, *, seed: int) -> float:
+    drawn = prior_means(learner, count, seed=seed)
+    return sum(sharpness(mean_BCHW).double().sum().item() for mean_BCHW in drawn) / count
+
+
+def published_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a bundle's manifest says of an evaluation, as `Evaluation.to_json_object` has it."""
+    metrics = {
+        "test_elbo_nats": values["elbo"],
+        "test_distortion_nats": values["distortion"],
+        "test_rate_nats": values["rate"],
+        "test_bits_per_dim": values["bits_per_dim"],
+        "test_active_units": values["active_units"],
+    }
+    # Absent from the evaluation of a run that an earlier version of the trainer made.
+    for name in ("mse", "psnr_db", "ssim", "sharpness", "input_sharpness", "sample_sharpness"):
+        if values.get(name) is not None:
+            metrics[f"test_{name}"] = values[name]
+    if found := values.get("log_likelihood"):
+        metrics["test_log_likelihood_nats"] = found["nats"]
+        metrics["test_log_likelihood_images"] = found["images"]
+        metrics["test_importance_samples"] = found["samples"]
+    if found := values.get("embedding"):
+        metrics["test_knn_accuracy"] = found["posterior_means"]["knn"]
+        metrics["test_linear_probe_accuracy"] = found["posterior_means"]["linear_probe"]
+    if found := values.get("frechet"):
+        metrics["test_frechet_reconstructions"] = found["reconstructions"]
+        metrics["test_frechet_samples"] = found["samples"]
+        metrics["test_frechet_images"] = found["images"]
+        metrics["test_frechet_classifier_accuracy"] = found["classifier_accuracy"]
+    return metrics
 
 
 @torch.no_grad()
@@ -140,7 +220,7 @@ def fit_sigma(learner: Learner, images_NHWC: NDArray[np.uint8], *, seed: int = 0
     noise = np.random.default_rng(seed)
     total = 0.0
     with learner.average.in_use():
-        for x_BCHW in _batches(images_NHWC, learner.device):
+        for x_BCHW in batches(images_NHWC, learner.device):
             mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
             drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
             noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
@@ -151,10 +231,3 @@ def fit_sigma(learner: Learner, images_NHWC: NDArray[np.uint8], *, seed: int = 0
     log_sigma = min(max(log_sigma, low), high)
     learner.average.fill("likelihood.log_sigma", log_sigma)
     return math.exp(log_sigma)
-
-
-def _batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[torch.Tensor]:
-    for low in range(0, len(images_NHWC), BATCH):
-        # A copy: the array may be a file mapped into memory, which torch must not write to.
-        batch = torch.from_numpy(np.array(images_NHWC[low : low + BATCH]))
-        yield batch.to(device).permute(0, 3, 1, 2).contiguous().float() / 255

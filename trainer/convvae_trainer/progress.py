@@ -1,4 +1,4 @@
-"""What a run shows while it trains: a live bar on a terminal, a line now and then elsewhere."""
+"""What long work shows: a live bar on a terminal, a line now and then elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["TrainingProgress"]
+__all__ = ["Countdown", "TrainingProgress"]
 
 REFRESH_S = 0.25
 LINE_EVERY_S = 10.0
@@ -81,6 +81,51 @@ class TrainingProgress:
         else:
             self._console.print(text, soft_wrap=True, highlight=False)
             self._next = time.monotonic() + LINE_EVERY_S
+
+
+class Countdown:
+    """Shows how much of a long computation is done, and the time left.
+
+    Args:
+        console: Where to.
+        text: What is computed.
+    """
+
+    def __init__(self, console: Console, text: str) -> None:
+        self._console = console
+        self._text = text
+        self._start = self._next = 0.0
+        self._bar = Progress(
+            TextColumn("{task.fields[text]}"), BarColumn(bar_width=20), console=console, transient=True
+        )
+        self._task = self._bar.add_task("", total=1.0, text=text)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._bar.start()
+        self._start = time.monotonic()
+        self._next = self._start + (REFRESH_S if self._console.is_terminal else LINE_EVERY_S)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._console.is_terminal:
+            self._bar.stop()
+
+    def show(self, share: float) -> None:
+        """Show that this share of the work is done, 0 to 1, if it is time to; asking often costs nothing."""
+        now = time.monotonic()
+        if now < self._next or share <= 0:
+            return
+        left_s = (now - self._start) * (1 - share) / share
+        text = f"{self._text}: {share:.1%}, {_clock(left_s)} left"
+        if self._console.is_terminal:
+            self._bar.update(self._task, completed=share, text=text)
+            self._next = now + REFRESH_S
+        else:
+            self._console.print(text, soft_wrap=True, highlight=False)
+            self._next = now + LINE_EVERY_S
 
 
 def _clock(seconds: float) -> str:

@@ -58,6 +58,8 @@ def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[
     assert set(manifest.training.metrics) == {
         *("test_elbo_nats", "test_distortion_nats", "test_rate_nats", "test_bits_per_dim"),
         *("test_active_units", "training_seconds", "training_precision"),
+        *("test_mse", "test_psnr_db", "test_ssim"),
+        *("test_sharpness", "test_input_sharpness", "test_sample_sharpness"),
     }
     assert (manifest.training.images, manifest.training.epochs) == (72, 4.0)
     assert manifest.parity["fp32"].batches == BATCHES == (1, 2, 7, 33)

@@ -1,0 +1,211 @@
+"""The figures that `evaluate` adds when it is asked to: they take longer, and some of them need labels."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from convvae_trainer.config import Config
+from convvae_trainer.data import Dataset
+from convvae_trainer.embedding import Embedding, check_installed, chosen, compare_embeddings
+from convvae_trainer.errors import BadConfig, BadData
+from convvae_trainer.evaluate import Evaluation, Frechet, binarized
+from convvae_trainer.frechet import (
+    NUM_FEATURES,
+    check_accuracy,
+    check_labels,
+    default_floor,
+    frechet_distance,
+    train_classifier,
+)
+from convvae_trainer.importance import LogLikelihood, check_samples, log_likelihoods
+from convvae_trainer.learner import Learner
+from convvae_trainer.outputs import posterior_means, reconstructions, samples
+from convvae_trainer.progress import Countdown
+
+__all__ = ["NOTHING_MORE", "Asked", "add_log_likelihood", "add_of_labels"]
+
+# Images of a set in a Fréchet distance.
+MAX_DISTANCE_IMAGES = 10_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """What is asked for beyond the usual figures."""
+
+    importance_samples: int | None = None
+    limit_images: int | None = None
+    embedding: bool = False
+    frechet: bool = False
+    accuracy_floor: float | None = None
+
+    def check(self, config: Config, *, is_other: bool) -> None:
+        """Refuse what does not go together, before anything is loaded.
+
+        Raises:
+            BadConfig: A flag is out of range, or does not fit the run or another flag.
+            MissingExtra: scikit-learn is missing.
+        """
+        if self.importance_samples is not None:
+            check_samples(self.importance_samples, objective=config.objective)
+        if self.limit_images is not None and self.importance_samples is None:
+            raise BadConfig("--limit-images goes with --importance-samples, whose images it limits")
+        if self.accuracy_floor is not None:
+            if not self.frechet:
+                raise BadConfig("--accuracy-floor goes with --frechet, whose classifier it is for")
+            if not 0 <= self.accuracy_floor <= 1:
+                raise BadConfig(f"--accuracy-floor is {self.accuracy_floor:g}: it must be 0 to 1")
+        if is_other and (self.embedding or self.frechet):
+            raise BadConfig(
+                "--embedding and --frechet need the run's own training images and labels: leave --dataset out"
+            )
+        if self.embedding:
+            check_installed()
+
+    def check_images(self, count: int) -> None:
+        """Raise `BadConfig` if there are not so many images as `limit_images` says."""
+        if self.limit_images is not None and not 1 <= self.limit_images <= count:
+            raise BadConfig(f"--limit-images is {self.limit_images}: there are {count} test images")
+
+    def check_dataset(self, dataset: Dataset) -> None:
+        """Raise `BadData` unless the data have the labels and the number of images that are needed."""
+        if not (self.embedding or self.frechet):
+            return
+        if dataset.train_labels is None or dataset.test_labels is None:
+            raise BadData(
+                f"{dataset.name} has no labels: --embedding and --frechet need them, from folders of the"
+                " first level, `labels` of an .npz, or a labelled torchvision set"
+            )
+        check_labels(dataset.train_labels)
+        if self.embedding and len(np.unique(dataset.train_labels[chosen(dataset.train)])) < 2:
+            raise BadData("--embedding: the training images that it takes are all of one class")
+        if self.frechet and _distance_images(dataset) <= NUM_FEATURES:
+            raise BadData(
+                f"--frechet: there are {len(dataset.train)} training and {len(dataset.test)} test images, and"
+                f" more than {NUM_FEATURES} are needed: of fewer the distance is mostly bias"
+            )
+
+
+NOTHING_MORE = Asked()
+
+
+def add_of_labels(
+    evaluation: Evaluation, asked: Asked, learner: Learner, dataset: Dataset, *, console: Console
+) -> Evaluation:
+    """Return the figures with those that need labels, as far as they are asked for.
+
+    Raises:
+        BadData: The classifier of the Fréchet distance is not good enough.
+    """
+    if asked.embedding:
+        console.print("comparing vectors with pixels and principal components …", highlight=False)
+        found = _embedding(learner, dataset, binarize=evaluation.binarize)
+        evaluation = replace(evaluation, embedding=found)
+    if asked.frechet:
+        with _countdown(console, "training the classifier") as progress:
+            distances = _frechet(
+                learner, dataset, binarize=evaluation.binarize, floor=asked.accuracy_floor, progress=progress
+            )
+        evaluation = replace(evaluation, frechet=distances)
+    return evaluation
+
+
+def add_log_likelihood(
+    evaluation: Evaluation,
+    asked: Asked,
+    learner: Learner,
+    images_NHWC: NDArray[np.uint8],
+    *,
+    console: Console,
+) -> Evaluation:
+    """Return the figures with the importance-weighted log-likelihood, if it is asked for."""
+    count = asked.importance_samples
+    if count is None:
+        return evaluation
+    images_NHWC = _as_given(images_NHWC[: asked.limit_images], evaluation.binarize)
+    text = f"log-likelihood of {len(images_NHWC)} images, {count} samples each"
+    with learner.average.in_use(), _countdown(console, text) as progress:
+        nats_N = log_likelihoods(
+            learner.model,
+            learner.likelihood,
+            images_NHWC,
+            samples=count,
+            device=learner.device,
+            seed=evaluation.seed,
+            progress=progress,
+        )
+    found = LogLikelihood.of(nats_N, samples=count, seed=evaluation.seed)
+    return replace(evaluation, log_likelihood=found)
+
+
+@contextmanager
+def _countdown(console: Console, text: str) -> Iterator[Callable[[float], None]]:
+    with Countdown(console, text) as countdown:
+        yield countdown.show
+
+
+def _as_given(images_NHWC: NDArray[np.uint8], binarize: str) -> NDArray[np.uint8]:
+    """Return images as the encoder is given them."""
+    return binarized(images_NHWC) if binarize == "dynamic" else images_NHWC
+
+
+def _embedding(learner: Learner, dataset: Dataset, *, binarize: str) -> Embedding:
+    assert dataset.train_labels is not None
+    assert dataset.test_labels is not None
+    train, test = chosen(dataset.train), chosen(dataset.test)
+    train_images = _as_given(dataset.train[train], binarize)
+    test_images = _as_given(dataset.test[test], binarize)
+    return compare_embeddings(
+        posterior_means(learner, train_images),
+        posterior_means(learner, test_images),
+        train_images=train_images,
+        train_labels=dataset.train_labels[train],
+        test_images=test_images,
+        test_labels=dataset.test_labels[test],
+    )
+
+
+def _distance_images(dataset: Dataset) -> int:
+    return min(len(dataset.train), len(dataset.test), MAX_DISTANCE_IMAGES)
+
+
+def _frechet(
+    learner: Learner,
+    dataset: Dataset,
+    *,
+    binarize: str,
+    floor: float | None,
+    progress: Callable[[float], None],
+) -> Frechet:
+    """Return distances from the test images as they are, also where the run draws them to 0 and 1."""
+    assert dataset.train_labels is not None
+    assert dataset.test_labels is not None
+    count, config = _distance_images(dataset), learner.config
+    # As torchvision has them sets may be sorted by class.
+    test = dataset.test[np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:count])]
+    train = dataset.train[np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:count])]
+    classifier = train_classifier(
+        dataset.train, dataset.train_labels, device=learner.device, progress=progress
+    )
+    accuracy = classifier.accuracy(dataset.test, dataset.test_labels)
+    floor = default_floor(dataset.test_labels) if floor is None else floor
+    check_accuracy(accuracy, dataset.test_labels, floor=floor)
+    features = classifier.features(test)
+
+    def distance(images_NHWC: NDArray[np.uint8]) -> float:
+        return frechet_distance(features, classifier.features(images_NHWC))
+
+    made = reconstructions(learner, _as_given(test, binarize))
+    drawn = None if config.objective == "ae" else samples(learner, count, seed=config.seed)
+    return Frechet(
+        reconstructions=distance(made),
+        samples=None if drawn is None else distance(drawn),
+        training_images=distance(train),
+        images=count,
+        features=NUM_FEATURES,
+        classifier_accuracy=accuracy,
+        accuracy_floor=floor,
+    )

@@ -1,0 +1,69 @@
+"""What a run's averaged weights make of images, in float32: posterior means, reconstructions, draws.
+
+B = batch, C = channels, H and W = height and width, Z = latent dimension, N = all images.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from convvae_trainer.learner import Learner
+
+__all__ = ["BATCH", "batches", "posterior_means", "prior_means", "reconstructions", "samples"]
+
+BATCH = 500
+
+
+def batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
+    """Yield images as float32 in 0..1, of shape (B, C, H, W)."""
+    for low in range(0, len(images_NHWC), BATCH):
+        # A copy: the array may be a file mapped into memory, which torch must not write to.
+        batch = torch.from_numpy(np.array(images_NHWC[low : low + BATCH]))
+        yield batch.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+@torch.no_grad()
+def posterior_means(learner: Learner, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Return the vectors of images, of shape (N, Z)."""
+    with learner.average.in_use():
+        means = [learner.model.encoder(x_BCHW)[0].cpu() for x_BCHW in batches(images_NHWC, learner.device)]
+    return torch.cat(means).numpy()
+
+
+@torch.no_grad()
+def reconstructions(learner: Learner, images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the images that decode the posterior means, of shape (N, H, W, C), as the service does."""
+    with learner.average.in_use():
+        made = []
+        for x_BCHW in batches(images_NHWC, learner.device):
+            output_BCHW = learner.model.decoder(learner.model.encoder(x_BCHW)[0])
+            made.append(_as_bytes(learner.likelihood.pixel_mean(output_BCHW)))
+    return np.concatenate(made)
+
+
+def samples(learner: Learner, count: int, *, seed: int) -> NDArray[np.uint8]:
+    """Return images that decode draws from the prior, of shape (N, H, W, C)."""
+    return np.concatenate([_as_bytes(mean_BCHW) for mean_BCHW in prior_means(learner, count, seed=seed)])
+
+
+@torch.no_grad()
+def prior_means(learner: Learner, count: int, *, seed: int) -> Iterator[Tensor]:
+    """Yield pixel means of `count` draws from the prior, of shape (B, C, H, W)."""
+    noise = np.random.default_rng(seed)
+    for low in range(0, count, BATCH):
+        shape = (min(BATCH, count - low), learner.config.latent_dim)
+        latent_BZ = torch.from_numpy(noise.standard_normal(shape, dtype=np.float32)).to(learner.device)
+        with learner.average.in_use():
+            mean_BCHW = learner.likelihood.pixel_mean(learner.model.decoder(latent_BZ))
+        yield mean_BCHW
+
+
+def _as_bytes(mean_BCHW: Tensor) -> NDArray[np.uint8]:
+    # As the decoder's graph rounds.
+    bytes_BHWC: NDArray[np.uint8] = (
+        (mean_BCHW * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    )
+    return bytes_BHWC
