@@ -45,7 +45,8 @@ class InferStream:
         self._context = context
         self._request_id = request_id[:_MAX_ID_LENGTH]
         self._replies: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(_MAX_AT_ONCE)
+        # Taken after each request that is read, so that none is read and then dropped.
+        self._room = asyncio.Semaphore(_MAX_AT_ONCE - 1)
         self._reader: asyncio.Task[None] | None = None
 
     def end(self) -> None:

@@ -64,7 +64,7 @@ def outputs(reply: pb.ModelInferResponse) -> dict[str, NDArray[Any]]:
     """Return a reply's outputs by name; each has its raw values and no typed ones."""
     assert len(reply.outputs) == len(reply.raw_output_contents)
     assert not any(tensor.HasField("contents") for tensor in reply.outputs)
-    dtypes = {"UINT8": np.uint8, "FP32": np.dtype("<f4")}
+    dtypes: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
     return {
         tensor.name: np.frombuffer(raw, dtypes[tensor.datatype]).reshape(tensor.shape)
         for tensor, raw in zip(reply.outputs, reply.raw_output_contents, strict=True)
@@ -167,10 +167,14 @@ def _parameter_of(kind: str, key: str) -> Callable[[pb.ModelInferRequest], None]
     return change
 
 
+def _without_inputs(request: pb.ModelInferRequest) -> None:
+    request.ClearField("inputs")
+
+
 NO_RAW: list[bytes] = []
 BAD = {
     "no-input": (
-        lambda request: request.ClearField("inputs"),
+        _without_inputs,
         "inputs",
         "has 0 tensors, 'tiny.encoder' takes one: 'image'",
     ),
