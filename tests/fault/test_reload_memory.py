@@ -15,8 +15,8 @@ from tiny_bundle import publish_tiny
 from wire import TIMEOUT_S, stub_of
 
 SHAPE, LATENT_DIM = ImageShape(height=64, width=64, channels=1), 64
-# The graphs of one version are 3 MiB: were sessions or files kept, 100 of them would be 300 MiB, and 50 failed
-# attempts 150. Measured without a leak: between 2 MiB less and 1 MiB more.
+# The graphs of one version are 3 MiB: were sessions or files kept, 100 of them would be 300 MiB, and 50
+# failed attempts 150. Measured without a leak: between 2 MiB less and 1 MiB more.
 MOST_GROWTH_MIB = 16.0
 WARM_UP = 30
 

@@ -610,7 +610,9 @@ class VersionSummary(google.protobuf.message.Message):
     is_default: builtins.bool
     """Whether calls without a version go to it."""
     error: builtins.str
-    """What was wrong, when `state` is `VERSION_STATE_FAILED`."""
+    """What was wrong, when `state` is `VERSION_STATE_FAILED`. With `VERSION_STATE_SERVING`: what is wrong with files
+    that were changed under a version that serves on as it was loaded.
+    """
     def __init__(
         self,
         *,

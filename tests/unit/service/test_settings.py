@@ -5,6 +5,7 @@ import pytest
 
 from convvae_service.errors import StartupError
 from convvae_service.settings import ServeSettings, load_settings
+from convvae_service.version_policy import VersionPolicies, VersionPolicy
 
 MODELS = ["--models", "models"]
 
@@ -47,6 +48,21 @@ def test_serve_is_repeated_as_a_flag_and_comma_separated_in_the_environment(
     assert flags.pinned_versions == load_settings(MODELS).pinned_versions == {"a": 1, "b": 20}
 
 
+def test_versions_are_repeated_as_a_flag_and_comma_separated_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Flags, environment and file say the same in their own forms; the default is the latest version."""
+    assert load_settings(MODELS).version_policies == VersionPolicies(VersionPolicy(1))
+    flags = load_settings([*MODELS, "--versions", "latest:2", "--versions", "a=1", "--versions", "a=3"])
+    file = tmp_path / "serve.toml"
+    file.write_text('models = "m"\nversions = ["latest:2", "a=1", "a=3"]\n')
+    in_file = load_settings(["--config", str(file)])
+    monkeypatch.setenv("CONVVAE_SERVE_VERSIONS", "latest:2, a=1, a=3")
+    expected = VersionPolicies(VersionPolicy(2), {"a": VersionPolicy(None, frozenset({1, 3}))})
+    assert flags.version_policies == in_file.version_policies == expected
+    assert load_settings(MODELS).version_policies == expected
+
+
 def test_settings_are_frozen() -> None:
     """Nothing changes a setting after the start."""
     settings = load_settings(MODELS)
@@ -69,6 +85,9 @@ def test_settings_are_frozen() -> None:
         ([*MODELS, "--serve", "mnist"], "--serve: 'mnist' is not MODEL=VERSION, as in mnist=2"),
         ([*MODELS, "--serve", "mnist=0"], "--serve: 'mnist=0' is not MODEL=VERSION"),
         ([*MODELS, "--serve", "m=1", "--serve", "m=2"], "--serve: names a model twice"),
+        ([*MODELS, "--versions", "newest"], "--versions: 'newest' is none of latest:N, all and VERSION"),
+        ([*MODELS, "--versions", "all,2"], "--versions: '2' contradicts the word before it for all models"),
+        ([*MODELS, "--watch-interval-s", "0"], "--watch-interval-s: Input should be greater than or equal"),
         ([*MODELS, "--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda, cuda:N"),
         (
             [*MODELS, "--max-queued-rows", "10"],
