@@ -1,0 +1,194 @@
+"""Train an hour on binarised MNIST and write test ELBO and log-likelihood to results/mnist_likelihood.json.
+
+    python tests/bench/mnist_likelihood.py [DATA_ROOT] [--minutes 58] [--importance-samples 5000]
+                                           [--limit-images N] [--run-dir DIR]
+
+Protocol: the first 50,000 training images, re-binarised in every pass; the 10,000 test images binarised once
+with a fixed seed; latent 40, Bernoulli. The ELBO has one posterior draw for each test image. The
+log-likelihood is importance-weighted, of all test images, for which 50 million images are decoded, or of the
+first N.
+
+With --run-dir the run is kept there, and one that is there already is evaluated instead of trained. Ctrl-C
+ends the stage that runs, and the next goes on: `cut_short` in the result says whatever was cut short.
+DATA_ROOT holds `MNIST/raw` as torchvision lays it out (default ../shared/data).
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from convvae_trainer.checkpoint import read_checkpoint
+from convvae_trainer.config import config_from, to_json_object
+from convvae_trainer.provenance import code_commit, hardware, library_versions
+from convvae_trainer.run_folder import RunFolder
+
+RESULT = Path(__file__).parent / "results" / "mnist_likelihood.json"
+PROTOCOL = {
+    "dataset": "mnist",
+    "train_images": 50000,
+    "binarize": "dynamic",
+    "likelihood": "bernoulli",
+    "latent_dim": 40,
+    "blocks": 1,
+    "kl_warmup_epochs": 5.0,
+    "ema_decay": 0.9995,
+    "seed": 0,
+    "device": "cpu",
+}
+MINUTES, SAMPLES, TEST_IMAGES = 58.0, 5000, 10000
+# Of -ELBO and of -log p(x), in nats per image.
+TARGETS = {"negative_elbo_nats": 86.0, "negative_log_likelihood_nats": 83.5}
+
+
+def main() -> None:
+    """Run the protocol and write the result."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data_root", nargs="?", default="../shared/data")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--importance-samples", type=int, default=SAMPLES)
+    parser.add_argument("--limit-images", type=int)
+    parser.add_argument("--run-dir", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    load_before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder:
+        run_dir = options.run_dir or Path(folder, "run")
+        if not (run_dir / "run.json").exists():
+            trainer(*fit_arguments(options.data_root, options.minutes), "--run-dir", str(run_dir))
+        asked = ["--importance-samples", str(options.importance_samples)]
+        if options.limit_images is not None:
+            asked += ["--limit-images", str(options.limit_images)]
+        evaluation, seconds = evaluate(run_dir, options.data_root, *asked)
+        if evaluation is None:
+            evaluation, _ = evaluate(run_dir, options.data_root)
+        if evaluation is None:
+            sys.exit("both evaluations were stopped: there is nothing to write")
+        result = read_result(run_dir, evaluation)
+    result |= {
+        "evaluation_seconds": round(seconds, 1),
+        "evaluation_command": shlex.join(["convvae-train", "evaluate", "RUN_DIR", *asked]),
+        "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
+        "command": shlex.join(["python", "tests/bench/mnist_likelihood.py", *sys.argv[1:]]),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    for name, target in TARGETS.items():
+        print(f"{name.replace('_', ' ')}: {result[name]} (target {target} or less)")
+    print(*result["cut_short"], sep="\n")
+    print(f"written to {options.out.resolve()}")
+
+
+def fit_arguments(data_root: str, minutes: float) -> list[str]:
+    """Return the arguments of `convvae-train` that are the protocol."""
+    words = ["fit", "--data-root", data_root, "--minutes", f"{minutes:g}"]
+    for name, value in PROTOCOL.items():
+        words += [f"--{name.replace('_', '-')}", f"{value:g}" if isinstance(value, float) else str(value)]
+    return words
+
+
+def evaluate(run_dir: Path, data_root: str, *asked: str) -> tuple[dict[str, Any] | None, float]:
+    """Return the figures of `convvae-train evaluate`, None if it was cut short, and its seconds."""
+    began_s = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder, "evaluation.json")
+        where = ["--data-root", data_root, "--device", "cpu", "--out", str(out)]
+        trainer("evaluate", str(run_dir), *where, *asked)
+        values = json.loads(out.read_text()) if out.exists() else None
+    return values, time.perf_counter() - began_s
+
+
+def trainer(*words: str) -> None:
+    """Run `convvae-train`; SIGINT and SIGTERM end it alone, anything else that ends it early ends all."""
+    with child_interrupted():
+        done = subprocess.run([sys.executable, "-m", "convvae_trainer", *words], check=False)
+    stopped = {code for number in (signal.SIGINT, signal.SIGTERM) for code in (-number, 128 + number)}
+    if done.returncode and done.returncode not in stopped:
+        sys.exit(f"convvae-train {shlex.join(words)} failed")
+
+
+@contextlib.contextmanager
+def child_interrupted() -> Iterator[None]:
+    """Leave Ctrl-C to the child process, which gets it from the terminal too."""
+    # A handler and not SIG_IGN, which the child would inherit.
+    before = signal.signal(signal.SIGINT, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def read_result(run_dir: Path, evaluation: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of the run in `run_dir` and of its evaluation."""
+    run = RunFolder.open(run_dir)
+    _, state = read_checkpoint(run.checkpoint)
+    position, settings = state["position"], to_json_object(run.config)
+    steps_per_epoch = run.record["data"]["train_images"] // run.config.batch_size
+    found = evaluation["log_likelihood"]
+    return {
+        "figure": "-ELBO and importance-weighted -log p(x) on binarised MNIST, nats per image",
+        "negative_elbo_nats": -evaluation["elbo"],
+        "negative_log_likelihood_nats": None if found is None else -found["nats"],
+        "targets": TARGETS,
+        "standard_error_nats": None if found is None else found["standard_error"],
+        "importance_samples": None if found is None else found["samples"],
+        "likelihood_images": None if found is None else found["images"],
+        "cut_short": cut_short(settings["minutes"], position["elapsed_s"], found),
+        "other_than_protocol": {
+            name: settings[name]
+            for name, value in to_json_object(config_from(PROTOCOL, {"minutes": MINUTES})).items()
+            if name != "data_root" and settings[name] != value
+        },
+        "distortion_nats": evaluation["distortion"],
+        "rate_nats": evaluation["rate"],
+        "active_units": evaluation["active_units"],
+        "latent_dim": evaluation["latent_dim"],
+        "test_images": evaluation["images"],
+        "train_images": run.record["data"]["train_images"],
+        "binarize_seed": evaluation["binarize_seed"],
+        "posterior_seed": evaluation["seed"],
+        "training_seconds": round(position["elapsed_s"], 1),
+        "epochs": round(position["step"] / steps_per_epoch, 2),
+        "precision": run.record["precision"],
+        "computation_reason": run.record["reason"],
+        "threads": run.record["threads"],
+        "training_hardware": run.record["hardware"],
+        "training_date": run.record["date"],
+        "training_commit": run.record["commit"],
+        "training_libraries": run.record["libraries"],
+        "trainer_command": run.record["command"].replace(str(run_dir), "RUN_DIR"),
+        "hardware": hardware(),
+        "commit": code_commit(),
+        "libraries": library_versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def cut_short(minutes: float | None, elapsed_s: float, found: dict[str, Any] | None) -> list[str]:
+    """Return what is less than the protocol has, in words."""
+    words = []
+    if minutes is not None and elapsed_s < 60 * minutes:
+        words.append(f"training was stopped after {elapsed_s / 60:.1f} of {minutes:g} minutes")
+    if minutes is None or minutes < MINUTES:
+        words.append(f"the run was given {minutes or 'no'} minutes, the protocol has {MINUTES:g}")
+    if found is None:
+        return [*words, "the log-likelihood's evaluation was stopped: there is no figure"]
+    if found["samples"] < SAMPLES:
+        words.append(f"the log-likelihood has {found['samples']} of {SAMPLES} importance samples")
+    if found["images"] < TEST_IMAGES:
+        words.append(f"the log-likelihood is of the first {found['images']} of {TEST_IMAGES} test images")
+    return words
+
+
+if __name__ == "__main__":
+    main()
