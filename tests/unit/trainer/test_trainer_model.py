@@ -8,8 +8,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from convvae_trainer.config import Config
+from convvae_trainer.config import Config, config_from
 from convvae_trainer.model import LOG_VARIANCE_RANGE, ConvVAE, Residual, make_plan
+from convvae_trainer.objective import reparameterise
 
 SMALL: dict[str, Any] = {"width": 4, "hidden": 8, "latent_dim": 3}
 
@@ -70,3 +71,41 @@ def test_hidden_layers_are_optional() -> None:
     plain = Config(dataset="x", width=4, hidden=0, latent_dim=3)
     model = ConvVAE(plain, height=8, width=8, channels=1)
     assert model.encoder.head.in_features == math.prod((4, 4, 4))
+
+
+def test_an_autoencoders_posterior_is_a_point() -> None:
+    """Its encoder has one output for each latent; whatever the noise, the draw is that output."""
+    config = Config(dataset="x", objective="ae", **SMALL)
+    model = ConvVAE(config, height=8, width=8, channels=1)
+    assert model.encoder.is_point
+    assert model.encoder.head.out_features == 3
+    mean, log_variance = model.encoder(torch.rand(4, 1, 8, 8))
+    assert torch.equal(log_variance, torch.full((4, 3), -math.inf))
+    latent = reparameterise(mean, log_variance, 1e6 * torch.randn(4, 3))
+    assert torch.equal(latent, mean)
+    for gradient in torch.autograd.grad(latent.sum(), list(model.encoder.parameters())):
+        assert torch.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("objective", ["vae", "vae-disl", "vae-gan"])
+def test_the_others_have_a_variance(objective: str) -> None:
+    """Two outputs for each latent, mean and log-variance."""
+    config = config_from({"dataset": "x", "objective": objective}, SMALL)
+    model = ConvVAE(config, height=8, width=8, channels=1)
+    assert not model.encoder.is_point
+    assert model.encoder.head.out_features == 6
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 20), (33, 45)])
+def test_an_image_is_computed_alone(size: tuple[int, int]) -> None:
+    """What an image gives does not depend on what else is in the batch."""
+    torch.manual_seed(0)
+    model = ConvVAE(Config(dataset="x", blocks=1, **SMALL), height=size[0], width=size[1], channels=3)
+    x = torch.rand(3, 3, *size)
+    with torch.no_grad():
+        mean, log_variance = model.encoder(x)
+        for row, image in enumerate(x):
+            alone = model.encoder(image[None])
+            torch.testing.assert_close(mean[row], alone[0][0])
+            torch.testing.assert_close(log_variance[row], alone[1][0])
+            torch.testing.assert_close(model.decoder(mean)[row], model.decoder(mean[row : row + 1])[0])
