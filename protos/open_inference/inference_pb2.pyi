@@ -914,7 +914,7 @@ class ModelStatisticsRequest(google.protobuf.message.Message):
     name: builtins.str
     """Name of the model; empty for all."""
     version: builtins.str
-    """Version; empty for those that take inferences."""
+    """Version; empty for all that take inferences."""
     def __init__(
         self,
         *,

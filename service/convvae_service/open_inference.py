@@ -154,9 +154,7 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     async def _model_metadata(self, request: pb.ModelMetadataRequest, call: Call) -> pb.ModelMetadataResponse:
         graph = self._graph(request.name, request.version, call)
-        versions = self._repository.models[graph.served.name].versions
-        loaded = [number for number, version in sorted(versions.items()) if version.loaded is not None]
-        return describe(graph, loaded)
+        return describe(graph, [v.version for v in self._repository.loaded if v.name == graph.served.name])
 
     async def _model_config(self, request: pb.ModelConfigRequest, call: Call) -> pb.ModelConfigResponse:
         graph = self._graph(request.name, request.version, call)
@@ -165,10 +163,11 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
     async def _model_statistics(
         self, request: pb.ModelStatisticsRequest, call: Call
     ) -> pb.ModelStatisticsResponse:
+        graphs = [GraphModel.of(served, role) for served in self._repository.loaded for role in ROLES]
         if request.name:
-            graphs = [self._graph(request.name, request.version, call)]
-        else:
-            graphs = [GraphModel.of(served, role) for served in self._repository.served for role in ROLES]
+            graph = self._graph(request.name, request.version, call)
+            # Without a version all of the model's that are loaded.
+            graphs = [graph] if request.version else [other for other in graphs if other.name == graph.name]
         return pb.ModelStatisticsResponse(
             model_stats=[statistics(graph, self._answered_by(graph)) for graph in graphs]
         )

@@ -377,6 +377,22 @@ def test_versions_can_be_pinned(zoo: Stub) -> None:
         assert zoo.ModelReady(pb.ModelReadyRequest(name="tiny.encoder", version=version)).ready
 
 
+def test_versions_side_by_side(zoo_root: Path) -> None:
+    """Of several loaded versions each answers when it is asked for; description and statistics know both."""
+    with serving(zoo_root, "--versions", "all") as server, inference_stub(server.target) as stub:
+        means = {}
+        for version in ("1", "2"):
+            reply = stub.ModelInfer(encode_request(model_version=version), timeout=TIMEOUT_S)
+            assert reply.model_version == version
+            means[version] = outputs(reply)["mean"]
+        metadata = stub.ModelMetadata(pb.ModelMetadataRequest(name="tiny.encoder"), timeout=TIMEOUT_S)
+        asked = pb.ModelStatisticsRequest(name="tiny.encoder")
+        statistics = stub.ModelStatistics(asked, timeout=TIMEOUT_S).model_stats
+    assert not np.allclose(means["1"], means["2"])
+    assert list(metadata.versions) == ["1", "2"]
+    assert [(s.version, s.inference_stats.success.count) for s in statistics] == [("1", 1), ("2", 1)]
+
+
 def test_an_autoencoder_has_no_log_variance(zoo: Stub) -> None:
     """The encoder of an `ae` has the mean alone, in its description and in its replies."""
     metadata = zoo.ModelMetadata(pb.ModelMetadataRequest(name="plain.encoder"), timeout=TIMEOUT_S)
