@@ -75,6 +75,7 @@ class Loader:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="models")
         self._attempt: Future[_Attempt] | None = None
         self._closing: set[asyncio.Future[None]] = set()
+        self._closed = False
 
     async def load(self, *, stop: threading.Event | None = None) -> None:
         """Load what is wanted of each model; give up early once `stop` is set.
@@ -142,6 +143,7 @@ class Loader:
 
     async def close(self) -> None:
         """Wait for what is being loaded or closed; neither can be interrupted."""
+        self._closed = True
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
     async def _load_version(
@@ -196,6 +198,8 @@ class Loader:
         retired.retire(self._close)
 
     def _close(self, unused: LoadedVersion) -> None:
+        if self._closed:
+            return
         closing = asyncio.get_running_loop().run_in_executor(self._threads, unused.engine.close)
         # The event loop itself keeps only weak references.
         self._closing.add(closing)

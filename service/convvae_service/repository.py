@@ -98,6 +98,11 @@ class Repository:
         entry = self.models.get(name)
         if entry is None:
             raise NotFound(f"no model {name[:64]!r} here: ListModels names those there are")
+        if not version and entry.default is None and entry.pinned is not None:
+            raise VersionNotLoaded(
+                f"version {entry.pinned}, the only one that this server may serve by default of model"
+                f" {name!r}, is not loaded: ListModels names those that are"
+            )
         if not version and entry.default is None:
             raise VersionNotLoaded(f"no version of model {name!r} could be loaded: ListModels says why")
         entry_version = entry.versions.get(version or entry.default or 0)

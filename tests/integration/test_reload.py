@@ -346,8 +346,14 @@ def test_serve_rolls_back_and_stays(tmp_path: Path) -> None:
         wait_for_states(
             stub, "tiny", [(2, "NOT_LOADED", False), (3, "NOT_LOADED", False), (4, "SERVING", False)]
         )
-        assert refused(stub.Sample, pb.SampleRequest(count=1)).code is grpc.StatusCode.FAILED_PRECONDITION
+        refusal = refused(stub.Sample, pb.SampleRequest(count=1))
+        assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
+        assert refusal.message.startswith("version 1, the only one that this server may serve by default")
         assert version_called(stub, version=4) == 4
+        with grpc.insecure_channel(server.target) as channel:
+            health = health_pb2_grpc.HealthStub(channel)
+            reply = health.Check(health_pb2.HealthCheckRequest(service="tiny"), timeout=5)
+            assert reply.status == NOT_SERVING
     with serving(tmp_path, "--serve", "tiny=2") as server, stub_of(server.target) as stub:
         assert states(stub)["tiny"] == [
             (2, "SERVING", True),

@@ -2,20 +2,23 @@ import asyncio
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from convvae_service import watch as watch_module
-from convvae_service.errors import StartupError, VersionNotLoaded
+from convvae_service.errors import NotFound, StartupError, VersionNotLoaded
 from convvae_service.loaded_version import EngineOptions, LoadedVersion, load_version, stamp_of
 from convvae_service.loader import Loader, VersionChange
+from convvae_service.model_entry import VersionState
 from convvae_service.repository import Repository
 from convvae_service.version_policy import parse_policies
 from convvae_service.watch import Watch, look
-from tiny_bundle import publish_tiny
+from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 
 
 class Followed:
@@ -132,6 +135,57 @@ def test_a_lease_keeps_a_version_open(tmp_path: Path) -> None:
             second.__exit__(None, None, None)
             assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
         assert served.engine._encoder is None
+
+    asyncio.run(body())
+
+
+def test_a_removed_model_stays_open_for_its_calls(tmp_path: Path) -> None:
+    """New calls do not find it; the one that runs on it keeps it until it ends."""
+    publish_tiny(tmp_path, "gone")
+    publish_tiny(tmp_path, "other")
+
+    async def body() -> None:
+        async with Followed(tmp_path) as followed:
+            with followed.repository.lease("gone", 0) as served:
+                shutil.rmtree(tmp_path / "gone")
+                await followed.watch.look_once()
+                assert followed.ready == {"other": 1}
+                with pytest.raises(NotFound, match="no model 'gone' here"):
+                    followed.repository.resolve("gone", 0)
+                assert followed.changes == []
+                (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
+                assert mean.shape == (1, LATENT_DIM)
+            assert followed.changes == [("gone", 1, "unloaded")]
+
+    asyncio.run(body())
+
+
+def test_a_load_that_is_given_up_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A drain does not wait for a version that loads, and one that is loaded after all is not swapped in."""
+    publish_tiny(tmp_path)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def wait(folder: Path, options: EngineOptions, **more: Any) -> LoadedVersion:
+        begun.set()
+        assert go_on.wait(20)
+        return load_version(folder, options, **more)
+
+    async def body() -> None:
+        async with Followed(tmp_path) as followed:
+            publish_tiny(tmp_path)
+            monkeypatch.setattr("convvae_service.loader.load_version", wait)
+            watching = asyncio.create_task(followed.watch.run())
+            await until(begun.is_set)
+            watching.cancel()
+            await asyncio.wait((watching,), timeout=5)
+            assert watching.cancelled()
+            assert followed.loader.loading
+            assert followed.repository.models["tiny"].versions[2].state is VersionState.NOT_LOADED
+            go_on.set()
+            await followed.loader.close()
+            assert not followed.loader.loading
+            assert followed.repository.resolve("", 0).version == 1
+            assert followed.changes == []
 
     asyncio.run(body())
 
