@@ -1,15 +1,35 @@
 """Evaluation on test images."""
 
+import io
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
-from convvae_trainer.data import Dataset
-from convvae_trainer.evaluate import BINARIZE_SEED, binarized, evaluate
-from convvae_trainer.fit import Fitted
+from convvae_service.bundle import read_bundle
+from convvae_trainer import frechet
+from convvae_trainer.commands import run_evaluate, run_export
+from convvae_trainer.config import Config
+from convvae_trainer.data import Dataset, load_dataset
+from convvae_trainer.embedding import worth
+from convvae_trainer.errors import BadConfig, BadData, TrainerError
+from convvae_trainer.evaluate import BINARIZE_SEED, Evaluation, binarized, evaluate
+from convvae_trainer.fit import Fitted, fit, load_run
+from convvae_trainer.frechet import frechet_distance, train_classifier
+from convvae_trainer.further_figures import Asked
+from convvae_trainer.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.image_quality import quality_of, sharpness_of
 from convvae_trainer.objective import ACTIVE_VARIANCE, elbo_terms
+from convvae_trainer.outputs import posterior_means, reconstructions, samples
+from convvae_trainer.run_folder import RunFolder
+from convvae_trainer.terminal import print_evaluation
+from unit.trainer.conftest import TINY
 
 
 def test_figures_add_up(fitted: tuple[Fitted, Dataset]) -> None:
@@ -78,3 +98,212 @@ def test_active_units_are_those_that_move(fitted: tuple[Fitted, Dataset]) -> Non
     assert figures.active_units == int((mean.var(0, unbiased=False) > ACTIVE_VARIANCE).sum())
     still = np.repeat(images[:1], 5, axis=0)
     assert evaluate(done.learner, still, dataset="x", binarize="none").active_units == 0
+
+
+def test_quality_is_of_what_the_service_answers(fitted: tuple[Fitted, Dataset]) -> None:
+    """Reconstructions and draws are those of the exported networks; the figures are of them."""
+    done, dataset = fitted
+    learner, images = done.learner, dataset.test
+    figures = evaluate(learner, images, dataset="blobs", binarize="none", seed=2)
+    with torch.no_grad(), learner.average.in_use():
+        mean = EncoderGraph(learner.model)(torch.from_numpy(images))[0]
+        steps, pixels = DecoderGraph(learner.model, learner.likelihood)(mean)
+    quality = quality_of(images, pixels.numpy())
+    assert figures.mse == pytest.approx(quality.mse, rel=1e-5)
+    assert figures.psnr_db == pytest.approx(quality.psnr_db, rel=1e-5)
+    assert figures.ssim == pytest.approx(quality.ssim, rel=1e-4)
+    assert figures.sharpness_distance == pytest.approx(quality.sharpness_distance, rel=1e-4)
+    assert figures.input_sharpness == pytest.approx(sharpness_of(images), rel=1e-5)
+    assert figures.sample_sharpness == pytest.approx(sharpness_of(samples(learner, 8, seed=2)), rel=0.1)
+    np.testing.assert_array_equal(reconstructions(learner, images), steps.numpy())
+    np.testing.assert_allclose(posterior_means(learner, images), mean.numpy(), atol=1e-5)
+
+
+def write_stripes(path: Path, *, count: int, labelled: bool = True) -> Path:
+    """Write noisy 8x8 images with rows or columns lit, and labels that say which."""
+    random = np.random.default_rng(5)
+    images = random.integers(0, 80, (count, 8, 8), dtype=np.uint8)
+    labels = np.arange(count) % 2
+    images[labels == 0, ::2] += 150
+    images[labels == 1, :, ::2] += 150
+    if labelled:
+        np.savez(path, images=images, labels=labels)
+    else:
+        np.savez(path, images=images)
+    return path
+
+
+Run = Callable[..., Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> Run:
+    """Return a function that trains on stripes and returns the run's folder."""
+
+    def make(count: int = 700, *, labelled: bool = True, **settings: Any) -> Path:
+        path = write_stripes(tmp_path / f"stripes{count}{labelled}.npz", count=count, labelled=labelled)
+        changes = {"batch_size": 100, "epochs": 1, "tensorboard": False, **settings}
+        config = Config(dataset=str(path), **{**TINY, **changes})
+        run_dir = tmp_path / f"run-{config.objective}-{count}-{labelled}-{config.binarize}"
+        fit(config, load_dataset(config), run_dir)
+        return run_dir
+
+    return make
+
+
+def evaluated(run_dir: Path, **arguments: Any) -> Evaluation:
+    usual: dict[str, Any] = {"dataset": None, "data_root": None, "download": False, "binarize": None}
+    return run_evaluate(run_dir, **{**usual, "seed": 0, "device": None, **arguments})
+
+
+def kept(run_dir: Path) -> Any:
+    return json.loads((run_dir / "evaluation.json").read_text())
+
+
+@pytest.mark.parametrize("binarize", ["none", "dynamic"])
+def test_further_figures_are_kept_and_published(
+    make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binarize: str
+) -> None:
+    """What is asked for is in the result, its file, the run folder, and then in the manifest and the card."""
+    monkeypatch.setattr(frechet, "STEPS", 20)
+    run_dir = make_run(binarize=binarize)
+    before = kept(run_dir)
+    out = tmp_path / "figures.json"
+    found = evaluated(run_dir, asked=Asked(importance_samples=5, limit_images=20), out=out, seed=9)
+    assert found.log_likelihood is not None
+    figures = found.log_likelihood
+    assert (figures.samples, figures.images, figures.seed) == (5, 20, 9)
+    assert json.loads(out.read_text()) == found.to_json_object()
+    assert kept(run_dir) == {**before, "log_likelihood": found.to_json_object()["log_likelihood"]}
+
+    found = evaluated(run_dir, asked=Asked(embedding=True, frechet=True))
+    assert found.embedding is not None
+    assert found.frechet is not None
+    assert kept(run_dir)["log_likelihood"]["samples"] == 5
+    version = run_export(
+        run_dir, models=tmp_path / "models", name="stripes", dataset=None, data_root=None, download=False
+    )
+    metrics = read_bundle(version.folder).manifest.training.metrics
+    assert metrics["test_elbo_nats"] == before["elbo"]
+    assert metrics["test_log_likelihood_nats"] == figures.nats
+    assert (metrics["test_importance_samples"], metrics["test_log_likelihood_images"]) == (5, 20)
+    assert metrics["test_frechet_reconstructions"] == found.frechet.reconstructions
+    assert metrics["test_knn_accuracy"] == found.embedding.posterior_means.knn
+    card = (version.folder / "MODEL_CARD.md").read_text()
+    assert f"| log p(x) | {figures.nats:.2f} nats per image (5 importance samples, the first 20" in card
+    assert f"| Fréchet distance of reconstructions | {found.frechet.reconstructions:.2f} (70 images" in card
+    assert f"| Class from pixels | {found.embedding.pixels.knn:.1%} by 5 neighbours" in card
+    assert f"| SSIM of reconstructions | {before['ssim']:.4f} |" in card
+    print_evaluation(Console(file=(screen := io.StringIO()), width=200), found)
+    text = screen.getvalue()
+    assert f"Fréchet       {found.frechet.reconstructions:.2f} of reconstructions" in text
+    assert f"with {found.frechet.classifier_accuracy:.1%} test accuracy" in text
+
+
+def test_figures_of_labels_are_what_they_say(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors are of posterior means, and distances between the test images and as many others."""
+    monkeypatch.setattr(frechet, "STEPS", 20)
+    run_dir = make_run()
+    found = evaluated(run_dir, asked=Asked(embedding=True, frechet=True))
+    assert found.embedding is not None
+    assert found.frechet is not None
+    run, learner, _ = load_run(run_dir)
+    data = load_dataset(run.config)
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    expected = worth(
+        posterior_means(learner, data.train),
+        posterior_means(learner, data.test),
+        train_labels=data.train_labels,
+        test_labels=data.test_labels,
+    )
+    assert found.embedding.posterior_means.knn == pytest.approx(expected.knn, abs=0.03)
+    assert found.embedding.pixels.knn == 1.0
+    classifier = train_classifier(data.train, data.train_labels)
+    assert found.frechet.classifier_accuracy == classifier.accuracy(data.test, data.test_labels) == 1.0
+    features = classifier.features(data.test)
+    distance = frechet_distance(features, classifier.features(reconstructions(learner, data.test)))
+    assert found.frechet.reconstructions == pytest.approx(distance, rel=1e-3)
+    drawn = frechet_distance(features, classifier.features(samples(learner, 70, seed=0)))
+    assert found.frechet.samples == pytest.approx(drawn, rel=1e-3)
+    assert found.frechet.training_images < found.frechet.reconstructions
+    assert (found.frechet.images, found.frechet.features) == (70, 64)
+
+
+def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) -> None:
+    """No bound, no draws; it is evaluated and published without them."""
+    run_dir = make_run(100, objective="ae")
+    figures = evaluated(run_dir)
+    assert (figures.elbo, figures.rate, figures.bits_per_dim, figures.sample_sharpness) == (None,) * 4
+    assert figures.to_json_object() == kept(run_dir)
+    version = run_export(
+        run_dir, models=tmp_path / "models", name="ae", dataset=None, data_root=None, download=False
+    )
+    manifest = read_bundle(version.folder).manifest
+    assert manifest.training.metrics["test_elbo_nats"] is None
+    assert manifest.training.metrics["test_distortion_nats"] == figures.distortion
+    card = (version.folder / "MODEL_CARD.md").read_text()
+    assert "| ELBO |" not in card
+    assert "A convolutional autoencoder (`ae`)" in card
+    with pytest.raises(BadConfig, match="has no prior, and so no log p"):
+        evaluated(run_dir, asked=Asked(importance_samples=5))
+
+
+@pytest.mark.parametrize(
+    ("asked", "arguments", "message"),
+    [
+        (Asked(importance_samples=0), {}, "--importance-samples is 0: it must be 1 to 5000"),
+        (Asked(limit_images=5), {}, "--limit-images goes with --importance-samples"),
+        (Asked(importance_samples=5, limit_images=11), {}, "--limit-images is 11: there are 10 test images"),
+        (Asked(importance_samples=5, limit_images=0), {}, "--limit-images is 0: there are 10 test images"),
+        (Asked(accuracy_floor=0.5), {}, "--accuracy-floor goes with --frechet"),
+        (Asked(frechet=True, accuracy_floor=50), {}, "--accuracy-floor is 50: it must be 0 to 1"),
+        (Asked(frechet=True), {}, r"90 training and 10 test images, and more than 64 are needed"),
+        (Asked(embedding=True), {"dataset": "digits"}, "leave --dataset out"),
+        (Asked(), {"out": Path("/no/such/file.json")}, "--out: /no/such/file.json cannot be written"),
+    ],
+)
+def test_bad_requests_are_refused_before_any_work(
+    make_run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: Asked,
+    arguments: dict[str, Any],
+    message: str,
+) -> None:
+    """Flags that do not go together, or ask for what is not there."""
+    run_dir = make_run(100)
+    monkeypatch.setattr("convvae_trainer.commands.evaluate", None)
+    monkeypatch.setattr("convvae_trainer.commands.can_be_written", lambda folder: "no" not in folder.parts)
+    with pytest.raises(TrainerError, match=message):
+        evaluated(run_dir, asked=asked, **arguments)
+
+
+def test_labels_that_are_missing_are_missed_at_once(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which kinds of data have them."""
+    run_dir = make_run(100, labelled=False)
+    monkeypatch.setattr("convvae_trainer.commands.evaluate", None)
+    with pytest.raises(BadData, match="has no labels: --embedding and --frechet need them"):
+        evaluated(run_dir, asked=Asked(embedding=True))
+
+
+def test_nothing_is_kept_of_what_may_change(make_run: Run) -> None:
+    """Neither of a run that has not ended, nor of images drawn in another way than the run's."""
+    run_dir = make_run(100)
+    before = kept(run_dir)
+    evaluated(run_dir, asked=Asked(importance_samples=2), binarize="dynamic")
+    assert kept(run_dir) == before
+    (run_dir / "evaluation.json").unlink()
+    screen = io.StringIO()
+    evaluated(run_dir, asked=Asked(importance_samples=2), console=Console(file=screen, width=200))
+    assert "not kept in the run folder: the run has not ended" in screen.getvalue()
+    assert not (run_dir / "evaluation.json").exists()
+
+
+def test_figures_of_an_earlier_trainer_are_completed(make_run: Run) -> None:
+    """Figures that it did not know are added, those that it kept stay."""
+    run_dir = make_run(100)
+    whole = kept(run_dir)
+    older = {name: value for name, value in whole.items() if name not in ("ssim", "frechet")}
+    RunFolder.open(run_dir).write_evaluation({**older, "elbo": -7.0})
+    evaluated(run_dir)
+    assert kept(run_dir) == {**whole, "elbo": -7.0}

@@ -7,7 +7,7 @@ import socket
 import pytest
 from rich.console import Console
 
-from convvae_trainer.progress import TrainingProgress
+from convvae_trainer.progress import Countdown, TrainingProgress
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 
 MEANS = {"elbo": -90.75, "distortion": 70.5, "rate": 20.25, "active_units": 17, "skipped_steps": 2}
@@ -37,6 +37,24 @@ def test_a_log_gets_a_line_now_and_then() -> None:
     with TrainingProgress(console, total_epochs=None) as progress:
         assert not progress.is_due
     assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_countdown_says_the_time_left(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    """It follows from the share that is done; nothing is shown before it is time to."""
+    now = 100.0
+    monkeypatch.setattr("convvae_trainer.progress.time.monotonic", lambda: now)
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
+    with Countdown(console, "log-likelihood") as countdown:
+        countdown.show(0.001)
+        now += 30.0
+        countdown.show(0.25)
+        now += 0.1
+        countdown.show(0.26)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+    assert "log-likelihood: 25.0%, 1:30 left" in text
+    assert "0.1%" not in text
+    assert "26.0%" not in text
 
 
 def test_origin_names_code_and_libraries_but_no_host() -> None:
