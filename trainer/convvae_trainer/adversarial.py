@@ -216,6 +216,10 @@ def vae_gan_gradients(
         # Of the last layer's kernel (Esser et al. 2021, equation 7).
         weight = weight * adaptive_weight(rebuilding[-2], playing[-2])
     figures["adversarial_weight"] = weight
+    skip = _skips(*entropies, margin=parts.equilibrium_margin)
+    if not is_played:
+        # Who does not play yet cannot be ahead: the decoder goes on learning to rebuild.
+        skip.pop("decoder", None)
     return Gradients(
         of={
             "encoder": encoder,
@@ -227,7 +231,7 @@ def vae_gan_gradients(
         loss=loss,
         terms=terms,
         figures=figures,
-        skip=_skips(*entropies, margin=parts.equilibrium_margin),
+        skip=skip,
     )
 
 

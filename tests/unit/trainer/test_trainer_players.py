@@ -82,12 +82,17 @@ def test_the_discriminator_judges_each_image_alone() -> None:
         torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-4, atol=1e-5)
     for side in (8, 28, 64, 256):
         made = Discriminator(height=side, width=side, channels=1, base=1)
+        seen: list[tuple[Tensor, Tensor]] = []
+        layer = made.convolutions[made.feature_level]
+        layer.register_forward_hook(lambda _, given, output, seen=seen: seen.append((given[0], output)))
         features, logit = made(torch.rand(2, 1, side, side))
-        assert features.shape == (2, made.num_features)
         assert logit.shape == (2,)
-        reached = side // 2 ** (made.feature_level + 1)
-        assert reached <= FEATURE_SIDE
-        assert 2 * reached > FEATURE_SIDE or made.feature_level == 0
+        assert features.shape == (2, made.num_features)
+        ((given, output),) = seen
+        assert torch.equal(features, output.flatten(1))
+        # The first layer so small: what goes into it is larger, unless the image is as small itself.
+        assert output.shape[-1] <= FEATURE_SIDE
+        assert given.shape[-1] > FEATURE_SIDE or given.shape[-1] == side
 
 
 def test_the_features_sigma_is_the_likeliest() -> None:
@@ -254,6 +259,20 @@ def test_who_is_ahead_sits_out(
     assert same_weights(learner.model.encoder, before["encoder"]) == (objective == "vae-disl")
     assert means["skipped_steps"] == 0
     assert means["steps"] == 2
+
+
+def test_a_decoder_that_does_not_play_yet_never_sits_out() -> None:
+    """Before `adversarial_start` the decoder rebuilds at every step, however the discriminator fares."""
+    for real, made, is_still in ((-8.0, 8.0, False), (8.0, -8.0, True)):
+        learner = learner_of("vae-gan", equilibrium_margin=0.35, adversarial_start=0.5)
+        learner._judging = Biased(learner.discriminator, real=real, made=made)
+        before = copy.deepcopy(learner.discriminator)
+        decoder = copy.deepcopy(learner.model.decoder)
+        learner.step(images(), learning_rate=RATE, beta=1.0, fraction=0.4)
+        assert not same_weights(learner.model.decoder, decoder)
+        assert same_weights(learner.discriminator, before) == is_still
+        means = learner.totals.means()
+        assert (means["decoder_skips"], means["discriminator_skips"]) == (0, int(is_still))
 
 
 def test_the_equilibrium_is_that_of_a_coin() -> None:
