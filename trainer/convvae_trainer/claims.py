@@ -8,7 +8,7 @@ from typing import Any
 from convvae_trainer.compare import System
 from convvae_trainer.latent_scatter import Plane
 
-__all__ = ["Claim", "judge_claims"]
+__all__ = ["Claim", "judge_claims", "three_digits"]
 
 # Reconstructions count as blurry where their sharpness is below this share of the inputs'.
 BLURRY = 0.9
@@ -30,9 +30,9 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """In words; where there are no cases nothing can be said."""
+        """In words; where there are no cases nothing can be said, and `missing` is what it would take."""
         if not self.cases:
-            return f"cannot be said ({self.missing})"
+            return "cannot be said"
         holding = sum(holds for holds, _ in self.cases)
         if holding == len(self.cases):
             return "holds here"
@@ -54,30 +54,35 @@ def judge_claims(systems: Sequence[System], planes: Sequence[Plane]) -> list[Cla
             text="VAEs map the input into a distribution, autoencoders into a fixed vector.",
             criterion="the posterior's mean standard deviation is above 0, and there is none of an ae",
             cases=tuple(_deviation(system) for system in systems),
-            missing="no model",
+            missing="there is no model",
         ),
         _planes_claim(planes),
         Claim(
             text="VAEs have a reputation for producing blurry reconstructions of images.",
             criterion=f"the sharpness of the reconstructions is below {BLURRY:.0%} of the inputs'",
             cases=tuple(_blur(system) for system in plain),
-            missing="no vae here",
+            missing="there is no vae",
         ),
         Claim(
             text="VAEs tend to only utilise a small subset of the dimensions of z.",
-            criterion=f"active units are fewer than {SMALL_SUBSET:.0%} of the dimensions",
+            criterion=f"there are active units, fewer than {SMALL_SUBSET:.0%} of the dimensions",
             cases=tuple(_usage(system) for system in rated),
-            missing="no model with a rate here",
+            missing="there is no model with a rate",
         ),
         Claim(
             text="VAEs have nice learning dynamics: they are easy to optimise, with stable convergence.",
             criterion=f"the training ELBO rises in {STEADY:.0%} of the epochs, and no step was skipped",
             cases=tuple(case for system in plain if (case := _steadiness(system)) is not None),
-            missing="no vae here whose loss curve has three epochs",
+            missing="there is no vae whose loss curve has three epochs",
         ),
         *(_sharper(objective, systems, plain) for objective in ADVERSARIAL),
         *(_trade(objective, systems, plain) for objective in ADVERSARIAL),
     ]
+
+
+def three_digits(value: float) -> str:
+    """Return a number of three digits at least, without an exponent where it is large."""
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def _deviation(system: System) -> tuple[bool, str]:
@@ -128,6 +133,9 @@ def _blur(system: System) -> tuple[bool, str]:
 def _usage(system: System) -> tuple[bool, str]:
     active, total = system.active_units, system.latent_dim
     words = f"{system.label} ({system.objective}): {active} of {total} active"
+    if not active:
+        # None is no subset that is used: the posterior has collapsed onto the prior.
+        return False, f"{words}: it makes no use of z at all"
     return active < SMALL_SUBSET * total, words
 
 
@@ -166,11 +174,12 @@ def _trade(objective: str, systems: Sequence[System], plain: Sequence[System]) -
         for vae in plain if system.objective == objective else ():
             ours, theirs = system.frechet_reconstructions, vae.frechet_reconstructions
             if ours is not None and theirs is not None:
+                error, other = system.quality.mse, vae.quality.mse
                 words = (
-                    f"{system.label}: Fréchet {ours:.3g}, MSE {system.quality.mse:.4f}; {vae.label}: Fréchet"
-                    f" {theirs:.3g}, MSE {vae.quality.mse:.4f}"
+                    f"{system.label}: Fréchet {three_digits(ours)}, MSE {error:.4f};"
+                    f" {vae.label}: Fréchet {three_digits(theirs)}, MSE {other:.4f}"
                 )
-                cases.append((ours < theirs and system.quality.mse > vae.quality.mse, words))
+                cases.append((ours < theirs and error > other, words))
     return Claim(
         text=f"{ADVERSARIAL[objective]} looks more like the data than the VAE; its pixels are further off.",
         criterion="the Fréchet distance of its reconstructions is lower while their MSE is higher",

@@ -22,7 +22,7 @@ from convvae_trainer.objective import ACTIVE_VARIANCE
 __all__ = ["Chosen", "Judge", "System", "check_dataset", "check_models", "choose", "measure", "train_judge"]
 
 NUM_DIMENSIONS = 6
-TRAVERSAL = np.linspace(-3, 3, 9)
+TRAVERSAL = np.linspace(-3, 3, 7)
 NUM_PAIRS = 4
 INTERPOLATION = np.linspace(0, 1, 8)
 

@@ -207,17 +207,10 @@ def pictures(comparison: Comparison) -> dict[str, bytes]:
         ]
         drawn["scatter.png"] = figures.scatters(panels)
     for number, system in enumerate(systems, start=1):
-        steps = [f"{value:+.2g}".replace("+0", "0") for value in TRAVERSAL]
+        steps = [f"{value:+g}" if value else "0" for value in TRAVERSAL]
         drawn[f"traversal-{number}.png"] = figures.sheet(_rows(system.traversal), captions=steps)
         if system.interpolation:
-            between = [
-                "",
-                f"{INTERPOLATION[0]:g}",
-                *[""] * (len(INTERPOLATION) - 2),
-                f"{INTERPOLATION[-1]:g}",
-                "",
-            ]
-            between[0] = between[-1] = "input"
+            between = ["input", "0", *[""] * (len(INTERPOLATION) - 2), "1", "input"]
             drawn[f"interpolation-{number}.png"] = figures.sheet(
                 _rows(system.interpolation), captions=between
             )

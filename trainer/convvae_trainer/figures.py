@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 __all__ = ["Curve", "Row", "Scatter", "curves", "scatters", "sheet"]
@@ -149,15 +150,20 @@ def curves(models: Sequence[Curve], *, columns: Sequence[tuple[str, Mapping[str,
         models: Their metrics.
         columns: For each chart its title, and of the metrics in it the name and the words for it.
     """
-    figure = _figure(480 * len(columns) + 60, 310 * len(models) + 40)
+    columns = [
+        (title, metrics)
+        for title, metrics in columns
+        if any(_has(model, name) for model in models for name in metrics)
+    ]
+    figure = _figure(480 * len(columns) + 60, 350 * len(models) + 40)
     grid = figure.subplots(len(models), len(columns), squeeze=False)
     for row, model in zip(grid, models, strict=True):
         for axes, (title, metrics) in zip(row, columns, strict=True):
             drawn = 0
             for (name, words), colour in zip(metrics.items(), COLOURS, strict=False):
-                values = [math.nan if value is None else value for value in model.values.get(name, ())]
-                if not np.isfinite(values).any():
+                if not _has(model, name):
                     continue
+                values = [math.nan if value is None else value for value in model.values[name]]
                 marker = "o" if len(values) < 25 else ""
                 axes.plot(
                     model.epochs, values, color=colour, lw=1.6, marker=marker, markersize=3, label=words
@@ -168,6 +174,7 @@ def curves(models: Sequence[Curve], *, columns: Sequence[tuple[str, Mapping[str,
                 continue
             axes.set_title(title, fontsize=9, color=INK, loc="left")
             axes.set_xlabel("epoch", fontsize=8, color=PALE)
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.tick_params(labelsize=8, colors=PALE)
             axes.grid(color="#eaeef2", linewidth=0.8)
             axes.spines[["top", "right"]].set_visible(False)
@@ -176,7 +183,7 @@ def curves(models: Sequence[Curve], *, columns: Sequence[tuple[str, Mapping[str,
                 axes.legend(frameon=False, fontsize=8, labelcolor=INK)
         row[0].annotate(
             "\n".join(textwrap.wrap(model.label, LABEL_CHARACTERS)),
-            (0, 1.16),
+            (0, 1.2),
             xycoords="axes fraction",
             fontsize=10,
             fontweight="bold",
@@ -184,6 +191,10 @@ def curves(models: Sequence[Curve], *, columns: Sequence[tuple[str, Mapping[str,
         )
     figure.tight_layout(pad=0.6, h_pad=1.8)
     return _png(figure)
+
+
+def _has(model: Curve, name: str) -> bool:
+    return any(value is not None and math.isfinite(value) for value in model.values.get(name, ()))
 
 
 def _figure(width: float, height: float) -> Figure:

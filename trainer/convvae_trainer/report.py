@@ -105,10 +105,11 @@ def _claims(claims: Sequence[Claim]) -> str:
         )
         cases = "".join(f"<li>{'✓' if holds else '✗'} {escape(words)}</li>" for holds, words in claim.cases)
         shown = f"<ul>{cases}</ul>" if cases else ""
+        reason = f"Measured by: {claim.criterion}" if cases else _capital(claim.missing)
         items.append(
             f"<li><p class=claim>{escape(claim.text)}</p>\n"
             f'<p><span class="verdict {kind}">{escape(verdict)}</span>'
-            f" <small>Measured by: {escape(claim.criterion)}.</small></p>{shown}</li>"
+            f" <small>{escape(reason)}.</small></p>{shown}</li>"
         )
     return '<ol class="claims">\n' + "\n".join(items) + "\n</ol>"
 
@@ -123,7 +124,7 @@ def _planes(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
             else f"; {plane.separation:.0%} of their variance lies between classes"
         )
         lines.append(
-            f"<li><b>{escape(TERMS[plane.terms].capitalize())}</b>: the posterior means spread by"
+            f"<li><b>{escape(_capital(TERMS[plane.terms]))}</b>: the posterior means spread by"
             f" {plane.spread:.3g} around their centre{apart}; the mean posterior deviation is"
             f" {plane.deviation:.3g} (the prior's is 1), the rate {plane.rate:.3g} nats, the distortion of"
             f" test images {plane.distortion:.1f} nats.</li>"
@@ -143,6 +144,10 @@ def _planes(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         caption=caption,
     )
     return picture + '\n<ul class="plain">\n' + "\n".join(lines) + "\n</ul>"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _traversals(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:

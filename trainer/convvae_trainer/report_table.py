@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from convvae_trainer.claims import three_digits
 from convvae_trainer.compare import System
 from convvae_trainer.comparison import Comparison
 
@@ -18,6 +19,7 @@ class Figure:
     meaning: str
     value: Callable[[System], float | None]
     form: str = ".2f"
+    """Of the number; empty: three digits, and no more behind the point than that."""
     best: Callable[[Sequence[float]], float] | None = None
     is_of_likelihood: bool = False
 
@@ -52,14 +54,14 @@ FIGURES = (
         name="Fréchet, reconstructions",
         meaning="from the test images",
         value=lambda s: s.frechet_reconstructions,
-        form=".3g",
+        form="",
         best=min,
     ),
     Figure(
         name="Fréchet, prior samples",
         meaning="from the test images",
         value=lambda s: s.frechet_samples,
-        form=".3g",
+        form="",
         best=min,
     ),
     Figure(
@@ -139,7 +141,8 @@ def _about(system: System) -> str:
 def _cell(value: float | None, form: str, *, is_best: bool) -> str:
     if value is None:
         return "<td class=none>&ndash;</td>"
-    return f"<td{' class=best' if is_best else ''}>{escape(format(value, form))}</td>"
+    text = format(value, form) if form else three_digits(value)
+    return f"<td{' class=best' if is_best else ''}>{escape(text)}</td>"
 
 
 def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
@@ -164,6 +167,6 @@ def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
             "Fréchet distances are taken in the features of a small classifier that was trained on the"
             f" training images; it is right on {judge.accuracy:.1%} of the test images. They do not compare"
             f" with those of other data or of Inception. {judge.reference_images} training images are"
-            f" {judge.reference:.3g} from the test images."
+            f" {three_digits(judge.reference)} from the test images."
         )
     return escape(" ".join(words))
