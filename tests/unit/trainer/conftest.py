@@ -68,3 +68,19 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fitted, Dataset]:
     config = Config(dataset=str(write_blobs(folder / "blobs.npy")), **TINY)
     dataset = load_dataset(config)
     return fit(config, dataset, folder / "run", command="convvae-train fit"), dataset
+
+
+@pytest.fixture(scope="session")
+def published_pair(
+    fitted: tuple[Fitted, Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Dataset]:
+    """A repository with `blobs`, a vae, and `blobs-ae`, an autoencoder, and their data; to be read only."""
+    from convvae_trainer.export import export
+
+    folder = tmp_path_factory.mktemp("published")
+    done, dataset = fitted
+    config = Config(dataset=dataset.name, objective="ae", **TINY)
+    for name, run in (("blobs", done), ("blobs-ae", fit(config, dataset, folder / "ae"))):
+        figures = run.evaluation.to_json_object()
+        export(run.run, run.learner, dataset, run.position, figures, models=folder / "models", name=name)
+    return folder / "models", dataset
