@@ -196,6 +196,26 @@ def test_statistics_count_runs_and_answers(tiny_root: Path) -> None:
     assert (decoder.inference_count, decoder.last_inference, len(decoder.batch_stats)) == (0, 0, 0)
 
 
+def test_every_run_of_a_decoder_is_counted(tiny_root: Path) -> None:
+    """Images alone, images with pixel means, and the decoder's part of native scores are runs of one graph."""
+    with serving(tiny_root) as server, inference_stub(server.target) as stub:
+        images_alone = decode_request()
+        images_alone.outputs.add(name="image")
+        asked = pb.ModelStatisticsRequest(name="tiny.decoder")
+        counts = []
+        with stub_of(server.target) as native:
+            for call, request in (
+                (stub.ModelInfer, images_alone),
+                (stub.ModelInfer, decode_request()),
+                (native.Score, vae_pb2.ScoreRequest(pixels=pixels(IMAGES))),
+            ):
+                call(request, timeout=TIMEOUT_S)
+                (found,) = stub.ModelStatistics(asked, timeout=TIMEOUT_S).model_stats
+                counts.append((found.inference_count, found.execution_count))
+    assert counts == [(2, 1), (4, 2), (7, 3)]
+    assert [(b.batch_size, b.compute_infer.count) for b in found.batch_stats] == [(2, 2), (3, 1)]
+
+
 def test_calls_are_counted_and_logged(tiny_root: Path) -> None:
     """Metrics and log know these calls by their methods, a stream's requests each by an id of its own."""
     with serving(tiny_root) as server, inference_stub(server.target) as stub:
