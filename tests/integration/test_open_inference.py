@@ -197,19 +197,20 @@ def test_statistics_count_runs_and_answers(tiny_root: Path) -> None:
 
 
 def test_every_run_of_a_decoder_is_counted(tiny_root: Path) -> None:
-    """Images alone, images with pixel means, and the decoder's part of native scores are runs of one graph."""
+    """Images alone, images with pixel means, and the decoder's part of scores are runs of one graph."""
     with serving(tiny_root) as server, inference_stub(server.target) as stub:
         images_alone = decode_request()
         images_alone.outputs.add(name="image")
         asked = pb.ModelStatisticsRequest(name="tiny.decoder")
         counts = []
         with stub_of(server.target) as native:
-            for call, request in (
-                (stub.ModelInfer, images_alone),
-                (stub.ModelInfer, decode_request()),
-                (native.Score, vae_pb2.ScoreRequest(pixels=pixels(IMAGES))),
+            score = vae_pb2.ScoreRequest(pixels=pixels(IMAGES))
+            for call in (
+                lambda: stub.ModelInfer(images_alone, timeout=TIMEOUT_S),
+                lambda: stub.ModelInfer(decode_request(), timeout=TIMEOUT_S),
+                lambda: native.Score(score, timeout=TIMEOUT_S),
             ):
-                call(request, timeout=TIMEOUT_S)
+                call()
                 (found,) = stub.ModelStatistics(asked, timeout=TIMEOUT_S).model_stats
                 counts.append((found.inference_count, found.execution_count))
     assert counts == [(2, 1), (4, 2), (7, 3)]
