@@ -199,7 +199,9 @@ class _Loop:
         self._log(summary)
         self.learner.totals.clear()
         self._check_finite()
-        if time.monotonic() - self.saved_at >= self.checkpoint_every_s:
+        # A weight that is not finite makes each step one to skip: the checkpoint from before it is kept.
+        is_sound = not self.learner.totals.skipped_in_a_row()
+        if is_sound and time.monotonic() - self.saved_at >= self.checkpoint_every_s:
             self.save()
 
     def _validate(self) -> dict[str, float]:

@@ -12,12 +12,13 @@ import pytest
 import torch
 
 from convvae_trainer.checkpoint import read_checkpoint
-from convvae_trainer.config import Config
+from convvae_trainer.config import Config, config_from
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.learner import Learner
 from convvae_trainer.train import effective_beta, epoch_order, learning_rate
+from unit.trainer.conftest import TINY
 
 
 class Killed(BaseException):
@@ -83,7 +84,17 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
 
 
 @pytest.mark.parametrize(
-    "settings", [{}, {"likelihood": "gaussian"}, {"binarize": "dynamic", "ema_decay": 0.0}]
+    "settings",
+    [
+        {},
+        {"objective": "ae"},
+        {"likelihood": "gaussian"},
+        {"binarize": "dynamic", "ema_decay": 0.0},
+        {"importance_samples": 2},
+        {"objective": "vae-gan", "adversarial_start": 0.3, "equilibrium_margin": 0.3},
+        {"objective": "vae-disl", "gan_share": 0.3},
+        {"objective": "vae-disl", "gan_share": 0.8},
+    ],
 )
 def test_a_killed_run_resumes_bit_by_bit(
     config: Config,
@@ -93,7 +104,7 @@ def test_a_killed_run_resumes_bit_by_bit(
     settings: dict[str, Any],
 ) -> None:
     """Two epochs, a kill in the third, and a resume give the weights and metrics of four in one go."""
-    config = dataclasses.replace(config, **settings)
+    config = config_from({"dataset": config.dataset, **TINY, **settings})
     fit(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         before_step(patch, 2 * (72 // 16) + 2, kill)
@@ -102,6 +113,30 @@ def test_a_killed_run_resumes_bit_by_bit(
     assert len(metrics(tmp_path / "killed")) > 2
     fit(config, dataset, tmp_path / "killed", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize("objective", ["vae-gan", "vae-disl"])
+@pytest.mark.parametrize("step", [3, 10])
+def test_a_signal_between_two_players_loses_nothing(
+    config: Config,
+    dataset: Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    objective: str,
+    step: int,
+) -> None:
+    """Stopped in the middle of an epoch, before and after the decoder's game begins or a GAN's ends."""
+    starts = {"adversarial_start": 0.4} if objective == "vae-gan" else {"gan_share": 0.4}
+    config = config_from({"dataset": config.dataset, **TINY, **starts, "objective": objective})
+    fit(config, dataset, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        before_step(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            fit(config, dataset, tmp_path / "stopped")
+    names = final(tmp_path / "stopped")
+    assert any(name.startswith("optimizer.exp_avg.discriminator.") for name in names)
+    fit(config, dataset, tmp_path / "stopped", resume=True)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -237,6 +272,32 @@ def test_an_epoch_without_a_finite_step_stops_the_run(
     monkeypatch.setattr("convvae_trainer.run_folder.RunFolder.log", lambda *_: None)
     with pytest.raises(TrainerError, match=r"the last \d+ steps, up to step \d+, had no finite loss"):
         fit(config, dataset, tmp_path / "run")
+
+
+def test_weights_that_are_no_numbers_end_the_run(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A NaN among the weights makes every step one to skip; the checkpoint from before it is kept."""
+
+    def damage() -> None:
+        with torch.no_grad():
+            learners[0].model.decoder.layers[0].weight[0] = math.nan  # type: ignore[index, union-attr]
+
+    learners: list[Learner] = []
+    step = Learner.step
+
+    def noted(self: Learner, *args: Any, **kwargs: Any) -> None:
+        learners.append(self)
+        step(self, *args, **kwargs)
+
+    monkeypatch.setattr(Learner, "step", noted)
+    before_step(monkeypatch, 5, damage)
+    advice = r"or gradient: start a new run with a lower learning_rate \(now 0\.002\); the last checkpoint is"
+    with pytest.raises(TrainerError, match=rf"the last 7 steps, up to step 12, had no finite loss {advice}"):
+        fit(config, dataset, tmp_path / "run", checkpoint_every_s=0)
+    assert all(torch.isfinite(tensor).all() for tensor in final(tmp_path / "run").values())
+    lines = metrics(tmp_path / "run")
+    assert [line["skipped_steps"] for line in lines if line["kind"] == "epoch"] == [0, 3, 4]
 
 
 def test_a_full_disk_is_said_in_one_line(
