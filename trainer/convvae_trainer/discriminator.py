@@ -34,20 +34,23 @@ class Discriminator(nn.Module):
     def __init__(self, *, height: int, width: int, channels: int, base: int) -> None:
         super().__init__()
         plan = make_plan(height=height, width=width, channels=channels, base=base)
-        convolutions: list[nn.Module] = []
-        activations: list[nn.Module] = []
+        # As in the paper one convolution at full size comes first: layer l then is no near-linear filter of
+        # the pixels, which would measure little else than they do.
+        stem = max(1, base // 2)
+        convolutions: list[nn.Module] = [nn.Conv2d(channels, stem, 3, padding=1)]
+        activations: list[nn.Module] = [nn.LeakyReLU(SLOPE)]
         for level in range(1, len(plan.sizes)):
             kernel, stride = geometry(plan.sizes[level - 1], plan.sizes[level])
-            width_in, width_out = plan.channels[level - 1], plan.channels[level]
+            width_in = stem if level == 1 else plan.channels[level - 1]
+            width_out = plan.channels[level]
             convolutions.append(nn.Conv2d(width_in, width_out, kernel, stride, padding=1))
-            norm = nn.GroupNorm(math.gcd(MAX_GROUPS, width_out), width_out) if level > 1 else nn.Identity()
+            norm = nn.GroupNorm(math.gcd(MAX_GROUPS, width_out), width_out)
             activations.append(nn.Sequential(norm, nn.LeakyReLU(SLOPE)))
         self.convolutions = nn.ModuleList(convolutions)
         self.activations = nn.ModuleList(activations)
         sides = [max(size) for size in plan.sizes[1:]]
-        self.feature_level = next(level for level, side in enumerate(sides) if side <= FEATURE_SIDE)
-        shape = plan.sizes[1 + self.feature_level]
-        self.num_features = plan.channels[1 + self.feature_level] * math.prod(shape)
+        self.feature_level = next(level for level, side in enumerate(sides, 1) if side <= FEATURE_SIDE)
+        self.num_features = plan.channels[self.feature_level] * math.prod(plan.sizes[self.feature_level])
         self.judge = nn.Sequential(
             nn.Flatten(), nn.Linear(plan.num_features, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 1)
         )

@@ -1,0 +1,202 @@
+"""Hold VAE, VAE_Dis_l and VAE/GAN against the lecture's claims; write results/vae_gan_claims.json.
+
+    python tests/bench/vae_gan_claims.py [DATA_ROOT] [--epochs 2] [--seeds 3]
+
+On MNIST and CIFAR-10 each system is trained with the same encoder, decoder, latents, likelihood (Gaussian),
+epochs and seeds. Of 2,000 test images: squared error and sharpness of the reconstructions of the posterior
+means, and Fréchet distances of reconstructions and of as many prior samples, in the features of a classifier
+of this data set. The data sets are worked on side by side, each on one thread. DATA_ROOT (default
+../shared/data) holds `MNIST/raw` and `cifar10-train.tar`: 50,000 JPEG files by class, of which a tenth are
+held out.
+"""
+
+import argparse
+import datetime
+import json
+import multiprocessing
+import os
+import shlex
+import statistics
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULT = Path(__file__).parent / "results" / "vae_gan_claims.json"
+IMAGES = 2000
+SYSTEMS = ("vae", "vae-disl", "vae-gan")
+COMMON = {
+    "likelihood": "gaussian",
+    "width": 16,
+    "hidden": 256,
+    "batch_size": 64,
+    "precision": "bf16",
+    "threads": 1,
+}
+DISCRIMINATOR = {"discriminator_width": 16}
+OWN: dict[str, dict[str, Any]] = {
+    "vae": {},
+    "vae-disl": {**DISCRIMINATOR, "gan_share": 0.4},
+    "vae-gan": {**DISCRIMINATOR, "adversarial_weight": 1.0},
+}
+DATASETS: dict[str, dict[str, Any]] = {"mnist": {"latent_dim": 8}, "cifar10": {"latent_dim": 64}}
+FIGURES = (
+    "mse",
+    "sharpness",
+    "sharpness_distance",
+    "frechet_reconstructions",
+    "frechet_samples",
+    "rate_nats",
+    "elbo_nats",
+    "training_cpu_s",
+)
+
+
+def main() -> None:
+    """Train all systems and write the figures and what they say of the claims."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("data_root", nargs="?", default="../shared/data")
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=RESULT)
+    options = parser.parse_args()
+    from convvae_trainer.provenance import code_commit, hardware, library_versions
+
+    load_before = os.getloadavg()
+    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(2) as pool:
+        works = [
+            pool.apply_async(work, (name, options.data_root, folder, options.epochs, options.seeds))
+            for name in DATASETS
+        ]
+        found = {name: result.get() for name, result in zip(DATASETS, works, strict=True)}
+    result = {
+        "figure": "VAE, VAE_Dis_l and VAE/GAN against the lecture's claims, means over the seeds",
+        "data": {
+            name: {**data, "claims": judge(data["runs"]), "means": means(data["runs"])}
+            for name, data in found.items()
+        },
+        "test_images": IMAGES,
+        "epochs": options.epochs,
+        "seeds": options.seeds,
+        "settings": {"all": COMMON, **OWN, **DATASETS},
+        "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
+        "hardware": hardware(),
+        "command": shlex.join(["python", "tests/bench/vae_gan_claims.py", *sys.argv[1:]]),
+        "commit": code_commit(),
+        "libraries": library_versions(),
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    for name, data in result["data"].items():
+        for claim, seeds in data["claims"].items():
+            print(f"{name}: {claim}: holds in {sum(seeds)} of {len(seeds)} seeds")
+    print(f"written to {options.out.resolve()}")
+
+
+def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dict[str, Any]:
+    """Train and measure every system on one data set."""
+    import torch
+
+    from convvae_trainer import frechet
+    from convvae_trainer.config import config_from
+    from convvae_trainer.data import load_dataset
+
+    torch.set_num_threads(1)
+    base = {"data_root": data_root, "epochs": epochs, "device": "cpu", "tensorboard": False}
+    base |= {**COMMON, **DATASETS[name], "dataset": name}
+    if name == "cifar10":
+        with tarfile.open(Path(data_root) / "cifar10-train.tar") as tar:
+            tar.extractall(folder, filter="data")
+        base["dataset"] = f"{folder}/cifar10/train"
+    data = load_dataset(config_from(base))
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    classifier = frechet.train_classifier(data.train, data.train_labels)
+    accuracy = classifier.accuracy(data.test, data.test_labels)
+    runs = []
+    for seed in range(seeds):
+        for system in SYSTEMS:
+            config = config_from(base, OWN[system], {"objective": system, "seed": seed})
+            run_dir = Path(folder) / f"{name}-{system}-{seed}"
+            runs.append({"system": system, "seed": seed, **measure(config, data, run_dir, classifier)})
+            print(name, runs[-1], flush=True)
+    return {"classifier_accuracy": accuracy, "train_images": len(data.train), "runs": runs}
+
+
+def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str, Any]:
+    """Train one system and return its figures."""
+    import numpy as np
+    import torch
+
+    from convvae_trainer.fit import fit
+    from convvae_trainer.frechet import frechet_distance
+    from convvae_trainer.graphs import DecoderGraph, EncoderGraph
+    from convvae_trainer.image_quality import quality_of
+
+    start = time.process_time()
+    done = fit(config, data, run_dir)
+    cpu_s = time.process_time() - start
+    learner = done.learner
+    images = np.ascontiguousarray(data.test[:IMAGES])
+    prior_NZ = np.random.default_rng(0).standard_normal((len(images), config.latent_dim), dtype=np.float32)
+    with torch.no_grad(), learner.average.in_use():
+        decode = DecoderGraph(learner.model, learner.likelihood)
+        mean_NZ = EncoderGraph(learner.model)(torch.from_numpy(images))[0]
+        rebuilt = decode(mean_NZ)[0].numpy()
+        sampled = decode(torch.from_numpy(prior_NZ))[0].numpy()
+    quality = quality_of(images, rebuilt)
+    real = classifier.features(images)
+    return {
+        "mse": quality.mse,
+        "sharpness": quality.sharpness,
+        "input_sharpness": quality.input_sharpness,
+        "sharpness_distance": quality.sharpness_distance,
+        "frechet_reconstructions": frechet_distance(real, classifier.features(rebuilt)),
+        "frechet_samples": frechet_distance(real, classifier.features(sampled)),
+        "rate_nats": done.evaluation.rate,
+        "elbo_nats": done.evaluation.elbo,
+        "training_cpu_s": round(cpu_s, 1),
+    }
+
+
+def judge(runs: list[dict[str, Any]]) -> dict[str, list[bool]]:
+    """Return for each claim whether it holds, seed by seed."""
+    by_seed: dict[int, dict[str, dict[str, Any]]] = {}
+    for run in runs:
+        by_seed.setdefault(run["seed"], {})[run["system"]] = run
+    claims: dict[str, list[bool]] = {}
+    for found in by_seed.values():
+        vae, gan, disl = found["vae"], found["vae-gan"], found["vae-disl"]
+        said = {
+            "Fréchet distance of reconstructions: VAE/GAN below VAE": gan["frechet_reconstructions"]
+            < vae["frechet_reconstructions"],
+            "Fréchet distance of prior samples: VAE/GAN below VAE": gan["frechet_samples"]
+            < vae["frechet_samples"],
+            "squared error: VAE/GAN above VAE": gan["mse"] > vae["mse"],
+            "sharpness: VAE/GAN nearer to the inputs' than VAE": gan["sharpness_distance"]
+            < vae["sharpness_distance"],
+            "sharpness: VAE_Dis_l nearer to the inputs' than VAE": disl["sharpness_distance"]
+            < vae["sharpness_distance"],
+        }
+        for claim, holds in said.items():
+            claims.setdefault(claim, []).append(bool(holds))
+    return claims
+
+
+def means(runs: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Return each system's figures as means over the seeds."""
+    return {
+        system: {
+            figure: statistics.fmean(run[figure] for run in runs if run["system"] == system)
+            for figure in FIGURES
+        }
+        for system in SYSTEMS
+    }
+
+
+if __name__ == "__main__":
+    main()
