@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from convvae_trainer.checkpoint import read_checkpoint
+from convvae_trainer.commands import run_fit
 from convvae_trainer.config import Config, config_from
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
@@ -209,6 +211,25 @@ def test_other_settings_do_not_resume(
     with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
         fit(dataclasses.replace(config, latent_dim=5), dataset, tmp_path / "run", resume=True)
     fit(dataclasses.replace(config, data_root="elsewhere"), dataset, tmp_path / "run", resume=True)
+
+
+def test_other_settings_are_refused_before_the_data_are_read(
+    config: Config, fitted: tuple[Fitted, Dataset], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resume with another setting does not first read a large data set."""
+
+    def read(*_: Any, **__: Any) -> None:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr("convvae_trainer.commands.load_dataset", read)
+    options: dict[str, Any] = {"resume": True, "download": False, "target": None, "command": ""}
+    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
+        run_fit(
+            dataclasses.replace(config, latent_dim=5),
+            fitted[0].run.path,
+            console=Console(quiet=True),
+            **options,
+        )
 
 
 def test_other_images_do_not_resume(config: Config, dataset: Dataset, tmp_path: Path) -> None:
