@@ -231,6 +231,10 @@ def _curve(system: System) -> figures.Curve | None:
         name: [_number(line.get(name)) for line in lines]
         for name in ("distortion", "rate", "adversarial", "discrimination")
     }
+    for row, played in enumerate(zip(values["adversarial"], values["discrimination"], strict=True)):
+        # A VAE_Dis_l's later epochs have no game: that is no loss of 0.
+        if not any(played):
+            values["adversarial"][row] = values["discrimination"][row] = None
     elbos = [_number(line.get("elbo")) for line in lines]
     values["loss"] = [None if elbo is None else -elbo for elbo in elbos]
     return figures.Curve(label=system.label, epochs=[line["epoch"] for line in lines], values=values)

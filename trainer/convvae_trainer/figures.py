@@ -174,6 +174,7 @@ def curves(models: Sequence[Curve], *, columns: Sequence[tuple[str, Mapping[str,
                 continue
             axes.set_title(title, fontsize=9, color=INK, loc="left")
             axes.set_xlabel("epoch", fontsize=8, color=PALE)
+            axes.set_xlim(0, 1.02 * max(model.epochs))
             axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
             axes.tick_params(labelsize=8, colors=PALE)
             axes.grid(color="#eaeef2", linewidth=0.8)

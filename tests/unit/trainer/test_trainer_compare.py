@@ -12,7 +12,7 @@ import pytest
 from convvae_service.bundle import BundleError, Likelihood
 from convvae_service.likelihood import distortion as served_distortion
 from convvae_service.likelihood import rate as served_rate
-from convvae_trainer import compare, frechet, latent_scatter
+from convvae_trainer import compare, comparison, frechet, latent_scatter
 from convvae_trainer.bundle_model import METRICS_FILE, distortion, find, open_model, rate
 from convvae_trainer.claims import Claim, judge_claims, three_digits
 from convvae_trainer.comparison import Options, run_compare
@@ -207,6 +207,20 @@ def test_curves_are_the_runs_epochs(
     assert model.curves() == []
 
 
+def test_a_game_that_is_over_is_no_loss_of_0() -> None:
+    """Where neither player has a loss there was no game, and the curve ends."""
+    lines = [
+        {"epoch": 1, "adversarial": 2.0, "discrimination": 0.0},
+        {"epoch": 2, "adversarial": 0.0, "discrimination": 0.0, "elbo": -3.0},
+    ]
+    fake: Any = SimpleNamespace(label="d", model=SimpleNamespace(curves=lambda: lines))
+    curve = comparison._curve(fake)
+    assert curve is not None
+    assert curve.values["adversarial"] == [2.0, None]
+    assert curve.values["discrimination"] == [0.0, None]
+    assert curve.values["loss"] == [None, 3.0]
+
+
 def test_shown_images_are_the_first_or_drawn(published_pair: Pair) -> None:
     """A seed draws different images, the same each time; no more are shown than there are."""
     _, dataset = published_pair
@@ -365,3 +379,4 @@ def test_a_claims_json_has_its_verdict() -> None:
 def test_three_digits_have_no_exponent_where_large() -> None:
     """Small numbers keep three digits, large ones all of them."""
     assert [three_digits(value) for value in (1234.5, 12.34, 0.012345)] == ["1,234", "12.3", "0.0123"]
+    assert three_digits(14) == "14.0"
