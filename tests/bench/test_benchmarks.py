@@ -1,0 +1,67 @@
+"""What the measuring programs build and say, where a mistake would make a figure look right."""
+
+import pytest
+import torch
+from torch import nn
+
+from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments
+from bench.normalised import make_networks
+from convvae_trainer.config import Config
+from convvae_trainer.model import ConvVAE
+
+
+def networks(kind: str, blocks: int) -> ConvVAE:
+    config = Config(dataset="digits", width=4, hidden=8, latent_dim=2, blocks=blocks)
+    return make_networks(kind)(config, height=28, width=28, channels=1)
+
+
+@pytest.mark.parametrize(("kind", "norm"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)])
+@pytest.mark.parametrize(("blocks", "count"), [(0, 2), (1, 4)])
+def test_every_activation_of_maps_is_normalised(
+    kind: str, norm: type[nn.Module], blocks: int, count: int
+) -> None:
+    """Two maps are activated in each plain network, and two more in each residual block."""
+    model = networks(kind, blocks)
+    for part in (model.encoder, model.decoder):
+        assert sum(isinstance(module, norm) for module in part.modules()) == count
+
+
+@pytest.mark.parametrize(("kind", "is_alone"), [("none", True), ("group", True), ("batch", False)])
+def test_batch_normalisation_alone_mixes_images(kind: str, is_alone: bool) -> None:
+    """In training an image's posterior depends on the rest of its batch under batch normalisation only."""
+    torch.manual_seed(0)
+    model = networks(kind, blocks=1).train()
+    x_BCHW = torch.rand(4, 1, 28, 28)
+    alone_BZ, together_BZ = model.encoder(x_BCHW[:2])[0], model.encoder(x_BCHW)[0][:2]
+    assert torch.allclose(alone_BZ, together_BZ, atol=1e-5) == is_alone
+
+
+def test_a_whole_run_is_not_called_cut_short() -> None:
+    """The full protocol leaves nothing to say."""
+    assert cut_short(58.0, 3481.0, {"samples": 5000, "images": 10000}) == []
+
+
+@pytest.mark.parametrize(
+    ("minutes", "elapsed_s", "found", "words"),
+    [
+        (58.0, 60.0, {"samples": 5000, "images": 10000}, "training was stopped after 1.0 of 58 minutes"),
+        (5.0, 300.0, {"samples": 5000, "images": 10000}, "the run was given 5.0 minutes"),
+        (58.0, 3481.0, {"samples": 100, "images": 10000}, "100 of 5000 importance samples"),
+        (58.0, 3481.0, {"samples": 5000, "images": 1000}, "the first 1000 of 10000 test images"),
+        (58.0, 3481.0, None, "there is no figure"),
+    ],
+)
+def test_what_is_less_than_the_protocol_is_said(
+    minutes: float, elapsed_s: float, found: dict[str, int] | None, words: str
+) -> None:
+    """Each shortening has one sentence of its own."""
+    (sentence,) = cut_short(minutes, elapsed_s, found)
+    assert words in sentence
+
+
+def test_the_command_is_the_protocol() -> None:
+    """Every setting of the protocol is among the trainer's arguments, with its value."""
+    words = fit_arguments("data", 58)
+    for name, value in PROTOCOL.items():
+        given = words[words.index(f"--{name.replace('_', '-')}") + 1]
+        assert given == str(value) or float(given) == value
