@@ -8,6 +8,7 @@ threads.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import numpy as np
 from convvae_service.engine import Rows, Stage
 from convvae_service.errors import Overloaded
 
-__all__ = ["BatchReport", "Batcher"]
+__all__ = ["BatchReport", "Batcher", "Run"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,15 @@ class BatchReport:
     rows: int
     queue_s: tuple[float, ...]
     engine_s: float
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Run:
+    """A batch that a lane computes now; `started_s` is by the batcher's clock."""
+
+    stage: str
+    rows: int
+    started_s: float
 
 
 @dataclass(eq=False, slots=True)
@@ -93,6 +103,8 @@ class Batcher:
         max_queued_bytes: Most bytes of input admitted and not yet answered.
         max_queue_delay_s: How long an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run.
+        clock: Seconds for all that is measured here. The event loop's own clock would be too coarse: uvloop's
+            has whole milliseconds.
     """
 
     lanes: int
@@ -101,11 +113,13 @@ class Batcher:
     max_queued_bytes: int
     max_queue_delay_s: float = 0.0
     on_batch: Callable[[BatchReport], None] = lambda _: None
+    clock: Callable[[], float] = time.monotonic
     queued_rows: int = field(default=0, init=False)
     queued_bytes: int = field(default=0, init=False)
     _queues: dict[Stage, _Queue] = field(default_factory=dict, init=False)
-    _busy_lanes: int = field(default=0, init=False)
+    _runs: set[Run] = field(default_factory=set, init=False)
     _timer: asyncio.TimerHandle | None = field(default=None, init=False)
+    _timer_due_s: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="lane")
@@ -136,7 +150,7 @@ class Batcher:
         A caller that is cancelled takes its waiting rows out of the queue before they are computed.
         """
         loop = asyncio.get_running_loop()
-        work = _Work(rows, loop.create_future(), loop.time())
+        work = _Work(rows, loop.create_future(), self.clock())
         self._queues.setdefault(stage, {})[work] = None
         self._dispatch()
         try:
@@ -147,6 +161,11 @@ class Batcher:
             if not queue:
                 self._queues.pop(stage, None)
 
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The batches that the lanes compute now. For the event loop, as all state."""
+        return tuple(self._runs)
+
     def close(self) -> None:
         """End the lanes' threads; runs under way are waited for."""
         if self._timer is not None:
@@ -155,7 +174,7 @@ class Batcher:
 
     def _dispatch(self) -> None:
         """Give every idle lane a batch, for as long as there is work."""
-        while self._busy_lanes < self.lanes:
+        while len(self._runs) < self.lanes:
             stage = self._next_stage()
             if stage is None:
                 return
@@ -163,25 +182,27 @@ class Batcher:
 
     def _next_stage(self) -> Stage | None:
         """Return the stage whose turn it is, or None when none is due."""
-        now = asyncio.get_running_loop().time()
+        now_s = self.clock()
         due_s = None
         for stage, queue in self._queues.items():
             if not queue:
                 continue
             ready_s = next(iter(queue)).arrived_s + self.max_queue_delay_s
             waiting = sum(len(work) - work.taken for work in queue) if self.max_queue_delay_s else 0
-            if ready_s <= now or waiting >= self.max_batch_rows:
+            if ready_s <= now_s or waiting >= self.max_batch_rows:
                 return stage
             due_s = ready_s if due_s is None else min(due_s, ready_s)
         if due_s is not None:
-            self._wake_at(due_s)
+            self._wake(due_s, now_s)
         return None
 
-    def _wake_at(self, due_s: float) -> None:
-        if self._timer is None or self._timer.cancelled() or self._timer.when() > due_s:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = asyncio.get_running_loop().call_at(due_s, self._on_timer)
+    def _wake(self, due_s: float, now_s: float) -> None:
+        if self._timer is not None:
+            if self._timer_due_s <= due_s:
+                return
+            self._timer.cancel()
+        self._timer_due_s = due_s
+        self._timer = asyncio.get_running_loop().call_later(due_s - now_s, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
@@ -208,23 +229,30 @@ class Batcher:
         return slices
 
     def _start(self, stage: Stage, slices: list[_Slice]) -> None:
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        self._busy_lanes += 1
-        run = loop.run_in_executor(self._threads, _run_batch, stage, slices)
+        rows = sum(piece.stop - piece.start for piece in slices)
+        current = Run(stage.name, rows, self.clock())
+        self._runs.add(current)
 
-        def finish(run: "asyncio.Future[list[Rows | Exception]]") -> None:
-            self._busy_lanes -= 1
-            for piece, result in zip(slices, run.result(), strict=True):
+        def compute() -> tuple[list[Rows | Exception], float, float]:
+            # Measured here, since the event loop may come to the results late.
+            started_s = self.clock()
+            return _run_batch(stage, slices), started_s, self.clock()
+
+        run = asyncio.get_running_loop().run_in_executor(self._threads, compute)
+
+        def finish(run: "asyncio.Future[tuple[list[Rows | Exception], float, float]]") -> None:
+            self._runs.discard(current)
+            results, started_s, ended_s = run.result()
+            for piece, result in zip(slices, results, strict=True):
                 if isinstance(result, Exception):
                     piece.work.fail(result)
                 else:
                     piece.work.accept(piece.start, result)
             report = BatchReport(
                 stage=stage.name,
-                rows=sum(piece.stop - piece.start for piece in slices),
+                rows=rows,
                 queue_s=tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0),
-                engine_s=loop.time() - started_s,
+                engine_s=ended_s - started_s,
             )
             stage.tally.add(
                 rows=report.rows, calls=len(slices), queue_s=report.queue_s, engine_s=report.engine_s

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -252,3 +253,51 @@ def test_reports_say_what_ran() -> None:
         ("double", 2, 0),
     ]
     assert all(report.engine_s >= 0 for report in reports)
+
+
+def test_times_are_the_clocks_own() -> None:
+    """Queue time runs from arrival to the lane's start, engine time over the run, both by the clock."""
+    reports: list[BatchReport] = []
+    now_s = [10.0]
+    batcher = make(on_batch=reports.append, clock=lambda: now_s[0])
+    gate = threading.Event()
+
+    def slow(rows: Rows) -> Rows:
+        assert gate.wait(10)
+        now_s[0] += 0.0007
+        return rows
+
+    stage = Stage("slow", slow)
+
+    async def body() -> None:
+        first = asyncio.create_task(batcher.run(stage, values(1)))
+        await settle()
+        (running,) = batcher.runs
+        assert (running.stage, running.rows, running.started_s) == ("slow", 1, 10.0)
+        second = asyncio.create_task(batcher.run(stage, values(2, 3)))
+        await settle()
+        now_s[0] = 10.25
+        gate.set()
+        await asyncio.gather(first, second)
+        assert batcher.runs == ()
+
+    run(batcher, body)
+    assert [report.queue_s for report in reports] == [(0.0,), (pytest.approx(0.2507),)]
+    assert [report.engine_s for report in reports] == [pytest.approx(0.2507), pytest.approx(0.0007)]
+
+
+def test_times_are_finer_than_uvloops_clock() -> None:
+    """Under uvloop, whose clock has whole milliseconds, runs of a fraction of one are told apart."""
+    reports: list[BatchReport] = []
+    batcher, recorder = make(on_batch=reports.append), Recorder()
+
+    async def body() -> None:
+        for number in range(20):
+            await batcher.run(recorder.stage, values(number))
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(body())
+    batcher.close()
+    times_s = [report.engine_s for report in reports] + [report.queue_s[0] for report in reports]
+    assert all(seconds > 0 for seconds in times_s)
+    assert any(abs(1000 * seconds - round(1000 * seconds)) > 1e-6 for seconds in times_s)
