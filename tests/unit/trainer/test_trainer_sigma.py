@@ -8,10 +8,10 @@ import torch
 
 from convvae_trainer.config import Config
 from convvae_trainer.data import load_dataset
-from convvae_trainer.evaluate import BATCH
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import LIKELIHOOD_RATE, Learner
 from convvae_trainer.objective import reparameterise
+from convvae_trainer.outputs import BATCH
 
 
 @torch.no_grad()
