@@ -28,6 +28,7 @@ class Health(HealthServicer):  # type: ignore[misc]
         self._services = ("", *services)
         self._models = set(models)
         self._closing = asyncio.Event()
+        self._alive = True
         self._server_status = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
         self._server_status[LIVENESS] = _SERVING
 
@@ -37,7 +38,7 @@ class Health(HealthServicer):  # type: ignore[misc]
         A model that is no longer among them is unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
         """
         # A folder that is called like a service must not hide how the service is.
-        services = {**dict.fromkeys(self._services, any(models.values())), LIVENESS: True}
+        services = {**dict.fromkeys(self._services, any(models.values())), LIVENESS: self._alive}
         for name, ready in {**models, **services}.items():
             if self._server_status.get(name) != (status := _SERVING if ready else _NOT_SERVING):
                 await self.set(name, status)
@@ -49,6 +50,17 @@ class Health(HealthServicer):  # type: ignore[misc]
     async def set_unready(self) -> None:
         """Report everything but `liveness` as NOT_SERVING."""
         await self.follow(dict.fromkeys(self._models, False))
+
+    async def set_alive(self, alive: bool) -> None:
+        """Report `liveness`: whether the server itself still moves."""
+        if alive is not self._alive:
+            self._alive = alive
+            await self.set(LIVENESS, _SERVING if alive else _NOT_SERVING)
+
+    @property
+    def alive(self) -> bool:
+        """Whether `liveness` is SERVING."""
+        return self._alive
 
     @property
     def ready(self) -> bool:

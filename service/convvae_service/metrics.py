@@ -76,11 +76,16 @@ class Metrics:
         self.watch_errors = Counter(
             "convvae_watch_errors", "Looks at the model repository that failed", registry=self.registry
         )
+        self._stuck = Gauge("convvae_stuck", "1 for a part that is stuck", ["part"], registry=self.registry)
 
     def watch_queue(self, rows: Callable[[], int], num_bytes: Callable[[], int]) -> None:
         """Read the queue's size from these functions whenever the page is asked for."""
         self._queued_rows.set_function(rows)
         self._queued_bytes.set_function(num_bytes)
+
+    def show_stuck(self, part: str, stuck: bool) -> None:
+        """Show whether a part of the server is stuck."""
+        self._stuck.labels(part).set(stuck)
 
     def count_batch(self, report: BatchReport) -> None:
         """Add one run of a stage."""

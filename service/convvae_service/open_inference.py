@@ -55,12 +55,14 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         batcher: Batcher,
         answering: Answering,
         is_ready: Callable[[], bool],
+        is_live: Callable[[], bool],
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._batcher = batcher
         self._answering = answering
         self._is_ready = is_ready
+        self._is_live = is_live
         self._answered: dict[tuple[str, int], Answered] = {}
         self._streams: set[InferStream] = set()
 
@@ -76,9 +78,9 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     # As with health, these three are neither counted nor logged, and they answer while the server starts.
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
-        """Tell that the server runs."""
+        """Tell whether the server moves: what health calls `liveness`."""
         del request, context
-        return pb.ServerLiveResponse(live=True)
+        return pb.ServerLiveResponse(live=self._is_live())
 
     async def ServerReady(self, request: pb.ServerReadyRequest, context: Context) -> pb.ServerReadyResponse:
         """Tell whether the server takes inferences."""

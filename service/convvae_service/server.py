@@ -30,6 +30,7 @@ from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
 from convvae_service.tls import server_credentials
 from convvae_service.watch import Watch
+from convvae_service.watchdog import PARTS, Watchdog
 
 __all__ = ["Server", "run"]
 
@@ -41,6 +42,8 @@ _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
 _QUIET_S = 0.05
 _MAX_QUIET_WAIT_S = 0.5
+# For batches that still run when the last call has ended.
+_MAX_RUN_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ class Server:
         )
         self._started = False
         self._watching: asyncio.Task[None] | None = None
+        self._guarding: asyncio.Task[None] | None = None
         self._batcher = Batcher(
             lanes=settings.lanes,
             max_batch_rows=settings.max_batch_rows,
@@ -123,6 +127,7 @@ class Server:
                 batcher=self._batcher,
                 answering=self._answering,
                 is_ready=lambda: self._health.ready,
+                is_live=lambda: self._health.alive,
             )
             names.append(self._open_inference.add_to(self._grpc))
         if settings.reflection:
@@ -149,6 +154,7 @@ class Server:
             self._page = MetricsPage(self._metrics.registry, self._settings.metrics_address)
         # Health answers from here on: alive, and not yet ready.
         await self._grpc.start()
+        self._start_watchdog()
         await self._loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
             return port
@@ -210,13 +216,23 @@ class Server:
         return self._answering.in_flight
 
     @property
-    def loading(self) -> bool:
-        """Whether a thread is loading a version."""
-        return self._loader.loading
+    def computing(self) -> bool:
+        """Whether a thread loads a version or runs a batch; neither can be interrupted."""
+        return self._loader.loading or bool(self._batcher.runs)
+
+    async def lanes_end(self, *, at_most_s: float) -> bool:
+        """Wait until no batch runs any more, and tell whether it has come to that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while self._batcher.runs:  # noqa: ASYNC110 - there is nothing to be woken by
+                    await asyncio.sleep(0.02)
+        return not self._batcher.runs
 
     async def close(self) -> None:
         """Close the port at once, and everything behind it."""
         await self._stop_watching()
+        if self._guarding is not None:
+            self._guarding.cancel()
         await self._grpc.stop(None)
         if self._page is not None:
             await asyncio.to_thread(self._page.close)
@@ -224,6 +240,18 @@ class Server:
         self._file_decoders.shutdown()
         await self._loader.close()
         _log.info("stopped")
+
+    def _start_watchdog(self) -> None:
+        if self._settings.watchdog_timeout_s:
+            for part in PARTS:
+                self._metrics.show_stuck(part, False)
+            watchdog = Watchdog(
+                timeout_s=self._settings.watchdog_timeout_s,
+                runs=lambda: self._batcher.runs,
+                set_alive=self._health.set_alive,
+                on_change=self._metrics.show_stuck,
+            )
+            self._guarding = asyncio.create_task(watchdog.run())
 
     async def _stop_watching(self) -> None:
         """Let nothing change any more; a version that a thread loads now is given up."""
@@ -259,7 +287,9 @@ class Server:
 
 
 async def run(settings: ServeSettings) -> int:
-    """Serve until a signal, and return the exit code: 0 after a drain, 1 when a second signal cut it short.
+    """Serve until a signal, and return the exit code: 0 after a drain, 1 when it was cut short.
+
+    A second signal cuts it short, and so does a batch that does not end.
 
     SIGTERM drains; SIGINT drains without the delay, since nobody's balancer waits for a keyboard.
 
@@ -298,11 +328,13 @@ async def run(settings: ServeSettings) -> int:
         second_signal.cancel()
         if not draining.done():
             _log.warning("second signal, stopping at once", extra=facts(in_flight=server.in_flight))
-            if server.loading:
-                # A graph that loads in a thread cannot be interrupted.
+            if server.computing:
                 os._exit(1)
             draining.cancel()
             return 1
+        if not await server.lanes_end(at_most_s=_MAX_RUN_WAIT_S):
+            _log.error("a batch does not end, stopping without it")
+            os._exit(1)
         return 0
     finally:
         first_signal.cancel()

@@ -111,6 +111,13 @@ class ServeSettings(BaseSettings):
     max_call_s: float = Field(
         60.0, gt=0, le=86400, description="most seconds for one call; a shorter deadline of the caller holds"
     )
+    watchdog_timeout_s: float = Field(
+        120.0,
+        ge=0,
+        le=86400,
+        description="seconds after which a batch that still runs, or a server that stands still, turns the"
+        " health name 'liveness'; 0 for no watchdog",
+    )
     drain_delay_s: float = Field(
         3.0, ge=0, le=600, description="seconds to keep serving after SIGTERM, while balancers turn away"
     )

@@ -1,0 +1,147 @@
+"""A server in this process whose engine hangs, as its callers and its probes see it."""
+
+import asyncio
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from convvae.v1 import vae_pb2 as pb
+from convvae.v1 import vae_pb2_grpc
+from convvae_service.engine import Rows, Stage
+from convvae_service.server import Server
+from local_server import started
+from wire import TIMEOUT_S
+
+SERVING = health_pb2.HealthCheckResponse.SERVING
+NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+def hang(server: Server) -> threading.Event:
+    """Make the engine's decoder hang until the returned event is set."""
+    released = threading.Event()
+    (version,) = server._repository.loaded
+    decode = version.engine.decode
+
+    def wait(rows: Rows) -> Rows:
+        assert released.wait(TIMEOUT_S)
+        return decode.run(rows)
+
+    version.engine.decode = Stage("decode", wait)
+    return released
+
+
+async def state(health: Any, name: str) -> int:
+    reply = await health.Check(health_pb2.HealthCheckRequest(service=name), timeout=TIMEOUT_S)
+    return int(reply.status)
+
+
+async def wait_for(health: Any, name: str, status: int) -> None:
+    async with asyncio.timeout(TIMEOUT_S):
+        while await state(health, name) != status:  # noqa: ASYNC110 - asked as a probe would
+            await asyncio.sleep(0.02)
+
+
+def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Liveness is red while a run takes too long, through a Watch too, and green when the engine moves."""
+
+    async def body() -> None:
+        async with (
+            started(tiny_root, "--watchdog-timeout-s", "1.5") as (server, target),
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            health, stub = health_pb2_grpc.HealthStub(channel), vae_pb2_grpc.VaeServiceStub(channel)
+            await wait_for(health, "liveness", SERVING)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="liveness"), timeout=TIMEOUT_S)
+            assert (await watch.read()).status == SERVING
+            released = hang(server)
+            call = stub.Sample(pb.SampleRequest(count=2), timeout=TIMEOUT_S)
+            try:
+                assert (await watch.read()).status == NOT_SERVING
+                assert await state(health, "liveness") == NOT_SERVING
+                assert await state(health, "") == SERVING
+                assert server._metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 1
+            finally:
+                released.set()
+            assert (await call).images.count == 2
+            assert (await watch.read()).status == SERVING
+            assert server._metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 0
+            watch.cancel()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(body())
+    found = [record for record in caplog.records if record.message.startswith("a lane")]
+    assert [record.message for record in found] == ["a lane is stuck", "a lane moves again"]
+    assert found[0].facts["stage"] == "decode"  # type: ignore[attr-defined]
+
+
+def test_an_event_loop_that_stands_still_is_told_of(
+    tiny_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A thread logs it while nothing else moves; afterwards liveness is red and green again."""
+
+    async def body() -> None:
+        async with (
+            started(tiny_root, "--watchdog-timeout-s", "0.5") as (_, target),
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            health = health_pb2_grpc.HealthStub(channel)
+            await wait_for(health, "liveness", SERVING)
+            watch = health.Watch(health_pb2.HealthCheckRequest(service="liveness"), timeout=TIMEOUT_S)
+            assert (await watch.read()).status == SERVING
+            time.sleep(1.2)  # noqa: ASYNC251 - this is what goes wrong
+            messages = [record.message for record in caplog.records]
+            assert "the event loop is stuck" in messages
+            assert (await watch.read()).status == NOT_SERVING
+            assert (await watch.read()).status == SERVING
+            watch.cancel()
+
+    with caplog.at_level(logging.WARNING):
+        asyncio.run(body())
+
+
+def test_without_a_watchdog_nothing_is_watched(tiny_root: Path) -> None:
+    """A timeout of 0 leaves liveness as it is, however long a run takes."""
+
+    async def body() -> None:
+        async with (
+            started(tiny_root, "--watchdog-timeout-s", "0") as (server, target),
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            assert server._guarding is None
+            health, stub = health_pb2_grpc.HealthStub(channel), vae_pb2_grpc.VaeServiceStub(channel)
+            released = hang(server)
+            call = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+            try:
+                await asyncio.sleep(0.3)
+                assert await state(health, "liveness") == SERVING
+            finally:
+                released.set()
+            await call
+
+    asyncio.run(body())
+
+
+def test_a_drain_leaves_liveness(tiny_root: Path) -> None:
+    """While the server drains with a watchdog that looks often, liveness stays green and the rest is red."""
+
+    async def body() -> None:
+        async with (
+            started(tiny_root, "--watchdog-timeout-s", "1.5") as (server, target),
+            grpc.aio.insecure_channel(target) as channel,
+        ):
+            health = health_pb2_grpc.HealthStub(channel)
+            await wait_for(health, "", SERVING)
+            draining = asyncio.create_task(server.drain(delay_s=0.5, grace_s=1))
+            await wait_for(health, "", NOT_SERVING)
+            for _ in range(6):
+                assert await state(health, "liveness") == SERVING
+                await asyncio.sleep(0.05)
+            await draining
+
+    asyncio.run(body())
