@@ -2,7 +2,7 @@
 
     encoder          rate + feature distortion
     decoder          feature distortion + w * adversarial
-    discriminator    discrimination
+    discriminator    discrimination + penalty on its slope, where the run has one
     likelihood       distortion of pixels, of images taken as given: its sigma alone follows it
 
 The feature distortion is -log N(Dis_l(x) | Dis_l(x'), s^2) of a reconstruction x', with one learned s for all
@@ -87,6 +87,7 @@ class Parts:
     equilibrium_margin: float
     autocast: torch.dtype | None
     mean: Mean
+    gradient_penalty: float = 0.0
 
 
 def adversarial_losses(kind: str, real_B: Tensor, made_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,15 +122,17 @@ def gradients_of(loss: Tensor, *parameters: list[nn.Parameter]) -> list[tuple[Te
 
 def gan_gradients(parts: Parts, x_BCHW: Tensor, prior_BZ: Tensor) -> Gradients:
     """Return the gradients of a GAN: the decoder makes images of prior draws, no image is encoded."""
+    shown_BCHW = x_BCHW.detach().requires_grad_(parts.gradient_penalty > 0)
     with _autocast(parts, x_BCHW):
         made_BCHW = parts.likelihood.pixel_mean(parts.model.decoder(prior_BZ))
-        _, logit = parts.discriminator(torch.cat((x_BCHW, made_BCHW)))
+        _, logit = parts.discriminator(torch.cat((shown_BCHW, made_BCHW)))
     real_B, made_B = logit.chunk(2)
     discrimination, adversarial = adversarial_losses(parts.loss, real_B, made_B)
     of = parts.parameters
     (decoder,) = gradients_of(adversarial, of["decoder"])
-    (discriminator,) = gradients_of(discrimination, of["discriminator"])
-    loss = discrimination + adversarial
+    penalty = slope_penalty(parts, real_B, shown_BCHW)
+    (discriminator,) = gradients_of(discrimination + penalty, of["discriminator"])
+    loss = discrimination + penalty + adversarial
     figures = {"adversarial": adversarial.detach(), "discrimination": discrimination.detach()}
     entropies = _cross_entropies(real_B, made_B)
     loss = loss.detach()
@@ -185,11 +188,12 @@ def vae_gan_gradients(
     Until `is_played` the decoder gets no adversarial gradient.
     """
     count = len(x_BCHW)
+    shown_BCHW = x_BCHW.detach().requires_grad_(parts.gradient_penalty > 0)
     with _autocast(parts, x_BCHW):
         mean_BZ, log_variance_BZ = parts.model.encoder(x_BCHW)
         latent_BZ = reparameterise(mean_BZ, log_variance_BZ, noise_BZ)
         made_BCHW = parts.likelihood.pixel_mean(parts.model.decoder(torch.cat((latent_BZ, prior_BZ))))
-        features, logit = parts.discriminator(torch.cat((x_BCHW, made_BCHW)))
+        features, logit = parts.discriminator(torch.cat((shown_BCHW, made_BCHW)))
     real_B, made_B = logit[:count], logit[count:]
     discrimination, adversarial = adversarial_losses(parts.loss, real_B, made_B)
     feature_distortion = parts.features.distortion(features[:count], features[count : 2 * count]).mean()
@@ -200,7 +204,8 @@ def vae_gan_gradients(
         rate + feature_distortion, of["encoder"], of["decoder"], of["features"]
     )
     (playing,) = gradients_of(adversarial, of["decoder"])
-    (discriminator,) = gradients_of(discrimination, of["discriminator"])
+    penalty = slope_penalty(parts, real_B, shown_BCHW)
+    (discriminator,) = gradients_of(discrimination + penalty, of["discriminator"])
     (likelihood,) = gradients_of(terms.distortion.mean(), of["likelihood"])
     figures = {
         "feature_distortion": feature_distortion.detach(),
@@ -208,7 +213,7 @@ def vae_gan_gradients(
         "discrimination": discrimination.detach(),
     }
     entropies = _cross_entropies(real_B, made_B)
-    loss = (rate + feature_distortion + adversarial + discrimination).detach()
+    loss = (rate + feature_distortion + adversarial + discrimination + penalty).detach()
     found = (*encoder, *rebuilding, *playing, *feature_sigma, *discriminator, *likelihood)
     parts.mean([*found, *figures.values(), *entropies, loss])
     weight = torch.tensor(parts.adversarial_weight * is_played, device=loss.device)
@@ -233,6 +238,17 @@ def vae_gan_gradients(
         figures=figures,
         skip=skip,
     )
+
+
+def slope_penalty(parts: Parts, real_B: Tensor, shown_BCHW: Tensor) -> Tensor:
+    """Return the penalty on the logit's slope at images of the data (R1 of Mescheder et al. 2018, eq. 9).
+
+    It keeps a discriminator that wins from growing ever steeper, which leaves the decoder no gradient to follow.
+    """
+    if not parts.gradient_penalty:
+        return torch.zeros((), device=shown_BCHW.device)
+    (slope_BCHW,) = torch.autograd.grad(real_B.sum(), shown_BCHW, create_graph=True)
+    return 0.5 * parts.gradient_penalty * slope_BCHW.float().square().flatten(1).sum(1).mean()
 
 
 def adaptive_weight(rebuilding: Tensor, playing: Tensor) -> Tensor:

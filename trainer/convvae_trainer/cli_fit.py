@@ -97,6 +97,9 @@ def fit(
     adversarial_start: Annotated[
         float | None, typer.Option(help="Share of the run before the decoder gets it. [default: 0.1]")
     ] = None,
+    gradient_penalty: Annotated[
+        float | None, typer.Option(help="On the slope of the discriminator's logit. [default: 0]")
+    ] = None,
     equilibrium_margin: Annotated[
         float | None, typer.Option(help="Nats ahead at which a player sits out. [default: 0, never]")
     ] = None,
@@ -159,6 +162,7 @@ def fit(
         "adversarial_weight": adversarial_weight,
         "adaptive_weight": adaptive_weight,
         "adversarial_start": adversarial_start,
+        "gradient_penalty": gradient_penalty,
         "equilibrium_margin": equilibrium_margin,
         "discriminator_width": discriminator_width,
         "gan_share": gan_share,

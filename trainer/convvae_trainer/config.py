@@ -79,6 +79,8 @@ class Config:
     """Scale the adversarial gradient to the reconstruction's size at the decoder's last layer first."""
     adversarial_start: float = 0.1
     """Share of the run before the decoder gets the adversarial gradient; the discriminator learns at once."""
+    gradient_penalty: float = 0.0
+    """Weight of the squared slope of the discriminator's logit at images of the data, in pixels in 0..1."""
     equilibrium_margin: float = 0.0
     """A player sits a step out where the other is so far behind, in nats around 0.68. 0: never."""
     discriminator_width: int = 32
@@ -176,6 +178,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "adversarial_weight": ("vae-gan",),
     "adaptive_weight": ("vae-gan",),
     "adversarial_start": ("vae-gan",),
+    "gradient_penalty": ADVERSARIAL,
     "equilibrium_margin": ADVERSARIAL,
     "discriminator_width": ADVERSARIAL,
     "gan_share": ("vae-disl",),
@@ -204,6 +207,7 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("sigma", 1e-4, 10.0),
     ("adversarial_weight", 0.0, 1e6),
     ("adversarial_start", 0.0, 1.0),
+    ("gradient_penalty", 0.0, 1e6),
     ("equilibrium_margin", 0.0, 0.68),
     ("discriminator_width", 1, 1024),
     ("gan_share", 0.01, 0.99),

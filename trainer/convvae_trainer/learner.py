@@ -99,6 +99,7 @@ class Learner:
             device=device,
             has_rate=config.objective != "ae",
             has_discriminator=config.is_adversarial,
+            has_phases=config.objective == "vae-disl",
         )
         self.num_steps = 0
 
@@ -145,7 +146,9 @@ class Learner:
             torch._functorch.config.donated_buffer = False
         self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
         if self.config.is_adversarial:
-            self._judging = made(self.discriminator)
+            # A penalty on slopes is differentiated twice, which compiled code is not.
+            judging = _as_it_is if self.config.gradient_penalty else made
+            self._judging = judging(self.discriminator)
 
     def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float, fraction: float = 0.0) -> None:
         """Take one step on a batch of uint8 images; one whose loss or gradient is not finite changes nothing.
@@ -178,14 +181,26 @@ class Learner:
         self.num_steps += 1
 
     def _hand_over(self, optimizer: torch.optim.AdamW, found: Gradients) -> Tensor:
-        """Give an optimiser's parameters their gradients, clipped; return the norm before."""
-        parameters: list[nn.Parameter] = []
+        """Give an optimiser's parameters their gradients, clipped; return the norm before.
+
+        A scale's is clipped apart: it is in the hundreds while sigma is too wide, and would take the networks'
+        with it.
+        """
+        networks: list[nn.Parameter] = []
+        scales: list[list[nn.Parameter]] = []
         for group in optimizer.param_groups:
             gradients = found.of.get(group["network"], (None,) * len(group["params"]))
             for parameter, gradient in zip(group["params"], gradients, strict=True):
                 parameter.grad = gradient
-            parameters += group["params"]
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm).to(self.device)
+            if group["network"] in _SCALES:
+                scales.append(group["params"])
+            else:
+                networks += group["params"]
+        norms = [
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm).to(self.device)
+            for parameters in (networks, *scales)
+        ]
+        return torch.stack(norms).norm()
 
     def _gradients(
         self, image_BCHW: Tensor, autocast: torch.dtype | None, *, beta: float, fraction: float
@@ -205,6 +220,7 @@ class Learner:
             adversarial_weight=config.adversarial_weight,
             adaptive_weight=config.adaptive_weight,
             equilibrium_margin=config.equilibrium_margin,
+            gradient_penalty=config.gradient_penalty,
             autocast=autocast,
             mean=self.world.mean_,
         )

@@ -40,13 +40,21 @@ class Totals:
         device: Where the sums are kept.
         has_rate: Whether the objective has a rate; an autoencoder's is infinite.
         has_discriminator: Whether there is one.
+        has_phases: Whether a step either plays or encodes, as VAE_Dis_l's; else, with a discriminator, both.
     """
 
     def __init__(
-        self, *, latent_dim: int, device: torch.device, has_rate: bool, has_discriminator: bool
+        self,
+        *,
+        latent_dim: int,
+        device: torch.device,
+        has_rate: bool,
+        has_discriminator: bool,
+        has_phases: bool,
     ) -> None:
         self._has_rate = has_rate
         self._has_discriminator = has_discriminator
+        self._has_phases = has_phases
         self._sums = torch.zeros(len(NAMES), device=device)
         # Rate, mean and squared mean of each latent dimension.
         self._latents_3Z = torch.zeros((3, latent_dim), device=device)
@@ -101,8 +109,12 @@ class Totals:
             "skipped_steps": int(sums["skipped"]),
         }
         if self._has_discriminator:
-            figures |= {name: sums[name] / steps for name in _GAMES}
-            figures |= {name: sums[name] / encoded for name in ("feature_distortion", "adversarial_weight")}
+            played = sums["steps"] - sums["encoded"] if self._has_phases else sums["steps"]
+            # The weight is of a game on encoded images: with phases there is none.
+            both = 0.0 if self._has_phases else sums["encoded"]
+            figures |= {name: _mean(sums[name], played) for name in _GAMES}
+            figures["feature_distortion"] = _mean(sums["feature_distortion"], sums["encoded"])
+            figures["adversarial_weight"] = _mean(sums["adversarial_weight"], both)
             for player in ("decoder", "discriminator"):
                 figures[f"{player}_skips"] = int(sums[f"{player}_skips"])
                 figures[f"{player}_updates"] = int(sums["steps"] - sums[f"{player}_skips"])
@@ -127,3 +139,8 @@ class Totals:
         """Take over what `tensors` returned; raises KeyError or RuntimeError where it does not fit."""
         for name, held in self.tensors().items():
             held.copy_(tensors[name])
+
+
+def _mean(total: float, count: float) -> float | None:
+    """Return the mean of so many steps; None of none."""
+    return total / count if count else None

@@ -35,6 +35,7 @@ class Game:
     is_played: bool = True
     beta: float = 1.5
     free_bits: float = 0.0
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         torch.manual_seed(4)
@@ -98,6 +99,16 @@ def rebuild(game: Game) -> tuple[Tensor, Tensor, Tensor]:
     return feature_distortion, rate(game, mean, log_variance), rebuilt
 
 
+def steepness(game: Game) -> Tensor:
+    """Return half the weighted mean over images of the squared slope of an image's own logit."""
+    total = torch.zeros(())
+    for x in game.x:
+        image = x[None].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(game.discriminator(image)[1], image, create_graph=True)
+        total = total + slope.square().sum()
+    return 0.5 * game.penalty * total / len(game.x)
+
+
 def expected_vae_gan(game: Game) -> Found:
     """Return algorithm 1's gradients, each of its formula alone."""
     of = game.parameters
@@ -113,7 +124,7 @@ def expected_vae_gan(game: Game) -> Found:
     return {
         "encoder": grad(weighted_rate + feature_distortion, of["encoder"]),
         "decoder": tuple(r + weight * p for r, p in zip(rebuilding, adversarial_part, strict=True)),
-        "discriminator": grad(discrimination, of["discriminator"]),
+        "discriminator": grad(discrimination + steepness(game), of["discriminator"]),
         "features": grad(feature_distortion, of["features"]),
         "likelihood": grad(normal_loss(game.x, rebuilt, game.likelihood.log_sigma), of["likelihood"]),
     }
@@ -139,7 +150,7 @@ def expected_gan(game: Game) -> Found:
     discrimination, playing = play(game.loss, real_logit, made_logit)
     return {
         "decoder": grad(playing, of["decoder"]),
-        "discriminator": grad(discrimination, of["discriminator"]),
+        "discriminator": grad(discrimination + steepness(game), of["discriminator"]),
     }
 
 
@@ -154,6 +165,7 @@ def parts_of(module: Any, game: Game) -> Any:
         adversarial_weight=game.weight,
         adaptive_weight=game.adaptive,
         equilibrium_margin=0.0,
+        gradient_penalty=game.penalty,
         autocast=None,
         mean=lambda tensors: None,  # noqa: ARG005 - a single process
     )
@@ -197,7 +209,14 @@ def check_gan(module: Any, game: Game) -> None:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"adaptive": True}, {"is_played": False}, {"free_bits": 0.02}, {"weight": 3.0, "beta": 0.5}],
+    [
+        {},
+        {"adaptive": True},
+        {"is_played": False},
+        {"free_bits": 0.02},
+        {"weight": 3.0, "beta": 0.5},
+        {"penalty": 4.0},
+    ],
     ids=str,
 )
 def test_vae_gan_routes_as_the_paper_does(loss: str, settings: dict[str, Any]) -> None:

@@ -39,6 +39,7 @@ OTHER: dict[str, Any] = {
     "adversarial_weight": 2.0,
     "adaptive_weight": False,
     "adversarial_start": 0.6,
+    "gradient_penalty": 0.5,
     "equilibrium_margin": 0.001,
     "discriminator_width": 3,
     "gan_share": 0.6,
