@@ -19,12 +19,14 @@ STOP_TIMEOUT_S = 20.0
 class ServerProcess:
     """`convvae-serve run` on port 0, with its log read as it comes."""
 
+    # What the interpreter runs.
+    program: tuple[str, ...] = ("-m", "convvae_service")
+
     def __init__(self, models: Path, *flags: str, environ: Mapping[str, str] | None = None) -> None:
         self.started_s = time.monotonic()
         words = [
             sys.executable,
-            "-m",
-            "convvae_service",
+            *self.program,
             "run",
             "--models",
             str(models),

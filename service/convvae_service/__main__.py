@@ -59,7 +59,7 @@ def _serve(words: Sequence[str]) -> None:
     try:
         settings = load_settings(words)
         set_up_logging(form=settings.log_format, level=settings.log_level)
-        from convvae_service.server import run
+        from convvae_service.process import run
 
         try:
             import uvloop

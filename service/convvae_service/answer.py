@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import grpc
 
 from convvae_service.errors import DeadlineExceeded, NotReady, ServiceError
-from convvae_service.logs import facts
+from convvae_service.logs import facts, is_sampled
 from convvae_service.metrics import Metrics
 from convvae_service.status import DETAILS_KEY, status_details
 
@@ -51,10 +51,12 @@ class Answering:
     Args:
         metrics: Where calls are counted.
         max_call_s: Most seconds for one call.
+        access_log_sample: Share of the calls answered with OK that are logged, by their ids; all others are.
     """
 
     metrics: Metrics
     max_call_s: float
+    access_log_sample: float = 1.0
     refusal: str = "the server is starting"
     in_flight: int = 0
     last_arrival_s: float = 0.0
@@ -74,6 +76,7 @@ class Answering:
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         started_s = self.last_arrival_s = time.monotonic()
         code = grpc.StatusCode.UNKNOWN
+        refusal: tuple[str, tuple[tuple[str, str | bytes], ...]] | None = None
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
         try:
@@ -81,8 +84,8 @@ class Answering:
             code = grpc.StatusCode.OK
         except ServiceError as error:
             code = error.status
-            details = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status_details(error)))
-            await context.abort(code, str(error), details)
+            trailing = ((REQUEST_ID_KEY, call.request_id), (DETAILS_KEY, status_details(error)))
+            refusal = (str(error), trailing)
         except asyncio.CancelledError:
             # The caller left or its deadline passed. Swallowing this would leak the call's memory in gRPC.
             left_s = context.time_remaining()
@@ -92,13 +95,15 @@ class Answering:
         except Exception:  # noqa: BLE001 - the caller must not see what went wrong in here, the log must
             code = grpc.StatusCode.INTERNAL
             _log.exception("internal error", extra=facts(request_id=call.request_id, method=method))
-            trailing = ((REQUEST_ID_KEY, call.request_id),)
-            await context.abort(code, f"internal error, id {call.request_id}", trailing)
+            refusal = (f"internal error, id {call.request_id}", ((REQUEST_ID_KEY, call.request_id),))
         finally:
             call.held.close()
             self.in_flight -= 1
             self.metrics.in_flight.set(self.in_flight)
             self._record(call, code, time.monotonic() - started_s)
+        # Only now: a caller who has its answer finds the call counted.
+        if refusal is not None:
+            await context.abort(code, *refusal)
         return reply
 
     async def quiet(self, quiet_s: float, *, at_most_s: float) -> None:
@@ -126,7 +131,9 @@ class Answering:
         self.metrics.call_seconds.labels(call.method).observe(seconds)
         if code is grpc.StatusCode.OK:
             self.metrics.rows.labels(call.method).inc(call.rows)
-        if _log.isEnabledFor(logging.INFO):
+        if _log.isEnabledFor(logging.INFO) and (
+            code is not grpc.StatusCode.OK or is_sampled(call.request_id, self.access_log_sample)
+        ):
             _log.info(
                 "call",
                 extra=facts(

@@ -1,13 +1,16 @@
 """Bearer tokens: who may call. Health stays open, so that probes need no secret."""
 
 import hmac
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
+from convvae_service.answer import REQUEST_ID_KEY, request_id_of
 from convvae_service.errors import StartupError, Unauthenticated
+from convvae_service.logs import facts
 from convvae_service.status import DETAILS_KEY, status_details
 from convvae_service.watched_file import WatchedFile
 
@@ -15,6 +18,8 @@ __all__ = ["TokenInterceptor", "Tokens"]
 
 _HEALTH = "/grpc.health.v1.Health/"
 _SCHEME = "bearer "
+
+_log = logging.getLogger(__name__)
 
 
 class Tokens:
@@ -71,13 +76,17 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
             (True, False): grpc.stream_unary_rpc_method_handler,
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[handler.request_streaming, handler.response_streaming]
-        return make(_refuse, handler.request_deserializer, handler.response_serializer)
 
+        async def refuse(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+            del request
+            error = Unauthenticated("a valid bearer token is needed in the metadata key 'authorization'")
+            request_id = request_id_of(context)
+            named = {"method": str(details.method).rpartition("/")[2], "code": error.status.name}
+            _log.info("call", extra=facts(**named, request_id=request_id))
+            trailing = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status_details(error)))
+            await context.abort(error.status, str(error), trailing)
 
-async def _refuse(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-    del request
-    error = Unauthenticated("a valid bearer token is needed in the metadata key 'authorization'")
-    await context.abort(error.status, str(error), ((DETAILS_KEY, status_details(error)),))
+        return make(refuse, handler.request_deserializer, handler.response_serializer)
 
 
 def _parse(contents: tuple[bytes, ...]) -> tuple[bytes, ...]:

@@ -1,17 +1,28 @@
 """Structured logs: a constant message and its facts, as JSON lines, or as text on a terminal."""
 
+import hashlib
 import json
 import logging
 import sys
 import time
 from typing import Any, TextIO
 
-__all__ = ["JsonFormatter", "TextFormatter", "facts", "set_up_logging"]
+__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "set_up_logging"]
 
 
 def facts(**values: Any) -> dict[str, Any]:
     """Return `values` in the form of a log call's `extra`: `log.info("...", extra=facts(rows=3))`."""
     return {"facts": values}
+
+
+def is_sampled(request_id: str, share: float) -> bool:
+    """Tell whether a call is among the `share` (0..1) of calls that are logged.
+
+    Its id decides: servers with the same share, and a caller's attempts with the same id, agree; and what a
+    small share logs, a larger one logs too.
+    """
+    digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") < share * 2**64
 
 
 class JsonFormatter(logging.Formatter):

@@ -1,10 +1,8 @@
-"""The server's life: load and warm, serve, and drain on a signal."""
+"""The server: its parts put together, its start, its drain and its end."""
 
 import asyncio
 import contextlib
 import logging
-import os
-import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +30,7 @@ from convvae_service.tls import server_credentials
 from convvae_service.watch import Watch
 from convvae_service.watchdog import PARTS, Watchdog
 
-__all__ = ["Server", "run"]
+__all__ = ["Server"]
 
 _SERVICE_NAME = vae_pb2.DESCRIPTOR.services_by_name["VaeService"].full_name
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -42,8 +40,6 @@ _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
 _QUIET_S = 0.05
 _MAX_QUIET_WAIT_S = 0.5
-# For batches that still run when the last call has ended.
-_MAX_RUN_WAIT_S = 5.0
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +84,11 @@ class Server:
             on_batch=self._metrics.count_batch,
         )
         self._metrics.watch_queue(lambda: self._batcher.queued_rows, lambda: self._batcher.queued_bytes)
-        self._answering = Answering(metrics=self._metrics, max_call_s=settings.max_call_s)
+        self._answering = Answering(
+            metrics=self._metrics,
+            max_call_s=settings.max_call_s,
+            access_log_sample=settings.access_log_sample,
+        )
         self._file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
         self._health = Health((_SERVICE_NAME,), self._repository.models)
         self._page: MetricsPage | None = None
@@ -284,58 +284,3 @@ class Server:
             else:
                 with contextlib.suppress(KeyError):
                     self._metrics.model_info.remove(*labels)
-
-
-async def run(settings: ServeSettings) -> int:
-    """Serve until a signal, and return the exit code: 0 after a drain, 1 when it was cut short.
-
-    A second signal cuts it short, and so does a batch that does not end.
-
-    SIGTERM drains; SIGINT drains without the delay, since nobody's balancer waits for a keyboard.
-
-    Args:
-        settings: What to serve and how.
-
-    Raises:
-        StartupError: The server cannot start.
-    """
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
-    server = Server(settings)
-    first_signal = asyncio.ensure_future(signals.get())
-    try:
-        starting = asyncio.ensure_future(server.start())
-        await asyncio.wait((starting, first_signal), return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            _log.info("stopping during the start")
-            server.stop_loading()
-            second_signal = asyncio.ensure_future(signals.get())
-            await asyncio.wait((starting, second_signal), return_when=asyncio.FIRST_COMPLETED)
-            if not starting.done():
-                # A graph that loads in a thread cannot be interrupted.
-                os._exit(1)
-            second_signal.cancel()
-            with contextlib.suppress(StartupError):
-                starting.result()
-            return 0
-        starting.result()
-        delay_s = settings.drain_delay_s if await first_signal is signal.SIGTERM else 0.0
-        draining = asyncio.ensure_future(server.drain(delay_s=delay_s, grace_s=settings.grace_s))
-        second_signal = asyncio.ensure_future(signals.get())
-        await asyncio.wait((draining, second_signal), return_when=asyncio.FIRST_COMPLETED)
-        second_signal.cancel()
-        if not draining.done():
-            _log.warning("second signal, stopping at once", extra=facts(in_flight=server.in_flight))
-            if server.computing:
-                os._exit(1)
-            draining.cancel()
-            return 1
-        if not await server.lanes_end(at_most_s=_MAX_RUN_WAIT_S):
-            _log.error("a batch does not end, stopping without it")
-            os._exit(1)
-        return 0
-    finally:
-        first_signal.cancel()
-        await server.close()

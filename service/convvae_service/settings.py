@@ -140,6 +140,9 @@ class ServeSettings(BaseSettings):
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="form of the log on stderr; auto is text on a terminal, else json"
     )
+    access_log_sample: float = Field(
+        1.0, ge=0, le=1, description="share of the calls answered with OK that get a line in the log"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level to log")
 
     @field_validator("serve", "versions", mode="before")

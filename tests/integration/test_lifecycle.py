@@ -15,10 +15,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
+from convvae_service.logs import is_sampled
 from serving import ServerProcess, serving
 from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 from wire import TIMEOUT_S, Refusal, pixels, random_images, refused, stub_of, vectors
 
+CODES = ("OK", "INVALID_ARGUMENT")
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -302,6 +304,22 @@ def test_the_log_has_a_line_for_each_call(tiny_root: Path) -> None:
     assert line["seconds"] > 0
     assert line["level"] == "info"
     assert not server.noise
+
+
+def test_the_log_has_a_share_of_answers_and_every_error(tiny_root: Path) -> None:
+    """With a sample of 0.5 the ids decide which answers are logged; no refusal is ever left out."""
+    ids = [f"call-{number}" for number in range(12)]
+    with serving(tiny_root, "--access-log-sample", "0.5") as server, stub_of(server.target) as stub:
+        for name in ids:
+            metadata = (("x-request-id", name),)
+            stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S, metadata=metadata)
+            refused(stub.Sample, pb.SampleRequest(count=-1), metadata=metadata)
+    lines = server.messages("call")
+    logged = {code: [line["request_id"] for line in lines if line["code"] == code] for code in CODES}
+    assert logged["OK"] == [name for name in ids if is_sampled(name, 0.5)]
+    assert 0 < len(logged["OK"]) < len(ids)
+    assert logged["INVALID_ARGUMENT"] == ids
+    assert len(lines) == len(logged["OK"]) + len(ids)
 
 
 def test_many_clients_at_once(tiny_server: ServerProcess) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import cast
 
 import grpc
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from convvae_service.answer import Answering, Call, Context
+from convvae_service.errors import NotFound
 from convvae_service.metrics import Metrics
 from wire import Refusal
 
@@ -162,3 +164,32 @@ def test_quiet_waits_for_the_last_arrival() -> None:
     first_s, second_s = asyncio.run(body())
     assert 0.09 <= first_s < 2
     assert 0.29 <= second_s < 3
+
+
+def test_a_refusal_is_counted_before_it_goes_out() -> None:
+    """Whoever has an answer, good or bad, finds the call counted and no longer in flight."""
+    answering = Answering(metrics=Metrics(), max_call_s=60, refusal="")
+    seen: list[tuple[str, float, int]] = []
+
+    class Watched:
+        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+            return ()
+
+        def set_trailing_metadata(self, metadata: object) -> None:
+            pass
+
+        async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object) -> None:
+            del details, trailing_metadata
+            seen.append((code.name, counted(answering, code.name), answering.in_flight))
+            raise grpc.aio.AbortError
+
+    async def refuse(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        raise NotFound("no such model")
+
+    async def fail(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        raise KeyError
+
+    for handle in (refuse, fail):
+        with pytest.raises(grpc.aio.AbortError):
+            asyncio.run(answering.answer("Sample", handle, pb.SampleRequest(), cast("Context", Watched())))
+    assert seen == [("NOT_FOUND", 1.0, 0), ("INTERNAL", 1.0, 0)]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from convvae_service.logs import facts, set_up_logging
+from convvae_service.logs import facts, is_sampled, set_up_logging
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +56,14 @@ def test_auto_is_text_on_a_terminal_alone() -> None:
         assert text.startswith("{") is is_json
         if not is_json:
             assert "warning slow seconds=2" in text
+
+
+def test_a_share_of_calls_is_sampled_by_id() -> None:
+    """All, none or about the share of ids; the same ones each time, and all of them in a larger share."""
+    ids = [f"call-{number}" for number in range(4000)]
+    assert all(is_sampled(name, 1.0) for name in ids)
+    assert not any(is_sampled(name, 0.0) for name in ids)
+    tenth = {name for name in ids if is_sampled(name, 0.1)}
+    assert 320 < len(tenth) < 480
+    assert tenth == {name for name in reversed(ids) if is_sampled(name, 0.1)}
+    assert tenth < {name for name in ids if is_sampled(name, 0.5)}

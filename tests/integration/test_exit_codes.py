@@ -1,0 +1,112 @@
+"""The exit codes of `convvae-serve` are those that docs/service.md states."""
+
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convvae.v1 import vae_pb2 as pb
+from serving import ServerProcess, serving
+from tiny_bundle import SHAPE
+from wire import TIMEOUT_S, pixels, stub_of
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "service.md"
+# A server whose decoder answers the warm-up and never a call.
+HANGING = """
+import threading
+from convvae_service import engine
+
+warm = engine.Engine.warm
+
+def warm_then_hang(self, max_batch_rows):
+    warm(self, max_batch_rows)
+    self.decode = engine.Stage("decode", lambda rows: threading.Event().wait())
+
+engine.Engine.warm = warm_then_hang
+from convvae_service.__main__ import main
+main()
+"""
+
+
+class HangingServer(ServerProcess):
+    """A server whose decoder hangs."""
+
+    program = ("-c", HANGING)
+
+
+def stopped(root: Path) -> int:
+    """Stop an idle server."""
+    with serving(root) as server:
+        return server.stop()
+
+
+def stopped_while_loading(root: Path) -> int:
+    """Stop a server before it serves."""
+    server = ServerProcess(root)
+    server.wait_for("model version loaded")
+    return server.stop()
+
+
+def stopped_twice_under_load(root: Path) -> int:
+    """Signal twice while calls of thousands of rows wait, which would take much longer to answer."""
+    images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
+    with serving(root, "--max-batch-rows", "1", "--drain-delay-s", "60") as server:
+        with stub_of(server.target) as stub:
+            request = pb.ScoreRequest(pixels=pixels(images))
+            calls = [stub.Score.future(request, timeout=TIMEOUT_S) for _ in range(4)]
+            server.send(signal.SIGTERM)
+            server.wait_for("draining")
+            started_s = time.monotonic()
+            code = server.stop()
+            assert time.monotonic() - started_s < 3
+            for call in calls:
+                call.cancel()
+        return code
+
+
+def stopped_with_a_batch_that_never_ends(root: Path) -> int:
+    """Signal once while the engine hangs; the grace passes, and the process ends all the same."""
+    server = HangingServer(root, "--grace-s", "0.2")
+    with stub_of(server.target) as stub:
+        call = stub.Sample.future(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+        time.sleep(0.3)
+        code = server.stop()
+        assert call.code() is not None
+    assert server.messages("a batch does not end, stopping without it")
+    return code
+
+
+def command(*words: str) -> int:
+    """Run a command to its end."""
+    process = [sys.executable, "-m", "convvae_service", *words]
+    return subprocess.run(process, capture_output=True, timeout=60, check=False).returncode
+
+
+SCENES: dict[int, list[Callable[[Path], int]]] = {
+    0: [stopped, stopped_while_loading, lambda root: command("check", str(root))],
+    1: [stopped_twice_under_load, stopped_with_a_batch_that_never_ends],
+    2: [
+        lambda root: command("run", "--models", str(root), "--lanes", "0"),
+        lambda root: command("run", "--models", str(root), "--no-such-flag"),
+        lambda root: command("run", "--models", str(root), "--address", "192.0.2.1:1"),
+        lambda root: command("check", str(root / "absent")),
+    ],
+}
+
+
+def test_every_documented_code_has_its_scenes() -> None:
+    """The table of the document and the scenes here name the same codes."""
+    rows = re.findall(r"^\| (\d+) \|", DOCUMENT.read_text().split("| exit code |")[1], re.MULTILINE)
+    assert [int(row) for row in rows] == sorted(SCENES)
+
+
+@pytest.mark.parametrize(("code", "scene"), [(code, s) for code, scenes in SCENES.items() for s in scenes])
+def test_exit_codes(tiny_root: Path, code: int, scene: Callable[[Path], int]) -> None:
+    """Each way to end has the code that the table gives it."""
+    assert scene(tiny_root) == code
