@@ -26,9 +26,11 @@ def model_card(
         repeatability: A line on how equal the repeated run is, or "".
     """
     resize, training = manifest.resize, manifest.training
+    validation = data["train_images"] - training.images
     data_rows = [
         ("Data set", training.dataset),
-        ("Training images", str(data["train_images"])),
+        ("Training images", str(training.images)),
+        *([("Validation images", f"{validation}, for early stopping")] if validation else []),
         ("Test images", f"{data['test_images']}: {data['split']}"),
         ("Other sizes", f"{resize.mode}, {resize.filter} ({resize.library})"),
         ("sha256 of all pixels", data["sha256"]),

@@ -217,8 +217,13 @@ def _hold_out(part: Part, *, name: str) -> tuple[Part, Part, str]:
 def hold_out_validation(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Return (training images, validation images): a tenth of them, drawn by a fixed seed, validates."""
     order = np.random.default_rng(VALIDATION_SEED).permutation(len(images))
-    count = max(1, round(len(images) * HELD_OUT))
+    count = num_validation(len(images))
     return images[order[count:]], images[order[:count]]
+
+
+def num_validation(count: int) -> int:
+    """Return how many of `count` training images validate, where a run has such images."""
+    return max(1, round(count * HELD_OUT))
 
 
 def _check(train: NDArray[np.uint8], test: NDArray[np.uint8], *, name: str) -> None:

@@ -25,7 +25,7 @@ from convvae_service.bundle import (
 )
 from convvae_trainer.bundle_model import METRICS_FILE
 from convvae_trainer.card import model_card
-from convvae_trainer.data import Dataset, resize_of
+from convvae_trainer.data import Dataset, num_validation, resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.evaluate import published_metrics
 from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
@@ -33,7 +33,7 @@ from convvae_trainer.learner import Learner
 from convvae_trainer.parity import check_parity
 from convvae_trainer.picture import grid, pairs, png
 from convvae_trainer.run_folder import RunFolder, can_be_written, repeatability, reproducing_command
-from convvae_trainer.train import Position
+from convvae_trainer.train import Position, batch_size
 
 __all__ = ["Exported", "check_target", "export"]
 
@@ -154,10 +154,13 @@ def _capabilities(objective: str) -> tuple[str, ...]:
 
 
 def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: dict[str, Any]) -> Training:
-    steps_per_epoch = len(dataset.train) // min(run.config.batch_size, len(dataset.train))
+    count = len(dataset.train)
+    if run.config.early_stop_epochs is not None:
+        count -= num_validation(count)
+    steps_per_epoch = count // batch_size(run.config, count)
     return Training(
         dataset=_public_name(dataset.name),
-        images=len(dataset.train),
+        images=count,
         epochs=round(position.step / steps_per_epoch, 4),
         seed=run.config.seed,
         commit=run.record["commit"],

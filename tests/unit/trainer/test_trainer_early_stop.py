@@ -92,6 +92,20 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
     assert exported.manifest.training.metrics["test_elbo_nats"] == done.evaluation.elbo
 
 
+def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp_path: Path) -> None:
+    """Images and epochs leave out those that validate: 65 images are 3 steps of 18, and 72 would be 4."""
+    config = dataclasses.replace(config, batch_size=18, epochs=2)
+    done = fit(config, dataset, tmp_path / "run")
+    figures, models = done.evaluation.to_json_object(), tmp_path / "models"
+    exported = export(done.run, done.learner, dataset, done.position, figures, models=models, name="blobs")
+    assert done.position.step == 2 * 3
+    training = exported.manifest.training
+    assert (training.images, training.epochs) == (65, 2.0)
+    card = (exported.folder / "MODEL_CARD.md").read_text()
+    assert "| Training images | 65 |" in card
+    assert "| Validation images | 7, for early stopping |" in card
+
+
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.0}])
 @pytest.mark.parametrize("step", [1 * STEPS_PER_EPOCH + 2, 4 * STEPS_PER_EPOCH + 1])
 def test_a_resumed_run_goes_on_counting(
