@@ -35,13 +35,15 @@ def model_card(
         ("Other sizes", f"{resize.mode}, {resize.filter} ({resize.library})"),
         ("sha256 of all pixels", data["sha256"]),
     ]
-    kind = "autoencoder" if manifest.objective == "ae" else "variational autoencoder"
+    kind, source, vectors = "variational autoencoder", " from the posterior mean", "draws from the prior"
+    if manifest.objective == "ae":
+        kind, source, vectors = "autoencoder", "", "standard normal vectors"
     return f"""# {manifest.model}
 
 A convolutional {kind} (`{manifest.objective}`): {manifest.image} images (height x width x
 channels, uint8), {manifest.latent_dim} latent dimensions, {manifest.likelihood.name} likelihood.
 
-Test images, each over its reconstruction from the posterior mean:
+Test images, each over its reconstruction{source}:
 
 ![Test images over their reconstructions](reconstructions.png)
 
@@ -59,7 +61,7 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 ## ONNX Runtime against PyTorch
 
 Largest absolute differences at batches {", ".join(map(str, manifest.parity["fp32"].batches))}, on data, all-0
-and all-255 images, and draws from the prior.
+and all-255 images, and {vectors}.
 
 {_table(("Output", "Difference"), _parity(manifest))}
 ## How to make it again
@@ -73,8 +75,7 @@ with the run folder's `config.json`, code at commit {training.commit or "(not un
 ## Limits
 
 - It knows images like those that it was trained on. Others are encoded without complaint, and mean little.
-- Reconstructions are pixel means: smoother than the images. Samples are no better than the prior's fit.
-- {_LIKELIHOOD_LIMITS[manifest.likelihood.name]}
+- {_limits(manifest)}
 - Latents of two versions are not comparable, even of the same data.
 - The sha256 in the manifest detects damage. It does not prove who made the files.
 """
@@ -94,6 +95,14 @@ def _samples(manifest: Manifest) -> str:
     if manifest.objective == "ae":
         return "It has no prior: what `samples.png` shows are decoded standard normal vectors.\n"
     return "Draws from the prior:\n\n![Draws from the prior](samples.png)\n"
+
+
+def _limits(manifest: Manifest) -> str:
+    rebuilt = "Reconstructions are pixel means: smoother than the images."
+    if manifest.objective == "ae":
+        return f"{rebuilt}\n- Its distortion does not compare with that of other likelihoods."
+    text = f"{rebuilt} Samples are no better than the prior's fit."
+    return f"{text}\n- {_LIKELIHOOD_LIMITS[manifest.likelihood.name]}"
 
 
 def _score(evaluation: Mapping[str, Any]) -> str:
