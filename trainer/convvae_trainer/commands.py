@@ -75,7 +75,8 @@ def run_fit(
     exported = None
     if target is not None:
         learner = _on_cpu(fitted.learner, fitted.run)
-        figures = fitted.evaluation.to_json_object()
+        # Those that the run folder keeps: a run that had ended before may have further ones.
+        figures = read_evaluation(fitted.run) or fitted.evaluation.to_json_object()
         exported = export(
             fitted.run, learner, dataset, fitted.position, figures, models=target[0], name=target[1]
         )

@@ -18,7 +18,8 @@ from convvae_trainer.data import Dataset, hold_out_validation
 from convvae_trainer.device import Computation, choose_computation, enough_memory, pick_device
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadConfig, BadData, BadRun
-from convvae_trainer.evaluate import Evaluation, evaluate, fit_sigma
+from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate, fit_sigma
+from convvae_trainer.export import read_evaluation
 from convvae_trainer.learner import Learner
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
@@ -91,6 +92,7 @@ def fit(
             device=device,
             world=world,
         )
+        step_before = position.step
         _announce(console, run, learner, dataset, validation=0 if validation is None else len(validation))
         with _board(run, learner, dataset, position, console) as board:
             train(
@@ -117,7 +119,12 @@ def fit(
                 binarize=config.binarize,
                 seed=config.seed,
             )
-            run.write_evaluation(evaluation.to_json_object())
+            figures = evaluation.to_json_object()
+            if position.step == step_before:
+                # The weights are those of the kept figures, of which some took hours.
+                kept = read_evaluation(run) or {}
+                figures |= {name: kept[name] for name in FURTHER if kept.get(name) is not None}
+            run.write_evaluation(figures)
         evaluation = world.share(evaluation)
         assert evaluation is not None
         return Fitted(run=run, learner=learner, position=position, evaluation=evaluation)

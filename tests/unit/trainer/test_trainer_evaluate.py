@@ -14,7 +14,7 @@ from rich.console import Console
 
 from convvae_service.bundle import read_bundle
 from convvae_trainer import frechet
-from convvae_trainer.commands import run_evaluate, run_export
+from convvae_trainer.commands import run_evaluate, run_export, run_fit
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.embedding import worth
@@ -310,3 +310,32 @@ def test_figures_of_an_earlier_trainer_are_completed(make_run: Run) -> None:
     RunFolder.open(run_dir).write_evaluation({**older, "elbo": -7.0})
     evaluated(run_dir)
     assert kept(run_dir) == {**whole, "elbo": -7.0}
+
+
+def test_a_resume_without_a_step_keeps_what_was_asked_for(
+    make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What took long stays beside the figures of a run that had ended, and goes into its bundle."""
+    run_dir = make_run(100)
+    evaluated(run_dir, asked=Asked(importance_samples=2))
+    before = kept(run_dir)
+    assert before["log_likelihood"] is not None
+    run = RunFolder.open(run_dir)
+    done = run_fit(
+        run.config,
+        run_dir,
+        resume=True,
+        download=False,
+        target=(tmp_path / "models", "blobs"),
+        command="",
+        console=Console(quiet=True),
+    )
+    assert kept(run_dir) == before
+    assert done is not None
+    assert done.exported is not None
+    metrics = done.exported.manifest.training.metrics
+    assert metrics["test_log_likelihood_nats"] == before["log_likelihood"]["nats"]
+    # Once a step is taken they are of other weights.
+    run.checkpoint.unlink()
+    fit(run.config, load_dataset(run.config), run_dir, resume=True)
+    assert kept(run_dir) == {**before, "log_likelihood": None}
