@@ -210,6 +210,32 @@ def test_the_second_phase_never_moves_the_discriminator() -> None:
         assert not same_weights(learner.model.decoder, before["decoder"])
 
 
+def test_what_is_not_played_has_no_loss() -> None:
+    """Of VAE_Dis_l's phases each has its own figures; an epoch with both averages each over its own steps."""
+    learner = learner_of("vae-disl", gan_share=0.5)
+
+    def means_after(*fractions: float) -> dict[str, Any]:
+        for fraction in fractions:
+            learner.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+        return learner.totals.means()
+
+    gan = means_after(0.2, 0.3)
+    both = means_after(0.5)
+    learner.totals.clear()
+    encoding = means_after(0.6)
+    for name in ("adversarial", "discrimination"):
+        assert gan[name] == both[name] > 0
+        assert encoding[name] is None
+    assert gan["feature_distortion"] is None
+    assert both["feature_distortion"] != 0 != encoding["feature_distortion"]
+    assert gan["adversarial_weight"] is both["adversarial_weight"] is encoding["adversarial_weight"] is None
+    learner = learner_of("vae-gan", adversarial_start=0.5)
+    first = means_after(0.2)
+    assert first["adversarial"] > 0
+    assert first["feature_distortion"] != 0
+    assert first["adversarial_weight"] == 0
+
+
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
 
