@@ -42,7 +42,12 @@ OWN: dict[str, dict[str, Any]] = {
     "vae-disl": {**DISCRIMINATOR, "gan_share": 0.4},
     "vae-gan": {**DISCRIMINATOR, "adversarial_weight": 1.0},
 }
-DATASETS: dict[str, dict[str, Any]] = {"mnist": {"latent_dim": 8}, "cifar10": {"latent_dim": 64}}
+# What differs by data set, for all systems and for one of them. The penalty, which improves every figure of
+# MNIST, makes those of CIFAR-10 worse in so short a run.
+DATASETS: dict[str, dict[str, dict[str, Any]]] = {
+    "mnist": {"all": {"latent_dim": 8}, "vae-gan": {"gradient_penalty": 0.5}},
+    "cifar10": {"all": {"latent_dim": 64}},
+}
 FIGURES = (
     "mse",
     "sharpness",
@@ -107,7 +112,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dic
 
     torch.set_num_threads(1)
     base = {"data_root": data_root, "epochs": epochs, "device": "cpu", "tensorboard": False}
-    base |= {**COMMON, **DATASETS[name], "dataset": name}
+    base |= {**COMMON, **DATASETS[name]["all"], "dataset": name}
     if name == "cifar10":
         with tarfile.open(Path(data_root) / "cifar10-train.tar") as tar:
             tar.extractall(folder, filter="data")
@@ -120,7 +125,8 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dic
     runs = []
     for seed in range(seeds):
         for system in SYSTEMS:
-            config = config_from(base, OWN[system], {"objective": system, "seed": seed})
+            own = {**OWN[system], **DATASETS[name].get(system, {})}
+            config = config_from(base, own, {"objective": system, "seed": seed})
             run_dir = Path(folder) / f"{name}-{system}-{seed}"
             runs.append({"system": system, "seed": seed, **measure(config, data, run_dir, classifier)})
             print(name, runs[-1], flush=True)
