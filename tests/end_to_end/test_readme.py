@@ -71,6 +71,7 @@ def test_the_figures_are_those_that_were_measured() -> None:
     """The results table quotes the result files, no more favourable than they are."""
     results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
     elbo, demo = results["mnist_elbo"], results["demo_time"]
+    likelihood = results["mnist_likelihood"]
     start_up, embed = results["start_up"], results["embed_throughput"]
     parity = elbo["parity"]
     demo_metrics = demo["training_metrics"]
@@ -78,6 +79,8 @@ def test_the_figures_are_those_that_were_measured() -> None:
     demo_elbo = demo_metrics.get("test_elbo_nats", demo_metrics.get("test_elbo"))
     quoted = [
         f"{elbo['test_elbo_nats']:.2f} nats",
+        f"{likelihood['importance_samples']} importance samples",
+        f"{likelihood['negative_elbo_nats']:.2f}, {likelihood['negative_log_likelihood_nats']:.2f} nats",
         f"{demo_elbo:.2f} nats per image",
         f"{demo['demo_s']:.0f} s, of which {demo['training_s']:.0f} s training",
         f"{max(parity['mean'], parity['log_variance']):.0e} on mean and log-variance",
