@@ -65,3 +65,24 @@ def test_sigma_has_a_rate_of_its_own_and_no_decay() -> None:
         assert (networks["weight_decay"], likelihood["weight_decay"]) == (0.1, 0.0)
     bernoulli = Learner(Config(dataset="x"), shape=(8, 8, 1), device=torch.device("cpu"))
     assert {g["network"] for g in bernoulli.optimizers["model"].param_groups} == {"encoder", "decoder"}
+
+
+def test_sigma_and_networks_are_clipped_together() -> None:
+    """All gradients of a step shrink alike, to the limit; the norm that is logged is that before."""
+    limit = 0.5
+    config = Config(
+        dataset="x", likelihood="gaussian", width=4, hidden=8, latent_dim=3, max_gradient_norm=limit
+    )
+    learner = Learner(config, shape=(8, 8, 1), device=torch.device("cpu"))
+    images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
+    state = learner.generator.get_state()
+    found = learner._gradients(images, None, beta=1.0, fraction=0.0).of
+    learner.generator.set_state(state)
+    names = ("encoder", "decoder", "likelihood")
+    before = torch.cat([gradient.flatten() for name in names for gradient in found[name]])
+    assert before.norm() > limit
+    learner.step(images, learning_rate=1e-3, beta=1.0)
+    parameters = [*learner.model.parameters(), *learner.likelihood.parameters()]
+    given = torch.cat([p.grad.flatten() for p in parameters if p.grad is not None])
+    torch.testing.assert_close(given, before * (limit / before.norm()), rtol=1e-5, atol=1e-7)
+    assert learner.totals.means()["gradient_norm"] == pytest.approx(before.norm().item(), rel=1e-5)
