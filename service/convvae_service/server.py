@@ -15,6 +15,7 @@ from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
 from convvae_service.auth import TokenInterceptor, Tokens
 from convvae_service.batcher import Batcher
+from convvae_service.connections import server_options
 from convvae_service.cpus import available_cpus
 from convvae_service.errors import StartupError
 from convvae_service.health import Health
@@ -34,10 +35,6 @@ __all__ = ["Server"]
 
 _SERVICE_NAME = vae_pb2.DESCRIPTOR.services_by_name["VaeService"].full_name
 _HEALTH_NAME = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# A message over the service's own limit must still reach the service, which then says what the limit is;
-# gRPC's own answer is RESOURCE_EXHAUSTED, which callers read as "busy, retry".
-_RECEIVE_FACTOR = 2
-_MAX_INT32 = 2**31 - 1
 _QUIET_S = 0.05
 _MAX_QUIET_WAIT_S = 0.5
 
@@ -93,22 +90,13 @@ class Server:
         self._health = Health((_SERVICE_NAME,), self._repository.models)
         self._page: MetricsPage | None = None
         self._stop_loading = threading.Event()
-        receive_bytes = min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
         self._credentials = (
             server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
             if settings.tls_certificate and settings.tls_key
             else None
         )
         interceptors = [TokenInterceptor(Tokens(settings.token_file))] if settings.token_file else []
-        self._grpc = grpc.aio.server(
-            interceptors=interceptors,
-            options=[
-                ("grpc.max_receive_message_length", receive_bytes),
-                ("grpc.max_send_message_length", -1),
-                # A second server on the port must fail, not share the port's connections.
-                ("grpc.so_reuseport", 0),
-            ],
-        )
+        self._grpc = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         servicer = VaeServicer(
             settings=settings,
             repository=self._repository,

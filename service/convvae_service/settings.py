@@ -111,6 +111,24 @@ class ServeSettings(BaseSettings):
     max_call_s: float = Field(
         60.0, gt=0, le=86400, description="most seconds for one call; a shorter deadline of the caller holds"
     )
+    max_connections: int = Field(
+        1000, ge=0, le=1_000_000, description="most connections at a time; 0 for no limit"
+    )
+    max_calls_per_connection: int = Field(
+        1000, ge=1, le=1_000_000, description="most calls at a time on one connection; further ones wait"
+    )
+    max_metadata_bytes: int = Field(
+        16384, ge=1024, le=MIB, description="most bytes of a call's metadata, 32 for each key among them"
+    )
+    min_ping_interval_s: float = Field(
+        10.0, gt=0, le=86400, description="least seconds between two keepalive pings of a caller"
+    )
+    max_connection_age_s: float = Field(
+        0.0, ge=0, le=86400, description="seconds after which callers must connect again; 0 for no limit"
+    )
+    max_connection_age_grace_s: float = Field(
+        120.0, ge=0, le=86400, description="seconds for calls to finish on a connection that is too old"
+    )
     watchdog_timeout_s: float = Field(
         120.0,
         ge=0,
