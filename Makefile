@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo test lint protos tools bench image-test constraints clean
+.PHONY: help install demo test lint protos tools bench fault image-test constraints clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -25,6 +25,7 @@ help:
 	@echo "make protos      regenerate the stubs from protos/"
 	@echo "make tools       install the other-language tools that some tests use (.tools/)"
 	@echo "make bench       measurements; results in tests/bench/results/"
+	@echo "make fault       faults and load; results in tests/fault/results/"
 	@echo "make image-test  build the container images without a Docker engine, and call them"
 	@echo "make clean       remove what the targets made"
 
@@ -63,6 +64,15 @@ FIGURES ?= start_up embed_throughput demo_time mnist_elbo training_throughput no
 bench: .venv/installed
 	for figure in $(FIGURES); do
 	  $(BIN)/python tests/bench/$$figure.py
+	done
+
+# What becomes of the service under cancelled calls, overload, mutated requests and replaced replicas; docs/faults.md.
+# About ten minutes on 2 cores that do nothing else. FAULTS=overload runs one.
+FAULTS ?= cancel_storm rolling overload mutations one_bad_call fairness
+
+fault: .venv/installed
+	for fault in $(FAULTS); do
+	  $(BIN)/python tests/fault/$$fault.py
 	done
 
 # The stubs are made by the oldest supported toolchain, in an environment of its own: see protos/requirements.txt.

@@ -48,6 +48,7 @@ class AsyncClient:
         token: str | None = None,
         allow_insecure_token: bool = False,
         compression: str | None = None,
+        follow_health: bool = False,
     ) -> None:
         self._config = ClientConfig(
             target=target,
@@ -59,6 +60,7 @@ class AsyncClient:
             token=token,
             allow_insecure_token=allow_insecure_token,
             compression=compression,
+            follow_health=follow_health,
         )
         self._models = Models()
         self._policy = RetryPolicy(retry)

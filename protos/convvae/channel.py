@@ -1,6 +1,7 @@
 """The connection: options, credentials and methods, the same for both clients."""
 
 import ipaddress
+import json
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -38,6 +39,11 @@ _OPTIONS: list[tuple[str, str | int]] = [
     ("grpc.keepalive_permit_without_calls", 0),
 ]
 
+# gRPC watches the overall health of every address, and sends calls to those that serve.
+_FOLLOW_HEALTH = json.dumps(
+    {"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}
+)
+
 
 class Connection:
     """What a channel is made of, checked before anything is opened."""
@@ -65,6 +71,8 @@ class Connection:
             ("grpc.enable_http_proxy", 0 if is_loopback(config.target) else 1),
             ("grpc.primary_user_agent", f"convvae/{distribution_version()}"),
         ]
+        if config.follow_health:
+            self.options.append(("grpc.service_config", _FOLLOW_HEALTH))
         self.credentials: grpc.ChannelCredentials | None = None
         if config.tls is not None:
             self.credentials = grpc.ssl_channel_credentials(

@@ -52,6 +52,9 @@ class Client:
         token: Bearer token. In plain text only to this machine, unless `allow_insecure_token`.
         allow_insecure_token: Whether the token may cross the network unencrypted.
         compression: `gzip` or `deflate` for requests; pays off on slow networks only.
+        follow_health: Whether servers that report NOT_SERVING get no calls, so that one of several addresses
+            can drain without a failed call. Not behind a proxy that spreads calls over servers: one that
+            drains would speak for all. While none serves, every call fails as `Unavailable`, `health` too.
 
     Raises:
         InvalidInput: A setting is out of its range, or the token would travel unencrypted.
@@ -69,6 +72,7 @@ class Client:
         token: str | None = None,
         allow_insecure_token: bool = False,
         compression: str | None = None,
+        follow_health: bool = False,
     ) -> None:
         self._config = ClientConfig(
             target=target,
@@ -80,6 +84,7 @@ class Client:
             token=token,
             allow_insecure_token=allow_insecure_token,
             compression=compression,
+            follow_health=follow_health,
         )
         self._models = Models()
         self._policy = RetryPolicy(retry)

@@ -82,6 +82,7 @@ class ClientConfig:
     token: str | None = field(default=None, repr=False)
     allow_insecure_token: bool = False
     compression: str | None = None
+    follow_health: bool = False
 
     def __post_init__(self) -> None:
         if not self.target:

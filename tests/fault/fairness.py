@@ -1,0 +1,55 @@
+"""Single rows beside a bulk client: results/fairness.json.
+
+    python tests/fault/fairness.py
+
+The engine takes 20 ms for a batch of at most 64 rows. One client sends single rows, one after another: first
+alone, then beside another that keeps 2 calls of 1,000 rows in flight, 16 batches each.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fault.figure import measure_to_file
+from fault.load import Load, RunningLoad
+from fault.observed import SlowServer, observed
+from fault.overload import spread
+from tiny_bundle import publish_tiny
+
+BULK_ROWS = 1000
+
+
+def measure(seconds: float = 20.0) -> dict[str, Any]:
+    """Return the figures of so many seconds alone, and as many beside the bulk client."""
+    with tempfile.TemporaryDirectory() as folder:
+        publish_tiny(Path(folder))
+        with observed(SlowServer, Path(folder)) as server:
+            alone = RunningLoad(Load(target=server.target, seconds=seconds)).report()
+            bulk = RunningLoad(Load(target=server.target, rows=BULK_ROWS, in_flight=2))
+            try:
+                beside = RunningLoad(Load(target=server.target, seconds=seconds)).report()
+                bulky = bulk.stop()
+            finally:
+                bulk.kill()
+    ratio = beside.percentile_ms(99) / alone.percentile_ms(99)
+    return {
+        "figure": "single-row latency beside a client with calls of 1,000 rows, and alone",
+        "met": {
+            "no call is lost": alone.lost == beside.lost == bulky.lost == 0,
+        },
+        "p99_ratio": round(ratio, 2),
+        "single_row_ms": {"alone": spread(alone), "beside": spread(beside)},
+        "single_row_calls": {"alone": alone.total, "beside": beside.total},
+        "bulk": {
+            "calls": bulky.total,
+            "rows_per_s": round(bulky.total * BULK_ROWS / (bulky.ended_s - bulky.began_s)),
+            **spread(bulky),
+        },
+        "seconds": seconds,
+    }
+
+
+if __name__ == "__main__":
+    measure_to_file(__file__, __doc__, measure)

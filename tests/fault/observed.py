@@ -1,0 +1,82 @@
+"""Servers as seen from outside: their memory, metrics and errors."""
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from serving import ServerProcess
+
+IDLE_TIMEOUT_S = 20.0
+
+
+class ObservedServer(ServerProcess):
+    """A server whose log of calls is read and dropped: hundreds of thousands would fill this process."""
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            if '"message": "call"' in line:
+                continue
+            with self._changed:
+                try:
+                    self.lines.append(json.loads(line))
+                except ValueError:
+                    self.noise.append(line)
+                self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+    def resident_kib(self) -> int:
+        """Return the memory that the process has."""
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+        return int(line.split()[1])
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics by name and labels, as the page writes them."""
+        with urllib.request.urlopen(f"http://{self.metrics_target}/metrics", timeout=10) as page:
+            lines = page.read().decode().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
+
+    def pending(self) -> dict[str, float]:
+        """Return what is in the server now: calls, rows and bytes."""
+        found = self.metrics()
+        names = ("convvae_calls_in_flight", "convvae_queued_rows", "convvae_queued_bytes")
+        return {name: found[name] for name in names}
+
+    def calls(self, method: str) -> dict[str, int]:
+        """Return the calls of a method that the server has counted, by status code."""
+        counts = {}
+        for name, value in self.metrics().items():
+            if name.startswith("convvae_calls_total{") and f'method="{method}"' in name:
+                counts[name.partition('code="')[2].partition('"')[0]] = int(value)
+        return counts
+
+    def wait_idle(self) -> dict[str, float]:
+        """Wait until nothing is pending, and return what is still pending when that takes too long."""
+        deadline_s = time.monotonic() + IDLE_TIMEOUT_S
+        while any((found := self.pending()).values()) and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+        return found
+
+
+class SlowServer(ObservedServer):
+    """A server whose engine sleeps 20 ms a run."""
+
+    program = (str(Path(__file__).with_name("slow_server.py")),)
+
+
+@contextmanager
+def observed(kind: type[ObservedServer], models: Path, *flags: str) -> Iterator[ObservedServer]:
+    """Run a server for the length of a `with` block."""
+    server = kind(models, *flags)
+    try:
+        server.wait_for("serving")
+        yield server
+    finally:
+        server.stop()

@@ -1,0 +1,33 @@
+"""The service with an engine of known capacity: a run sleeps 20 ms, and a white image makes its batch fail.
+
+    python tests/fault/slow_server.py run --models ROOT ...
+
+Sleeping takes no processor from what is measured beside it, so the capacity is the same on every machine.
+"""
+
+import time
+from typing import Any
+
+from numpy.typing import NDArray
+
+import convvae_service.loaded_version as loaded_version
+from convvae_service.__main__ import main
+from convvae_service.engine import Engine, Rows
+
+RUN_S = 0.02
+POISON = 255
+
+
+class SlowEngine(Engine):
+    """Sleeps before every run of a graph."""
+
+    def _run(self, session: Any, outputs: list[str], name: str, rows_B: NDArray[Any]) -> Rows:
+        time.sleep(RUN_S)
+        if name == "image" and (rows_B.min(axis=(1, 2, 3)) == POISON).any():
+            raise RuntimeError("a white image")
+        return super()._run(session, outputs, name, rows_B)
+
+
+if __name__ == "__main__":
+    loaded_version.Engine = SlowEngine  # type: ignore[attr-defined]
+    main()

@@ -1,0 +1,76 @@
+"""The fault and load runs with small numbers: that they run and tell, not how large their figures are."""
+
+import random
+from typing import Any
+
+import pytest
+
+from fault import cancel_storm, fairness, mutations, one_bad_call, overload, rolling
+from fault.load import Report
+from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
+
+
+def unmet(result: dict[str, Any]) -> set[str]:
+    """Return the targets that a run says are not met."""
+    return {target for target, met in result["met"].items() if not met}
+
+
+def test_a_small_storm() -> None:
+    """A client that waits loses nothing beside others that give up."""
+    result = cancel_storm.measure(calls=200)
+    assert unmet(result) <= {"memory grows under 1 MiB in the second half"}
+    assert result["storm_codes"] == {"DEADLINE_EXCEEDED": 200}
+
+
+@pytest.mark.slow
+def test_a_small_roll() -> None:
+    """Every call is answered although both replicas are replaced."""
+    result = rolling.measure(least_calls=300, replacements=1, compare=False)
+    assert not unmet(result)
+    assert all(result[name]["calls"] >= 300 for name in ("sigterm", "sigkill"))
+
+
+def test_a_short_overload() -> None:
+    """Calls are refused with advice when and to come back."""
+    result = overload.measure(seconds=1.0, capacity_seconds=1.0)
+    assert result["codes"]["RESOURCE_EXHAUSTED"] > 0
+    assert result["codes"]["OK"] > 0
+    assert result["refused_without_retry_info"] == 0
+
+
+def test_some_mutations() -> None:
+    """Requests of both protocols are answered, none by a fault of the server."""
+    result = mutations.measure(requests=800)
+    assert unmet(result) <= {"memory grows under 1 MiB in the second half"}
+    assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= result["codes"].keys()
+
+
+def test_one_bad_call() -> None:
+    """It fails alone."""
+    assert not unmet(one_bad_call.measure(rounds=2))
+
+
+def test_fairness() -> None:
+    """Single rows are answered beside a bulk client."""
+    result = fairness.measure(seconds=1.0)
+    assert not unmet(result)
+    assert result["bulk"]["rows_per_s"] > 0
+
+
+@pytest.mark.parametrize("methods", [NATIVE, OPEN_INFERENCE])
+def test_mutations_are_many_and_the_same_every_time(methods: dict[str, Any]) -> None:
+    """A seed gives the same requests, all methods among them, most of them changed."""
+    draws = (random.Random(1), random.Random(1))
+    made, again = ([mutated(draw, methods) for _ in range(500)] for draw in draws)
+    assert made == again
+    assert {name for name, _ in made} == methods.keys()
+    originals = {message.SerializeToString() for messages in methods.values() for message in messages}
+    assert sum(data in originals for _, data in made) < 150
+
+
+def test_full_speed_counts_whole_windows() -> None:
+    """Full speed is reached at the end of the first window with enough answers."""
+    answers = [100 + 0.5 + 0.01 * index for index in range(200)]
+    report = Report(answered_s=answers, began_s=100.0, ended_s=103.0)
+    assert overload.seconds_to_full_speed(report, 100.0) == pytest.approx(0.75, abs=0.05)
+    assert overload.seconds_to_full_speed(report, 200.0) is None
