@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -28,6 +29,7 @@ from convvae_service.repository import Repository
 from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
 from convvae_service.tls import server_credentials
+from convvae_service.unreadable import ReadableRequests
 from convvae_service.watch import Watch
 from convvae_service.watchdog import PARTS, Watchdog
 
@@ -104,8 +106,9 @@ class Server:
             answering=self._answering,
             file_decoders=self._file_decoders,
         )
-        vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, self._grpc)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._grpc)
+        readable = ReadableRequests(self._grpc, self._answering)
+        vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, cast("grpc.aio.Server", readable))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, readable)
         names = [_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME]
         self._open_inference: OpenInferenceServicer | None = None
         if settings.open_inference:
@@ -117,7 +120,7 @@ class Server:
                 is_ready=lambda: self._health.ready,
                 is_live=lambda: self._health.alive,
             )
-            names.append(self._open_inference.add_to(self._grpc))
+            names.append(self._open_inference.add_to(cast("grpc.aio.Server", readable)))
         if settings.reflection:
             reflection.enable_server_reflection(names, self._grpc)
 
