@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from convvae_service.logs import facts, is_sampled
 from convvae_service.metrics import Metrics
 from convvae_service.status import DETAILS_KEY, status_details
 
-__all__ = ["REQUEST_ID_KEY", "Answering", "Call", "Context", "request_id_of"]
+__all__ = ["REQUEST_ID_KEY", "Answering", "Call", "Context", "current_call", "request_id_of"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
@@ -42,6 +43,10 @@ class Call:
     version: int = 0
     # What is given back when the call has ended, such as the model version that it runs on.
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+# The call that is being answered, for those who cannot be handed it.
+current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
 
 
 @dataclass(kw_only=True)
@@ -73,6 +78,7 @@ class Answering:
         The id of the call, the caller's `x-request-id` or a new one, goes back in the trailing metadata.
         """
         call = Call(method, request_id_of(context))
+        current_call.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
         started_s = self.last_arrival_s = time.monotonic()
         code = grpc.StatusCode.UNKNOWN

@@ -19,7 +19,7 @@ import numpy as np
 from convvae_service.engine import Rows, Stage
 from convvae_service.errors import Overloaded
 
-__all__ = ["BatchReport", "Batcher", "Run"]
+__all__ = ["BatchReport", "Batcher", "PieceReport", "Run"]
 
 _log = logging.getLogger(__name__)
 
@@ -32,6 +32,25 @@ class BatchReport:
     rows: int
     queue_s: tuple[float, ...]
     engine_s: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PieceReport:
+    """What became of the rows of one call in one run: for traces.
+
+    `times_s` are the arrival of the call's rows and the start and end of the run, `now_s` the present, all by
+    the batcher's clock. `is_first` says that the call's rows have waited until now.
+    """
+
+    stage: str
+    rows: int
+    batch_rows: int
+    is_first: bool
+    times_s: tuple[float, float, float]
+    now_s: float
+
+
+Observe = Callable[[PieceReport], None]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -50,6 +69,7 @@ class _Work:
     rows: Rows
     done: asyncio.Future[Rows]
     arrived_s: float
+    observe: Observe | None = None
     taken: int = 0
     returned: int = 0
     results: Rows = ()
@@ -103,6 +123,8 @@ class Batcher:
         max_queued_bytes: Most bytes of input admitted and not yet answered.
         max_queue_delay_s: How long an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run.
+        begin: Called when a call's rows arrive, in the call's context; what it returns, if anything, is told
+            of each run that has some of them.
         clock: Seconds for all that is measured here. The event loop's own clock would be too coarse: uvloop's
             has whole milliseconds.
     """
@@ -113,6 +135,7 @@ class Batcher:
     max_queued_bytes: int
     max_queue_delay_s: float = 0.0
     on_batch: Callable[[BatchReport], None] = lambda _: None
+    begin: Callable[[], Observe | None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     queued_rows: int = field(default=0, init=False)
     queued_bytes: int = field(default=0, init=False)
@@ -150,7 +173,7 @@ class Batcher:
         A caller that is cancelled takes its waiting rows out of the queue before they are computed.
         """
         loop = asyncio.get_running_loop()
-        work = _Work(rows, loop.create_future(), self.clock())
+        work = _Work(rows, loop.create_future(), self.clock(), self.begin())
         self._queues.setdefault(stage, {})[work] = None
         self._dispatch()
         try:
@@ -258,6 +281,18 @@ class Batcher:
                 rows=report.rows, calls=len(slices), queue_s=report.queue_s, engine_s=report.engine_s
             )
             self.on_batch(report)
+            for piece in slices:
+                if piece.work.observe is not None:
+                    piece.work.observe(
+                        PieceReport(
+                            stage=stage.name,
+                            rows=piece.stop - piece.start,
+                            batch_rows=rows,
+                            is_first=piece.start == 0,
+                            times_s=(piece.work.arrived_s, started_s, ended_s),
+                            now_s=self.clock(),
+                        )
+                    )
             self._dispatch()
 
         run.add_done_callback(finish)

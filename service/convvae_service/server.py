@@ -3,10 +3,11 @@
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -32,6 +33,9 @@ from convvae_service.tls import server_credentials
 from convvae_service.unreadable import ReadableRequests
 from convvae_service.watch import Watch
 from convvae_service.watchdog import PARTS, Watchdog
+
+if TYPE_CHECKING:
+    from convvae_service.tracing import Tracing
 
 __all__ = ["Server"]
 
@@ -97,7 +101,13 @@ class Server:
             if settings.tls_certificate and settings.tls_key
             else None
         )
-        interceptors = [TokenInterceptor(Tokens(settings.token_file))] if settings.token_file else []
+        interceptors: list[grpc.aio.ServerInterceptor] = []
+        self._tracing = _make_tracing(settings)
+        if self._tracing is not None:
+            self._batcher.begin = self._tracing.begin
+            interceptors.append(self._tracing.interceptor)
+        if settings.token_file:
+            interceptors.append(TokenInterceptor(Tokens(settings.token_file)))
         self._grpc = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         servicer = VaeServicer(
             settings=settings,
@@ -168,6 +178,7 @@ class Server:
                 address=f"{host}:{port}",
                 tls=self._credentials is not None,
                 tokens=self._settings.token_file is not None,
+                tracing=self._tracing is not None,
                 metrics=f"{self._settings.metrics_address.rpartition(':')[0]}:{self._page.port}"
                 if self._page
                 else "off",
@@ -230,6 +241,8 @@ class Server:
         self._batcher.close()
         self._file_decoders.shutdown()
         await self._loader.close()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         _log.info("stopped")
 
     def _start_watchdog(self) -> None:
@@ -275,3 +288,26 @@ class Server:
             else:
                 with contextlib.suppress(KeyError):
                     self._metrics.model_info.remove(*labels)
+
+
+def _make_tracing(settings: ServeSettings) -> "Tracing | None":
+    """Return what makes traces, where the settings or OpenTelemetry's own variables ask for it."""
+    environ = os.environ
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    has_endpoint = any(
+        environ.get(name) for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+    )
+    if not settings.tracing and not has_endpoint:
+        return None
+    try:
+        from convvae_service import tracing
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed, which traces need: pip install 'convvae[tracing]'"
+        if settings.tracing:
+            raise StartupError(missing) from None
+        # A variable that a whole cluster has must not stop a server.
+        _log.warning("no traces", extra=facts(reason=missing))
+        return None
+    return tracing.Tracing(tracing.otlp_processor())

@@ -155,6 +155,9 @@ class ServeSettings(BaseSettings):
     allow_insecure_tokens: bool = Field(
         False, description="accept tokens in plain text from other machines, behind a trusted network"
     )
+    tracing: bool = Field(
+        False, description="send traces by OTLP; also on where OTEL_EXPORTER_OTLP_ENDPOINT is set"
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto", description="form of the log on stderr; auto is text on a terminal, else json"
     )

@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = {"torch", "torchvision", "onnx", "onnxruntime", "onnxscript", "sklearn", "matplotlib", "pyarrow"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "sklearn",
+    "matplotlib",
+    "pyarrow",
+    "opentelemetry",
+}
 FORBIDDEN = {
     "convvae": HEAVY | {"PIL", "typer", "rich", "pydantic", "convvae_service", "convvae_trainer"},
     "convvae.v1.vae_pb2_grpc": HEAVY | {"PIL", "numpy", "convvae_service", "convvae_trainer"},
