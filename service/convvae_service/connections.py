@@ -10,6 +10,8 @@ _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
 # Pings that come too soon, after which a connection is closed.
 _PING_STRIKES = 2
+# Each has its headers and at most 64 KiB of its message in memory.
+_MAX_PENDING_CALLS = 16_384
 
 
 def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
@@ -23,6 +25,10 @@ def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
         # Equal, since between the two gRPC refuses some calls and not others, by chance.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
+        # Above 1,000 calls that wait for the event loop gRPC ends some by chance, as CANCELLED: those that their
+        # callers have given up are among the 1,000, those that suffer are anybody's.
+        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         # gRPC's own intervals, 5 minutes and 2 hours without a call, cut off clients behind firewalls that
         # forget quiet connections sooner. The name of this one has no `recv` on either side.
         ("grpc.keepalive_permit_without_calls", 1),
