@@ -25,8 +25,8 @@ def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
         # Equal, since between the two gRPC refuses some calls and not others, by chance.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),
-        # Above 1,000 calls that wait for the event loop gRPC ends some by chance, as CANCELLED: those that their
-        # callers have given up are among the 1,000, those that suffer are anybody's.
+        # gRPC's own limit is 1,000 calls that wait for the event loop, given up or not; above it any may be
+        # ended as CANCELLED. A storm of calls that give up would then lose those of callers who wait.
         ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         # gRPC's own intervals, 5 minutes and 2 hours without a call, cut off clients behind firewalls that
