@@ -5,12 +5,14 @@
 On MNIST and CIFAR-10 each system is trained with the same encoder, decoder, latents, likelihood (Gaussian),
 epochs and seeds. Of 2,000 test images: squared error and sharpness of the reconstructions of the posterior
 means, and Fréchet distances of reconstructions and of as many prior samples, in the features of a classifier
-of this data set. The data sets are worked on side by side, each on one thread. DATA_ROOT (default
-../shared/data) holds `MNIST/raw` and `cifar10-train.tar`: 50,000 JPEG files by class, of which a tenth are
-held out.
+of this data set. The data sets are worked on side by side, each on one thread; Ctrl-C ends both, and what is
+done is written. DATA_ROOT (default ../shared/data) holds `MNIST/raw` and `cifar10-train.tar`: 50,000 JPEG
+files by class, of which a tenth are held out.
 """
 
 import argparse
+import collections
+import contextlib
 import datetime
 import json
 import multiprocessing
@@ -71,22 +73,25 @@ def main() -> None:
     from convvae_trainer.provenance import code_commit, hardware, library_versions
 
     load_before = os.getloadavg()
-    with tempfile.TemporaryDirectory() as folder, multiprocessing.get_context("spawn").Pool(2) as pool:
+    with tempfile.TemporaryDirectory() as folder:
         works = [
-            pool.apply_async(work, (name, options.data_root, folder, options.epochs, options.seeds))
+            multiprocessing.get_context("spawn").Process(
+                target=work, args=(name, options.data_root, folder, options.epochs, options.seeds)
+            )
             for name in DATASETS
         ]
-        found = {name: result.get() for name, result in zip(DATASETS, works, strict=True)}
-    result = {
-        "figure": "VAE, VAE_Dis_l and VAE/GAN against the lecture's claims, means over the seeds",
-        "data": {
-            name: {**data, "claims": judge(data["runs"]), "means": means(data["runs"])}
-            for name, data in found.items()
-        },
-        "test_images": IMAGES,
-        "epochs": options.epochs,
-        "seeds": options.seeds,
-        "settings": {"all": COMMON, **OWN, **DATASETS},
+        for process in works:
+            process.start()
+        with contextlib.suppress(KeyboardInterrupt):
+            for process in works:
+                process.join()
+        for process in works:
+            process.terminate()
+            process.join()
+        kept = {name: Path(folder, f"{name}.json") for name in DATASETS}
+        found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
+    result = summary(found, options.epochs, options.seeds)
+    result |= {
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
         "hardware": hardware(),
         "command": shlex.join(["python", "tests/bench/vae_gan_claims.py", *sys.argv[1:]]),
@@ -99,11 +104,35 @@ def main() -> None:
     for name, data in result["data"].items():
         for claim, seeds in data["claims"].items():
             print(f"{name}: {claim}: holds in {sum(seeds)} of {len(seeds)} seeds")
-    print(f"written to {options.out.resolve()}")
+    print(*result["cut_short"], f"written to {options.out.resolve()}", sep="\n")
 
 
-def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dict[str, Any]:
-    """Train and measure every system on one data set."""
+def summary(found: dict[str, dict[str, Any]], epochs: int, seeds: int) -> dict[str, Any]:
+    """Return what all data sets came to; seeds that not all systems were trained with are left out."""
+    cut_short = []
+    for name, data in found.items():
+        counts = collections.Counter(run["seed"] for run in data["runs"])
+        data["runs"] = [run for run in data["runs"] if counts[run["seed"]] == len(SYSTEMS)]
+        done = len({run["seed"] for run in data["runs"]})
+        if done < seeds:
+            cut_short.append(f"{name}: {done} of {seeds} seeds")
+    return {
+        "figure": "VAE, VAE_Dis_l and VAE/GAN against the lecture's claims, means over the seeds",
+        "cut_short": cut_short,
+        "data": {
+            name: {**data, "claims": judge(data["runs"]), "means": means(data["runs"])}
+            for name, data in found.items()
+            if data["runs"]
+        },
+        "test_images": IMAGES,
+        "epochs": epochs,
+        "seeds": seeds,
+        "settings": {"all": COMMON, **OWN, **DATASETS},
+    }
+
+
+def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> None:
+    """Train and measure every system on one data set, and keep what is done in `folder`."""
     import torch
 
     from convvae_trainer import frechet
@@ -122,7 +151,8 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dic
     assert data.test_labels is not None
     classifier = frechet.train_classifier(data.train, data.train_labels)
     accuracy = classifier.accuracy(data.test, data.test_labels)
-    runs = []
+    runs: list[dict[str, Any]] = []
+    done = {"classifier_accuracy": accuracy, "train_images": len(data.train), "runs": runs}
     for seed in range(seeds):
         for system in SYSTEMS:
             own = {**OWN[system], **DATASETS[name].get(system, {})}
@@ -130,7 +160,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> dic
             run_dir = Path(folder) / f"{name}-{system}-{seed}"
             runs.append({"system": system, "seed": seed, **measure(config, data, run_dir, classifier)})
             print(name, runs[-1], flush=True)
-    return {"classifier_accuracy": accuracy, "train_images": len(data.train), "runs": runs}
+            Path(folder, f"{name}.json").write_text(json.dumps(done))
 
 
 def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str, Any]:
