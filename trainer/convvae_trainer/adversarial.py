@@ -243,7 +243,7 @@ def vae_gan_gradients(
 def slope_penalty(parts: Parts, real_B: Tensor, shown_BCHW: Tensor) -> Tensor:
     """Return the penalty on the logit's slope at images of the data (R1 of Mescheder et al. 2018, eq. 9).
 
-    It keeps a discriminator that wins from growing ever steeper, which leaves the decoder no gradient to follow.
+    It keeps a discriminator that wins from growing ever steeper, which leaves the decoder none to follow.
     """
     if not parts.gradient_penalty:
         return torch.zeros((), device=shown_BCHW.device)

@@ -26,6 +26,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # Markup would swallow "[default: 32]", and its tables cut names of options off.
+    rich_markup_mode=None,
 )
 app.command()(fit)
 app.command()(compare)
@@ -66,7 +68,7 @@ def evaluate(
     data_root: DataRoot = None,
     download: Download = False,
     binarize: Annotated[str | None, typer.Option(help="none or dynamic. [default: the run's]")] = None,
-    seed: Annotated[int, typer.Option(help="Of the posterior draws.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of all draws. [default: the run's]")] = None,
     importance_samples: Annotated[
         int | None, typer.Option(metavar="K", help="Also estimate log p(x) from so many draws, 1 to 5000.")
     ] = None,

@@ -124,7 +124,7 @@ def run_evaluate(
     data_root: str | None,
     download: bool,
     binarize: str | None,
-    seed: int,
+    seed: int | None,
     device: str | None,
     asked: Asked = NOTHING_MORE,
     out: Path | None = None,
@@ -160,16 +160,17 @@ def run_evaluate(
     asked.check_images(len(images))
     with enough_memory():
         evaluation = evaluate(
-            learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=seed
+            learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=config.seed
         )
         if data is not None:
             evaluation = add_of_labels(evaluation, asked, learner, data, console=console)
         evaluation = add_log_likelihood(evaluation, asked, learner, images, console=console)
     values = evaluation.to_json_object()
-    if out is not None:
-        replace_file(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
     if data is not None and config.binarize == run.config.binarize:
         _keep(run, values, console)
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
     return evaluation
 
 

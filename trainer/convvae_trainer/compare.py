@@ -15,7 +15,13 @@ from convvae_service.bundle import BundleError
 from convvae_trainer.bundle_model import BundleModel, Published, rate
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadData
-from convvae_trainer.frechet import Classifier, check_accuracy, frechet_distance, train_classifier
+from convvae_trainer.frechet import (
+    NUM_FEATURES,
+    Classifier,
+    check_accuracy,
+    frechet_distance,
+    train_classifier,
+)
 from convvae_trainer.image_quality import Quality, quality_of
 from convvae_trainer.objective import ACTIVE_VARIANCE
 
@@ -178,8 +184,8 @@ def train_judge(
     """Return the trained classifier with what it says of the test images, or in words why there is none."""
     if dataset.train_labels is None or chosen.labels is None:
         return "the data have no labels, which the classifier learns from"
-    if len(chosen.images) < 2:
-        return "one test image has no covariance"
+    if len(chosen.images) <= NUM_FEATURES:
+        return f"of {NUM_FEATURES} test images or fewer the distance is mostly bias"
     try:
         classifier = train_classifier(dataset.train, dataset.train_labels, progress=progress)
         accuracy = classifier.accuracy(chosen.images, chosen.labels)

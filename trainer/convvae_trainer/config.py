@@ -169,7 +169,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "sigma": ("ae", "vae"),
     "binarize": ("ae", "vae"),
     "beta": _RATED,
-    "kl_warmup_epochs": _RATED,
+    "kl_warmup_epochs": ("vae", "vae-gan"),
     "free_bits": _RATED,
     "importance_samples": ("vae",),
     "terms": ("vae",),

@@ -117,7 +117,9 @@ class Totals:
             figures["adversarial_weight"] = _mean(sums["adversarial_weight"], both)
             for player in ("decoder", "discriminator"):
                 figures[f"{player}_skips"] = int(sums[f"{player}_skips"])
-                figures[f"{player}_updates"] = int(sums["steps"] - sums[f"{player}_skips"])
+                # A decoder goes on without a game, a discriminator does not.
+                steps_of = played if player == "discriminator" else sums["steps"]
+                figures[f"{player}_updates"] = int(steps_of - sums[f"{player}_skips"])
         return figures
 
     def rate_per_dimension(self) -> list[float]:

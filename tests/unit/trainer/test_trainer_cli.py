@@ -279,3 +279,14 @@ def test_help_is_quick_and_light() -> None:
     assert done.stdout.splitlines()[-1] == "set()"
     module = [sys.executable, "-m", "convvae_trainer", "fit", "--help"]
     assert "--run-dir" in subprocess.run(module, capture_output=True, text=True, check=True).stdout
+
+
+def test_help_shows_whole_names_and_defaults(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What can be copied from the help is whole, on a narrow screen too."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run(monkeypatch, "fit", "--help") == 0
+    text = capsys.readouterr().out
+    assert "--importance-samples" in text
+    assert "[default: 32]" in text
