@@ -35,7 +35,7 @@ def test_digits_become_a_bundle(tmp_path: Path) -> None:
     bundle = read_bundle(folder)
     assert bundle.manifest.training.dataset == "digits"
     assert {path.name for path in folder.iterdir()} == {
-        *("manifest.json", "encoder.onnx", "decoder.onnx", "MODEL_CARD.md"),
+        *("manifest.json", "encoder.onnx", "decoder.onnx", "MODEL_CARD.md", "metrics.jsonl"),
         *("reconstructions.png", "samples.png"),
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
