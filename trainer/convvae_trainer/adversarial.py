@@ -13,14 +13,14 @@ B = batch, C = channels, H and W = height and width, F = features, Z = latent di
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from convvae_trainer.likelihood import Likelihood, bounded
-from convvae_trainer.objective import Networks, Terms, kl_to_prior, reparameterise, weighted_rate
+from convvae_trainer.objective import Mean, Networks, Terms, kl_to_prior, rate_loss, reparameterise
 
 __all__ = [
     "EQUILIBRIUM",
@@ -38,8 +38,6 @@ __all__ = [
 EQUILIBRIUM = 0.68
 MAX_ADAPTIVE_WEIGHT = 1e4
 LOG_SIGMA_RANGE = (-7.0, 7.0)
-
-Mean = Callable[[Sequence[Tensor]], None]
 
 
 class FeatureLikelihood(nn.Module):
@@ -156,7 +154,7 @@ def vae_disl_gradients(
         real_BF, rebuilt_BF = parts.discriminator(torch.cat((x_BCHW, rebuilt_BCHW)))[0].chunk(2)
     feature_distortion = parts.features.distortion(real_BF, rebuilt_BF).mean()
     terms = _terms(parts, x_BCHW, rebuilt_BCHW, mean_BZ, log_variance_BZ)
-    rate = _rate(parts, terms, beta=beta, free_bits=free_bits)
+    rate = rate_loss(terms, beta=beta, free_bits=free_bits, mean=parts.mean)
     of = parts.parameters
     encoder, decoder, features = gradients_of(
         rate + feature_distortion, of["encoder"], of["decoder"], of["features"]
@@ -198,7 +196,7 @@ def vae_gan_gradients(
     discrimination, adversarial = adversarial_losses(parts.loss, real_B, made_B)
     feature_distortion = parts.features.distortion(features[:count], features[count : 2 * count]).mean()
     terms = _terms(parts, x_BCHW, made_BCHW[:count], mean_BZ, log_variance_BZ)
-    rate = _rate(parts, terms, beta=beta, free_bits=free_bits)
+    rate = rate_loss(terms, beta=beta, free_bits=free_bits, mean=parts.mean)
     of = parts.parameters
     encoder, rebuilding, feature_sigma = gradients_of(
         rate + feature_distortion, of["encoder"], of["decoder"], of["features"]
@@ -267,14 +265,6 @@ def _terms(
     """Return the terms of the bound on pixels; the images' own gradient is cut off."""
     distortion_B = parts.likelihood.evaluated_distortion(rebuilt_BCHW.detach(), x_BCHW)
     return Terms(distortion=distortion_B, rates=kl_to_prior(mean_BZ, log_variance_BZ), mean=mean_BZ)
-
-
-def _rate(parts: Parts, terms: Terms, *, beta: float, free_bits: float) -> Tensor:
-    rate_Z = terms.rates.mean(0)
-    batch_rate_Z = rate_Z.detach().clone()
-    if free_bits:
-        parts.mean([batch_rate_Z])
-    return weighted_rate(rate_Z, beta=beta, free_bits=free_bits, batch_rate_Z=batch_rate_Z)
 
 
 def _cross_entropies(real_B: Tensor, made_B: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@ B = batch, C = channels, H and W = height and width, Z = latent dimension, N = a
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,19 +129,13 @@ def evaluate(
     """
     if binarize == "dynamic":
         images_NHWC = binarized(images_NHWC)
-    noise = np.random.default_rng(seed)
     distortion = 0.0
     rates: list[torch.Tensor] = []
     means: list[torch.Tensor] = []
     tally = Tally()
     with learner.average.in_use():
         sigma = learner.likelihood.constants().sigma
-        for x_BCHW in batches(images_NHWC, learner.device):
-            mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
-            drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
-            noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
-            output_BCHW = learner.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
-            pixels_BCHW = learner.likelihood.pixel_mean(output_BCHW)
+        for x_BCHW, mean_BZ, log_variance_BZ, pixels_BCHW in _draws(learner, images_NHWC, seed=seed):
             distortion += learner.likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
             rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
             means.append(mean_BZ)
@@ -217,17 +211,25 @@ def fit_sigma(learner: Learner, images_NHWC: NDArray[np.uint8], *, seed: int = 0
 
     It is the root mean square of what one posterior draw for each image leaves of its pixels.
     """
-    noise = np.random.default_rng(seed)
     total = 0.0
     with learner.average.in_use():
-        for x_BCHW in batches(images_NHWC, learner.device):
-            mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
-            drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
-            noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
-            output_BCHW = learner.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
-            total += (learner.likelihood.pixel_mean(output_BCHW) - x_BCHW).double().square().sum().item()
+        for x_BCHW, _, _, pixels_BCHW in _draws(learner, images_NHWC, seed=seed):
+            total += (pixels_BCHW - x_BCHW).double().square().sum().item()
     log_sigma = 0.5 * math.log(max(total / images_NHWC.size, 1e-12))
     low, high = LOG_SIGMA_RANGE
     log_sigma = min(max(log_sigma, low), high)
     learner.average.fill("likelihood.log_sigma", log_sigma)
     return math.exp(log_sigma)
+
+
+def _draws(
+    learner: Learner, images_NHWC: NDArray[np.uint8], *, seed: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Yield (images, means, log-variances, pixel means of one draw for each image), batch by batch."""
+    noise = np.random.default_rng(seed)
+    for x_BCHW in batches(images_NHWC, learner.device):
+        mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
+        drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
+        noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)
+        output_BCHW = learner.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
+        yield x_BCHW, mean_BZ, log_variance_BZ, learner.likelihood.pixel_mean(output_BCHW)

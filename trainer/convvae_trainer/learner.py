@@ -23,7 +23,7 @@ from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadRun
 from convvae_trainer.likelihood import make_likelihood
 from convvae_trainer.model import ConvVAE
-from convvae_trainer.objective import elbo_terms, importance_weighted_bound, weighted_rate
+from convvae_trainer.objective import elbo_terms, importance_weighted_bound, rate_loss
 from convvae_trainer.totals import Totals
 
 __all__ = ["Learner"]
@@ -240,11 +240,7 @@ class Learner:
             if config.objective == "ae" or config.terms == "distortion":
                 loss = distortion
             else:
-                rate_Z = terms.rates.mean(0)
-                batch_rate_Z = rate_Z.detach().clone()
-                if config.free_bits:
-                    self.world.mean_([batch_rate_Z])
-                rate = weighted_rate(rate_Z, beta=beta, free_bits=config.free_bits, batch_rate_Z=batch_rate_Z)
+                rate = rate_loss(terms, beta=beta, free_bits=config.free_bits, mean=self.world.mean_)
                 loss = rate if config.terms == "rate" else distortion + rate
         names = ("encoder", "decoder", "likelihood")
         found = gradients_of(loss, *(self._parameters[name] for name in names))

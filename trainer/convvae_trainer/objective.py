@@ -4,7 +4,7 @@ B = batch, K = importance samples, C = channels, H and W = height and width, Z =
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -15,12 +15,14 @@ from convvae_trainer.likelihood import Likelihood
 
 __all__ = [
     "ACTIVE_VARIANCE",
+    "Mean",
     "Networks",
     "Terms",
     "elbo_terms",
     "importance_log_weights",
     "importance_weighted_bound",
     "kl_to_prior",
+    "rate_loss",
     "reparameterise",
     "weighted_rate",
 ]
@@ -28,6 +30,9 @@ __all__ = [
 
 # A latent whose posterior mean varies more than this over the images is active (Burda et al. 2015).
 ACTIVE_VARIANCE = 0.01
+
+
+Mean = Callable[[Sequence[Tensor]], None]
 
 
 class Networks(Protocol):
@@ -88,6 +93,22 @@ def weighted_rate(
         return beta * rate_Z.sum()
     decisive_Z = (rate_Z if batch_rate_Z is None else batch_rate_Z).detach()
     return beta * torch.where(decisive_Z > free_bits, rate_Z, free_bits).sum()
+
+
+def rate_loss(terms: Terms, *, beta: float, free_bits: float, mean: Mean) -> Tensor:
+    """Return the weighted rate of this process's batch; the whole batch decides which bits are free.
+
+    Args:
+        terms: Of this process's batch.
+        beta: Weight.
+        free_bits: Nats per dimension below which there is nothing to gain.
+        mean: Replaces tensors by their means over the processes.
+    """
+    rate_Z = terms.rates.mean(0)
+    batch_rate_Z = rate_Z.detach().clone()
+    if free_bits:
+        mean([batch_rate_Z])
+    return weighted_rate(rate_Z, beta=beta, free_bits=free_bits, batch_rate_Z=batch_rate_Z)
 
 
 def elbo_terms(
