@@ -1,6 +1,6 @@
 """Bundles for tests, made in milliseconds and without torch: one linear layer each way."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +11,26 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convvae_service.bundle import (
     CAPABILITIES,
+    Graph,
     ImageShape,
     Likelihood,
     Manifest,
     Parity,
+    Precision,
     Resize,
     Training,
     describe_graph,
     publish,
 )
+from convvae_service.manifest import Role
 
 OPSET = 20
 BERNOULLI = Likelihood(name="bernoulli", probability_clamp=1e-6)
 GAUSSIAN = Likelihood(name="gaussian", sigma=0.1)
 SHAPE = ImageShape(height=8, width=6, channels=1)
 LATENT_DIM = 4
+# Added to a model's seed, so that the answers tell which graphs ran.
+PRECISION_SEEDS: dict[Precision, int] = {"fp32": 0, "fp16": 1000, "int8": 2000}
 
 
 def weights(shape: ImageShape, latent_dim: int, seed: int) -> dict[str, NDArray[np.float32]]:
@@ -97,12 +102,32 @@ def publish_tiny(
     likelihood: Likelihood = BERNOULLI,
     objective: str = "vae",
     seed: int = 0,
+    precisions: Sequence[Precision] = ("fp32",),
 ) -> Path:
-    """Publish the next version of a tiny model, and return its folder."""
-    graphs = {
-        "encoder.onnx": encoder(shape, latent_dim, seed=seed, log_variance=objective != "ae"),
-        "decoder.onnx": decoder(shape, latent_dim, seed=seed),
-    }
+    """Publish the next version of a tiny model, and return its folder.
+
+    The graphs of each precision have weights of their own, in float32.
+    """
+    graphs: dict[str, bytes] = {}
+    described: list[Graph] = []
+    for precision in precisions:
+        own = seed + PRECISION_SEEDS[precision]
+        made: dict[Role, bytes] = {
+            "encoder": encoder(shape, latent_dim, seed=own, log_variance=objective != "ae"),
+            "decoder": decoder(shape, latent_dim, seed=own),
+        }
+        for role, data in made.items():
+            graph = describe_graph(
+                data,
+                role=role,
+                precision=precision,
+                opset=OPSET,
+                image=shape,
+                latent_dim=latent_dim,
+                objective=objective,
+            )
+            described.append(graph)
+            graphs[graph.file] = data
     manifest = Manifest(
         model=name,
         objective=objective,
@@ -110,19 +135,11 @@ def publish_tiny(
         image=shape,
         latent_dim=latent_dim,
         capabilities=("encode", "decode", "reconstruct") if objective == "ae" else CAPABILITIES,
-        graphs=tuple(
-            describe_graph(
-                graphs[f"{role}.onnx"],
-                role=role,
-                precision="fp32",
-                opset=OPSET,
-                image=shape,
-                latent_dim=latent_dim,
-                objective=objective,
-            )
-            for role in ("encoder", "decoder")
-        ),
-        parity={"fp32": Parity(batches=(1, 2), mean=0.0, log_variance=0.0, image_steps=0, pixel_mean=0.0)},
+        graphs=tuple(described),
+        parity={
+            precision: Parity(batches=(1, 2), mean=0.0, log_variance=0.0, image_steps=0, pixel_mean=0.0)
+            for precision in precisions
+        },
         training=Training(dataset="random weights", images=0, epochs=0, seed=seed, commit=""),
         resize=Resize(library="Pillow"),
     )

@@ -18,10 +18,9 @@ Stamp = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EngineOptions:
-    """How every engine of a server runs. `precision` None takes what each bundle has."""
+    """How every engine of a server runs."""
 
     device: str = "auto"
-    precision: Precision | None = None
     threads: int = 1
     max_batch_rows: int = 64
 
@@ -58,9 +57,19 @@ class LoadedVersion:
 
 
 def load_version(
-    folder: Path, options: EngineOptions, *, check: Callable[[LoadedVersion], None] = lambda _: None
+    folder: Path,
+    options: EngineOptions,
+    *,
+    precision: Precision | None = None,
+    check: Callable[[LoadedVersion], None] = lambda _: None,
 ) -> LoadedVersion:
     """Read, verify, load and warm the version in `folder`, and let `check` look at it.
+
+    Args:
+        folder: ROOT/<model>/<version>.
+        options: How the engine runs.
+        precision: Which graphs run; None takes fp32, or else the first that the bundle has.
+        check: Raises StartupError for a version that the server's settings do not allow.
 
     Raises:
         BundleError: The version is damaged, or does not run.
@@ -68,7 +77,7 @@ def load_version(
         OSError: A file cannot be read at present.
     """
     bundle = read_bundle(folder)
-    engine = Engine(bundle, precision=options.precision, device=options.device, threads=options.threads)
+    engine = Engine(bundle, precision=precision, device=options.device, threads=options.threads)
     try:
         engine.warm(options.max_batch_rows)
         loaded = LoadedVersion(

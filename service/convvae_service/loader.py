@@ -15,6 +15,7 @@ from convvae_service.bundle import BundleError
 from convvae_service.errors import StartupError
 from convvae_service.loaded_version import EngineOptions, LoadedVersion, Stamp, load_version, stamp_of
 from convvae_service.logs import facts
+from convvae_service.manifest import Precision
 from convvae_service.model_entry import ModelEntry, VersionEntry, VersionState
 from convvae_service.repository import Repository
 
@@ -155,7 +156,9 @@ class Loader:
             found.state = VersionState.LOADING
         folder = self._repository.root / name / str(version)
         try:
-            self._attempt = self._threads.submit(_attempt, folder, self._options, self._check)
+            self._attempt = self._threads.submit(
+                _attempt, folder, self._options, entry.precision, self._check
+            )
             attempt = await asyncio.wrap_future(self._attempt)
         except asyncio.CancelledError:
             found.state = before
@@ -220,12 +223,17 @@ def _note(entry: ModelEntry, stamps: Mapping[int, Stamp | None]) -> None:
         found.due = found.due or (stamp is not None and stamp != found.stamp)
 
 
-def _attempt(folder: Path, options: EngineOptions, check: Callable[[LoadedVersion], None]) -> _Attempt:
+def _attempt(
+    folder: Path,
+    options: EngineOptions,
+    precision: Precision | None,
+    check: Callable[[LoadedVersion], None],
+) -> _Attempt:
     """Try to load a version. Errors come back as text: an exception would keep what it was raised in."""
     # Taken first: files that change while they are read are tried again.
     stamp = stamp_of(folder)
     try:
-        return _Attempt(stamp=stamp, loaded=load_version(folder, options, check=check))
+        return _Attempt(stamp=stamp, loaded=load_version(folder, options, precision=precision, check=check))
     except BundleError as error:
         return _Attempt(stamp=stamp, error=str(error))
     except StartupError as error:

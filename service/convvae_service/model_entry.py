@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from convvae_service.loaded_version import LoadedVersion, Stamp
+from convvae_service.manifest import Precision
 from convvae_service.version_policy import VersionPolicy
 
 __all__ = ["ModelEntry", "VersionEntry", "VersionState"]
@@ -38,13 +39,15 @@ class VersionEntry:
 class ModelEntry:
     """A model's versions, and the one that calls without a version go to.
 
-    With `pinned` that is this version or none; otherwise the highest that is loaded.
+    With `pinned` that is this version or none; otherwise the highest that is loaded. `precision` is that of
+    the graphs to run; None takes what each version has.
     """
 
     versions: dict[int, VersionEntry] = field(default_factory=dict)
     default: int | None = None
     policy: VersionPolicy = field(default_factory=VersionPolicy)
     pinned: int | None = None
+    precision: Precision | None = None
 
     @property
     def wanted(self) -> list[int]:

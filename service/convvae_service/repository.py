@@ -8,6 +8,7 @@ from convvae_service.bundle import BundleError, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
 from convvae_service.loaded_version import EngineOptions, LoadedVersion
 from convvae_service.model_entry import ModelEntry, VersionEntry, VersionState
+from convvae_service.precision_policy import PrecisionPolicies
 from convvae_service.version_policy import VersionPolicies
 
 __all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
@@ -24,6 +25,7 @@ class Repository:
         *,
         pinned: Mapping[str, int],
         policies: VersionPolicies | None = None,
+        precisions: PrecisionPolicies | None = None,
         may_be_empty: bool = False,
     ) -> None:
         """Look at what is published under `root`; nothing is loaded yet.
@@ -32,15 +34,18 @@ class Repository:
             root: The folder ROOT/<model>/<version>/.
             pinned: The default version of some models; of the others it is the highest that is loaded.
             policies: Which versions are loaded.
+            precisions: Which of their graphs run.
             may_be_empty: Whether the first model may come later.
 
         Raises:
-            StartupError: There is nothing to serve, or a pinned or listed version is not published.
+            StartupError: There is nothing to serve, or what is said of some model is about one that is not
+                published, or a version that is not.
         """
         self.root = root
         self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
         self._policies = policies or VersionPolicies()
+        self._precisions = precisions or PrecisionPolicies()
         try:
             names = list_models(root)
         except BundleError as error:
@@ -58,10 +63,22 @@ class Repository:
                 raise StartupError(
                     f"{flag} {name}={version}: no such version is published under {str(root)!r}"
                 )
+        for flag, models in (
+            ("--versions", self._policies.by_model),
+            ("--precision", self._precisions.by_model),
+        ):
+            if unknown := sorted(set(models) - set(self.models)):
+                raise StartupError(
+                    f"{flag} names the model {unknown[0]!r}, which is not published under {str(root)!r}"
+                )
 
     def add(self, name: str) -> ModelEntry:
         """Enter a model without versions, and return its entry."""
-        entry = ModelEntry(policy=self._policies.of(name), pinned=self._pinned.get(name))
+        entry = ModelEntry(
+            policy=self._policies.of(name),
+            pinned=self._pinned.get(name),
+            precision=self._precisions.of(name),
+        )
         self.models = dict(sorted((self.models | {name: entry}).items()))
         return entry
 

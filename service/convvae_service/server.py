@@ -62,13 +62,13 @@ class Server:
             settings.models,
             pinned=settings.pinned_versions,
             policies=settings.version_policies,
+            precisions=settings.precision_policies,
             may_be_empty=settings.watch,
         )
         self._loader = Loader(
             self._repository,
             EngineOptions(
                 device=settings.device,
-                precision=None if settings.precision == "auto" else settings.precision,
                 threads=settings.threads or max(1, available_cpus() // settings.lanes),
                 max_batch_rows=settings.max_batch_rows,
             ),

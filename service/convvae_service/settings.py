@@ -6,7 +6,6 @@ all three.
 """
 
 import argparse
-import difflib
 import os
 import re
 import tomllib
@@ -26,20 +25,12 @@ from pydantic_settings import (
 )
 
 from convvae.channel import is_loopback
+from convvae_service.environment import CONFIG_VARIABLE, ENV_PREFIX, nearest, refuse_unknown_variables
 from convvae_service.errors import StartupError
+from convvae_service.precision_policy import PrecisionPolicies, parse_precisions
 from convvae_service.version_policy import VersionPolicies, parse_policies
 
-__all__ = ["ENV_PREFIX", "ServeSettings", "load_settings"]
-
-ENV_PREFIX = "CONVVAE_SERVE_"
-_CONFIG = f"{ENV_PREFIX}CONFIG"
-# Kubernetes describes services to every container in variables of these forms; a service named
-# `convvae-serve` would otherwise keep its own pods from starting.
-_SERVICE_LINK = re.compile(
-    r".*_SERVICE_(HOST=.*|PORT(_\w+)?=\d+)"
-    r"|.*_PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*"
-    r"|.*_PORT_\d+_(TCP|UDP|SCTP)_(PROTO|PORT|ADDR)=.*"
-)
+__all__ = ["ServeSettings", "load_settings"]
 
 MIB = 1 << 20
 
@@ -80,8 +71,10 @@ class ServeSettings(BaseSettings):
         10.0, ge=0.05, le=86400, description="seconds between two looks at the repository, with watch"
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
-    precision: Literal["auto", "fp32", "fp16", "int8"] = Field(
-        "auto", description="graphs to run; auto takes fp32 where the bundle has it"
+    precision: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("auto",),
+        description="graphs to run: auto, fp32, fp16 or int8 for every model, or MODEL= and one of these for"
+        " that one; auto takes fp32 where the bundle has it; may be repeated",
     )
     lanes: int = Field(1, ge=1, le=64, description="batches that run at the same time")
     threads: int = Field(
@@ -166,13 +159,14 @@ class ServeSettings(BaseSettings):
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level to log")
 
-    @field_validator("serve", "versions", mode="before")
+    @field_validator("serve", "versions", "precision", mode="before")
     @classmethod
     def _split_words(cls, value: object, info: ValidationInfo) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         if isinstance(value, dict):
-            raise ValueError(f'is a list, as in {info.field_name} = ["mnist=2"]')
+            word = "mnist=int8" if info.field_name == "precision" else "mnist=2"
+            raise ValueError(f'is a list, as in {info.field_name} = ["{word}"]')
         return value
 
     @field_validator("serve")
@@ -190,6 +184,12 @@ class ServeSettings(BaseSettings):
     @classmethod
     def _check_versions(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         parse_policies(value)
+        return value
+
+    @field_validator("precision")
+    @classmethod
+    def _check_precision(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        parse_precisions(value)
         return value
 
     @field_validator("device")
@@ -251,6 +251,11 @@ class ServeSettings(BaseSettings):
         """`versions` as policies by model."""
         return parse_policies(self.versions)
 
+    @property
+    def precision_policies(self) -> PrecisionPolicies:
+        """`precision` as precisions by model."""
+        return parse_precisions(self.precision)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -272,11 +277,11 @@ def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
         StartupError: A key is unknown or a value is not accepted; the message names each.
         SystemExit: `--help` was asked for, or the flags cannot be parsed.
     """
-    _refuse_unknown_variables()
+    refuse_unknown_variables(ServeSettings.model_fields)
     config_flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     config_flag.add_argument("--config")
     known, rest = config_flag.parse_known_args(arguments)
-    file = known.config or os.environ.get(_CONFIG)
+    file = known.config or os.environ.get(CONFIG_VARIABLE)
     sources = _sources_with_file(Path(file)) if file else ServeSettings
     try:
         return sources(_cli_settings_source=_flags(sources, rest))  # type: ignore[call-arg]
@@ -308,32 +313,13 @@ def _sources_with_file(path: Path) -> type[ServeSettings]:
         raise StartupError(f"config file {str(path)!r} is not TOML: {error}") from None
     for key in keys:
         if key not in ServeSettings.model_fields:
-            raise StartupError(f"config file {str(path)!r} has the unknown key {key!r}{_nearest(key)}")
+            hint = nearest(key, ServeSettings.model_fields)
+            raise StartupError(f"config file {str(path)!r} has the unknown key {key!r}{hint}")
 
     class WithFile(ServeSettings):
         model_config = SettingsConfigDict(toml_file=path)
 
     return WithFile
-
-
-def _refuse_unknown_variables() -> None:
-    for name, value in sorted(os.environ.items()):
-        # Names count in any case, as they do where values are read.
-        upper = name.upper()
-        if (
-            not upper.startswith(ENV_PREFIX)
-            or upper == _CONFIG
-            or _SERVICE_LINK.fullmatch(f"{upper}={value}")
-        ):
-            continue
-        key = upper.removeprefix(ENV_PREFIX).lower()
-        if key not in ServeSettings.model_fields:
-            raise StartupError(f"unknown environment variable {name}{_nearest(key, ENV_PREFIX)}")
-
-
-def _nearest(key: str, prefix: str = "") -> str:
-    close = difflib.get_close_matches(key, ServeSettings.model_fields, n=1)
-    return f": did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
 
 
 def _describe(item: object) -> str:

@@ -183,6 +183,10 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
     root = str(tmp_path / "models")
     message = start_failure("--models", root, *address, "--serve", "tiny=2")
     assert message == f"--serve tiny=2: no such version is published under {root!r}"
+    for flag, word in (("--precision", "tyni=fp32"), ("--versions", "tyni=all")):
+        for watch in ((), ("--watch",)):
+            message = start_failure("--models", root, *address, *watch, flag, word)
+            assert message == f"{flag} names the model 'tyni', which is not published under {root!r}"
     message = start_failure("--models", root, *address, "--precision", "int8")
     assert message == (
         "no usable version; model 'tiny', version 1: has no int8 graphs: it has fp32."

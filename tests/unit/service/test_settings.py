@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from convvae_service.errors import StartupError
+from convvae_service.precision_policy import PrecisionPolicies
 from convvae_service.settings import ServeSettings, load_settings
 from convvae_service.version_policy import VersionPolicies, VersionPolicy
 
@@ -63,6 +64,23 @@ def test_versions_are_repeated_as_a_flag_and_comma_separated_in_the_environment(
     assert load_settings(MODELS).version_policies == expected
 
 
+def test_precision_is_repeated_as_a_flag_and_comma_separated_in_the_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Flags, environment and file, as a list or a string, say the same; the default is auto."""
+    assert load_settings(MODELS).precision_policies == PrecisionPolicies(None)
+    expected = PrecisionPolicies("fp16", {"a": "int8", "b": None})
+    assert load_settings([*MODELS, "--precision", "int8"]).precision_policies == PrecisionPolicies("int8")
+    flags = [*MODELS, "--precision", "fp16", "--precision", "a=int8,b=auto"]
+    assert load_settings(flags).precision_policies == expected
+    for number, value in enumerate(('["fp16", "a=int8", "b=auto"]', '"fp16, a=int8, b=auto"')):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(f'models = "m"\nprecision = {value}\n')
+        assert load_settings(["--config", str(file)]).precision_policies == expected
+    monkeypatch.setenv("CONVVAE_SERVE_PRECISION", "a=int8, fp16, b=auto")
+    assert load_settings(MODELS).precision_policies == expected
+
+
 def test_settings_are_frozen() -> None:
     """Nothing changes a setting after the start."""
     settings = load_settings(MODELS)
@@ -87,6 +105,12 @@ def test_settings_are_frozen() -> None:
         ([*MODELS, "--serve", "m=1", "--serve", "m=2"], "--serve: names a model twice"),
         ([*MODELS, "--versions", "newest"], "--versions: 'newest' is none of latest:N, all and VERSION"),
         ([*MODELS, "--versions", "all,2"], "--versions: '2' contradicts the word before it for all models"),
+        (
+            [*MODELS, "--precision", "fp64"],
+            "--precision: 'fp64' is none of auto, fp32, fp16, int8, nor MODEL=",
+        ),
+        ([*MODELS, "--precision", "fp16,int8"], "--precision: 'int8' is a second word for all models"),
+        ([*MODELS, "--precision", "m=fp16,m=auto"], "--precision: 'm=auto' is a second word for m: give one"),
         ([*MODELS, "--watch-interval-s", "0"], "--watch-interval-s: Input should be greater than or equal"),
         ([*MODELS, "--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda, cuda:N"),
         (
@@ -167,6 +191,7 @@ def test_help_has_a_line_for_each_setting(capsys: pytest.CaptureFixture[str]) ->
     ("text", "message"),
     [
         ("[serve]\ntiny = 1\n", '--serve: is a list, as in serve = ["mnist=2"]'),
+        ("[precision]\ntiny = 'int8'\n", '--precision: is a list, as in precision = ["mnist=int8"]'),
         ("lane = 1\n", "has the unknown key 'lane': did you mean lanes?"),
         ("lanes = [\n", "is not TOML"),
         ('lanes = "many"\n', "--lanes: Input should be a valid integer"),
