@@ -115,7 +115,7 @@ def test_a_bundle_without_the_precision_fails_alone(root: Path) -> None:
 
 
 def test_versions_that_come_later_run_in_the_model_s_precision(tmp_path: Path) -> None:
-    """A reload takes the wanted graphs, passes over a version without them, and knows a model that returns."""
+    """A reload takes the wanted graphs, passes over a version without them; so does a model that returns."""
     publish_tiny(tmp_path, precisions=ALL)
     publish_tiny(tmp_path, "other", precisions=ALL)
     flags = (*WATCH, "--precision", "tiny=int8")
