@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from convvae_service.pipeline.encoders import Embeddings
 from convvae_service.pipeline.errors import MissingExtra, RunFailed
 from convvae_service.pipeline.sinks import Provenance
+from convvae_service.pipeline.stopping import hold_signals
 from convvae_service.pipeline.unfinished import UnfinishedFile
 
 __all__ = ["ParquetSink", "import_pyarrow"]
@@ -43,7 +44,9 @@ class ParquetSink:
 
     def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool) -> None:
         self._arrow: Any = import_pyarrow()
-        self._name = path.name
+        self._path = path
+        self._provenance = provenance
+        self._overwrite = overwrite
         self._latent_dim = provenance.encoder.latent_dim
         columns = ["embedding", "log_variance"] if provenance.log_variance else ["embedding"]
         group_rows = MAX_GROUP_BYTES // (self._latent_dim * 4 * len(columns))
@@ -52,30 +55,31 @@ class ParquetSink:
         self._columns_RZ = {
             name: np.empty((self._group_rows, self._latent_dim), np.float32) for name in columns
         }
-        self._file = UnfinishedFile(path, overwrite=overwrite)
-        try:
-            self._stream = self._arrow.OSFile(str(self._file.path), "wb")
-            self._writer = self._arrow.parquet.ParquetWriter(
-                self._stream,
-                self._schema(provenance),
-                # A dictionary and minima find nothing in vectors. Split by bytes they compress to 104 bytes
-                # for 32 values, to 118 as they are; neither costs more than half a microsecond a row.
-                use_dictionary=False,
-                write_statistics=["id"],
-                compression="zstd",
-                column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in columns},
-            )
-        except BaseException:
-            self._file.remove()
-            raise
+        self._file: UnfinishedFile | None = None
+        self._stream: Any = None
+        self._writer: Any = None
 
-    def _schema(self, provenance: Provenance) -> Any:
+    def _open(self) -> None:
+        self._file = UnfinishedFile(self._path, overwrite=self._overwrite)
+        self._stream = self._arrow.OSFile(str(self._file.path), "wb")
+        self._writer = self._arrow.parquet.ParquetWriter(
+            self._stream,
+            self._schema(),
+            # A dictionary and minima find nothing in vectors. Split by bytes they compress to 104 bytes
+            # for 32 values, to 118 as they are; neither costs more than half a microsecond a row.
+            use_dictionary=False,
+            write_statistics=["id"],
+            compression="zstd",
+            column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self._columns_RZ},
+        )
+
+    def _schema(self) -> Any:
         arrow = self._arrow
         value = arrow.field("element", arrow.float32(), nullable=False)
         vector = arrow.list_(value, self._latent_dim)
         fields = [arrow.field("id", arrow.string(), nullable=False)]
         fields += [arrow.field(name, vector, nullable=False) for name in self._columns_RZ]
-        return arrow.schema(fields, metadata=provenance.as_metadata())
+        return arrow.schema(fields, metadata=self._provenance.as_metadata())
 
     def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
         """Append rows; those of an unfinished row group wait in memory."""
@@ -112,6 +116,7 @@ class ParquetSink:
         """Write what waits and the footer, and publish the file; see `Sink`."""
         if self._ids:
             self._write_group()
+        assert self._file is not None
         try:
             self._writer.add_key_value_metadata(dict(extra))
             self._writer.close()
@@ -121,16 +126,28 @@ class ParquetSink:
             raise self._failed(error) from None
 
     def _failed(self, error: OSError) -> RunFailed:
-        return RunFailed(f"{self._name} cannot be written: {error.strerror or error}")
+        return RunFailed(f"{self._path.name} cannot be written: {error.strerror or error}")
 
     def __enter__(self) -> Self:
-        return self
+        try:
+            # Between the file and the one who will remove it there is no room for a signal.
+            with hold_signals():
+                self._open()
+            return self
+        except BaseException:
+            self._remove()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # First the file, then the writer: closing it writes a footer, and may fail on a full disk.
-        self._file.remove()
-        with suppress(OSError):
-            self._writer.close()
-            self._stream.close()
+        with hold_signals():
+            self._remove()
+            # After the file: closing the writer writes a footer, and may fail on a full disk.
+            with suppress(OSError):
+                self._writer.close()
+                self._stream.close()
+
+    def _remove(self) -> None:
+        if self._file is not None:
+            self._file.remove()

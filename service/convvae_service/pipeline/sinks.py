@@ -43,7 +43,10 @@ class Provenance:
 
 
 class Sink(Protocol):
-    """Takes rows in order. Leaving its `with` block without `finish` leaves nothing behind."""
+    """Takes rows in order, within a `with` block; leaving it without `finish` leaves nothing behind.
+
+    Entering raises `BadSink` where the folder cannot be written to.
+    """
 
     def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
         """Append rows."""
@@ -79,11 +82,7 @@ def check_sink(path: Path, *, overwrite: bool) -> None:
 
 
 def open_sink(path: Path, provenance: Provenance, *, overwrite: bool) -> Sink:
-    """Return the sink at `path`, which `check_sink` has passed.
-
-    Raises:
-        BadSink: The folder cannot be written to.
-    """
+    """Return the sink at `path`, which `check_sink` has passed; nothing is written before it is entered."""
     from convvae_service.pipeline.parquet import ParquetSink
 
     return ParquetSink(path, provenance, overwrite=overwrite)

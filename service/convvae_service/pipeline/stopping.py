@@ -7,22 +7,29 @@ from types import FrameType
 
 from convvae_service.pipeline.errors import Interrupted
 
-__all__ = ["let_finish", "stop_on_signals"]
+__all__ = ["hold_signals", "let_finish", "stop_on_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Stop:
-    """A handler: the first signal raises `Interrupted`, unless it is too late; the second ends all."""
+    """A handler: the first signal raises `Interrupted`, unless it is too late; the second ends all.
+
+    While it is `held` the first is kept in `waiting` instead.
+    """
 
     def __init__(self) -> None:
         self.too_late = False
+        self.held = False
+        self.waiting: int | None = None
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del frame
         for each in _SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        if not self.too_late:
+        if self.held:
+            self.waiting = number
+        elif not self.too_late:
             raise Interrupted(number)
 
 
@@ -38,8 +45,33 @@ def stop_on_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextmanager
+def hold_signals() -> Iterator[None]:
+    """Let the first signal wait for the end of the block: for what must be done whole or not at all.
+
+    The second still ends the process at once.
+    """
+    stop = _current()
+    if stop is None:
+        yield
+        return
+    try:
+        stop.held = True
+        yield
+    finally:
+        stop.held = False
+        if stop.waiting is not None and not stop.too_late:
+            raise Interrupted(stop.waiting)
+
+
 def let_finish() -> None:
     """From now on let the first signal pass: what `Interrupted` says, that nothing was written, is over."""
-    for number in _SIGNALS:
-        if isinstance(handler := signal.getsignal(number), _Stop):
-            handler.too_late = True
+    stop = _current()
+    if stop is not None:
+        stop.too_late = True
+
+
+def _current() -> _Stop | None:
+    """Return the handler in force; None outside of `stop_on_signals` and after the first signal."""
+    handler = signal.getsignal(_SIGNALS[0])
+    return handler if isinstance(handler, _Stop) else None
