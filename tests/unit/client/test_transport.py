@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -365,6 +365,15 @@ def test_cancelled_task_cancels_its_requests(target: str, servicer: Servicer) ->
     asyncio.run(main())
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as KeyboardInterrupt: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_interrupt_cancels_the_requests(target: str, servicer: Servicer) -> None:
     """Ctrl-C ends a call at once and leaves nothing running on the server."""
     servicer.delay_s = 5.0
