@@ -5,7 +5,7 @@ N = images, H and W = height and width, C = channels, Z = latent dimension.
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from convvae_service.bundle import (
     read_bundle,
     read_manifest,
 )
+from convvae_trainer.batch import rows_at_once, slices
 from convvae_trainer.device import available_cores
 from convvae_trainer.errors import BadConfig, MissingExtra
 from convvae_trainer.likelihood import DiscretisedLogistic, make_likelihood
@@ -30,7 +31,6 @@ from convvae_trainer.likelihood import DiscretisedLogistic, make_likelihood
 __all__ = ["METRICS_FILE", "BundleModel", "Published", "distortion", "find", "open_model", "rate"]
 
 METRICS_FILE = "metrics.jsonl"
-BATCH = 256
 
 Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
@@ -71,30 +71,38 @@ class BundleModel:
         self, images_NHWC: NDArray[np.uint8]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32] | None]:
         """Return posterior means and log-variances, both (N, Z); of an autoencoder the codes and None."""
-        outputs = _in_batches(self.encoder, np.ascontiguousarray(images_NHWC))
+        outputs = self._in_batches(self.encoder, np.ascontiguousarray(images_NHWC))
         return outputs[0], outputs[1] if len(outputs) > 1 else None
 
     def decode(self, latent_NZ: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """Return uint8 images and pixel means in 0..1, both (N, H, W, C)."""
-        images_NHWC, pixel_mean_NHWC = _in_batches(self.decoder, np.ascontiguousarray(latent_NZ, np.float32))
+        images_NHWC, pixel_mean_NHWC = self._in_batches(
+            self.decoder, np.ascontiguousarray(latent_NZ, np.float32)
+        )
         return images_NHWC, pixel_mean_NHWC
 
     def images_of(self, latent_NZ: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the decoded images alone, (N, H, W, C)."""
         # Pixel means take four times the memory: they are dropped batch by batch.
-        parts = [self.decode(latent_NZ[low : low + BATCH])[0] for low in range(0, len(latent_NZ), BATCH)]
-        return np.concatenate(parts)
+        return np.concatenate([self.decode(latent_NZ[part])[0] for part in self._parts(len(latent_NZ))])
 
     def distortion(
         self, images_NHWC: NDArray[np.uint8], latent_NZ: NDArray[np.float32]
     ) -> NDArray[np.float64]:
         """Return -log p(x|z) of images and their latents in nats per image, (N,)."""
         parts = []
-        for low in range(0, len(images_NHWC), BATCH):
-            pixel_mean = self.decode(latent_NZ[low : low + BATCH])[1]
-            images = images_NHWC[low : low + BATCH]
-            parts.append(distortion(self.manifest.likelihood, images, pixel_mean))
+        for part in self._parts(len(images_NHWC)):
+            pixel_mean = self.decode(latent_NZ[part])[1]
+            parts.append(distortion(self.manifest.likelihood, images_NHWC[part], pixel_mean))
         return np.concatenate(parts)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        # As wide as the default networks: a manifest does not say how wide its own are.
+        return slices(count, rows_at_once(*self.manifest.image.as_tuple))
+
+    def _in_batches(self, graph: Graph, rows: NDArray[Any]) -> list[NDArray[Any]]:
+        parts = [graph(rows[part]) for part in self._parts(len(rows))]
+        return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
     def curves(self) -> list[dict[str, Any]]:
         """Return the epochs of the training's metrics that travel with the bundle; none if there are none."""
@@ -199,11 +207,6 @@ def rate(mean_NZ: NDArray[np.float32], log_variance_NZ: NDArray[np.float32]) -> 
     """Return KL(q(z|x) || N(0, 1)) of each latent dimension, of shape (N, Z), in nats."""
     mean, log_variance = mean_NZ.astype(np.float64), log_variance_NZ.astype(np.float64)
     return np.asarray(0.5 * (np.square(mean) + np.expm1(log_variance) - log_variance))
-
-
-def _in_batches(graph: Graph, rows: NDArray[Any]) -> list[NDArray[Any]]:
-    parts = [graph(rows[low : low + BATCH]) for low in range(0, len(rows), BATCH)]
-    return [np.concatenate(outputs) for outputs in zip(*parts, strict=True)]
 
 
 def _session(data: bytes, *, where: str) -> Graph:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convvae_trainer.batch import rows_at_once, slices
 from convvae_trainer.embedding import Embedding
 from convvae_trainer.image_quality import Tally, log_ratio, sharpness
 from convvae_trainer.importance import LogLikelihood
 from convvae_trainer.learner import Learner
 from convvae_trainer.likelihood import LOG_SIGMA_RANGE
 from convvae_trainer.objective import ACTIVE_VARIANCE, kl_to_prior, reparameterise
-from convvae_trainer.outputs import BATCH, batches, prior_means
+from convvae_trainer.outputs import batches_of, prior_means
 
 __all__ = ["FURTHER", "Evaluation", "Frechet", "binarized", "evaluate", "fit_sigma", "published_metrics"]
 
@@ -100,10 +101,11 @@ def binarized(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     random = np.random.default_rng(BINARIZE_SEED)
     drawn_NHWC = np.empty(images_NHWC.shape, np.uint8)
     # By slices, for the memory; the draws are those of the whole.
-    for low in range(0, len(images_NHWC), BATCH):
-        images_BHWC = images_NHWC[low : low + BATCH]
+    height, width, channels = images_NHWC.shape[1:]
+    for part in slices(len(images_NHWC), rows_at_once(height, width, channels, base=0)):
+        images_BHWC = images_NHWC[part]
         level_BHWC = random.random(images_BHWC.shape, dtype=np.float32)
-        drawn_NHWC[low : low + BATCH] = np.where(level_BHWC * 255 < images_BHWC, 255, 0)
+        drawn_NHWC[part] = np.where(level_BHWC * 255 < images_BHWC, 255, 0)
     return drawn_NHWC
 
 
@@ -227,7 +229,7 @@ def _draws(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Yield (images, means, log-variances, pixel means of one draw for each image), batch by batch."""
     noise = np.random.default_rng(seed)
-    for x_BCHW in batches(images_NHWC, learner.device):
+    for x_BCHW in batches_of(learner, images_NHWC):
         mean_BZ, log_variance_BZ = learner.model.encoder(x_BCHW)
         drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
         noise_BZ = torch.from_numpy(drawn_BZ).to(learner.device)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from convvae_trainer.batch import rows_at_once, slices
 from convvae_trainer.errors import BadData
 
 __all__ = [
@@ -33,8 +34,6 @@ STEPS = 1000
 BATCH = 128
 PEAK_RATE = 3e-3
 WEIGHT_DECAY = 0.01
-# Images that are judged at once.
-JUDGED = 500
 
 
 class Classifier(nn.Module):
@@ -94,10 +93,11 @@ class Classifier(nn.Module):
         self, function: Callable[[Tensor], Tensor], images_NHWC: NDArray[np.uint8]
     ) -> NDArray[np.float32]:
         device = self.head.weight.device
+        height, width, channels = images_NHWC.shape[1:]
         judged = []
-        for low in range(0, len(images_NHWC), JUDGED):
+        for part in slices(len(images_NHWC), rows_at_once(height, width, channels)):
             # A copy: the array may be a file mapped into memory, which torch must not write to.
-            image_BHWC = torch.from_numpy(np.array(images_NHWC[low : low + JUDGED]))
+            image_BHWC = torch.from_numpy(np.array(images_NHWC[part]))
             judged.append(function(image_BHWC.to(device).permute(0, 3, 1, 2)).cpu().numpy())
         return np.concatenate(judged)
 

@@ -67,6 +67,7 @@ class Learner:
         world: World = ALONE,
     ) -> None:
         self.config = config
+        self.shape = shape
         self.device = device
         self.autocast = autocast
         self.world = world

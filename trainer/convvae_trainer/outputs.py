@@ -10,26 +10,38 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from convvae_trainer.batch import rows_at_once, slices
 from convvae_trainer.learner import Learner
 
-__all__ = ["BATCH", "batches", "posterior_means", "prior_means", "reconstructions", "samples"]
-
-BATCH = 500
+__all__ = ["batches", "batches_of", "posterior_means", "prior_means", "reconstructions", "samples"]
 
 
-def batches(images_NHWC: NDArray[np.uint8], device: torch.device) -> Iterator[Tensor]:
-    """Yield images as float32 in 0..1, of shape (B, C, H, W)."""
-    for low in range(0, len(images_NHWC), BATCH):
+def batches(images_NHWC: NDArray[np.uint8], device: torch.device, *, base: int = 32) -> Iterator[Tensor]:
+    """Yield images as float32 in 0..1, of shape (B, C, H, W).
+
+    Args:
+        images_NHWC: uint8 images.
+        device: Where to.
+        base: Channels after the first halving of the networks that take them; the wider, the fewer at once.
+    """
+    height, width, channels = images_NHWC.shape[1:]
+    rows = rows_at_once(height, width, channels, base=base)
+    for part in slices(len(images_NHWC), rows):
         # A copy: the array may be a file mapped into memory, which torch must not write to.
-        batch = torch.from_numpy(np.array(images_NHWC[low : low + BATCH]))
+        batch = torch.from_numpy(np.array(images_NHWC[part]))
         yield batch.to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+
+
+def batches_of(learner: Learner, images_NHWC: NDArray[np.uint8]) -> Iterator[Tensor]:
+    """Yield batches that suit the learner's networks, on its device."""
+    return batches(images_NHWC, learner.device, base=learner.config.width)
 
 
 @torch.no_grad()
 def posterior_means(learner: Learner, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the vectors of images, of shape (N, Z)."""
     with learner.average.in_use():
-        means = [learner.model.encoder(x_BCHW)[0].cpu() for x_BCHW in batches(images_NHWC, learner.device)]
+        means = [learner.model.encoder(x_BCHW)[0].cpu() for x_BCHW in batches_of(learner, images_NHWC)]
     return torch.cat(means).numpy()
 
 
@@ -38,7 +50,7 @@ def reconstructions(learner: Learner, images_NHWC: NDArray[np.uint8]) -> NDArray
     """Return the images that decode the posterior means, of shape (N, H, W, C), as the service does."""
     with learner.average.in_use():
         made = []
-        for x_BCHW in batches(images_NHWC, learner.device):
+        for x_BCHW in batches_of(learner, images_NHWC):
             output_BCHW = learner.model.decoder(learner.model.encoder(x_BCHW)[0])
             made.append(_as_bytes(learner.likelihood.pixel_mean(output_BCHW)))
     return np.concatenate(made)
@@ -53,8 +65,9 @@ def samples(learner: Learner, count: int, *, seed: int) -> NDArray[np.uint8]:
 def prior_means(learner: Learner, count: int, *, seed: int) -> Iterator[Tensor]:
     """Yield pixel means of `count` draws from the prior, of shape (B, C, H, W)."""
     noise = np.random.default_rng(seed)
-    for low in range(0, count, BATCH):
-        shape = (min(BATCH, count - low), learner.config.latent_dim)
+    rows = rows_at_once(*learner.shape, base=learner.config.width)
+    for part in slices(count, rows):
+        shape = (part.stop - part.start, learner.config.latent_dim)
         latent_BZ = torch.from_numpy(noise.standard_normal(shape, dtype=np.float32)).to(learner.device)
         with learner.average.in_use():
             mean_BCHW = learner.likelihood.pixel_mean(learner.model.decoder(latent_BZ))

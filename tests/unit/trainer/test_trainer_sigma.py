@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from convvae_trainer.batch import MAX_ROWS
 from convvae_trainer.config import Config
 from convvae_trainer.data import load_dataset
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import LIKELIHOOD_RATE, Learner
 from convvae_trainer.objective import reparameterise
-from convvae_trainer.outputs import BATCH
 
 
 @torch.no_grad()
@@ -20,8 +20,8 @@ def error_of_draws(learner: Learner, images_NHWC: np.ndarray) -> float:
     random = torch.Generator().manual_seed(1)
     total = 0.0
     with learner.average.in_use():
-        for low in range(0, len(images_NHWC), BATCH):
-            x = torch.from_numpy(images_NHWC[low : low + BATCH]).permute(0, 3, 1, 2).float() / 255
+        for low in range(0, len(images_NHWC), MAX_ROWS):
+            x = torch.from_numpy(images_NHWC[low : low + MAX_ROWS]).permute(0, 3, 1, 2).float() / 255
             mean, log_variance = learner.model.encoder(x)
             latent = reparameterise(mean, log_variance, torch.randn(mean.shape, generator=random))
             pixels = learner.likelihood.pixel_mean(learner.model.decoder(latent))
