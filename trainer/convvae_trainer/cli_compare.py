@@ -51,7 +51,7 @@ def compare(
     ] = True,
 ) -> None:
     """Compare published models on test images: one HTML report with figures, pictures and loss curves."""
-    size = None if image_size is None else parse_image_size(image_size)
+    size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib")
     require_runtime()
     from convvae_trainer.comparison import Options, run_compare

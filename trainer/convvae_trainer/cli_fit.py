@@ -9,9 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.config import config_from, parse_image_size, read_settings
+from convvae_trainer.config import config_from
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.presets import preset_settings
+from convvae_trainer.setting import FLAGS, Layer, read_settings
 from convvae_trainer.terminal import (
     TRAINER_PACKAGES,
     print_evaluation,
@@ -132,7 +133,7 @@ def fit(
         "dataset": dataset,
         "data_root": data_root,
         "train_images": train_images,
-        "image_size": None if image_size is None else parse_image_size(image_size),
+        "image_size": image_size,
         "resize_mode": resize_mode,
         "resize_filter": resize_filter,
         "objective": objective,
@@ -172,13 +173,13 @@ def fit(
     }
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: where to export, and as what")
-    from_preset = preset_settings(preset)
-    from_file = {} if config is None else read_settings(config)
+    from_preset = Layer(preset_settings(preset), f"preset {preset}")
+    from_file = Layer({}) if config is None else read_settings(config)
     require(*TRAINER_PACKAGES)
     from convvae_trainer import commands
 
-    saved = commands.saved_settings(run_dir) if resume else {}
-    settings = config_from(saved, from_preset, from_file, flags)
+    saved = Layer(commands.saved_settings(run_dir) if resume else {}, "the run", is_fixed=True)
+    settings = config_from(saved, from_preset, from_file, Layer(flags, FLAGS))
     target = None if models is None or name is None else (models, name)
     if target is not None:
         require_runtime()

@@ -21,6 +21,7 @@ from convvae_trainer.fit import fit, load_run
 from convvae_trainer.further_figures import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
 from convvae_trainer.learner import Learner
 from convvae_trainer.run_folder import RunFolder, can_be_written, check_new
+from convvae_trainer.setting import FLAGS, Layer
 from convvae_trainer.terminal import say
 
 __all__ = ["Done", "run_evaluate", "run_export", "run_fit", "saved_settings"]
@@ -100,7 +101,7 @@ def run_export(
     """Export the run's checkpoint; the run's data are needed for the parity check and the pictures."""
     check_target(models, name)
     run, learner, position = load_run(run_dir)
-    config = config_from(to_json_object(run.config), {"data_root": data_root, "dataset": dataset})
+    config = _changed(run, {"data_root": data_root, "dataset": dataset})
     data = load_dataset(config, download=download)
     run.check_same(config, data)
     figures = read_evaluation(run)
@@ -141,7 +142,7 @@ def run_evaluate(
     run, learner, _ = load_run(run_dir, device=device)
     asked.check(run.config, is_other=dataset is not None)
     changes: dict[str, Any] = {"binarize": binarize, "data_root": data_root, "dataset": dataset, "seed": seed}
-    config = config_from(to_json_object(run.config), changes)
+    config = _changed(run, changes)
     if dataset is None:
         data = load_dataset(config, download=download)
         # With changed data the held-out images might be some that the run was trained on.
@@ -172,6 +173,11 @@ def run_evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
     return evaluation
+
+
+def _changed(run: RunFolder, flags: dict[str, Any]) -> Config:
+    """Return the run's settings with what flags say of this command."""
+    return config_from(Layer(to_json_object(run.config), "the run", is_fixed=True), Layer(flags, FLAGS))
 
 
 def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:

@@ -31,6 +31,7 @@ from convvae_trainer.errors import BadConfig
 from convvae_trainer.latent_scatter import Plane, default_epochs, train_planes
 from convvae_trainer.provenance import library_versions
 from convvae_trainer.run_folder import can_be_written
+from convvae_trainer.setting import FLAGS, Layer
 
 __all__ = ["Comparison", "Options", "Say", "pictures", "run_compare"]
 
@@ -181,14 +182,13 @@ def _check_out(out: Path) -> None:
 
 def _load(options: Options, published: Sequence[Published]) -> Dataset:
     resize = published[0].manifest.resize
-    settings = {
+    flags = {
         "dataset": options.dataset,
         "data_root": options.data_root,
         "image_size": options.image_size,
-        "resize_mode": resize.mode,
-        "resize_filter": resize.filter,
     }
-    return load_dataset(config_from(settings), download=options.download)
+    resizing = {"resize_mode": resize.mode, "resize_filter": resize.filter}
+    return load_dataset(config_from(resizing, Layer(flags, FLAGS)), download=options.download)
 
 
 def pictures(comparison: Comparison) -> dict[str, bytes]:

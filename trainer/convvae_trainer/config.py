@@ -1,19 +1,17 @@
-"""All settings that define a run: one frozen object, from a TOML file and flags, flags winning."""
+"""All settings that define a run: one frozen object, from layers such as a file and flags."""
 
 import dataclasses
 import difflib
-import json
 import re
-import tomllib
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convvae_trainer.errors import BadConfig
+from convvae_trainer.setting import BadSetting, Layer, Setting
 
-__all__ = ["Config", "config_from", "parse_image_size", "read_settings"]
+__all__ = ["Config", "config_from", "parse_image_size"]
 
 MIN_SIDE = 8
 MAX_SIDE = 256
@@ -108,20 +106,22 @@ class Config:
 
     def __post_init__(self) -> None:
         if not self.dataset:
-            raise BadConfig("dataset is empty: name a data set, or the path of a folder or file")
+            raise self._bad("dataset", "is empty: name a data set, or the path of a folder or file")
         if self.image_size is not None:
             check_side("image_size", *self.image_size)
         if self.epochs is not None and self.minutes is not None:
-            raise BadConfig("epochs and minutes are both set: give one of them")
+            raise BadSetting(
+                self._set("epochs"), " and ", self._set("minutes"), " are both set: give one of them"
+            )
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise BadConfig(f"device is {self.device!r}: use auto, cpu, cuda or cuda:N")
+            raise self._bad("device", f"is {self.device!r}: use auto, cpu, cuda or cuda:N")
         for name, hint in get_type_hints(Config).items():
             if get_origin(hint) is Literal and getattr(self, name) not in get_args(hint):
-                raise BadConfig(f"{name} is {getattr(self, name)!r}: one of {', '.join(get_args(hint))}")
+                raise self._bad(name, f"is {getattr(self, name)!r}: give one of {', '.join(get_args(hint))}")
         for name, low, high in _RANGES:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise BadConfig(f"{name} is {value}: it must be within {low:g} to {high:g}")
+                raise self._bad(name, f"is {value}: it must be within {low:g} to {high:g}")
         self._check_objective()
 
     def _check_objective(self) -> None:
@@ -129,27 +129,38 @@ class Config:
         for field in dataclasses.fields(Config):
             users = USED_BY.get(field.name)
             if users and self.objective not in users and getattr(self, field.name) != field.default:
-                raise BadConfig(
-                    f"{field.name} is {getattr(self, field.name)}, but objective={self.objective} does not"
-                    f" use it: it belongs to {', '.join(users)}"
+                raise BadSetting(
+                    self._set(field.name),
+                    " is not used by ",
+                    self._set("objective"),
+                    f": it belongs to {', '.join(users)}",
                 )
         if self.is_adversarial and self.likelihood != "gaussian":
-            raise BadConfig(f"objective={self.objective} needs likelihood=gaussian, not {self.likelihood}")
+            raise self._needs("objective", "likelihood", "gaussian")
         if self.binarize == "dynamic" and self.likelihood != "bernoulli":
-            raise BadConfig(f"binarize=dynamic needs likelihood=bernoulli, not {self.likelihood}")
+            raise self._needs("binarize", "likelihood", "bernoulli")
         if self.sigma is not None and self.likelihood != "gaussian":
-            raise BadConfig(f"sigma is {self.sigma}: it needs likelihood=gaussian, not {self.likelihood}")
+            raise self._needs("sigma", "likelihood", "gaussian")
+        weights = ("beta", "kl_warmup_epochs", "free_bits")
         if self.importance_samples > 1:
-            for name in ("beta", "kl_warmup_epochs", "free_bits", "terms"):
-                if getattr(self, name) != getattr(_DEFAULTS, name):
-                    raise BadConfig(
-                        f"{name} is {getattr(self, name)}, but the importance-weighted bound"
-                        " (importance_samples above 1) has no such part: leave it out"
-                    )
+            self._refuse((*weights, "terms"), "importance_samples", ", whose bound has no such part")
         if self.terms == "distortion":
-            for name in ("beta", "kl_warmup_epochs", "free_bits"):
-                if getattr(self, name) != getattr(_DEFAULTS, name):
-                    raise BadConfig(f"{name} is {getattr(self, name)}, but terms=distortion trains no rate")
+            self._refuse(weights, "terms", ", which trains no rate")
+
+    def _refuse(self, names: tuple[str, ...], other: str, reason: str) -> None:
+        """Refuse the first of these settings that is not at its default, which `other` has no use for."""
+        for name in names:
+            if getattr(self, name) != getattr(_DEFAULTS, name):
+                raise BadSetting(self._set(name), " does not go with ", self._set(other), reason)
+
+    def _set(self, name: str) -> Setting:
+        return Setting(name, getattr(self, name))
+
+    def _bad(self, name: str, text: str) -> BadSetting:
+        return BadSetting(self._set(name), f" {text}")
+
+    def _needs(self, name: str, other: str, value: str) -> BadSetting:
+        return BadSetting(self._set(name), f" needs {other}={value}, not ", self._set(other))
 
     @property
     def is_adversarial(self) -> bool:
@@ -225,66 +236,66 @@ _DEFAULTS: Any = types.SimpleNamespace(**{field.name: field.default for field in
 def check_side(name: str, height: int, width: int) -> None:
     """Raise `BadConfig` unless both sides are within 8 to 256 pixels."""
     if not (MIN_SIDE <= height <= MAX_SIDE and MIN_SIDE <= width <= MAX_SIDE):
-        raise BadConfig(f"{name} is {height}x{width}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels")
+        text = f" is {height}x{width}: each side must be {MIN_SIDE} to {MAX_SIDE} pixels"
+        raise BadSetting(Setting(name, (height, width)), text)
 
 
-def parse_image_size(text: str) -> tuple[int, int]:
-    """Return (height, width) of `H` or `HxW`.
+def parse_image_size(text: str, *, name: str = "image_size") -> tuple[int, int]:
+    """Return (height, width) of `H` or `HxW`; messages call it `name`.
 
     Raises:
         BadConfig: The text is neither, or a side is out of range.
     """
     match = re.fullmatch(r"(\d{1,9})(?:[xX](\d{1,9}))?", text.strip(), flags=re.ASCII)
     if not match:
-        raise BadConfig(f"image_size is {text!r}: give H or HxW in pixels, such as 64 or 28x20")
+        raise BadSetting(Setting(name, text), f" is {text!r}: give H or HxW in pixels, such as 64 or 28x20")
     height, width = int(match[1]), int(match[2] or match[1])
-    check_side("image_size", height, width)
+    check_side(name, height, width)
     return height, width
 
 
-def read_settings(path: Path) -> dict[str, Any]:
-    """Return the settings of a TOML file, or of a run's config.json.
-
-    Raises:
-        BadConfig: The file cannot be read, or is neither.
-    """
-    kind = "JSON" if path.suffix == ".json" else "TOML"
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if kind == "JSON" else tomllib.loads(text)
-    except OSError as error:
-        raise BadConfig(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadConfig(f"config file {str(path)!r} is no {kind}: {error}") from None
-    if not isinstance(values, dict):
-        raise BadConfig(f"config file {str(path)!r} is no JSON object")
-    return values
-
-
-def config_from(*layers: Mapping[str, Any]) -> Config:
+def config_from(*layers: Mapping[str, Any] | Layer) -> Config:
     """Build a `Config` of several mappings, later ones winning; a value of None is "not given".
 
     `epochs` of a later layer replaces `minutes` of an earlier one, and the reverse.
 
     Raises:
-        BadConfig: A key is unknown, a value has the wrong type or is out of range, or `dataset` is missing.
+        BadConfig: A key is unknown, a value has the wrong type or is out of range, or `dataset` is missing;
+            the message says which layer the value comes from.
     """
     hints = get_type_hints(Config)
     merged: dict[str, Any] = {}
-    for layer in layers:
-        given = {name: value for name, value in layer.items() if value is not None}
-        for name in given:
-            if name not in hints:
-                near = difflib.get_close_matches(name, hints, n=1, cutoff=0.0)[0]
-                raise BadConfig(f"unknown setting {name!r}: did you mean {near!r}?")
-        if "epochs" in given or "minutes" in given:
-            merged.pop("epochs", None)
-            merged.pop("minutes", None)
-        merged |= {name: _convert(name, hints[name], value) for name, value in given.items()}
-    if "dataset" not in merged:
-        raise BadConfig("dataset is not set: name a data set (such as digits), or give a folder or file")
-    defaults = OBJECTIVE_DEFAULTS.get(merged.get("objective", ""), {})
-    return Config(**(defaults | merged))
+    origins: dict[str, Layer] = {}
+    try:
+        for layer in layers:
+            laid = layer if isinstance(layer, Layer) else Layer(layer)
+            given = {name: value for name, value in laid.values.items() if value is not None}
+            if "epochs" in given or "minutes" in given:
+                merged.pop("epochs", None)
+                merged.pop("minutes", None)
+            for name, value in given.items():
+                origins[name] = laid
+                if name not in hints:
+                    raise _unknown(name, value)
+                merged[name] = _convert(name, hints[name], value)
+        if "dataset" not in merged:
+            raise BadConfig(
+                "dataset is not set: --dataset names a data set (such as digits), a folder or a file"
+            )
+        defaults = OBJECTIVE_DEFAULTS.get(merged.get("objective", ""), {})
+        return Config(**(defaults | merged))
+    except BadSetting as error:
+        raise error.located(origins, vars(_DEFAULTS)) from None
+
+
+def _unknown(name: str, value: Any) -> BadSetting:
+    if isinstance(value, dict):
+        hint = "settings stand at the top of the file, in no table"
+    elif near := difflib.get_close_matches(name, get_type_hints(Config), n=1, cutoff=0.5):
+        hint = f"did you mean {near[0]}?"
+    else:
+        hint = "docs/training.md lists them"
+    return BadSetting(Setting(name, value), f" is no setting: {hint}")
 
 
 def _convert(name: str, hint: Any, value: Any) -> Any:
@@ -298,10 +309,11 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         try:
             return float(value)
         except OverflowError:
-            raise BadConfig(f"{name} is out of range: it has {len(str(value))} digits") from None
+            text = f" is out of range: it has {len(str(value))} digits"
+            raise BadSetting(Setting(name, value), text) from None
     if type(value) not in accepted:
         kind = " or ".join(t.__name__ for t in accepted if t is not types.NoneType)
-        raise BadConfig(f"{name} is {value!r}: it must be of type {kind}")
+        raise BadSetting(Setting(name, value), f" is {value!r}: it must be of type {kind}")
     return value
 
 
@@ -310,7 +322,7 @@ def _image_size(value: Any) -> tuple[int, int]:
         return value[0], value[1]
     if isinstance(value, str) or type(value) is int:
         return parse_image_size(str(value))
-    raise BadConfig(f'image_size is {value!r}: give a side, "HxW" or [height, width]')
+    raise BadSetting(Setting("image_size", value), f' is {value!r}: give a side, "HxW" or [height, width]')
 
 
 def to_json_object(config: Config) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from convvae_trainer.checkpoint import replace_file
 from convvae_trainer.config import Config, config_from, to_json_object
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.setting import Layer
 
 __all__ = ["RunFolder"]
 
@@ -97,7 +98,9 @@ class RunFolder:
             type(side) is int for side in record["data"]["image"]
         ):
             raise BadRun(f"{path / RUN_FILE} does not say what the images are")
-        return cls(path, config=config_from(values["config.json"]), record=record)
+        return cls(
+            path, config=config_from(Layer(values["config.json"], str(path / "config.json"))), record=record
+        )
 
     def check_settings(self, config: Config) -> None:
         """Raise `BadRun` unless `config` is that which the run was started with."""

@@ -49,12 +49,15 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     [
         (
             ["--dataset", "digits", "--image-size", "4"],
-            "image_size is 4x4: each side must be 8 to 256 pixels",
+            "--image-size is 4x4: each side must be 8 to 256 pixels",
         ),
-        (["--dataset", "digits", "--image-size", "300x300"], "image_size is 300x300"),
-        (["--dataset", "digits", "--image-size", "big"], "image_size is 'big': give H or HxW"),
+        (["--dataset", "digits", "--image-size", "300x300"], "--image-size is 300x300"),
+        (["--dataset", "digits", "--image-size", "big"], "--image-size is 'big': give H or HxW"),
         ([], "dataset is not set"),
-        (["--dataset", "digits", "--epochs", "1", "--minutes", "1"], "epochs and minutes are both set"),
+        (
+            ["--dataset", "digits", "--epochs", "1", "--minutes", "1"],
+            "--epochs 1 and --minutes 1 are both",
+        ),
         (["--dataset", "digits", "--models", "models"], "--models and --name go together"),
         (["--dataset", "digits", "--models", "models", "--name", "a b"], "--name: 'a b' is no model name"),
         (["--dataset", "nonsense-xyz"], "unknown data set 'nonsense-xyz'"),
@@ -64,7 +67,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--dataset", "a" * 300 + "/b"], "cannot be read: File name too long"),
         (["--dataset", "~nobody-of-this-name/x"], "there is no such user's home folder"),
         (["--dataset", "mnist", "--data-root", "~nobody-of-this-name/x"], "no such user's home folder"),
-        (["--dataset", "digits", "--seed", "1" + "0" * 400], "seed is 1000"),
+        (["--dataset", "digits", "--seed", "1" + "0" * 400], "--seed is 1000"),
         (["--resume"], "run holds no run: there is no run.json in it"),
     ],
 )

@@ -17,11 +17,11 @@ from convvae_trainer.config import (
     Config,
     config_from,
     parse_image_size,
-    read_settings,
     to_json_object,
 )
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.learner import Learner
+from convvae_trainer.setting import read_settings
 from convvae_trainer.train import effective_beta
 
 OBJECTIVES: tuple[str, ...] = get_args(get_type_hints(Config)["objective"])
@@ -49,9 +49,9 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "dataset is not set: name a data set"),
+        ({}, "dataset is not set: --dataset names a data set"),
         ({"dataset": ""}, "dataset is empty"),
-        ({"dataset": "digits", "latent_dmi": 3}, "unknown setting 'latent_dmi': did you mean 'latent_dim'?"),
+        ({"dataset": "digits", "latent_dmi": 3}, "latent_dmi is no setting: did you mean latent_dim?"),
         ({"dataset": "digits", "latent_dim": 0}, "latent_dim is 0: it must be within 1 to 65536"),
         ({"dataset": "digits", "latent_dim": "32"}, "latent_dim is '32': it must be of type int"),
         ({"dataset": "digits", "latent_dim": True}, "latent_dim is True: it must be of type int"),
@@ -60,12 +60,15 @@ OTHER: dict[str, Any] = {
         ({"dataset": "digits", "beta": 10**400}, "beta is out of range: it has 401 digits"),
         ({"dataset": "digits", "beta": float("inf")}, "beta is inf: it must be within 0 to 10000"),
         ({"dataset": "digits", "learning_rate": float("nan")}, "learning_rate is nan"),
-        ({"dataset": "digits", "objective": "gan"}, "objective is 'gan': one of ae, vae, vae-disl, vae-gan"),
+        (
+            {"dataset": "digits", "objective": "gan"},
+            "objective is 'gan': give one of ae, vae, vae-disl, vae-gan",
+        ),
         (
             {"dataset": "digits", "likelihood": "poisson"},
-            "likelihood is 'poisson': one of bernoulli, gaussian",
+            "likelihood is 'poisson': give one of bernoulli, gaussian",
         ),
-        ({"dataset": "digits", "epochs": 2, "minutes": 1.0}, "epochs and minutes are both set"),
+        ({"dataset": "digits", "epochs": 2, "minutes": 1.0}, "epochs=2 and minutes=1.0 are both set"),
         ({"dataset": "digits", "device": "tpu"}, "device is 'tpu': use auto, cpu, cuda or cuda:N"),
         ({"dataset": "digits", "image_size": 7}, "image_size is 7x7: each side must be 8 to 256 pixels"),
         ({"dataset": "digits", "image_size": [257, 32]}, "image_size is 257x32"),
@@ -73,7 +76,7 @@ OTHER: dict[str, Any] = {
         ({"dataset": "digits", "image_size": [1, 2, 3]}, "image_size is [1, 2, 3]"),
         (
             {"dataset": "digits", "likelihood": "gaussian", "binarize": "dynamic"},
-            "binarize=dynamic needs likelihood=bernoulli",
+            "binarize=dynamic needs likelihood=bernoulli, not likelihood=gaussian",
         ),
     ],
 )
@@ -158,7 +161,7 @@ def test_an_option_is_refused_where_nothing_uses_it(name: str) -> None:
         with pytest.raises(BadConfig) as raised:
             config_from(with_option(objective, name))
         message = str(raised.value)
-        assert message.startswith(f"{name} is {OTHER[name]}, but objective={objective} does not use it")
+        assert message.startswith(f"{name}={OTHER[name]} is not used by objective={objective}")
         assert message.endswith(f"it belongs to {', '.join(USED_BY[name])}")
 
 
@@ -195,27 +198,27 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
         *(
             (
                 {"importance_samples": 5, name: OTHER[name]},
-                f"{name} is {OTHER[name]}, but the importance-weighted bound",
+                f"{name}={OTHER[name]} does not go with importance_samples=5, whose bound has no such part",
             )
             for name in ("beta", "kl_warmup_epochs", "free_bits", "terms")
         ),
         *(
             (
                 {"terms": "distortion", name: OTHER[name]},
-                f"{name} is {OTHER[name]}, but terms=distortion trains no rate",
+                f"{name}={OTHER[name]} does not go with terms=distortion, which trains no rate",
             )
             for name in ("beta", "kl_warmup_epochs", "free_bits")
         ),
-        ({"sigma": 0.1}, "sigma is 0.1: it needs likelihood=gaussian, not bernoulli"),
-        ({"likelihood": "discretised-logistic", "sigma": 0.1}, "not discretised-logistic"),
+        ({"sigma": 0.1}, "sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli"),
+        ({"likelihood": "discretised-logistic", "sigma": 0.1}, "not likelihood=discretised-logistic"),
         (
             {"likelihood": "discretised-logistic", "binarize": "dynamic"},
-            "binarize=dynamic needs likelihood=bernoulli, not discretised-logistic",
+            "binarize=dynamic needs likelihood=bernoulli, not likelihood=discretised-logistic",
         ),
         ({"sigma": 0.0, "likelihood": "gaussian"}, "sigma is 0.0: it must be within 0.0001 to 10"),
         ({"free_bits": -0.1}, "free_bits is -0.1: it must be within 0 to 100"),
         ({"adversarial_loss": "wasserstein"}, "one of non-saturating, hinge, minimax"),
-        ({"terms": "elbo"}, "terms is 'elbo': one of both, distortion, rate"),
+        ({"terms": "elbo"}, "terms is 'elbo': give one of both, distortion, rate"),
         ({"gan_share": 1.0, "objective": "vae-disl"}, "gan_share is 1.0: it must be within 0.01 to 0.99"),
     ],
 )
@@ -233,7 +236,7 @@ def test_games_need_a_gaussian(objective: str, likelihood: str) -> None:
     config = config_from({"dataset": "x", "objective": objective})
     assert (config.likelihood, config.learning_rate) == ("gaussian", 5e-4)
     assert config_from({"dataset": "x", "objective": objective, "learning_rate": 1e-3}).learning_rate == 1e-3
-    with pytest.raises(BadConfig, match=f"objective={objective} needs likelihood=gaussian, not {likelihood}"):
+    with pytest.raises(BadConfig, match=f"needs likelihood=gaussian, not likelihood={likelihood}"):
         config_from({"dataset": "x", "objective": objective, "likelihood": likelihood})
 
 
