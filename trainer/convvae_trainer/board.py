@@ -20,7 +20,7 @@ from convvae_trainer.evaluate import binarized
 from convvae_trainer.learner import Learner
 from convvae_trainer.picture import grid, pairs
 
-__all__ = ["Board", "opened_board"]
+__all__ = ["NUM_PICTURES", "Board", "opened_board"]
 
 # Pictures are drawn a minute apart at the least, and later in a run a tenth of its time: a run of ten hours
 # keeps some 60, not 600.

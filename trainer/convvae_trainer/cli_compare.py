@@ -34,12 +34,11 @@ def compare(
         str | None,
         typer.Option(metavar="H[xW]", help="Resize to this, as the first model's manifest says how."),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="Of the test images the first so many.")] = 10_000,
+    images: Annotated[int, typer.Option(min=1, help="So many of the test images are measured.")] = 10_000,
     columns: Annotated[int, typer.Option(min=1, max=32, help="Images in a row.")] = 8,
     seed: Annotated[
-        int | None,
-        typer.Option(min=0, max=2**53 - 1, help="Draws the images that are shown. [default: the first ones]"),
-    ] = None,
+        int, typer.Option(min=0, max=2**53 - 1, help="Of all draws: of images, latents and weights.")
+    ] = 0,
     scatter: Annotated[
         bool, typer.Option("--scatter/--no-scatter", help="Train three 2-D models for the latent scatter.")
     ] = True,

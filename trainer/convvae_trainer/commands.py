@@ -21,6 +21,7 @@ from convvae_trainer.fit import fit, load_run
 from convvae_trainer.further_figures import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
 from convvae_trainer.learner import Learner
 from convvae_trainer.run_folder import RunFolder, can_be_written, check_new
+from convvae_trainer.selection import lacking
 from convvae_trainer.setting import FLAGS, Layer
 from convvae_trainer.terminal import say
 
@@ -148,10 +149,10 @@ def run_evaluate(
         # With changed data the held-out images might be some that the run was trained on.
         run.check_same(run.config, data)
         asked.check_dataset(data)
-        images, split = data.test, data.split
+        (images, labels), split = (data.test, data.test_labels), data.split
     else:
         data = None
-        images, split = load_other(config, own=run.record["data"]["sha256"], download=download)
+        (images, labels), split = load_other(config, own=run.record["data"]["sha256"], download=download)
     expected = tuple(run.record["data"]["image"])
     if images.shape[1:] != expected:
         raise BadData(
@@ -159,6 +160,8 @@ def run_evaluate(
             f" {'x'.join(map(str, expected))}: give data of the same size and channels"
         )
     asked.check_images(len(images))
+    if asked.limit_images is not None and (words := lacking(labels, asked.limit_images)):
+        say(console, f"the first {asked.limit_images} test images are {words}: log p(x) is of these alone")
     with enough_memory():
         evaluation = evaluate(
             learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=config.seed

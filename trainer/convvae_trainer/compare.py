@@ -24,6 +24,7 @@ from convvae_trainer.frechet import (
 )
 from convvae_trainer.image_quality import Quality, quality_of
 from convvae_trainer.objective import ACTIVE_VARIANCE
+from convvae_trainer.selection import drawn, varied
 
 __all__ = ["Chosen", "Judge", "System", "check_dataset", "check_models", "choose", "measure", "train_judge"]
 
@@ -35,8 +36,9 @@ INTERPOLATION = np.linspace(0, 1, 8)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Chosen:
-    """The test images of a report, and which of them it shows."""
+    """The test images of a report, their rows in the test set, and which of them it shows."""
 
+    rows: NDArray[np.intp]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     shown: NDArray[np.intp]
@@ -168,14 +170,16 @@ def check_dataset(dataset: Dataset, models: Sequence[Published]) -> None:
     raise BadData(f"images of {dataset.name} are {dataset.image}, those of {models[0].label} {image}: {hint}")
 
 
-def choose(dataset: Dataset, *, limit: int, columns: int, seed: int | None) -> Chosen:
-    """Return the first `limit` test images; shown are their first `columns`, or some drawn by `seed`."""
-    images, labels = dataset.test[:limit], dataset.test_labels
-    count = min(columns, len(images))
-    shown = np.arange(count)
-    if seed is not None:
-        shown = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
-    return Chosen(images=images, labels=None if labels is None else labels[:limit], shown=shown)
+def choose(dataset: Dataset, *, limit: int, columns: int, seed: int) -> Chosen:
+    """Return `limit` test images drawn by `seed`; `columns` of them, of all classes if may be, are shown."""
+    rows = drawn(len(dataset.test), limit, seed=seed)
+    labels = None if dataset.test_labels is None else dataset.test_labels[rows]
+    return Chosen(
+        rows=rows,
+        images=dataset.test if len(rows) == len(dataset.test) else dataset.test[rows],
+        labels=labels,
+        shown=varied(len(rows), labels, columns, seed=seed),
+    )
 
 
 def train_judge(
@@ -193,7 +197,7 @@ def train_judge(
     except BadData as error:
         return str(error).partition("; --")[0]
     features = classifier.features(chosen.images)
-    real = dataset.train[: len(chosen.images)]
+    real = dataset.train[drawn(len(dataset.train), len(chosen.images))]
     return Judge(
         classifier=classifier,
         features=features,

@@ -59,7 +59,7 @@ class Options:
     image_size: tuple[int, int] | None = None
     images: int = 10_000
     columns: int = 8
-    seed: int | None = None
+    seed: int = 0
     scatter: bool = True
     scatter_epochs: int | None = None
     frechet: bool = True
@@ -73,7 +73,7 @@ class Comparison:
     split: str
     image: ImageShape
     chosen: Chosen
-    seed: int | None
+    seed: int
     judge: Judge | None
     unjudged: str
     systems: list[System]
@@ -95,7 +95,7 @@ class Comparison:
             "split": self.split,
             "image": list(self.image.as_tuple),
             "images": len(self.chosen.images),
-            "shown": self.chosen.shown.tolist(),
+            "shown": self.chosen.rows[self.chosen.shown].tolist(),
             "seed": self.seed,
             "classifier": {"missing": self.unjudged}
             if judge is None
@@ -133,7 +133,7 @@ def run_compare(options: Options, *, command: str = "", say: Say = str) -> Compa
     check_dataset(dataset, published)
     opened = [open_model(one) for one in published]
     chosen = choose(dataset, limit=options.images, columns=options.columns, seed=options.seed)
-    seed = options.seed or 0
+    seed = options.seed
     with enough_memory():
         judge: Judge | str = "left out by --no-frechet"
         if options.frechet:
@@ -231,10 +231,6 @@ def _curve(system: System) -> figures.Curve | None:
         name: [_number(line.get(name)) for line in lines]
         for name in ("distortion", "rate", "adversarial", "discrimination")
     }
-    for row, played in enumerate(zip(values["adversarial"], values["discrimination"], strict=True)):
-        # A VAE_Dis_l's later epochs have no game: that is no loss of 0.
-        if not any(played):
-            values["adversarial"][row] = values["discrimination"][row] = None
     elbos = [_number(line.get("elbo")) for line in lines]
     values["loss"] = [None if elbo is None else -elbo for elbo in elbos]
     return figures.Curve(label=system.label, epochs=[line["epoch"] for line in lines], values=values)

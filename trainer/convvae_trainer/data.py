@@ -18,6 +18,7 @@ from convvae_trainer.config import Config
 from convvae_trainer.errors import BadData, MissingExtra
 from convvae_trainer.image_arrays import check_size, read_array_file
 from convvae_trainer.image_folder import read_folder
+from convvae_trainer.selection import lacking
 from convvae_trainer.torchvision_sets import Part, find_set, near_names, read_set
 
 __all__ = ["Dataset", "hold_out_validation", "load_dataset", "load_other", "resize_of", "with_absolute_paths"]
@@ -83,8 +84,10 @@ def _split(config: Config, train: Part, test: Part | None) -> Dataset:
     if count is not None:
         if count > len(train[0]):
             raise BadData(f"train_images is {count}: {config.dataset} has {len(train[0])} training images")
-        train = (train[0][:count], None if train[1] is None else train[1][:count])
         split += f"; trained on the first {count} training images"
+        if words := lacking(train[1], count):
+            split += f", which are {words}"
+        train = (train[0][:count], None if train[1] is None else train[1][:count])
     _check(train[0], test[0], name=config.dataset)
     return Dataset(
         name=config.dataset,
@@ -96,8 +99,8 @@ def _split(config: Config, train: Part, test: Part | None) -> Dataset:
     )
 
 
-def load_other(config: Config, *, own: str, download: bool = False) -> tuple[NDArray[np.uint8], str]:
-    """Return the images to evaluate of data that a run need not know, and in words which they are.
+def load_other(config: Config, *, own: str, download: bool = False) -> tuple[Part, str]:
+    """Return the images and labels to evaluate of data that a run need not know, and in words which they are.
 
     They are the data set's own test images, or all of its images where it has none. Of data whose fingerprint
     is `own`, the run's, they are those that it held out.
@@ -110,12 +113,13 @@ def load_other(config: Config, *, own: str, download: bool = False) -> tuple[NDA
     with contextlib.suppress(BadData):
         dataset = _split(config, train, test)
         if dataset.fingerprint() == own:
-            return dataset.test, dataset.split
-    images = _resized((test or train)[0], config.image_size, resize)
+            return (dataset.test, dataset.test_labels), dataset.split
+    images, labels = test or train
+    images = _resized(images, config.image_size, resize)
     check_size(*images.shape[1:3], name=config.dataset)
     if test is None:
-        return images, f"all {len(images)} images"
-    return images, f"the data set's own {len(images)} test images"
+        return (images, labels), f"all {len(images)} images"
+    return (images, labels), f"the data set's own {len(images)} test images"
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -33,6 +33,7 @@ from convvae_trainer.learner import Learner
 from convvae_trainer.parity import check_parity
 from convvae_trainer.picture import grid, pairs, png
 from convvae_trainer.run_folder import RunFolder, can_be_written, repeatability, reproducing_command
+from convvae_trainer.selection import varied
 from convvae_trainer.train import Position, batch_size
 
 __all__ = ["Exported", "check_target", "export"]
@@ -182,7 +183,7 @@ def _public_name(dataset: str) -> str:
 def _pictures(
     modules: Mapping[Role, torch.nn.Module], dataset: Dataset, *, latent_dim: int
 ) -> dict[str, bytes]:
-    images = np.ascontiguousarray(dataset.test[:NUM_PICTURES])
+    images = dataset.test[varied(len(dataset.test), dataset.test_labels, NUM_PICTURES)]
     mean_BZ = modules["encoder"](torch.from_numpy(images))[0]
     prior = np.random.default_rng(SAMPLE_SEED).standard_normal((NUM_PICTURES, latent_dim), dtype=np.float32)
     decoder = modules["decoder"]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from convvae_trainer.board import Board, opened_board
+from convvae_trainer.board import NUM_PICTURES, Board, opened_board
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, hold_out_validation
@@ -23,6 +23,7 @@ from convvae_trainer.export import read_evaluation
 from convvae_trainer.learner import Learner
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
+from convvae_trainer.selection import varied
 from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, batch_size, save, train
 
 __all__ = ["Fitted", "fit", "load_run"]
@@ -152,7 +153,8 @@ def _board(
         yield None
         return
     folder = run.path / "tensorboard"
-    with opened_board(folder, learner, dataset.test, step=position.step, console=console) as board:
+    images = dataset.test[varied(len(dataset.test), dataset.test_labels, NUM_PICTURES)]
+    with opened_board(folder, learner, images, step=position.step, console=console) as board:
         yield board
 
 

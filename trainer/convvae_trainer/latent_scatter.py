@@ -19,7 +19,7 @@ from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.fit import fit
-from convvae_trainer.objective import kl_to_prior
+from convvae_trainer.selection import drawn
 
 __all__ = ["Plane", "default_epochs", "train_planes"]
 
@@ -35,11 +35,12 @@ STEPS = 400
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plane:
-    """A 2-D model's posterior: one draw for each image, and figures over the same images.
+    """A 2-D model's posterior: one draw for each of some training images, and figures.
 
-    `spread` is the root mean square distance of the posterior means from their centre, `deviation` the mean
-    standard deviation of the posterior, `rate` in nats per image. `separation` is the share of the means'
-    variance that lies between classes, 0 to 1; None without labels.
+    Of the same images `spread` is the root mean square distance of the posterior means from their centre,
+    `deviation` the mean standard deviation of the posterior, and `separation` the share of the means'
+    variance that lies between classes, 0 to 1, None without labels. `rate` and `distortion`, in nats per
+    image, are of `test_images` test images. The model was trained on `train_images` images of shape `image`.
     """
 
     terms: Kind
@@ -50,11 +51,15 @@ class Plane:
     rate: float
     distortion: float
     separation: float | None
+    train_images: int
+    test_images: int
+    image: ImageShape
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the figures, without the points."""
         names = ("terms", "spread", "deviation", "rate", "distortion", "separation")
-        return {name: getattr(self, name) for name in names}
+        sizes = {"train_images": self.train_images, "test_images": self.test_images}
+        return {**{name: getattr(self, name) for name in names}, **sizes, "image": list(self.image.as_tuple)}
 
 
 def default_epochs(num_images: int) -> int:
@@ -73,7 +78,7 @@ def train_planes(
     """Train on the reconstruction term alone, on the rate alone, and on both.
 
     Args:
-        dataset: Of which the first `MAX_IMAGES` training images are used, at most 32 pixels a side.
+        dataset: Of which `MAX_IMAGES` training images at most are used, of at most 32 pixels a side.
         epochs: Of each training. None: `default_epochs`.
         seed: Of weights, order and noise.
         announce: Is told what is trained next.
@@ -112,8 +117,10 @@ def _plane(kind: Kind, config: Config, dataset: Dataset) -> Plane:
             # The folder with the checkpoint that the message speaks of is gone.
             raise SystemExit(stopped.exit_code) from None
     learner = fitted.learner
-    labels_N = None if dataset.train_labels is None else dataset.train_labels[:MAX_POINTS]
-    x_NCHW = torch.from_numpy(dataset.train[:MAX_POINTS]).permute(0, 3, 1, 2).float() / 255
+    assert fitted.evaluation.rate is not None
+    rows = drawn(len(dataset.train), MAX_POINTS)
+    labels_N = None if dataset.train_labels is None else dataset.train_labels[rows]
+    x_NCHW = torch.from_numpy(dataset.train[rows]).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad(), learner.average.in_use():
         mean_NZ, log_variance_NZ = learner.model.encoder(x_NCHW)
     deviation_NZ = (0.5 * log_variance_NZ).exp()
@@ -125,9 +132,12 @@ def _plane(kind: Kind, config: Config, dataset: Dataset) -> Plane:
         labels=labels_N,
         spread=float(np.sqrt(mean.var(axis=0).sum())),
         deviation=deviation_NZ.double().mean().item(),
-        rate=kl_to_prior(mean_NZ, log_variance_NZ).sum(1).double().mean().item(),
+        rate=fitted.evaluation.rate,
         distortion=fitted.evaluation.distortion,
         separation=None if labels_N is None else separation(mean, labels_N),
+        train_images=len(dataset.train),
+        test_images=fitted.evaluation.images,
+        image=dataset.image,
     )
 
 
@@ -145,14 +155,15 @@ def separation(points_NZ: NDArray[np.float64], labels_N: NDArray[np.int64]) -> f
 
 
 def _reduced(dataset: Dataset) -> Dataset:
-    """Return the first training images and as many test images as points, small ones."""
+    """Return some training images and as many test images as points, small ones."""
     labels = dataset.train_labels
+    train, test = drawn(len(dataset.train), MAX_IMAGES), drawn(len(dataset.test), MAX_POINTS)
     return Dataset(
         name=dataset.name,
         split=dataset.split,
-        train=_small(dataset.train[:MAX_IMAGES]),
-        test=_small(dataset.test[:MAX_POINTS]),
-        train_labels=None if labels is None else labels[:MAX_IMAGES],
+        train=_small(dataset.train[train]),
+        test=_small(dataset.test[test]),
+        train_labels=None if labels is None else labels[train],
     )
 
 

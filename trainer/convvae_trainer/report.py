@@ -86,9 +86,8 @@ def _picture(pictures: Mapping[str, bytes], name: str, *, alt: str, caption: str
 
 
 def _reconstructions(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    which = (
-        "The first test images" if comparison.seed is None else f"Test images drawn by seed {comparison.seed}"
-    )
+    by_class = "" if comparison.chosen.labels is None else ", of as many classes as there is room for"
+    which = f"Test images drawn by seed {comparison.seed}{by_class}"
     caption = f"{which}; below, what each model makes of them: encoded, and decoded from the posterior mean."
     names = ", ".join(system.label for system in comparison.systems)
     return _picture(
@@ -126,16 +125,19 @@ def _planes(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         lines.append(
             f"<li><b>{escape(_capital(TERMS[plane.terms]))}</b>: the posterior means spread by"
             f" {plane.spread:.3g} around their centre{apart}; the mean posterior deviation is"
-            f" {plane.deviation:.3g} (the prior's is 1), the rate {plane.rate:.3g} nats, the distortion of"
-            f" test images {plane.distortion:.1f} nats.</li>"
+            f" {plane.deviation:.3g} (the prior's is 1). Of test images the rate is {plane.rate:.3g} nats,"
+            f" the distortion {plane.distortion:.1f} nats.</li>"
         )
     coloured = (
         "coloured by class" if planes[0].labels is not None else "in one colour, since there are no labels"
     )
     caption = (
         f"Draws from the posteriors of {len(planes[0].draws)} training images in models with two latent"
-        f" dimensions, trained for {comparison.plane_epochs} epochs each, {coloured}. Circles: the prior's"
+        f" dimensions, {coloured}. Each model was trained for {comparison.plane_epochs} epochs on"
+        f" {planes[0].train_images} training images of {escape(str(planes[0].image))}. Circles: the prior's"
         " first and second standard deviation. Both axes of a panel have one scale; each panel has its own."
+        " Spread and deviation are of the images that are shown as points, rate and distortion of"
+        f" {planes[0].test_images} test images, with one posterior draw for each."
     )
     picture = _picture(
         pictures,
@@ -153,8 +155,8 @@ def _capital(text: str) -> str:
 def _traversals(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     parts = [
         (
-            "<p>From the first image's posterior mean, one latent dimension at a time is set to -3 … 3; the"
-            " dimensions are those with the highest rate. An <code>ae</code> has no rate, its codes no unit:"
+            "<p>From the posterior mean of the first image shown, one latent dimension at a time is set to"
+            " -3 … 3; the dimensions are those with the highest rate. An <code>ae</code> has no rate, its codes no unit:"
             " there they are the dimensions that vary most, moved by -3 … 3 of their standard deviations.</p>"
         )
     ]

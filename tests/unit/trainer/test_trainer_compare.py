@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convvae_service.bundle import BundleError, Likelihood
+from convvae_service.bundle import BundleError, ImageShape, Likelihood
 from convvae_service.likelihood import distortion as served_distortion
 from convvae_service.likelihood import rate as served_rate
 from convvae_trainer import compare, comparison, frechet, latent_scatter
@@ -25,7 +25,7 @@ Pair = tuple[Path, Dataset]
 
 
 def chosen_of(dataset: Dataset) -> compare.Chosen:
-    return compare.choose(dataset, limit=1000, columns=4, seed=None)
+    return compare.choose(dataset, limit=1000, columns=4, seed=0)
 
 
 def test_figures_are_those_of_the_evaluation(published_pair: Pair, fitted: tuple[Fitted, Dataset]) -> None:
@@ -46,12 +46,12 @@ def test_an_autoencoder_has_neither_rate_nor_bound(published_pair: Pair) -> None
     """What needs a posterior is None, the rest is measured."""
     root, dataset = published_pair
     (published,) = find([str(root / "blobs-ae")])
-    chosen = compare.choose(dataset, limit=4, columns=4, seed=None)
+    chosen = compare.choose(dataset, limit=4, columns=4, seed=0)
     system = compare.measure(open_model(published), chosen, judge=None)
     assert (system.rate, system.elbo, system.bits_per_dim, system.deviation) == (None,) * 4
     assert system.rate_per_dimension == []
     assert system.distortion > 0
-    mse = np.square((system.reconstructions.astype(float) - dataset.test[:4]) / 255).mean()
+    mse = np.square((system.reconstructions.astype(float) - chosen.images) / 255).mean()
     assert system.quality.mse == pytest.approx(mse, rel=1e-5)
 
 
@@ -63,7 +63,7 @@ def test_traversals_move_one_dimension_of_the_highest_rates(published_pair: Pair
     system = compare.measure(model, chosen, judge=None)
     order = np.argsort(system.rate_per_dimension)[::-1]
     assert [strip.label for strip in system.traversal] == [f"z{dimension}" for dimension in order]
-    latent = np.repeat(model.encode(chosen.images[:1])[0], len(compare.TRAVERSAL), axis=0)
+    latent = np.repeat(model.encode(chosen.images[chosen.shown[:1]])[0], len(compare.TRAVERSAL), axis=0)
     latent[:, order[0]] = compare.TRAVERSAL
     np.testing.assert_array_equal(system.traversal[0].images, model.decode(latent)[0])
 
@@ -72,11 +72,12 @@ def test_interpolations_begin_and_end_at_two_inputs(published_pair: Pair) -> Non
     """Each strip goes from one test image over both reconstructions to the next one."""
     root, dataset = published_pair
     (published,) = find([str(root / "blobs")])
-    system = compare.measure(open_model(published), chosen_of(dataset), judge=None)
+    chosen = chosen_of(dataset)
+    system = compare.measure(open_model(published), chosen, judge=None)
     assert len(system.interpolation) == 2
     for pair, strip in enumerate(system.interpolation):
         first, last = 2 * pair, 2 * pair + 1
-        np.testing.assert_array_equal(strip.images[[0, -1]], dataset.test[[first, last]])
+        np.testing.assert_array_equal(strip.images[[0, -1]], chosen.images[chosen.shown[[first, last]]])
         steps = strip.images[[1, -2]].astype(int) - system.reconstructions[[first, last]]
         assert np.abs(steps).max() <= 1
 
@@ -207,24 +208,57 @@ def test_curves_are_the_runs_epochs(
     assert model.curves() == []
 
 
-def test_a_game_that_is_over_is_no_loss_of_0() -> None:
-    """Where neither player has a loss there was no game, and the curve ends."""
+def test_a_curve_has_gaps_where_the_metrics_have_none() -> None:
+    """A game that is over has no loss, which metrics say by null; a loss of 0 is a loss."""
     lines = [
-        {"epoch": 1, "adversarial": 2.0, "discrimination": 0.0},
-        {"epoch": 2, "adversarial": 0.0, "discrimination": 0.0, "elbo": -3.0},
+        {"epoch": 1, "adversarial": 0.0, "discrimination": 0.0},
+        {"epoch": 2, "adversarial": None, "discrimination": None, "elbo": -3.0},
     ]
     fake: Any = SimpleNamespace(label="d", model=SimpleNamespace(curves=lambda: lines))
     curve = comparison._curve(fake)
     assert curve is not None
-    assert curve.values["adversarial"] == [2.0, None]
+    assert curve.values["adversarial"] == [0.0, None]
     assert curve.values["discrimination"] == [0.0, None]
     assert curve.values["loss"] == [None, 3.0]
 
 
-def test_shown_images_are_the_first_or_drawn(published_pair: Pair) -> None:
+def sorted_by_class(dataset: Dataset, classes: int) -> Dataset:
+    """Return as many test images of each of the classes, one class after the other."""
+    labels = np.repeat(np.arange(classes, dtype=np.int64), 6)
+    test = np.broadcast_to(labels[:, None, None, None], (len(labels), *dataset.test.shape[1:])).astype(
+        np.uint8
+    )
+    return dataclasses.replace(dataset, test=test, test_labels=labels)
+
+
+def test_images_are_drawn_from_the_whole_test_set(published_pair: Pair) -> None:
+    """Of a set that is sorted by class, those measured are of all its parts, with the labels they have."""
+    dataset = sorted_by_class(published_pair[1], 10)
+    chosen = compare.choose(dataset, limit=30, columns=10, seed=1)
+    assert chosen.labels is not None
+    assert len(np.unique(chosen.rows)) == 30
+    assert chosen.rows.max() > 50
+    np.testing.assert_array_equal(chosen.images, dataset.test[chosen.rows])
+    np.testing.assert_array_equal(chosen.images[:, 0, 0, 0], chosen.labels)
+    assert len(np.unique(chosen.labels)) == 10
+    whole = compare.choose(dataset, limit=60, columns=10, seed=1)
+    assert whole.images is dataset.test
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_shown_images_cover_the_classes(published_pair: Pair, seed: int) -> None:
+    """One of each class, then a second one; with fewer columns than classes, no class twice."""
+    dataset = sorted_by_class(published_pair[1], 4)
+    for columns, counts in ((3, [1, 1, 1]), (4, [1] * 4), (8, [2] * 4), (9, [2, 2, 2, 3]), (24, [6] * 4)):
+        chosen = compare.choose(dataset, limit=100, columns=columns, seed=seed)
+        shown = chosen.images[chosen.shown][:, 0, 0, 0]
+        assert sorted(np.unique(shown, return_counts=True)[1].tolist()) == counts
+
+
+def test_shown_images_are_drawn_by_the_seed(published_pair: Pair) -> None:
     """A seed draws different images, the same each time; no more are shown than there are."""
     _, dataset = published_pair
-    assert compare.choose(dataset, limit=5, columns=8, seed=None).shown.tolist() == [0, 1, 2, 3, 4]
+    assert compare.choose(dataset, limit=5, columns=8, seed=0).shown.tolist() == [0, 1, 2, 3, 4]
     drawn = [compare.choose(dataset, limit=100, columns=3, seed=seed).shown.tolist() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 3
@@ -283,6 +317,8 @@ def test_planes_show_what_either_term_does(published_pair: Pair) -> None:
     assert alone.draws.shape == (len(dataset.train), 2)
     assert alone.labels is None
     assert alone.separation is None
+    assert alone.train_images == len(dataset.train)
+    assert alone.test_images == len(dataset.test)
 
 
 def test_large_images_are_reduced_for_the_planes() -> None:
@@ -362,6 +398,9 @@ def test_the_planes_decide_over_the_two_terms() -> None:
             rate=rate,
             distortion=1.0,
             separation=None,
+            train_images=1,
+            test_images=1,
+            image=ImageShape(height=8, width=8, channels=1),
         )
 
     both = plane("both", 1.5, 3.0)

@@ -104,7 +104,12 @@ def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> Non
     assert vae["mse"] == comparison.systems[0].quality.mse
     assert [plane["terms"] for plane in found["scatter"]] == ["distortion", "rate", "both"]
     assert found["scatter_epochs"] == 1
-    assert found["shown"] == [0, 1, 2, 3]
+    assert found["shown"] == sorted(np.random.default_rng(0).permutation(8)[:4].tolist())
+    assert (found["images"], found["scatter"][0]["train_images"], found["scatter"][0]["test_images"]) == (
+        8,
+        72,
+        8,
+    )
     assert "no labels" in found["classifier"]["missing"]
     assert len(found["claims"]) == len(comparison.claims) == 9
 
@@ -126,6 +131,11 @@ def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
         assert words in page.text, words
     spread = f"{comparison.planes[0].spread:.3g}"
     assert f"Reconstruction term alone: the posterior means spread by {spread}" in page.text
+    alone = comparison.planes[0]
+    figures = f"the rate is {alone.rate:.3g} nats, the distortion {alone.distortion:.1f} nats"
+    assert f"Of test images {figures}" in page.text
+    assert "on 72 training images of 12x10x1" in page.text
+    assert "rate and distortion of 8 test images" in page.text
 
 
 def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
@@ -216,7 +226,7 @@ def test_the_command_prints_verdicts_and_refuses_in_one_line(
     assert str(report) in shown
     numbers = json.loads(report.with_suffix(".json").read_text())
     assert (numbers["images"], numbers["seed"], numbers["scatter"]) == (5, 3, [])
-    assert numbers["shown"] == sorted(np.random.default_rng(3).choice(5, 5, replace=False).tolist())
+    assert numbers["shown"] == sorted(np.random.default_rng(3).permutation(8)[:5].tolist())
     page = Page(report.read_text())
     assert "Test images drawn by seed 3" in page.text
     assert "The scatter was left out" in page.text
