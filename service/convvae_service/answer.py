@@ -112,6 +112,10 @@ class Answering:
             await context.abort(code, *refusal)
         return reply
 
+    def count_expired(self, method: str) -> None:
+        """Count a call whose deadline had passed before it was begun."""
+        self.metrics.calls.labels(method, grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
+
     async def quiet(self, quiet_s: float, *, at_most_s: float) -> None:
         """Return when no call has arrived for `quiet_s`, or after `at_most_s`."""
         with contextlib.suppress(TimeoutError):

@@ -21,6 +21,7 @@ from convvae_service.connections import server_options
 from convvae_service.cpus import available_cpus
 from convvae_service.errors import StartupError
 from convvae_service.health import Health
+from convvae_service.heap import give_back_memory
 from convvae_service.loaded_version import EngineOptions, LoadedVersion
 from convvae_service.loader import Loader, VersionChange
 from convvae_service.logs import facts
@@ -78,6 +79,7 @@ class Server:
         self._started = False
         self._watching: asyncio.Task[None] | None = None
         self._guarding: asyncio.Task[None] | None = None
+        self._giving_back: asyncio.Task[None] | None = None
         self._batcher = Batcher(
             lanes=settings.lanes,
             max_batch_rows=settings.max_batch_rows,
@@ -156,6 +158,7 @@ class Server:
         # Health answers from here on: alive, and not yet ready.
         await self._grpc.start()
         self._start_watchdog()
+        self._giving_back = asyncio.create_task(give_back_memory(lambda: self._answering.last_arrival_s))
         await self._loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
             return port
@@ -233,8 +236,9 @@ class Server:
     async def close(self) -> None:
         """Close the port at once, and everything behind it."""
         await self._stop_watching()
-        if self._guarding is not None:
-            self._guarding.cancel()
+        for background in (self._guarding, self._giving_back):
+            if background is not None:
+                background.cancel()
         await self._grpc.stop(None)
         if self._page is not None:
             await asyncio.to_thread(self._page.close)

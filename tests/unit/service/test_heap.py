@@ -1,0 +1,63 @@
+import asyncio
+import ctypes
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convvae_service import heap
+from convvae_service.heap import give_back_memory, trim
+
+
+def resident_kib() -> int:
+    (line,) = (
+        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:")
+    )
+    return int(line.split()[1])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_trimming_gives_back_what_is_pinned_by_a_little() -> None:
+    """Freed blocks between blocks that are still used go back to the system, which glibc alone keeps."""
+    # Below the size from which glibc gives a block back by itself.
+    blocks = [b"x" * 65_536 for _ in range(1000)]
+    pins = blocks[::50]
+    full_kib = resident_kib()
+    del blocks
+    assert trim()
+    assert full_kib - resident_kib() > 40_000
+    assert len(pins) == 20
+
+
+def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that nobody calls is not woken for nothing."""
+    trims: list[float] = []
+    arrived_s = 1.0
+
+    def count() -> bool:
+        trims.append(time.monotonic())
+        return True
+
+    monkeypatch.setattr(heap, "trim", count)
+
+    async def watch() -> list[int]:
+        nonlocal arrived_s
+        task = asyncio.create_task(give_back_memory(lambda: arrived_s, interval_s=0.02))
+        counts = []
+        for _ in range(3):
+            await asyncio.sleep(0.3)
+            counts.append(len(trims))
+            arrived_s += len(counts) % 2
+        task.cancel()
+        return counts
+
+    # Once for what came before, once more after a call, and not again without one.
+    assert asyncio.run(watch()) == [1, 2, 2]
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no `malloc_trim` nothing is done, and the task ends."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: sys)
+    assert not trim()
+    asyncio.run(asyncio.wait_for(give_back_memory(lambda: 1.0, interval_s=0.01), 5))
