@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import Bundle, BundleError, Graph, Manifest, Precision
+from convvae_service.arena import DEFAULT_ARENAS, Arenas
+from convvae_service.bundle import Bundle, BundleError, Manifest, Precision
 from convvae_service.likelihood import distortion
-from convvae_service.runtime import choose_provider, make_session
+from convvae_service.runtime import choose_provider
+from convvae_service.session import Session
 from convvae_service.tally import Tally
 
 __all__ = ["Engine", "Rows", "Stage"]
 
 Rows = tuple[NDArray[Any], ...]
-_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,7 +41,13 @@ class Engine:
     """
 
     def __init__(
-        self, bundle: Bundle, *, precision: Precision | None = None, device: str = "auto", threads: int = 1
+        self,
+        bundle: Bundle,
+        *,
+        precision: Precision | None = None,
+        device: str = "auto",
+        threads: int = 1,
+        arenas: Arenas = DEFAULT_ARENAS,
     ) -> None:
         """Load the graphs.
 
@@ -49,6 +56,7 @@ class Engine:
             precision: Which graphs to run; None takes fp32, or else the first that the bundle has.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
             threads: Threads that one run may use.
+            arenas: What each graph holds of memory between runs.
 
         Raises:
             BundleError: The precision is missing, or a graph does not load or has other inputs or outputs
@@ -63,24 +71,25 @@ class Engine:
         if self.precision not in available:
             raise BundleError(f"has no {self.precision} graphs: it has {', '.join(available)}")
         self.manifest: Manifest = manifest
-        provider = choose_provider(device)
-        sessions = {}
-        for graph in manifest.graphs:
-            if graph.precision == self.precision:
-                session = make_session(
-                    bundle.graphs[graph.role, graph.precision],
-                    name=graph.file,
-                    provider=provider,
-                    threads=threads,
-                    fall_back=device == "auto",
-                )
-                _check_signature(session, graph)
-                sessions[graph.role] = session
-        self._encoder, self._decoder = sessions["encoder"], sessions["decoder"]
+        provider = choose_provider(device, arenas)
+        sessions = {
+            graph.role: Session(
+                bundle.graphs[graph.role, graph.precision],
+                graph,
+                provider=provider,
+                threads=threads,
+                arenas=arenas,
+                fall_back=device == "auto",
+            )
+            for graph in manifest.graphs
+            if graph.precision == self.precision
+        }
+        self._encoder: Session | None = sessions["encoder"]
+        self._decoder: Session | None = sessions["decoder"]
         self._encoder_outputs = [
             tensor.name for graph in manifest.graphs if graph.role == "encoder" for tensor in graph.outputs
         ][: 1 if manifest.objective == "ae" else 2]
-        self.provider: str = self._encoder.get_providers()[0]
+        self.provider: str = sessions["encoder"].provider
         # A GPU prepares its kernels anew for each shape: few shapes, all warmed before the first call.
         self._pads = self.provider != "CPUExecutionProvider"
         self.encode = Stage("encode", self._encode)
@@ -122,7 +131,7 @@ class Engine:
         padding = (1 << (batch - 1).bit_length()) - batch if self._pads else 0
         if padding:
             rows_B = np.concatenate((rows_B, np.zeros((padding, *rows_B.shape[1:]), rows_B.dtype)))
-        results = session.run(outputs, {name: np.ascontiguousarray(rows_B)})
+        results = session.run(outputs, name, rows_B)
         if any(len(result) != batch + padding for result in results):
             raise RuntimeError(
                 f"{name}: {batch + padding} rows in, {[len(result) for result in results]} out"
@@ -145,21 +154,3 @@ class Engine:
         latents, images = rows
         (pixel_mean,) = self._decode_mean((latents,))
         return (distortion(self.manifest.likelihood, images, pixel_mean),)
-
-
-def _check_signature(session: Any, graph: Graph) -> None:
-    for kind, actual, expected in (
-        ("inputs", session.get_inputs(), graph.inputs),
-        ("outputs", session.get_outputs(), graph.outputs),
-    ):
-        found = {(a.name, _DTYPES.get(a.type, a.type), _sizes(a.shape)) for a in actual}
-        stated = {(t.name, t.dtype, _sizes(t.shape)) for t in expected}
-        if found != stated:
-            raise BundleError(
-                f"{graph.file} has other {kind} than its manifest: {sorted(found)}, not {sorted(stated)}"
-            )
-
-
-def _sizes(shape: Any) -> tuple[int, ...]:
-    """Return `shape` with -1 for every axis of any size."""
-    return tuple(size if isinstance(size, int) else -1 for size in shape)

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from convvae_service.arena import DEFAULT_ARENAS, Arenas
 from convvae_service.bundle import Manifest, read_bundle
 from convvae_service.engine import Engine
 from convvae_service.manifest import Precision
@@ -23,6 +24,7 @@ class EngineOptions:
     device: str = "auto"
     threads: int = 1
     max_batch_rows: int = 64
+    arenas: Arenas = DEFAULT_ARENAS
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -77,7 +79,13 @@ def load_version(
         OSError: A file cannot be read at present.
     """
     bundle = read_bundle(folder)
-    engine = Engine(bundle, precision=precision, device=options.device, threads=options.threads)
+    engine = Engine(
+        bundle,
+        precision=precision,
+        device=options.device,
+        threads=options.threads,
+        arenas=options.arenas,
+    )
     try:
         engine.warm(options.max_batch_rows)
         loaded = LoadedVersion(

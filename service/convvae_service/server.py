@@ -15,6 +15,7 @@ from grpc_reflection.v1alpha import reflection
 
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
+from convvae_service.arena import Arenas
 from convvae_service.auth import TokenInterceptor, Tokens
 from convvae_service.batcher import Batcher
 from convvae_service.connections import server_options
@@ -72,6 +73,7 @@ class Server:
                 device=settings.device,
                 threads=settings.threads or max(1, available_cpus() // settings.lanes),
                 max_batch_rows=settings.max_batch_rows,
+                arenas=Arenas(use=settings.arena, max_gpu_bytes=settings.max_gpu_arena_bytes),
             ),
             check=self._check_fits,
             on_change=self._count_change,

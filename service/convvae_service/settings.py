@@ -25,6 +25,7 @@ from pydantic_settings import (
 )
 
 from convvae.channel import is_loopback
+from convvae_service.arena import ArenaUse
 from convvae_service.environment import CONFIG_VARIABLE, ENV_PREFIX, nearest, refuse_unknown_variables
 from convvae_service.errors import StartupError
 from convvae_service.precision_policy import PrecisionPolicies, parse_precisions
@@ -79,6 +80,14 @@ class ServeSettings(BaseSettings):
     lanes: int = Field(1, ge=1, le=64, description="batches that run at the same time")
     threads: int = Field(
         0, ge=0, le=1024, description="threads of one run; 0 shares the available CPUs among the lanes"
+    )
+    arena: ArenaUse = Field(
+        "keep",
+        description="memory of a graph's runs: keep it for the next, shrink (give it back after each run), or"
+        " off (on the CPU, no arena at all)",
+    )
+    max_gpu_arena_bytes: int = Field(
+        0, ge=0, le=2**50, description="most bytes of one graph's memory for runs on a GPU; 0 for no limit"
     )
     max_batch_rows: int = Field(64, ge=1, le=65536, description="most rows in one batch")
     max_queue_delay_us: int = Field(

@@ -112,6 +112,8 @@ def test_settings_are_frozen() -> None:
         ([*MODELS, "--precision", "fp16,int8"], "--precision: 'int8' is a second word for all models"),
         ([*MODELS, "--precision", "m=fp16,m=auto"], "--precision: 'm=auto' is a second word for m: give one"),
         ([*MODELS, "--watch-interval-s", "0"], "--watch-interval-s: Input should be greater than or equal"),
+        ([*MODELS, "--arena", "none"], "--arena: Input should be 'keep', 'shrink' or 'off'"),
+        ([*MODELS, "--max-gpu-arena-bytes", "-1"], "--max-gpu-arena-bytes: Input should be greater than or"),
         ([*MODELS, "--device", "gpu"], "--device: 'gpu' is none of auto, cpu, cuda, cuda:N"),
         (
             [*MODELS, "--max-queued-rows", "10"],
