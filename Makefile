@@ -59,7 +59,7 @@ test: lint
 # tests/bench/results/. About half an hour on 2 cores, 10 minutes of it training; MNIST and the reference graphs
 # are expected in ../shared. mnist_likelihood trains for an hour and evaluates for longer, so it is asked for by
 # name: make bench FIGURES=mnist_likelihood
-FIGURES ?= start_up embed_throughput demo_time mnist_elbo training_throughput normalisation
+FIGURES ?= start_up runtime_settings embed_throughput demo_time mnist_elbo training_throughput normalisation
 
 bench: .venv/installed
 	for figure in $(FIGURES); do
