@@ -849,10 +849,46 @@ class ModelDynamicBatching(google.protobuf.message.Message):
 Global___ModelDynamicBatching: typing_extensions.TypeAlias = ModelDynamicBatching
 
 @typing.final
+class ModelParameter(google.protobuf.message.Message):
+    """The value of a parameter of a model."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    STRING_VALUE_FIELD_NUMBER: builtins.int
+    string_value: builtins.str
+    """The value."""
+    def __init__(
+        self,
+        *,
+        string_value: builtins.str = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["string_value", b"string_value"]) -> None: ...
+
+Global___ModelParameter: typing_extensions.TypeAlias = ModelParameter
+
+@typing.final
 class ModelConfig(google.protobuf.message.Message):
     """How a model is run: those fields that clients read."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    @typing.final
+    class ParametersEntry(google.protobuf.message.Message):
+        DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        @property
+        def value(self) -> Global___ModelParameter: ...
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: Global___ModelParameter | None = ...,
+        ) -> None: ...
+        def HasField(self, field_name: typing.Literal["value", b"value"]) -> builtins.bool: ...
+        def ClearField(self, field_name: typing.Literal["key", b"key", "value", b"value"]) -> None: ...
 
     NAME_FIELD_NUMBER: builtins.int
     PLATFORM_FIELD_NUMBER: builtins.int
@@ -861,6 +897,7 @@ class ModelConfig(google.protobuf.message.Message):
     OUTPUT_FIELD_NUMBER: builtins.int
     INSTANCE_GROUP_FIELD_NUMBER: builtins.int
     DYNAMIC_BATCHING_FIELD_NUMBER: builtins.int
+    PARAMETERS_FIELD_NUMBER: builtins.int
     BACKEND_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Name of the model."""
@@ -886,6 +923,10 @@ class ModelConfig(google.protobuf.message.Message):
     def dynamic_batching(self) -> Global___ModelDynamicBatching:
         """How batches are made."""
 
+    @property
+    def parameters(self) -> google.protobuf.internal.containers.MessageMap[builtins.str, Global___ModelParameter]:
+        """`precision`: `fp32`, `fp16` or `int8`, the graph that runs."""
+
     def __init__(
         self,
         *,
@@ -896,10 +937,11 @@ class ModelConfig(google.protobuf.message.Message):
         output: collections.abc.Iterable[Global___ModelOutput] | None = ...,
         instance_group: collections.abc.Iterable[Global___ModelInstanceGroup] | None = ...,
         dynamic_batching: Global___ModelDynamicBatching | None = ...,
+        parameters: collections.abc.Mapping[builtins.str, Global___ModelParameter] | None = ...,
         backend: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["dynamic_batching", b"dynamic_batching"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "name", b"name", "output", b"output", "platform", b"platform"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform"]) -> None: ...
 
 Global___ModelConfig: typing_extensions.TypeAlias = ModelConfig
 

@@ -69,6 +69,7 @@ def describe_config(graph: GraphModel, settings: ServeSettings, *, max_rows: int
             )
         ],
         dynamic_batching=pb.ModelDynamicBatching(max_queue_delay_microseconds=settings.max_queue_delay_us),
+        parameters={"precision": pb.ModelParameter(string_value=graph.served.engine.precision)},
     )
     return pb.ModelConfigResponse(config=config)
 

@@ -149,6 +149,7 @@ def test_models_are_described(zoo: Stub) -> None:
         ("pixel_mean", pb.TYPE_FP32, [10, 12, 3]),
     ]
     assert (config.max_batch_size, config.backend, config.instance_group[0].count) == (1024, "onnxruntime", 1)
+    assert {key: value.string_value for key, value in config.parameters.items()} == {"precision": "fp32"}
     index = zoo.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=TIMEOUT_S).models
     states = {(model.name, model.version): (model.state, model.reason) for model in index}
     assert states == {
