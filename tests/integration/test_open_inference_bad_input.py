@@ -73,9 +73,26 @@ BAD = {
         "inputs",
         "has 0 tensors, 'tiny.encoder' takes one: 'image'",
     ),
+    "same-input-twice": (
+        lambda request: request.inputs.append(request.inputs[0]),
+        "inputs",
+        "has 2 tensors, 'tiny.encoder' takes one: 'image'",
+    ),
     "two-inputs": (_change(inputs=1), "inputs", "has 2 tensors, 'tiny.encoder' takes one: 'image'"),
     "name": (_change(name="x"), "inputs[0].name", "is 'x', the input of 'tiny.encoder' is 'image'"),
     "datatype": (_change(datatype="FP32"), "inputs[0].datatype", "of 'image' is 'FP32', not 'UINT8'"),
+    "small-datatype": (
+        _change(datatype="uint8"),
+        "inputs[0].datatype",
+        "of 'image' is 'uint8', not 'UINT8'",
+    ),
+    "no-datatype": (_change(datatype=""), "inputs[0].datatype", "of 'image' is '', not 'UINT8'"),
+    "no-shape": (_change(shape=[]), "inputs[0].shape", "of 'image' is [], not [-1, 8, 6, 1]"),
+    "overflowing-shape": (
+        _change(shape=[2**63 - 1, 2**31, 2**31, 2]),
+        "inputs[0].shape",
+        f"of 'image' is [{2**63 - 1}, {2**31}, {2**31}, 2], not [-1, 8, 6, 1]",
+    ),
     "rank": (_change(shape=[3, 48]), "inputs[0].shape", "of 'image' is [3, 48], not [-1, 8, 6, 1]"),
     "size": (
         _change(shape=[3, 8, 7, 1]),
@@ -97,6 +114,11 @@ BAD = {
         "inputs[0].shape",
         "of 'image' has -1 as its first size, the batch: send 1 or more rows",
     ),
+    "most-negative-rows": (
+        _change(shape=[-(2**63), 8, 6, 1]),
+        "inputs[0].shape",
+        f"of 'image' has {-(2**63)} as its first size, the batch: send 1 or more rows",
+    ),
     "too-many-rows": (
         _change(shape=[2**62, 8, 6, 1]),
         "inputs[0].shape",
@@ -116,6 +138,16 @@ BAD = {
         _change(raw=[bytes(144)] * 2),
         "raw_input_contents",
         "has 2 entries for one input, 'image'",
+    ),
+    "raw-and-an-empty-one": (
+        _change(raw=[bytes(144), b""]),
+        "raw_input_contents",
+        "has 2 entries for one input, 'image'",
+    ),
+    "an-empty-raw": (
+        _change(raw=[b""]),
+        "raw_input_contents[0]",
+        "of 'image' has 0 bytes, UINT8 [3, 8, 6, 1] has 144",
     ),
     "no-values": (
         _change(raw=NO_RAW),
@@ -147,6 +179,11 @@ BAD = {
         "outputs[1].name",
         "is 'sigma', the outputs of 'tiny.encoder' are mean, log_variance",
     ),
+    "output-without-a-name": (
+        _change(outputs=[""]),
+        "outputs[0].name",
+        "is '', the outputs of 'tiny.encoder' are mean, log_variance",
+    ),
     "output-twice": (
         _change(outputs=["mean", "mean"]),
         "outputs[1].name",
@@ -169,6 +206,16 @@ BAD = {
     ),
     "timeout": (
         _change(parameters={"timeout": pb.InferParameter(string_param="soon")}),
+        "parameters[timeout]",
+        "is no number of microseconds from 0 on",
+    ),
+    "broken-timeout": (
+        _change(parameters={"timeout": pb.InferParameter(double_param=1.5)}),
+        "parameters[timeout]",
+        "is no number of microseconds from 0 on",
+    ),
+    "empty-timeout": (
+        _change(parameters={"timeout": pb.InferParameter()}),
         "parameters[timeout]",
         "is no number of microseconds from 0 on",
     ),
@@ -206,6 +253,36 @@ def test_bad_requests(stub: Stub, fault: str) -> None:
     assert refusal.violations == {field: description}
     assert refusal.message == f"{field}: {description}"
     assert refusal.metadata["x-request-id"] == "bad-one"
+
+
+def test_a_stream_names_what_is_wrong_with_each_bad_request(stub: Stub) -> None:
+    """Between good requests of one stream, every bad one is refused by itself, in its turn and in full."""
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        for fault, (change, _, _) in BAD.items():
+            request = encode_request(id=fault)
+            change(request)
+            yield request
+            yield encode_request(id=f"after {fault}")
+
+    metadata = (("x-request-id", "mixed"),)
+    replies = list(stub.ModelStreamInfer(requests(), timeout=TIMEOUT_S, metadata=metadata))
+    assert len(replies) == 2 * len(BAD)
+    for number, (fault, (_, field, description)) in enumerate(BAD.items()):
+        bad, good = replies[2 * number : 2 * number + 2]
+        assert bad.error_message == (
+            f"INVALID_ARGUMENT: {field}: {description} (request id mixed.{2 * number + 1})"
+        )
+        assert (bad.infer_response.id, len(bad.infer_response.outputs)) == (fault, 0)
+        assert (good.error_message, good.infer_response.id) == ("", f"after {fault}")
+        assert len(good.infer_response.raw_output_contents) == 2
+
+
+def test_the_longest_timeout_is_none(stub: Stub) -> None:
+    """A request may give itself more time than there is."""
+    request = encode_request()
+    request.parameters["timeout"].uint64_param = 2**64 - 1
+    assert stub.ModelInfer(request, timeout=TIMEOUT_S).outputs
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

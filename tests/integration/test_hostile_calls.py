@@ -1,0 +1,235 @@
+"""Calls that no honest client makes: each has its code, its message and its id, and leaves nothing behind."""
+
+import socket
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+
+from convvae.v1 import vae_pb2 as pb
+from convvae.v1 import vae_pb2_grpc
+from inference_wire import encode_request, inference_stub
+from open_inference import inference_pb2 as inference
+from serving import ServerProcess
+from tiny_bundle import SHAPE
+from wire import TIMEOUT_S, pixels, random_images, refused, stub_of
+
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+IMAGES = random_images(3, *SHAPE.as_tuple)
+UNREADABLE = "its bytes are no message of the method's request type"
+HEADERS = 1
+
+
+@pytest.fixture(scope="module")
+def zoo(zoo_server: ServerProcess) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
+    with stub_of(zoo_server.target) as stub:
+        yield stub
+
+
+NAMES = {
+    "tiny/2": "'tiny/2'",
+    "../tiny": "'../tiny'",
+    "..": "'..'",
+    "tiny.encoder": "'tiny.encoder'",
+    "TINY": "'TINY'",
+    "tiny ": "'tiny '",
+    "tiny\0": r"'tiny\x00'",
+    "tiny\n\x1b[31m": r"'tiny\n\x1b[31m'",
+    # Each takes twelve characters in a header: no more than 64 of them are sent back.
+    "\U0001f600" * 500: repr("\U0001f600" * 64),
+}
+
+
+@pytest.mark.parametrize("name", NAMES, ids=[ascii(name)[:20] for name in NAMES])
+def test_odd_names_are_names_of_no_model(
+    zoo_server: ServerProcess, zoo: vae_pb2_grpc.VaeServiceStub, name: str
+) -> None:
+    """Slashes, dots, spaces, control characters and pictures lead nowhere, in either protocol."""
+    refusal = refused(zoo.Sample, pb.SampleRequest(model=pb.ModelRef(name=name), count=1))
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+    assert refusal.reason == "NOT_FOUND"
+    assert refusal.message == f"no model {NAMES[name]} here: ListModels names those there are"
+    assert refusal.metadata["x-request-id"]
+    request = encode_request()
+    request.model_name = f"{name}.encoder"
+    with inference_stub(zoo_server.target) as stub:
+        refusal = refused(stub.ModelInfer, request)
+    assert refusal.code is grpc.StatusCode.NOT_FOUND
+    assert refusal.message.endswith(" here: RepositoryIndex lists those there are")
+    assert refusal.metadata["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    ("method", "data"),
+    [
+        # A name whose bytes are no UTF-8, and a message that ends in the middle of a field.
+        ("convvae.v1.VaeService/Sample", b"\x0a\x04\x0a\x02\xff\xfe"),
+        ("convvae.v1.VaeService/Sample", b"\x0a\x60\x0a"),
+        ("inference.GRPCInferenceService/ModelInfer", b"\x0a\x02\xff\xfe"),
+    ],
+)
+def test_names_that_are_no_text_are_refused(zoo_server: ServerProcess, method: str, data: bytes) -> None:
+    """Bytes that are no message fail as any bad request does."""
+    with grpc.insecure_channel(zoo_server.target) as channel:
+        call: Any = channel.unary_unary(f"/{method}")
+        refusal = refused(call, data)
+    assert (refusal.code, refusal.violations) == (INVALID, {"request": UNREADABLE})
+    assert refusal.metadata["x-request-id"]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "convvae.v1.VaeService/Train",
+        "convvae.v2.VaeService/Sample",
+        "inference.GRPCInferenceService/RepositoryModelUnload",
+        "inference.GRPCInferenceService/SystemSharedMemoryRegister",
+    ],
+)
+def test_unknown_methods_are_unimplemented(zoo_server: ServerProcess, method: str) -> None:
+    """A method that is not there is gRPC's UNIMPLEMENTED, of which nothing reaches the log."""
+    with grpc.insecure_channel(zoo_server.target) as channel:
+        call: Any = channel.unary_unary(f"/{method}")
+        assert refused(call, b"").code is grpc.StatusCode.UNIMPLEMENTED
+    assert not [line for line in zoo_server.lines if line.get("level") == "error"]
+    assert zoo_server.noise == []
+
+
+@pytest.mark.parametrize("draws", [0, 2])
+def test_scores_beyond_the_last_row_are_refused(zoo: vae_pb2_grpc.VaeServiceStub, draws: int) -> None:
+    """Row numbers end at 2^64 - 1, with and without draws; the last ones can be used."""
+    model = pb.ModelRef(name="tiny")
+    request = pb.ScoreRequest(
+        model=model, pixels=pixels(IMAGES), num_samples=draws, first_row=2**64 - 2, seed=2**64 - 1
+    )
+    refusal = refused(zoo.Score, request)
+    rows = "rows 18446744073709551614 to 18446744073709551616 pass 2^64 - 1"
+    assert (refusal.code, refusal.violations) == (INVALID, {"first_row": rows})
+    request.first_row -= 1
+    assert np.isfinite(zoo.Score(request, timeout=TIMEOUT_S).elbo).all()
+
+
+def test_draws_that_would_overflow_are_refused(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
+    """The product of rows and draws is taken without wrapping round."""
+    request = pb.ScoreRequest(model=pb.ModelRef(name="tiny"), pixels=pixels(IMAGES), num_samples=2**31 - 1)
+    refusal = refused(zoo.Score, request)
+    description = "3 images x 2147483647 draws are more than 1024 rows a call"
+    assert (refusal.code, refusal.violations) == (INVALID, {"num_samples": description})
+
+
+def test_compressed_requests_are_read_and_limited(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
+    """A request in gzip is answered as it is without; what it unpacks to counts, here and in gRPC."""
+    model = pb.ModelRef(name="tiny")
+    request = pb.EncodeRequest(model=model, pixels=pixels(IMAGES))
+    plain = zoo.Encode(request, timeout=TIMEOUT_S)
+    packed = zoo.Encode(request, timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
+    assert packed == plain
+    for mib, code in ((65, INVALID), (129, grpc.StatusCode.RESOURCE_EXHAUSTED)):
+        bomb = pb.EncodeRequest(model=model, files=[bytes(mib << 20)])
+        refusal = refused(zoo.Encode, bomb, compression=grpc.Compression.Gzip)
+        assert refusal.code is code
+        assert refusal.retry_delay_s is None
+        assert ("files" in refusal.violations) == (code is INVALID)
+
+
+def test_a_deadline_that_has_passed_is_answered_and_never_computed(zoo_server: ServerProcess) -> None:
+    """Clients would not even send such a call; the server says DEADLINE_EXCEEDED, and nothing is computed."""
+    for timeout in ("0n", "1n"):
+        reply = raw_sample(zoo_server.target, {"grpc-timeout": timeout, "x-request-id": "too-late"})
+        assert b"grpc-status\x014" in reply
+    assert in_flight(zoo_server) == 0
+    lines = zoo_server.messages("call")
+    assert {line["code"] for line in lines if line["request_id"] == "too-late"} <= {"DEADLINE_EXCEEDED"}
+
+
+@pytest.mark.parametrize(
+    "given", ["x" * 129, "a b", "", "a\tb", "a\x1b[31mb", "a\x7f", "\xe9", 'line", "level": "error\n']
+)
+def test_ids_that_no_log_should_hold_are_replaced(zoo_server: ServerProcess, given: str) -> None:
+    """An id that is too long, or has other characters than plain ones, reaches neither log nor reply."""
+    before = len(zoo_server.messages("call"))
+    raw_sample(zoo_server.target, {"x-request-id": given})
+    with stub_of(zoo_server.target) as stub:
+        request = pb.SampleRequest(model=pb.ModelRef(name="tiny"), count=1)
+        _, call = stub.Sample.with_call(request, timeout=TIMEOUT_S, metadata=(("x-request-id", "good-1"),))
+    assert dict(call.trailing_metadata())["x-request-id"] == "good-1"
+    new = [line["request_id"] for line in zoo_server.messages("call")[before:]]
+    assert given not in new
+    # gRPC itself turns some of them away.
+    assert all(len(name) == 16 and name.isalnum() for name in new if name != "good-1")
+    assert zoo_server.noise == []
+
+
+def test_every_error_has_an_id(zoo_server: ServerProcess, zoo: vae_pb2_grpc.VaeServiceStub) -> None:
+    """Whatever the service refuses, in either protocol, the caller's id comes back and is in the log."""
+    metadata = (("x-request-id", "mine-77"),)
+    plain = pb.ModelRef(name="plain")
+    with inference_stub(zoo_server.target) as stub:
+        calls: list[tuple[Any, Any]] = [
+            (zoo.Encode, pb.EncodeRequest(model=plain)),
+            (zoo.Decode, pb.DecodeRequest(model=plain)),
+            (zoo.Sample, pb.SampleRequest(model=plain, count=1)),
+            (zoo.Reconstruct, pb.ReconstructRequest(model=plain)),
+            (zoo.Score, pb.ScoreRequest(model=plain)),
+            (zoo.GetModel, pb.GetModelRequest(model=pb.ModelRef(name="tiny", version=1))),
+            (stub.ModelInfer, inference.ModelInferRequest(model_name="tiny.encoder")),
+            (stub.ModelMetadata, inference.ModelMetadataRequest(name="tiny.encoder", version="1")),
+            (stub.ModelConfig, inference.ModelConfigRequest(name="no.encoder")),
+            (stub.ModelStatistics, inference.ModelStatisticsRequest(name="no.encoder")),
+            (stub.RepositoryIndex, inference.RepositoryIndexRequest(repository_name="no")),
+        ]
+        found = []
+        for call, request in calls:
+            refusal = refused(call, request, metadata=metadata)
+            assert refusal.metadata["x-request-id"] == "mine-77"
+            assert refusal.reason
+            found.append(refusal.code.name)
+    lines = [line for line in zoo_server.messages("call") if line["request_id"] == "mine-77"]
+    assert [line["code"] for line in lines] == found
+
+
+def raw_sample(target: str, metadata: dict[str, str]) -> bytes:
+    """Call `Sample` of `tiny` with headers that no library would send, and return what comes back.
+
+    HTTP/2 without Huffman codes or a table: RFC 9113, section 4.1, and RFC 7541, section 6.2.2.
+    """
+
+    def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
+        return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+    def text(value: str) -> bytes:
+        length = bytes([len(value)]) if len(value) < 127 else bytes([127, len(value) - 127])
+        return length + value.encode("latin-1")
+
+    message = pb.SampleRequest(model=pb.ModelRef(name="tiny"), count=1).SerializeToString()
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/convvae.v1.VaeService/Sample",
+        ":authority": "localhost",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        **metadata,
+    }
+    block = b"".join(b"\0" + text(key) + text(value) for key, value in headers.items())
+    host, port = target.split(":")
+    received = b""
+    with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connected:
+        connected.sendall(
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+            + frame(4, 0, 0, b"")
+            + frame(HEADERS, 4, 1, block)
+            + frame(0, 1, 1, b"\0" + len(message).to_bytes(4, "big") + message)
+        )
+        while b"grpc-status" not in received and (data := connected.recv(65536)):
+            received += data
+    return received
+
+
+def in_flight(server: ServerProcess) -> float:
+    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
+        (line,) = (x for x in page.read().decode().splitlines() if x.startswith("convvae_calls_in_flight "))
+    return float(line.split()[1])
