@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_service.bundle import Manifest
+from convvae_trainer.leg import Leg
 
 __all__ = ["model_card"]
 
@@ -12,6 +13,7 @@ def model_card(
     manifest: Manifest,
     *,
     data: Mapping[str, Any],
+    legs: Sequence[Leg],
     evaluation: Mapping[str, Any],
     reproduce: str,
     repeatability: str,
@@ -21,6 +23,7 @@ def model_card(
     Args:
         manifest: Of the version.
         data: What `run.json` says of the data.
+        legs: What trained it, from its start on.
         evaluation: Figures on the test images.
         reproduce: The command that repeats the run.
         repeatability: A line on how equal the repeated run is, or "".
@@ -58,6 +61,9 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 ## Data
 
 {_table(("What", "Value"), data_rows)}
+## Training
+
+{_table(("From step", "Device", "Hardware", "Precision", "CPU threads", "Date"), _legs(legs))}
 ## ONNX Runtime against PyTorch
 
 Largest absolute differences at batches {", ".join(map(str, manifest.parity["fp32"].batches))}, on data, all-0
@@ -79,6 +85,17 @@ with the run folder's `config.json`, code at commit {training.commit or "(not un
 - Latents of two versions are not comparable, even of the same data.
 - The sha256 in the manifest detects damage. It does not prove who made the files.
 """
+
+
+def _legs(legs: Sequence[Leg]) -> list[tuple[str, ...]]:
+    return [
+        (str(leg.step), _processes(leg), leg.hardware, leg.precision, str(leg.threads), leg.date)
+        for leg in legs
+    ]
+
+
+def _processes(leg: Leg) -> str:
+    return leg.device if leg.processes == 1 else f"{leg.device}, {leg.processes} processes"
 
 
 _LIKELIHOOD_LIMITS = {

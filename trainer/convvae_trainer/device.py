@@ -19,6 +19,7 @@ __all__ = [
     "available_cores",
     "choose_computation",
     "enough_memory",
+    "gpu_name",
     "pick_device",
     "synchronise",
 ]
@@ -64,6 +65,11 @@ def pick_device(name: str) -> torch.device:
             f"device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices: use auto or cpu"
         )
     return device
+
+
+def gpu_name(device: torch.device) -> list[str]:
+    """Return the name of the GPU's model; nothing of a CPU."""
+    return [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
 
 
 def synchronise(device: torch.device) -> None:

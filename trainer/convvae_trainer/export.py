@@ -30,6 +30,7 @@ from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.evaluate import published_metrics
 from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.learner import Learner
+from convvae_trainer.leg import distinct, libraries_of
 from convvae_trainer.parity import check_parity
 from convvae_trainer.picture import grid, pairs, png
 from convvae_trainer.run_folder import RunFolder, can_be_written, repeatability, reproducing_command
@@ -134,6 +135,7 @@ def export(
     card = model_card(
         manifest,
         data=run.record["data"],
+        legs=run.legs,
         evaluation=evaluation,
         reproduce=reproducing_command(run),
         repeatability=repeatability(run),
@@ -164,13 +166,14 @@ def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: 
         images=count,
         epochs=round(position.step / steps_per_epoch, 4),
         seed=run.config.seed,
-        commit=run.record["commit"],
+        commit=", ".join(filter(None, distinct(run.legs, "commit"))),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        libraries=run.record["libraries"],
+        libraries=libraries_of(run.legs),
         metrics={
             **published_metrics(evaluation),
             "training_seconds": round(position.elapsed_s, 1),
             "training_precision": run.record["precision"],
+            "training_device": ", ".join(distinct(run.legs, "device")),
         },
     )
 

@@ -15,16 +15,17 @@ from convvae_trainer.board import NUM_PICTURES, Board, opened_board
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, hold_out_validation
-from convvae_trainer.device import Computation, choose_computation, enough_memory, pick_device
+from convvae_trainer.device import Computation, choose_computation, enough_memory, gpu_name, pick_device
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadConfig, BadData, BadRun
 from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate, fit_sigma
 from convvae_trainer.export import read_evaluation
 from convvae_trainer.learner import Learner
+from convvae_trainer.leg import Leg
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
 from convvae_trainer.selection import varied
-from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, batch_size, save, train
+from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, batch_size, fraction_done, save, train
 
 __all__ = ["Fitted", "fit", "load_run"]
 
@@ -92,6 +93,7 @@ def fit(
             console=console,
             device=device,
             world=world,
+            count=len(images),
         )
         step_before = position.step
         _announce(console, run, learner, dataset, validation=0 if validation is None else len(validation))
@@ -168,8 +170,12 @@ def _begin(
     console: Console,
     device: torch.device,
     world: World,
+    count: int,
 ) -> tuple[RunFolder, Learner, Position]:
-    """Return the run to go on with, or a new one; in several processes the first makes it."""
+    """Return the run to go on with, or a new one; in several processes the first makes it.
+
+    `count` is how many images are trained on.
+    """
     if resume:
         run = RunFolder.open(run_dir)
         run.check_same(config, dataset)
@@ -181,27 +187,40 @@ def _begin(
         world.wait()
         if world.is_first:
             run.rewind_metrics(step=position.step)
+            # A run that has ended is trained no further, whatever evaluates it.
+            if fraction_done(config, position, count) < 1:
+                taken = {name: run.record[name] for name in ("precision", "threads")}
+                run.begin_leg(_leg(position.step, command, device, world, taken))
         console.print(f"resuming at step {position.step}", highlight=False)
         return run, learner, position
     record: dict[str, Any] = {}
     if world.is_first:
         computation = _computation(config, dataset, device, console, processes=world.local_size)
-        record = {
-            "command": command,
-            "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "commit": code_commit(),
-            "libraries": library_versions(),
-            "hardware": hardware(),
-            "device": str(device),
-            "processes": world.size,
-            **asdict(computation),
-            "data": describe_data(dataset),
-        }
+        taken = asdict(computation)
+        reason = taken.pop("reason")
+        leg = asdict(_leg(0, command, device, world, taken))
+        start = {name: value for name, value in leg.items() if name != "step"}
+        record = {**start, "reason": reason, "data": describe_data(dataset), "legs": [leg]}
         RunFolder.create(run_dir, config=config, record=record)
     # One process measures for all.
     run = RunFolder(run_dir, config=config, record=world.share(record))
     torch.set_num_threads(run.record["threads"])
     return run, _learner(run, dataset, device, world), Position()
+
+
+def _leg(step: int, command: str, device: torch.device, world: World, computation: dict[str, Any]) -> Leg:
+    """Return what computes from `step` on: this machine, as it is now."""
+    return Leg(
+        step=step,
+        command=command,
+        date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        commit=code_commit(),
+        libraries=library_versions(),
+        hardware=", ".join([hardware(), *gpu_name(device)]),
+        device=str(device),
+        processes=world.size,
+        **computation,
+    )
 
 
 @contextmanager

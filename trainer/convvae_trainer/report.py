@@ -156,8 +156,9 @@ def _traversals(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     parts = [
         (
             "<p>From the posterior mean of the first image shown, one latent dimension at a time is set to"
-            " -3 … 3; the dimensions are those with the highest rate. An <code>ae</code> has no rate, its codes no unit:"
-            " there they are the dimensions that vary most, moved by -3 … 3 of their standard deviations.</p>"
+            " -3 … 3; the dimensions are those with the highest rate. An <code>ae</code> has no rate, its"
+            " codes no unit: there they are the dimensions that vary most, moved by -3 … 3 of their standard"
+            " deviations.</p>"
         )
     ]
     for number, system in enumerate(comparison.systems, start=1):

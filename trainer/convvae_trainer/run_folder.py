@@ -1,6 +1,6 @@
 """A run's folder: its settings, origin, metrics, checkpoint and evaluation.
 
-run.json                 command, commit, library versions, hardware, data set with its held-out part
+run.json                 command, commit, library versions, hardware, data set with its held-out part, legs
 config.json              every setting, also those left at their default
 metrics.jsonl            one JSON object a line: early steps, then one an epoch
 checkpoint.safetensors   where to resume, and what to export
@@ -13,6 +13,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ from convvae_trainer.checkpoint import replace_file
 from convvae_trainer.config import Config, config_from, to_json_object
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.leg import Leg, distinct, legs_of
 from convvae_trainer.setting import Layer
 
 __all__ = ["RunFolder"]
@@ -40,6 +42,11 @@ class RunFolder:
         self.path = path
         self.config = config
         self.record = record
+
+    @property
+    def legs(self) -> list[Leg]:
+        """The start of the run and its resumes, in their order."""
+        return legs_of(self.record)
 
     @property
     def checkpoint(self) -> Path:
@@ -98,9 +105,12 @@ class RunFolder:
             type(side) is int for side in record["data"]["image"]
         ):
             raise BadRun(f"{path / RUN_FILE} does not say what the images are")
-        return cls(
-            path, config=config_from(Layer(values["config.json"], str(path / "config.json"))), record=record
-        )
+        try:
+            legs_of(record)
+        except ValueError as error:
+            raise BadRun(f"{path / RUN_FILE} is damaged: {error}") from None
+        config = config_from(Layer(values["config.json"], str(path / "config.json")))
+        return cls(path, config=config, record=record)
 
     def check_settings(self, config: Config) -> None:
         """Raise `BadRun` unless `config` is that which the run was started with."""
@@ -119,6 +129,13 @@ class RunFolder:
             raise BadRun(
                 f"the images of {dataset.name} are not those that the run in {self.path} started with"
             )
+
+    def begin_leg(self, leg: Leg) -> None:
+        """Record a resume, in place of legs that left no step behind."""
+        kept = [before for before in self.legs if before.step < leg.step]
+        self.record["legs"] = [asdict(one) for one in (*kept, leg)]
+        replace_file(self.path / "reproduce.txt", _reproduce(self).encode())
+        replace_file(self.path / RUN_FILE, _json(self.record))
 
     def discard_leftovers(self) -> None:
         """Delete the temporary files that a killed process left; only the one that goes on may call it."""
@@ -200,14 +217,28 @@ def _reproduce(run: RunFolder) -> str:
    {reproducing_command(run)}
 
 The command that was typed: {record["command"]}
-{repeatability(run)}"""
+{_resumes(run)}{repeatability(run)}"""
+
+
+def _resumes(run: RunFolder) -> str:
+    return "".join(
+        f"From step {leg.step} on, on {leg.device} ({leg.hardware}): {leg.command}\n"
+        for leg in run.legs
+        if leg.step
+    )
 
 
 def repeatability(run: RunFolder) -> str:
     """Return a line on how equal a repeated run is, or "" where nothing is promised."""
     if run.config.minutes is not None:
         return "The clock decides how far such a run gets: expect comparable figures, not equal weights.\n"
-    if not run.record["device"].startswith("cpu"):
+    legs = run.legs
+    if any(len(distinct(legs, name)) > 1 for name in ("device", "hardware", "commit", "libraries")):
+        return (
+            f"The run was trained in {len(legs)} legs that differ in device, hardware, code or versions:"
+            " expect comparable figures, not equal weights.\n"
+        )
+    if not legs[0].device.startswith("cpu"):
         return ""
     return "On such a CPU the same steps give the same weights, bit by bit.\n"
 

@@ -24,7 +24,7 @@ from convvae_trainer.learner import Learner
 from convvae_trainer.progress import TrainingProgress
 from convvae_trainer.run_folder import RunFolder
 
-__all__ = ["Position", "train"]
+__all__ = ["Position", "fraction_done", "train"]
 
 CHECKPOINT_EVERY_S = 20.0
 LAST_EARLY_STEP = 4096
@@ -144,12 +144,7 @@ class _Loop:
 
     def _agree(self) -> None:
         """Settle with the other processes how much of the run is done, 0 to 1, and whether to stop."""
-        if self.position.is_stopped:
-            fraction = 1.0
-        elif self.config.minutes is not None:
-            fraction = min(1.0, self.position.elapsed_s / (60 * self.config.minutes))
-        else:
-            fraction = self.position.step / ((self.config.total_epochs or 0) * self.steps_per_epoch)
+        fraction = fraction_done(self.config, self.position, len(self.images))
         self.fraction, self.stop_signal = self.world.agree(fraction, self.stopped[0] if self.stopped else 0)
 
     @property
@@ -284,6 +279,15 @@ def save(run: RunFolder, learner: Learner, position: Position) -> None:
 def batch_size(config: Config, count: int) -> int:
     """Return how many of `count` training images a step takes."""
     return min(config.batch_size, count)
+
+
+def fraction_done(config: Config, position: Position, count: int) -> float:
+    """Return how much of a run on `count` images is done, 0 to 1."""
+    if position.is_stopped:
+        return 1.0
+    if config.minutes is not None:
+        return min(1.0, position.elapsed_s / (60 * config.minutes))
+    return position.step / ((config.total_epochs or 0) * (count // batch_size(config, count)))
 
 
 def learning_rate(config: Config, step: int, fraction: float) -> float:

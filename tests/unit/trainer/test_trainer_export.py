@@ -57,7 +57,7 @@ def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[
     assert manifest.training.metrics["test_elbo_nats"] == done.evaluation.elbo
     assert set(manifest.training.metrics) == {
         *("test_elbo_nats", "test_distortion_nats", "test_rate_nats", "test_bits_per_dim"),
-        *("test_active_units", "training_seconds", "training_precision"),
+        *("test_active_units", "training_seconds", "training_precision", "training_device"),
         *("test_mse", "test_psnr_db", "test_ssim"),
         *("test_sharpness", "test_input_sharpness", "test_sample_sharpness"),
     }
@@ -263,6 +263,7 @@ def test_the_card_says_what_score_has_to_do_with_it(
     card = model_card(
         published[1].manifest,
         data=done.run.record["data"],
+        legs=done.run.legs,
         evaluation=figures,
         reproduce="command",
         repeatability=repeatability(done.run),

@@ -163,5 +163,9 @@ def test_equality_is_promised_where_it_holds(fitted: tuple[Fitted, Dataset], tmp
         tmp_path, config=dataclasses.replace(run.config, epochs=None, minutes=1.0), record=run.record
     )
     assert "expect comparable figures, not equal weights" in repeatability(timed)
-    on_gpu = RunFolder(tmp_path, config=run.config, record={**run.record, "device": "cuda"})
+    on_gpu = RunFolder(
+        tmp_path,
+        config=run.config,
+        record={**run.record, "legs": [{**run.record["legs"][0], "device": "cuda"}]},
+    )
     assert repeatability(on_gpu) == ""

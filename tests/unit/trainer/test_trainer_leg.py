@@ -1,0 +1,157 @@
+"""A run that was resumed says which steps were computed by what."""
+
+import dataclasses
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from convvae_trainer.config import Config
+from convvae_trainer.data import Dataset
+from convvae_trainer.errors import BadRun, Interrupted
+from convvae_trainer.export import export
+from convvae_trainer.fit import Fitted, fit, load_run
+from convvae_trainer.leg import distinct, legs_of, libraries_of
+from convvae_trainer.run_folder import RunFolder, repeatability
+from unit.trainer.test_trainer_fit import before_step
+
+
+def stopped(config: Config, dataset: Dataset, run_dir: Path, *, step: int, **more: Any) -> None:
+    """Train up to a step, and be stopped there."""
+    with pytest.MonkeyPatch.context() as patch:
+        before_step(patch, step, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            fit(config, dataset, run_dir, **more)
+
+
+def record_of(run_dir: Path) -> Any:
+    return json.loads((run_dir / "run.json").read_text())
+
+
+def resumed(config: Config, dataset: Dataset, run_dir: Path, patch: pytest.MonkeyPatch) -> Fitted:
+    """Go on as another machine with another torch would."""
+    patch.setattr("convvae_trainer.fit.hardware", lambda: "another processor, 3 cores")
+    patch.setattr("convvae_trainer.fit.library_versions", lambda: {"python": "3", "torch": "99.0"})
+    patch.setattr("convvae_trainer.fit.code_commit", lambda: "c0ffee")
+    return fit(config, dataset, run_dir, resume=True, command="convvae-train fit --resume")
+
+
+def test_each_leg_is_recorded(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The start stays as it was; the resume has its step, command, hardware, versions and date."""
+    run_dir = tmp_path / "run"
+    stopped(config, dataset, run_dir, step=6, command="convvae-train fit")
+    before = record_of(run_dir)
+    assert [leg["step"] for leg in before["legs"]] == [0]
+    done = resumed(config, dataset, run_dir, monkeypatch)
+    after = record_of(run_dir)
+    start, second = after.pop("legs")
+    assert [start] == before.pop("legs")
+    assert after == before
+    assert {name: value for name, value in start.items() if name != "step"}.items() <= before.items()
+    assert second.pop("date") >= start["date"]
+    assert second == {
+        "step": 7,
+        "command": "convvae-train fit --resume",
+        "commit": "c0ffee",
+        "libraries": {"python": "3", "torch": "99.0"},
+        "hardware": "another processor, 3 cores",
+        "device": "cpu",
+        "precision": "fp32",
+        "threads": 1,
+        "processes": 1,
+    }
+    assert "2 legs that differ" in repeatability(done.run)
+    text = (run_dir / "reproduce.txt").read_text()
+    assert "From step 7 on, on cpu (another processor, 3 cores): convvae-train fit --resume" in text
+    assert "bit by bit" not in text
+
+
+def test_a_bundle_says_what_trained_it(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Manifest and card have the versions, commits and hardware of all legs, and promise no equal weights."""
+    run_dir = tmp_path / "run"
+    stopped(config, dataset, run_dir, step=6)
+    own = record_of(run_dir)
+    done = resumed(config, dataset, run_dir, monkeypatch)
+    figures = done.evaluation.to_json_object()
+    made = export(done.run, done.learner, dataset, done.position, figures, models=tmp_path / "m", name="x")
+    training = made.manifest.training
+    assert training.libraries["torch"] == f"{own['libraries']['torch']}, 99.0"
+    assert training.libraries["numpy"] == own["libraries"]["numpy"]
+    assert training.commit == ", ".join(filter(None, (own["commit"], "c0ffee")))
+    assert training.metrics["training_device"] == "cpu"
+    card = (made.folder / "MODEL_CARD.md").read_text()
+    assert f"| 0 | cpu | {own['hardware']} | fp32 | 1 | {own['date']} |" in card
+    assert "| 7 | cpu | another processor, 3 cores | fp32 | 1 |" in card
+    assert "2 legs that differ" in card
+    assert "bit by bit" not in card
+
+
+def test_a_run_that_has_ended_has_no_further_leg(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
+    """Whatever resumes it trains nothing."""
+    done, dataset = fitted
+    run_dir = tmp_path / "run"
+    fit(done.run.config, dataset, run_dir)
+    before = record_of(run_dir)
+    fit(done.run.config, dataset, run_dir, resume=True)
+    assert record_of(run_dir) == before
+    assert "bit by bit" in (run_dir / "reproduce.txt").read_text()
+
+
+def test_a_leg_that_left_nothing_is_not_told(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that was killed before its first checkpoint produced none of the weights."""
+    run_dir = tmp_path / "run"
+    stopped(config, dataset, run_dir, step=6)
+
+    def die() -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        before_step(patch, 9, die)
+        with pytest.raises(KeyError):
+            fit(config, dataset, run_dir, resume=True, command="lost")
+    assert [leg["command"] for leg in record_of(run_dir)["legs"]] == ["", "lost"]
+    fit(config, dataset, run_dir, resume=True, command="kept")
+    assert [(leg["step"], leg["command"]) for leg in record_of(run_dir)["legs"]] == [(0, ""), (7, "kept")]
+
+
+@pytest.mark.parametrize("gone", [["legs"], ["legs", "date", "hardware", "processes"]])
+def test_a_run_without_legs_is_read(
+    config: Config, dataset: Dataset, tmp_path: Path, gone: list[str]
+) -> None:
+    """Of a run that an earlier trainer started the start is the first leg; a resume adds the second."""
+    run_dir = tmp_path / "run"
+    stopped(config, dataset, run_dir, step=6, command="old")
+    record = {name: value for name, value in record_of(run_dir).items() if name not in gone}
+    (run_dir / "run.json").write_text(json.dumps(record))
+    (only,) = load_run(run_dir)[0].legs
+    assert (only.step, only.command, only.device, only.processes) == (0, "old", "cpu", 1)
+    fit(config, dataset, run_dir, resume=True)
+    assert [(leg.step, leg.command) for leg in RunFolder.open(run_dir).legs] == [(0, "old"), (7, "")]
+
+
+@pytest.mark.parametrize("legs", [None, [], [7], [{"step": 0}], "x"])
+def test_damaged_legs_are_refused(fitted: tuple[Fitted, Dataset], tmp_path: Path, legs: Any) -> None:
+    """The run's record is said to be damaged, by its path."""
+    run = fitted[0].run
+    for name in ("config.json", "run.json"):
+        (tmp_path / name).write_bytes((run.path / name).read_bytes())
+    (tmp_path / "run.json").write_text(json.dumps({**run.record, "legs": legs}))
+    with pytest.raises(BadRun, match=r"run\.json is damaged: it"):
+        RunFolder.open(tmp_path)
+
+
+def test_what_differs_between_legs_is_listed_once(fitted: tuple[Fitted, Dataset]) -> None:
+    """Values and versions keep their order, and equal ones are one."""
+    (leg,) = legs_of(fitted[0].run.record)
+    legs = [dataclasses.replace(leg, device=device, libraries={"a": "1", device: "2"}) for device in "xyx"]
+    legs.append(dataclasses.replace(leg, device="z", libraries={"a": "3"}))
+    assert distinct(legs, "device") == ["x", "y", "z"]
+    assert libraries_of(legs) == {"a": "1, 3", "x": "2", "y": "2"}
