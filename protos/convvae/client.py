@@ -1,6 +1,7 @@
 """The synchronous client: opens the channel, sends what `convvae.calls` asks for, and waits."""
 
 import queue
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -91,6 +92,7 @@ class Client:
         self._connection = Connection(self._config)
         self._channel = self._connection.open(grpc)
         self._methods = open_methods(self._channel)
+        self._left: list[grpc.Channel] = []
         self._closed = False
 
     def encode(
@@ -186,6 +188,9 @@ class Client:
     def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
         self._closed = True
+        for channel in self._left:
+            # It may wait for ever.
+            threading.Thread(target=channel.close, daemon=True).start()
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -230,7 +235,24 @@ class Client:
             if self._closed and not isinstance(error, ConvvaeError):
                 raise ClientClosed("the client is closed") from None
             raise
+        except Exception:
+            raise
+        except BaseException:
+            self._leave_channel()
+            raise
         return flight.results
+
+    def _leave_channel(self) -> None:
+        """Go on with a new channel after an interrupt.
+
+        Raised within gRPC's own code it may leave a lock of the channel taken, since the end of a `with` on a
+        `threading.Condition` can be interrupted: the next call, and closing, would wait for it for ever. The
+        old channel is not closed yet, for the calls of other threads.
+        """
+        if not self._closed:
+            self._left.append(self._channel)
+            self._channel = self._connection.open(grpc)
+            self._methods = open_methods(self._channel)
 
     def _send_one(self, flight: Flight) -> None:
         # A blocking call takes gRPC two thirds of the time of a future: no second thread has a part in it.

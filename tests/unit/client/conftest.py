@@ -1,6 +1,7 @@
 """Both clients by one name, and a server that a test can spoil."""
 
 import asyncio
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,14 @@ def target(servicer: Servicer) -> Iterator[str]:
     """Where `servicer` is served."""
     with serving(servicer) as address:
         yield address
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT as KeyboardInterrupt: a shell that starts the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def invoke_sync(target: str, method: str, *args: Any, settings: dict[str, Any], **kwargs: Any) -> Any:

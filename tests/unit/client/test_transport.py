@@ -4,7 +4,7 @@ import asyncio
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -363,14 +363,6 @@ def test_cancelled_task_cancels_its_requests(target: str, servicer: Servicer) ->
             await asyncio.to_thread(wait_until, lambda: servicer.cancelled == 4)
 
     asyncio.run(main())
-
-
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """SIGINT as KeyboardInterrupt: a shell that starts the tests in the background has it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
