@@ -5,10 +5,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from convvae_service.bundle import ImageShape
 from serving import ServerProcess, serving
 from tiny_bundle import GAUSSIAN, publish_tiny
+
+# Of wall-clock time, which on a busy machine says nothing of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 # A test that skips proves nothing. Those that may, where their tool or data is absent, are listed here;
 # with REQUIRE_ALL=1 none may.
