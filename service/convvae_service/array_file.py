@@ -106,7 +106,5 @@ def _check_range(images_BHWC: NDArray[Any], *, name: str, first: int) -> None:
         return
     row = int(np.argmin(inside_B))
     low, high = images_BHWC[row].min(), images_BHWC[row].max()
-    raise BadArray(
-        f"{name}[{row + first}] holds values from {low:g} to {high:g}:"
-        " images are uint8, or floats within 0 to 1"
-    )
+    held = f"values from {low:g} to {high:g}" if not np.isnan(low) else "values that are no numbers (NaN)"
+    raise BadArray(f"{name}[{row + first}] holds {held}: images are uint8, or floats within 0 to 1")

@@ -34,7 +34,10 @@ def read_array_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | 
     if labels is None:
         return images, None
     if labels.shape != (len(images),) or labels.dtype.kind not in "iub":
-        raise BadData(f"labels of {path.name} are {labels.dtype} {labels.shape}: one integer for each image")
+        raise BadData(
+            f"labels of {path.name} are {labels.dtype} of shape {labels.shape}:"
+            f" {len(images)} integers are needed, one for each image"
+        )
     return images, labels.astype(np.int64)
 
 

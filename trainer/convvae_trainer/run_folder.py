@@ -83,6 +83,10 @@ class RunFolder:
         Raises:
             BadRun: There is none, or its records are damaged.
         """
+        if not path.exists():
+            raise BadRun(f"run folder {path} does not exist")
+        if not path.is_dir():
+            raise BadRun(f"{path} is a file, and no run folder")
         if not (path / RUN_FILE).is_file():
             raise BadRun(f"{path} holds no run: there is no {RUN_FILE} in it")
         values = {}

@@ -68,7 +68,7 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["--dataset", "~nobody-of-this-name/x"], "there is no such user's home folder"),
         (["--dataset", "mnist", "--data-root", "~nobody-of-this-name/x"], "no such user's home folder"),
         (["--dataset", "digits", "--seed", "1" + "0" * 400], "--seed is 1000"),
-        (["--resume"], "run holds no run: there is no run.json in it"),
+        (["--resume"], "run folder run does not exist"),
     ],
 )
 def test_bad_input_is_one_line(

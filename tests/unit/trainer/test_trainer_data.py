@@ -96,7 +96,10 @@ def test_fractions_become_levels() -> None:
             "[0] holds values from 1.5 to 1.5: images are uint8, or floats within 0 to 1",
         ),
         (np.full((4, 8, 8), -0.25), "holds values from -0.25 to -0.25"),
-        (np.full((4, 8, 8), np.nan), "holds values from nan to nan"),
+        (
+            np.full((4, 8, 8), np.nan),
+            "[0] holds values that are no numbers (NaN): images are uint8, or floats within",
+        ),
         (np.zeros((4, 8, 8), np.int32), "is of type int32: images are uint8"),
         (np.zeros((4, 8)), "has the shape (4, 8): images are (N, H, W)"),
         (np.zeros((4, 8, 8, 2), np.uint8), "has the shape (4, 8, 8, 2)"),
@@ -123,7 +126,10 @@ def test_a_bad_array_is_refused(tmp_path: Path, array: Any, message: str) -> Non
         ({"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))}, "has the arrays a, b: call the one of images"),
         ({}, "has the arrays (none)"),
         ({"images": np.zeros((4, 8, 8)), "labels": np.zeros(3, int)}, "labels of"),
-        ({"images": np.zeros((4, 8, 8)), "labels": np.zeros(4)}, "one integer for each image"),
+        (
+            {"images": np.zeros((4, 8, 8)), "labels": np.zeros(4)},
+            "float64 of shape (4,): 4 integers are needed, one for each",
+        ),
     ],
 )
 def test_a_bad_npz_is_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -281,7 +287,7 @@ def test_conversion_takes_little_memory(dtype: Any) -> None:
     assert peak < converted.nbytes + 40 * (1 << 20)
     array[2999, 5, 5] = np.nan if dtype != np.bool_ else True
     if dtype != np.bool_:
-        with pytest.raises(BadData, match=r"a\[2999\] holds values from nan"):
+        with pytest.raises(BadData, match=r"a\[2999\] holds values that are no numbers"):
             to_nhwc(array, name="a")
 
 

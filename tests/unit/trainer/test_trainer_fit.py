@@ -251,7 +251,7 @@ def test_nothing_is_overwritten(config: Config, dataset: Dataset, tmp_path: Path
         fit(config, dataset, tmp_path)
     with pytest.raises(BadRun, match=r"blobs\.npy is a file"):
         fit(config, dataset, tmp_path / "blobs.npy")
-    with pytest.raises(BadRun, match=r"absent holds no run: there is no run\.json in it"):
+    with pytest.raises(BadRun, match=r"run folder .*absent does not exist"):
         fit(config, dataset, tmp_path / "absent", resume=True)
 
 

@@ -142,6 +142,19 @@ def test_a_disk_that_fills_up_is_said_in_one_line(
         fit(dataclasses.replace(config, epochs=1), dataset, run_dir, resume=True)
 
 
+def test_what_is_no_run_folder_is_told_apart(tmp_path: Path) -> None:
+    """A folder that is absent, a file, and a folder that holds something else are called so."""
+    (tmp_path / "file").touch()
+    (tmp_path / "other").mkdir()
+    for name, message in (
+        ("absent", r"run folder .*absent does not exist"),
+        ("file", r"file is a file, and no run folder"),
+        ("other", r"other holds no run: there is no run\.json in it"),
+    ):
+        with pytest.raises(BadRun, match=message):
+            RunFolder.open(tmp_path / name)
+
+
 def test_a_folder_that_cannot_be_written_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
