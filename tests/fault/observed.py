@@ -57,6 +57,15 @@ class ObservedServer(ServerProcess):
                 counts[name.partition('code="')[2].partition('"')[0]] = int(value)
         return counts
 
+    def faults(self) -> float:
+        """Return how many calls the server has answered with a code that says that it is at fault."""
+        codes = ('code="INTERNAL"', 'code="UNKNOWN"')
+        return sum(
+            value
+            for name, value in self.metrics().items()
+            if name.startswith("convvae_calls_total{") and any(code in name for code in codes)
+        )
+
     def wait_idle(self) -> dict[str, float]:
         """Wait until nothing is pending, and return what is still pending when that takes too long."""
         deadline_s = time.monotonic() + IDLE_TIMEOUT_S

@@ -54,7 +54,7 @@ class Caller:
 def call(caller: Caller, metrics: Metrics) -> Any:
     handlers: Any = Handlers()
     readable: Any = ReadableRequests(handlers, Answering(metrics=metrics, max_call_s=1.0))
-    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), readable)
+    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), readable)  # type: ignore[abstract]
     handler = handlers.by_name["ListModels"]
     assert handler.request_streaming
     return asyncio.run(handler.stream_unary(caller, caller))
