@@ -1,6 +1,7 @@
 """ONNX Runtime: the build that is installed, the device it can use, sessions with explicit settings."""
 
 import logging
+import os
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +32,8 @@ def import_runtime() -> ModuleType:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files:"
             " uninstall both, then install convvae[gpu] or convvae[cpu]"
         )
+    # It would note an identity of this machine and report to its makers; read when it is imported.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:

@@ -5,7 +5,7 @@ N = images, H and W = height and width, C = channels, Z = latent dimension.
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,15 +24,13 @@ from convvae_service.bundle import (
     read_manifest,
 )
 from convvae_trainer.batch import rows_at_once, slices
-from convvae_trainer.device import available_cores
 from convvae_trainer.errors import BadConfig, MissingExtra
 from convvae_trainer.likelihood import DiscretisedLogistic, make_likelihood
+from convvae_trainer.runtime import Graph, open_graph
 
 __all__ = ["METRICS_FILE", "BundleModel", "Published", "distortion", "find", "open_model", "rate"]
 
 METRICS_FILE = "metrics.jsonl"
-
-Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +177,7 @@ def open_model(published: Published) -> BundleModel:
     except BundleError as error:
         raise BundleError(f"{published.folder}: {error}") from None
     encoder, decoder = (
-        _session(bundle.graphs[role, published.precision], where=f"{published.folder}: {role}")
+        _open(bundle.graphs[role, published.precision], where=f"{published.folder}: {role}")
         for role in ("encoder", "decoder")
     )
     return BundleModel(published=published, encoder=encoder, decoder=decoder)
@@ -209,23 +207,10 @@ def rate(mean_NZ: NDArray[np.float32], log_variance_NZ: NDArray[np.float32]) -> 
     return np.asarray(0.5 * (np.square(mean) + np.expm1(log_variance) - log_variance))
 
 
-def _session(data: bytes, *, where: str) -> Graph:
+def _open(data: bytes, *, where: str) -> Graph:
     try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra("onnxruntime", "gpu", "cpu") from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cores()
-    # Threads that spin while they wait take the cores from the rest of the machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    try:
-        session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return open_graph(data)
+    except MissingExtra:
+        raise
     except Exception as error:  # noqa: BLE001 - ONNX Runtime raises types of its own
         raise BundleError(f"{where} cannot be opened by ONNX Runtime: {error}") from None
-    name = session.get_inputs()[0].name
-
-    def run(given: NDArray[Any]) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = session.run(None, {name: given})
-        return outputs
-
-    return run

@@ -3,8 +3,7 @@
 B = batch, C = channels, H and W = height and width, Z = latent dimension.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import torch
@@ -12,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from convvae_service.bundle import Parity, Role
-from convvae_trainer.errors import ExportFailed, MissingExtra
+from convvae_trainer.errors import ExportFailed
+from convvae_trainer.runtime import Graph, open_graph
 
 __all__ = ["BATCHES", "check_parity"]
 
@@ -21,8 +21,6 @@ MAX_LATENT_DIFFERENCE = 1e-4
 MAX_IMAGE_STEPS = 1
 MAX_PIXEL_MEAN_DIFFERENCE = 1e-4
 LATENT_SEED = 0
-
-Graph = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
 @torch.no_grad()
@@ -47,7 +45,7 @@ def check_parity(
         ExportFailed: One of them is above its tolerance; the message names the output and the case.
         MissingExtra: ONNX Runtime is not installed.
     """
-    encode, decode = _session(graphs["encoder"]), _session(graphs["decoder"])
+    encode, decode = open_graph(graphs["encoder"]), open_graph(graphs["decoder"])
     worst = {"mean": 0.0, "log_variance": 0.0, "image": 0.0, "pixel_mean": 0.0}
     tolerance = {
         "mean": MAX_LATENT_DIFFERENCE,
@@ -95,18 +93,3 @@ def _image_batches(images: NDArray[np.uint8]) -> Iterator[tuple[str, Tensor]]:
         for value in (0, 255):
             full = torch.full((count, *images.shape[1:]), value, dtype=torch.uint8)
             yield f"{count} images of {value}", full
-
-
-def _session(data: bytes) -> Graph:
-    try:
-        import onnxruntime
-    except ImportError:
-        raise MissingExtra("onnxruntime", "gpu", "cpu") from None
-    session = onnxruntime.InferenceSession(data, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-
-    def run(given: NDArray[Any]) -> list[NDArray[Any]]:
-        outputs: list[NDArray[Any]] = session.run(None, {name: given})
-        return outputs
-
-    return run
