@@ -1,12 +1,13 @@
 """Batches that form while the engine is busy.
 
 Work waits per stage, in order of arrival. An idle lane takes what waits at once; what arrives while all
-lanes are busy makes up the next batch. Every call that waits gets its share of a batch, so that a call of a
-thousand rows does not hold up one of a single row. All state belongs to the event loop; only stages run in
-threads.
+lanes are busy makes up the next batch. In it the oldest call has its share and the shortest go first, so that
+a call of a thousand rows does not hold up one of a single row. All state belongs to the event loop; only
+stages run in threads.
 """
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,11 @@ class _Work:
     def __len__(self) -> int:
         return len(self.rows[0])
 
+    @property
+    def left(self) -> int:
+        """Rows that are in no batch yet."""
+        return len(self) - self.taken
+
     def accept(self, start: int, results: Rows) -> None:
         """Take the results of the rows from `start` on; after the last the call is done."""
         count = len(results[0])
@@ -108,6 +114,8 @@ class _Slice:
         return tuple(array[self.start : self.stop] for array in self.work.rows)
 
 
+# So many calls of a queue are compared for a batch, a tenth of a millisecond of the event loop.
+_MAX_COMPARED = 1024
 # A dict keeps order and removes from the middle at once, which is what cancelled calls need.
 _Queue = dict[_Work, None]
 
@@ -211,7 +219,7 @@ class Batcher:
             if not queue:
                 continue
             ready_s = next(iter(queue)).arrived_s + self.max_queue_delay_s
-            waiting = sum(len(work) - work.taken for work in queue) if self.max_queue_delay_s else 0
+            waiting = sum(work.left for work in queue) if self.max_queue_delay_s else 0
             if ready_s <= now_s or waiting >= self.max_batch_rows:
                 return stage
             due_s = ready_s if due_s is None else min(due_s, ready_s)
@@ -232,20 +240,29 @@ class Batcher:
         self._dispatch()
 
     def _take(self, stage: Stage) -> list[_Slice]:
-        """Take the next batch from a stage's queue, a share from each call that waits."""
+        """Take the next batch from a stage's queue: a share for the oldest call, then the shortest first.
+
+        So the oldest always gets on, a short call overtakes a long one, and equal ones come one by one:
+        were they all to advance together, each would be done as late as the last.
+        """
         queue = self._queues.pop(stage)
+        waiting = list(itertools.islice(queue, _MAX_COMPARED))
+        space, oldest = self.max_batch_rows, waiting[0]
+        counts = dict.fromkeys(waiting, 0)
+        counts[oldest] = min(oldest.left, max(1, space // len(waiting)))
+        space -= counts[oldest]
+        # Of equal ones the older: the sort is stable.
+        for work in sorted(waiting, key=lambda work: work.left - counts[work]):
+            more = min(work.left - counts[work], space)
+            counts[work] += more
+            space -= more
         slices: list[_Slice] = []
-        space = self.max_batch_rows
-        share = max(1, self.max_batch_rows // len(queue))
-        while space and queue:
-            work = next(iter(queue))
-            del queue[work]
-            count = min(len(work) - work.taken, space, share)
-            slices.append(_Slice(work, work.taken, work.taken + count))
-            work.taken += count
-            space -= count
-            if work.taken < len(work):
-                queue[work] = None
+        for work, count in counts.items():
+            if count:
+                slices.append(_Slice(work, work.taken, work.taken + count))
+                work.taken += count
+            if not work.left:
+                del queue[work]
         if queue:
             # Put back at the end: the other stages come first.
             self._queues[stage] = queue

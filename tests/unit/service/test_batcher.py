@@ -102,6 +102,51 @@ def test_a_large_call_does_not_hold_up_a_small_one() -> None:
     assert 1 in recorder.batches[1]
 
 
+def waiting_behind(*calls: Rows) -> list[list[int]]:
+    """Return the batches that are made of calls which have arrived, in this order, while another one ran."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        tasks = []
+        for rows in (values(0), *calls):
+            tasks.append(asyncio.create_task(batcher.run(recorder.stage, rows)))
+            await settle()
+        recorder.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(batcher, body)
+    return recorder.batches[1:]
+
+
+def test_equal_calls_are_done_one_after_another() -> None:
+    """None of them waits for the last: sharing each batch would make all as late as that."""
+    batches = waiting_behind(values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
+    assert batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
+
+
+def test_short_calls_go_first_and_the_oldest_gets_on() -> None:
+    """A shorter call overtakes, while the oldest has its share of each batch."""
+    batches = waiting_behind(values(*range(10, 18)), values(1, 2), values(3))
+    assert batches == [[10, 1, 2, 3], [11, 12, 13, 14], [15, 16, 17]]
+
+
+def test_the_oldest_call_is_not_starved() -> None:
+    """However many short calls come again and again, a long one ends."""
+    batcher, recorder = make(max_batch_rows=4, max_queued_rows=1000), Recorder()
+
+    async def body() -> None:
+        long = asyncio.create_task(batcher.run(recorder.stage, values(*range(1000, 1020))))
+
+        async def again_and_again() -> None:
+            while not long.done():
+                await batcher.run(recorder.stage, values(1, 2))
+
+        await asyncio.gather(*(again_and_again() for _ in range(6)))
+        assert len((await long)[0]) == 20
+
+    run(batcher, body)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(1, 23), min_size=1, max_size=12), st.integers(1, 9), st.integers(1, 3), st.booleans()
