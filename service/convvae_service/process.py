@@ -7,6 +7,7 @@ import os
 import signal
 
 from convvae_service.errors import StartupError
+from convvae_service.heap import keep_what_is_there
 from convvae_service.logs import facts
 from convvae_service.server import Server
 from convvae_service.settings import ServeSettings
@@ -54,6 +55,7 @@ async def run(settings: ServeSettings) -> int:
                 starting.result()
             return 0
         starting.result()
+        keep_what_is_there()
         delay_s = settings.drain_delay_s if await first_signal is signal.SIGTERM else 0.0
         draining = asyncio.ensure_future(server.drain(delay_s=delay_s, grace_s=settings.grace_s))
         second_signal = asyncio.ensure_future(signals.get())

@@ -75,8 +75,7 @@ def measure(requests: int = 200_000, settle_s: float = SETTLE_S) -> dict[str, An
         "figure": "mutated requests to both protocols",
         "met": {
             "all are answered": sum(codes.values()) == requests // 4 * 4,
-            "no code of a fault of the server": not faults
-            and not any(codes[code] for code in FORBIDDEN),
+            "no code of a fault of the server": not faults and not any(codes[code] for code in FORBIDDEN),
             "no error in the log": not errors and not noise,
             "the server answers as before, and drains": sound and exit_code == 0,
             "nothing stays pending": not any(pending.values()),
