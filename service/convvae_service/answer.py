@@ -114,6 +114,7 @@ class Answering:
 
     def count_expired(self, method: str) -> None:
         """Count a call whose deadline had passed before it was begun."""
+        self.last_arrival_s = time.monotonic()
         self.metrics.calls.labels(method, grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
 
     async def quiet(self, quiet_s: float, *, at_most_s: float) -> None:

@@ -1,4 +1,4 @@
-"""The memory of a process that serves for long: what stays is not searched for garbage, what is free goes back.
+"""The memory of a process that serves for long: what stays is not searched for garbage, the rest goes back.
 
 glibc keeps what has been freed, and a process would stay as large as it ever was.
 """
@@ -6,14 +6,11 @@ glibc keeps what has been freed, and a process would stay as large as it ever wa
 import asyncio
 import ctypes
 import gc
-import logging
 from collections.abc import Callable
 
 __all__ = ["give_back_memory", "keep_what_is_there", "trim"]
 
 INTERVAL_S = 10.0
-
-_log = logging.getLogger(__name__)
 
 
 def keep_what_is_there() -> None:
@@ -26,7 +23,9 @@ def keep_what_is_there() -> None:
 
 
 async def give_back_memory(last_arrival_s: Callable[[], float], *, interval_s: float = INTERVAL_S) -> None:
-    """Trim every `interval_s` seconds, for as long as calls arrive; returns at once where glibc is not used.
+    """Collect garbage and trim every `interval_s` seconds, for as long as calls arrive.
+
+    What gRPC leaves of a refused call refers to itself in a circle, so that only the collector frees it.
 
     Args:
         last_arrival_s: When the last call arrived, by any clock.
@@ -38,10 +37,9 @@ async def give_back_memory(last_arrival_s: Callable[[], float], *, interval_s: f
         if (arrived_s := last_arrival_s()) == seen_s:
             continue
         seen_s = arrived_s
+        gc.collect()
         # In a thread: it takes some milliseconds, in which Python goes on.
-        if not await asyncio.to_thread(trim):
-            _log.debug("memory is not given back: this C library cannot")
-            return
+        await asyncio.to_thread(trim)
 
 
 def trim() -> bool:
