@@ -47,7 +47,7 @@ ROWS = {
         "pythae_fp32": ["--trainer", "pythae"],
         "ours_fp32": ["--trainer", "ours"],
         "ours_auto": ["--trainer", "ours", "--precision", "auto"],
-        "ours_bf16_compiled": ["--trainer", "ours", "--precision", "bf16", "--compile"],
+        "ours_auto_compiled": ["--trainer", "ours", "--precision", "auto", "--compile"],
     },
     "pythae": {
         "pythae_fp32": ["--trainer", "pythae"],

@@ -35,7 +35,7 @@ COMMON = {
     "width": 16,
     "hidden": 256,
     "batch_size": 64,
-    "precision": "bf16",
+    "precision": "auto",
     "threads": 1,
 }
 DISCRIMINATOR = {"discriminator_width": 16}

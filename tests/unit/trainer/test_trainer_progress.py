@@ -3,10 +3,12 @@
 import io
 import re
 import socket
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from convvae_trainer import provenance
 from convvae_trainer.progress import Countdown, TrainingProgress
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 
@@ -63,3 +65,22 @@ def test_origin_names_code_and_libraries_but_no_host() -> None:
     assert {"python", "torch", "numpy"} <= set(library_versions())
     assert "cores" in hardware()
     assert socket.gethostname() not in hardware()
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("fpu avx avx2 fma", ", AVX2"),
+        ("avx2 avx512f avx512_bf16", ", AVX-512, AVX-512 bf16"),
+        ("avx2 avx512f avx512_bf16 amx_bf16", ", AVX-512, AMX bf16"),
+        ("sse2", " cores"),
+    ],
+)
+def test_hardware_says_what_makes_processors_of_one_name_differ(
+    flags: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two machines may both be an `AMD EPYC`, and one of them train three times as fast as the other."""
+    (tmp_path / "cpuinfo").write_text(f"model name\t: AMD EPYC\nflags\t\t: {flags}\n\n")
+    monkeypatch.setattr(provenance, "CPU_INFO", tmp_path / "cpuinfo")
+    assert hardware().startswith("AMD EPYC, ")
+    assert hardware().endswith(expected)
