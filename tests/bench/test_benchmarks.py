@@ -1,11 +1,14 @@
 """What the measuring programs build and say, where a mistake would make a figure look right."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
 from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments
 from bench.normalised import make_networks
+from bench.vae_gan_claims import SYSTEMS, judge, missing, summary
 from convvae_trainer.config import Config
 from convvae_trainer.model import ConvVAE
 
@@ -65,3 +68,35 @@ def test_the_command_is_the_protocol() -> None:
     for name, value in PROTOCOL.items():
         given = words[words.index(f"--{name.replace('_', '-')}") + 1]
         assert given == str(value) or float(given) == value
+
+
+def claims_runs(seed: int, *, of_gan: float) -> list[dict[str, Any]]:
+    figures = {"mse": 0.1, "sharpness": 0.1, "sharpness_distance": 0.5, "rate_nats": 1.0, "elbo_nats": -1.0}
+    return [
+        {
+            **figures,
+            "system": system,
+            "seed": seed,
+            "frechet_reconstructions": of_gan if system == "vae-gan" else 10.0,
+            "frechet_samples": 10.0,
+            "training_cpu_s": 1.0,
+        }
+        for system in SYSTEMS
+    ]
+
+
+def test_only_missing_seeds_of_the_claims_are_measured() -> None:
+    """Seeds that a result file has are kept, data set by data set."""
+    kept = {"data": {"mnist": {"runs": [{"seed": 0}, {"seed": 2}]}}}
+    assert missing(kept, "mnist", 4) == [1, 3]
+    assert missing(kept, "cifar10", 2) == [0, 1]
+
+
+def test_claims_are_judged_within_a_seed() -> None:
+    """Of seeds that not all systems were trained with nothing is said, and that is said."""
+    better, worse = claims_runs(0, of_gan=5.0), claims_runs(1, of_gan=15.0)
+    found = summary({"mnist": {"runs": [*better, *worse, {**better[0], "seed": 2}]}}, 2, 3)
+    assert found["cut_short"] == ["mnist: 2 of 3 seeds"]
+    claims = judge(found["data"]["mnist"]["runs"])
+    assert claims["Fréchet distance of reconstructions: VAE/GAN below VAE"] == [True, False]
+    assert claims["squared error: VAE/GAN above VAE"] == [False, False]

@@ -1,13 +1,16 @@
 """Hold VAE, VAE_Dis_l and VAE/GAN against the lecture's claims; write results/vae_gan_claims.json.
 
-    python tests/bench/vae_gan_claims.py [DATA_ROOT] [--epochs 2] [--seeds 3]
+    python tests/bench/vae_gan_claims.py [DATA_ROOT] [--epochs 2] [--seeds 3] [--go-on]
 
 On MNIST and CIFAR-10 each system is trained with the same encoder, decoder, latents, likelihood (Gaussian),
 epochs and seeds. Of 2,000 test images: squared error and sharpness of the reconstructions of the posterior
 means, and Fréchet distances of reconstructions and of as many prior samples, in the features of a classifier
 of this data set. The data sets are worked on side by side, each on one thread; Ctrl-C ends both, and what is
-done is written. DATA_ROOT (default ../shared/data) holds `MNIST/raw` and `cifar10-train.tar`: 50,000 JPEG
-files by class, of which a tenth are held out.
+done is written. With --go-on the seeds that the result file has are kept, and the others added: `measured`
+says what computed which.
+
+DATA_ROOT (default ../shared/data) holds `MNIST/raw` and `cifar10-train.tar`: 50,000 JPEG files by class, of
+which a tenth are held out.
 """
 
 import argparse
@@ -68,15 +71,22 @@ def main() -> None:
     parser.add_argument("data_root", nargs="?", default="../shared/data")
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--go-on", action="store_true", help="keep the seeds that the result file has")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     from convvae_trainer.provenance import code_commit, hardware, library_versions
 
     load_before = os.getloadavg()
+    kept = json.loads(options.out.read_text()) if options.go_on and options.out.exists() else {"data": {}}
+    if kept["data"] and kept["epochs"] != options.epochs:
+        sys.exit(
+            f"{options.out} is of {kept['epochs']} epochs, not {options.epochs}: name another with --out"
+        )
     with tempfile.TemporaryDirectory() as folder:
         works = [
             multiprocessing.get_context("spawn").Process(
-                target=work, args=(name, options.data_root, folder, options.epochs, options.seeds)
+                target=work,
+                args=(name, options.data_root, folder, options.epochs, missing(kept, name, options.seeds)),
             )
             for name in DATASETS
         ]
@@ -88,23 +98,37 @@ def main() -> None:
         for process in works:
             process.terminate()
             process.join()
-        kept = {name: Path(folder, f"{name}.json") for name in DATASETS}
-        found = {name: json.loads(path.read_text()) for name, path in kept.items() if path.exists()}
-    result = summary(found, options.epochs, options.seeds)
-    result |= {
+        files = {name: Path(folder, f"{name}.json") for name in DATASETS}
+        found = {name: json.loads(path.read_text()) for name, path in files.items() if path.exists()}
+    seeds = {name: sorted({run["seed"] for run in data["runs"]}) for name, data in found.items()}
+    precisions = sorted({run["precision"] for data in found.values() for run in data["runs"]})
+    for name, data in kept["data"].items():
+        found.setdefault(name, {**data, "runs": []})
+        found[name]["runs"] = [*data["runs"], *found[name]["runs"]]
+    measured = {
+        "seeds": seeds,
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
         "hardware": hardware(),
+        "precision": precisions,
         "command": shlex.join(["python", "tests/bench/vae_gan_claims.py", *sys.argv[1:]]),
         "commit": code_commit(),
         "libraries": library_versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+    result = summary(found, options.epochs, options.seeds)
+    result["measured"] = [*kept.get("measured", []), measured]
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=2) + "\n")
     for name, data in result["data"].items():
         for claim, seeds in data["claims"].items():
             print(f"{name}: {claim}: holds in {sum(seeds)} of {len(seeds)} seeds")
     print(*result["cut_short"], f"written to {options.out.resolve()}", sep="\n")
+
+
+def missing(kept: dict[str, Any], name: str, seeds: int) -> list[int]:
+    """Return the seeds that are not kept of a data set."""
+    done = {run["seed"] for run in kept["data"].get(name, {"runs": []})["runs"]}
+    return [seed for seed in range(seeds) if seed not in done]
 
 
 def summary(found: dict[str, dict[str, Any]], epochs: int, seeds: int) -> dict[str, Any]:
@@ -131,8 +155,10 @@ def summary(found: dict[str, dict[str, Any]], epochs: int, seeds: int) -> dict[s
     }
 
 
-def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> None:
+def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) -> None:
     """Train and measure every system on one data set, and keep what is done in `folder`."""
+    if not seeds:
+        return
     import torch
 
     from convvae_trainer import frechet
@@ -153,7 +179,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: int) -> Non
     accuracy = classifier.accuracy(data.test, data.test_labels)
     runs: list[dict[str, Any]] = []
     done = {"classifier_accuracy": accuracy, "train_images": len(data.train), "runs": runs}
-    for seed in range(seeds):
+    for seed in seeds:
         for system in SYSTEMS:
             own = {**OWN[system], **DATASETS[name].get(system, {})}
             config = config_from(base, own, {"objective": system, "seed": seed})
@@ -196,6 +222,7 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
         "rate_nats": done.evaluation.rate,
         "elbo_nats": done.evaluation.elbo,
         "training_cpu_s": round(cpu_s, 1),
+        "precision": done.run.record["precision"],
     }
 
 
