@@ -6,7 +6,10 @@ from typing import Any
 from convvae_service.bundle import Manifest
 from convvae_trainer.leg import Leg
 
-__all__ = ["model_card"]
+__all__ = ["UNFINISHED", "model_card"]
+
+# The metric that a version of a run that has not ended has: how much of its training is done.
+UNFINISHED = "training_share_done"
 
 
 def model_card(
@@ -45,7 +48,7 @@ def model_card(
 
 A convolutional {kind} (`{manifest.objective}`): {manifest.image} images (height x width x
 channels, uint8), {manifest.latent_dim} latent dimensions, {manifest.likelihood.name} likelihood.
-
+{_cut_short(manifest)}
 Test images, each over its reconstruction{source}:
 
 ![Test images over their reconstructions](reconstructions.png)
@@ -85,6 +88,13 @@ with the run folder's `config.json`, code at commit {training.commit or "(not un
 - Latents of two versions are not comparable, even of the same data.
 - The sha256 in the manifest detects damage. It does not prove who made the files.
 """
+
+
+def _cut_short(manifest: Manifest) -> str:
+    share = manifest.training.metrics.get(UNFINISHED)
+    if share is None:
+        return ""
+    return f"\n**Unfinished**: its training was cut short at {share:.1%}; all figures are of these weights.\n"
 
 
 def _legs(legs: Sequence[Leg]) -> list[tuple[str, ...]]:

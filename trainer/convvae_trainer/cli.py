@@ -47,6 +47,9 @@ def export(
     ] = None,
     data_root: DataRoot = None,
     download: Download = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Export a run that has not ended; the version says so.")
+    ] = False,
 ) -> None:
     """Publish a run's weights as the next version of a model, checked against PyTorch."""
     require(*TRAINER_PACKAGES)
@@ -54,7 +57,13 @@ def export(
     from convvae_trainer import commands
 
     exported = commands.run_export(
-        run_dir, models=models, name=name, dataset=dataset, data_root=data_root, download=download
+        run_dir,
+        models=models,
+        name=name,
+        dataset=dataset,
+        data_root=data_root,
+        download=download,
+        unfinished=unfinished,
     )
     print_exported(Console(), exported, models=models)
 

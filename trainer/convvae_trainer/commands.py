@@ -1,6 +1,7 @@
 """What the commands do once their flags are parsed; torch is loaded here."""
 
 import json
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,10 +21,12 @@ from convvae_trainer.export import Exported, check_target, export, read_evaluati
 from convvae_trainer.fit import fit, load_run
 from convvae_trainer.further_figures import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
 from convvae_trainer.learner import Learner
+from convvae_trainer.position import Position, fraction_done, is_finished, trained_images
 from convvae_trainer.run_folder import RunFolder, can_be_written, check_new
 from convvae_trainer.selection import lacking
 from convvae_trainer.setting import FLAGS, Layer
 from convvae_trainer.terminal import say
+from convvae_trainer.train import finish
 
 __all__ = ["Done", "run_evaluate", "run_export", "run_fit", "saved_settings"]
 
@@ -97,15 +100,38 @@ def _first_says(world: World) -> Iterator[None]:
 
 
 def run_export(
-    run_dir: Path, *, models: Path, name: str, dataset: str | None, data_root: str | None, download: bool
+    run_dir: Path,
+    *,
+    models: Path,
+    name: str,
+    dataset: str | None,
+    data_root: str | None,
+    download: bool,
+    unfinished: bool = False,
 ) -> Exported:
-    """Export the run's checkpoint; the run's data are needed for the parity check and the pictures."""
+    """Export the run's checkpoint; the run's data are needed for the parity check and the pictures.
+
+    Args:
+        run_dir: The run's folder.
+        models: The model repository.
+        name: The model.
+        dataset: Where the run's data lie now; None: where they were.
+        data_root: Where torchvision's sets lie now.
+        download: Fetch a torchvision set that is absent.
+        unfinished: Export a run that has not ended too; the version says so.
+
+    Raises:
+        BadRun: The run has not ended, or its encoder is not trained yet.
+    """
     check_target(models, name)
     run, learner, position = load_run(run_dir)
+    ended = _check_ended(run, position, unfinished=unfinished)
     config = _changed(run, {"data_root": data_root, "dataset": dataset})
     data = load_dataset(config, download=download)
     run.check_same(config, data)
-    figures = read_evaluation(run)
+    if not ended:
+        finish(learner, data.train)
+    figures = read_evaluation(run) if ended else None
     if figures is None:
         evaluation = evaluate(
             learner,
@@ -117,6 +143,26 @@ def run_export(
         )
         figures = evaluation.to_json_object()
     return export(run, learner, data, position, figures, models=models, name=name)
+
+
+def _check_ended(run: RunFolder, position: Position, *, unfinished: bool) -> bool:
+    """Return whether the run has ended; refuse what cannot be published, before any data are read."""
+    count = trained_images(run.config, run.record["data"]["train_images"])
+    if is_finished(run.config, position, count):
+        return True
+    done = fraction_done(run.config, position, count)
+    resume = shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(run.path)])
+    if run.config.objective == "vae-disl" and done < run.config.gan_share:
+        raise BadRun(
+            f"{100 * done:.0f} % of the run is done, and it still trains its GAN: there is no encoder to"
+            f" export before {100 * run.config.gan_share:.0f} %: {resume}"
+        )
+    if not unfinished:
+        raise BadRun(
+            f"the run has not ended ({100 * done:.0f} % of its training is done): {resume}, or export it as"
+            " it is with --unfinished"
+        )
+    return False
 
 
 def run_evaluate(
@@ -152,7 +198,10 @@ def run_evaluate(
         (images, labels), split = (data.test, data.test_labels), data.split
     else:
         data = None
-        (images, labels), split = load_other(config, own=run.record["data"]["sha256"], download=download)
+        recorded = run.record["data"]
+        (images, labels), split = load_other(
+            config, own=recorded["sha256"], channels=recorded["image"][2], download=download
+        )
     expected = tuple(run.record["data"]["image"])
     if images.shape[1:] != expected:
         raise BadData(

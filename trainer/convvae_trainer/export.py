@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from convvae_service.bundle import (
     publish,
 )
 from convvae_trainer.bundle_model import METRICS_FILE
-from convvae_trainer.card import model_card
-from convvae_trainer.data import Dataset, num_validation, resize_of
+from convvae_trainer.card import UNFINISHED, model_card
+from convvae_trainer.data import Dataset, resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.evaluate import published_metrics
 from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
@@ -33,9 +34,9 @@ from convvae_trainer.learner import Learner
 from convvae_trainer.leg import distinct, libraries_of
 from convvae_trainer.parity import check_parity
 from convvae_trainer.picture import grid, pairs, png
+from convvae_trainer.position import Position, batch_size, fraction_done, is_finished, trained_images
 from convvae_trainer.run_folder import RunFolder, can_be_written, repeatability, reproducing_command
 from convvae_trainer.selection import varied
-from convvae_trainer.train import Position, batch_size
 
 __all__ = ["Exported", "check_target", "export"]
 
@@ -157,9 +158,7 @@ def _capabilities(objective: str) -> tuple[str, ...]:
 
 
 def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: dict[str, Any]) -> Training:
-    count = len(dataset.train)
-    if run.config.early_stop_epochs is not None:
-        count -= num_validation(count)
+    count = trained_images(run.config, len(dataset.train))
     steps_per_epoch = count // batch_size(run.config, count)
     return Training(
         dataset=_public_name(dataset.name),
@@ -174,8 +173,18 @@ def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: 
             "training_seconds": round(position.elapsed_s, 1),
             "training_precision": run.record["precision"],
             "training_device": ", ".join(distinct(run.legs, "device")),
+            **_share(run, position, count),
         },
     )
+
+
+def _share(run: RunFolder, position: Position, count: int) -> dict[str, float]:
+    """Return how much of its training a run that has not ended has had; nothing of one that has."""
+    if is_finished(run.config, position, count):
+        return {}
+    # Rounded down: what has not ended is never 1.
+    done = min(fraction_done(run.config, position, count), 0.999)
+    return {UNFINISHED: math.floor(1000 * done) / 1000}
 
 
 def _public_name(dataset: str) -> str:

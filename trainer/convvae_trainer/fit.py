@@ -18,14 +18,15 @@ from convvae_trainer.data import Dataset, hold_out_validation
 from convvae_trainer.device import Computation, choose_computation, enough_memory, gpu_name, pick_device
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadConfig, BadData, BadRun
-from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate, fit_sigma
+from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate
 from convvae_trainer.export import read_evaluation
 from convvae_trainer.learner import Learner
 from convvae_trainer.leg import Leg
+from convvae_trainer.position import Position, batch_size, fraction_done
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder, describe_data
 from convvae_trainer.selection import varied
-from convvae_trainer.train import CHECKPOINT_EVERY_S, Position, batch_size, fraction_done, save, train
+from convvae_trainer.train import CHECKPOINT_EVERY_S, train
 
 __all__ = ["Fitted", "fit", "load_run"]
 
@@ -108,10 +109,6 @@ def fit(
                 board=board,
                 checkpoint_every_s=checkpoint_every_s,
             )
-        if config.is_adversarial:
-            fit_sigma(learner, images)
-            if world.is_first:
-                save(run, learner, position)
         evaluation = None
         if world.is_first:
             evaluation = evaluate(

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
@@ -19,12 +19,13 @@ from convvae_trainer.checkpoint import write_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.device import synchronise
 from convvae_trainer.errors import Interrupted, TrainerError
-from convvae_trainer.evaluate import evaluate
+from convvae_trainer.evaluate import evaluate, fit_sigma
 from convvae_trainer.learner import Learner
+from convvae_trainer.position import Position, batch_size, fraction_done, is_finished
 from convvae_trainer.progress import TrainingProgress
 from convvae_trainer.run_folder import RunFolder
 
-__all__ = ["Position", "fraction_done", "train"]
+__all__ = ["Position", "finish", "train"]
 
 CHECKPOINT_EVERY_S = 20.0
 LAST_EARLY_STEP = 4096
@@ -33,23 +34,6 @@ WARMUP_FRACTION = 0.1
 # So often the host waits for the device to see whether steps are finite.
 LOOK_EVERY_STEPS = 50
 MAX_SKIPPED_IN_A_ROW = 100
-
-
-@dataclass(kw_only=True, slots=True)
-class Position:
-    """How far a run is: whole epochs done, steps in the present one, and the training time so far.
-
-    `best_elbo` is that of the validation images after `best_epoch` epochs, where the run has such images.
-    """
-
-    epoch: int = 0
-    step_in_epoch: int = 0
-    step: int = 0
-    elapsed_s: float = 0.0
-    skipped: int = 0
-    best_elbo: float | None = None
-    best_epoch: int = 0
-    is_stopped: bool = False
 
 
 def train(
@@ -81,6 +65,8 @@ def train(
     """
     loop = _Loop(run, learner, images_NHWC, position, validation_NHWC, board, checkpoint_every_s)
     is_new = not loop.is_done
+    if not is_finished(run.config, position, len(images_NHWC)):
+        position.is_finished = False
     if board is not None and not position.step:
         board.show(step=0, elapsed_s=0.0)
     with (
@@ -95,13 +81,28 @@ def train(
                 learner.totals.share(learner.world)
                 loop.save()
                 raise Interrupted(loop.stop_signal, step=loop.position.step)
-    learner.average.take_best()
-    loop.save()
+    if not position.is_finished:
+        finish(learner, images_NHWC)
+        # Before the save: no checkpoint says that it is the end and lacks some of it.
+        position.is_finished = True
+        loop.save()
     if board is not None and is_new:
         board.show(step=position.step, elapsed_s=position.elapsed_s)
     if position.best_elbo is not None:
         console.print(_kept_in_words(position), highlight=False, soft_wrap=True)
     return position
+
+
+def finish(learner: Learner, images_NHWC: NDArray[np.uint8]) -> None:
+    """Do what follows the last step: take the best weights, and fit the sigma that no gradient has fitted.
+
+    Args:
+        learner: What was trained.
+        images_NHWC: The uint8 images that it was trained on.
+    """
+    learner.average.take_best()
+    if learner.config.is_adversarial:
+        fit_sigma(learner, images_NHWC)
 
 
 def _kept_in_words(position: Position) -> str:
@@ -267,27 +268,9 @@ class _Loop:
     def save(self) -> None:
         """Write the checkpoint, one process for all."""
         if self.world.is_first:
-            save(self.run, self.learner, self.position)
+            state = {"position": asdict(self.position)}
+            write_checkpoint(self.run.checkpoint, self.learner.tensors(), state)
         self.saved_at = time.monotonic()
-
-
-def save(run: RunFolder, learner: Learner, position: Position) -> None:
-    """Write the run's checkpoint."""
-    write_checkpoint(run.checkpoint, learner.tensors(), {"position": asdict(position)})
-
-
-def batch_size(config: Config, count: int) -> int:
-    """Return how many of `count` training images a step takes."""
-    return min(config.batch_size, count)
-
-
-def fraction_done(config: Config, position: Position, count: int) -> float:
-    """Return how much of a run on `count` images is done, 0 to 1."""
-    if position.is_stopped:
-        return 1.0
-    if config.minutes is not None:
-        return min(1.0, position.elapsed_s / (60 * config.minutes))
-    return position.step / ((config.total_epochs or 0) * (count // batch_size(config, count)))
 
 
 def learning_rate(config: Config, step: int, fraction: float) -> float:
