@@ -28,6 +28,8 @@ __all__ = [
     "open_array",
     "open_labels",
     "picture_shape",
+    "pixels_of",
+    "shape_of",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -85,8 +87,7 @@ def decode_file(
                 raise InvalidImage(
                     f"{image.width}x{image.height} is more than the {max_pixels} pixels that are accepted"
                 )
-            image.load()
-            return _to_array(_upright(image), shape=shape, resize=resize)
+            return pixels_of(image, shape=shape, resize=resize)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except Image.DecompressionBombError:
@@ -96,6 +97,21 @@ def decode_file(
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - Pillow's parsers let many kinds of error through
+        raise InvalidImage("damaged or truncated image") from None
+
+
+def pixels_of(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    """Bring an opened picture to the model's shape as `decode_file` does, which comes through here.
+
+    Raises:
+        InvalidImage: The picture cannot be decoded, or has floating-point pixels.
+    """
+    try:
+        image.load()
+        return _to_array(_upright(image), shape=shape, resize=resize)
+    except (InvalidImage, MemoryError):
+        raise
+    except Exception:  # noqa: BLE001 - as in decode_file
         raise InvalidImage("damaged or truncated image") from None
 
 
@@ -109,17 +125,22 @@ def picture_shape(data: bytes) -> tuple[int, int, int]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            # 5 to 8 are the orientations that lie on their side.
-            if _orientation(image) >= 5:
-                height, width = width, height
-            return height, width, 1 if image.mode in _GREY_MODES else 3
+            return shape_of(image)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - as in decode_file
         raise InvalidImage("damaged or truncated image") from None
+
+
+def shape_of(image: Image.Image) -> tuple[int, int, int]:
+    """Return (height, width, channels) of an opened picture as `picture_shape` does of a file."""
+    width, height = image.size
+    # 5 to 8 are the orientations that lie on their side.
+    if _orientation(image) >= 5:
+        height, width = width, height
+    return height, width, 1 if image.mode in _GREY_MODES else 3
 
 
 def fit(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:

@@ -188,7 +188,8 @@ def _load(options: Options, published: Sequence[Published]) -> Dataset:
         "image_size": options.image_size,
     }
     resizing = {"resize_mode": resize.mode, "resize_filter": resize.filter}
-    return load_dataset(config_from(resizing, Layer(flags, FLAGS)), download=options.download)
+    config = config_from(resizing, Layer(flags, FLAGS))
+    return load_dataset(config, download=options.download, channels=published[0].manifest.image.channels)
 
 
 def pictures(comparison: Comparison) -> dict[str, bytes]:

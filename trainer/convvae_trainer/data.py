@@ -63,16 +63,22 @@ def resize_of(config: Config) -> Resize:
     return Resize(mode=config.resize_mode, filter=config.resize_filter, library=f"Pillow {PIL.__version__}")
 
 
-def load_dataset(config: Config, *, download: bool = False) -> Dataset:
+def load_dataset(config: Config, *, download: bool = False, channels: int | None = None) -> Dataset:
     """Load the data set that `config` names.
+
+    Args:
+        config: Says where the data are and how pictures are resized.
+        download: Fetch a torchvision set that is absent.
+        channels: 1 to read picture files as grey, 3 as RGB; arrays stay as they are. None: RGB if one picture
+            or more is in colour.
 
     Raises:
         BadData: It is unknown, missing, damaged, of a size out of range, or too small to be split.
     """
-    return _split(config, *_read(config, resize_of(config), download=download))
+    return _split(config, *_read(config, resize_of(config), download=download, channels=channels))
 
 
-def _split(config: Config, train: Part, test: Part | None) -> Dataset:
+def _split(config: Config, train: Part, test: Part | None, note: str) -> Dataset:
     resize = resize_of(config)
     train = (_resized(train[0], config.image_size, resize), train[1])
     if test is None:
@@ -88,6 +94,7 @@ def _split(config: Config, train: Part, test: Part | None) -> Dataset:
         if words := lacking(train[1], count):
             split += f", which are {words}"
         train = (train[0][:count], None if train[1] is None else train[1][:count])
+    split += f"; {note}" if note else ""
     _check(train[0], test[0], name=config.dataset)
     return Dataset(
         name=config.dataset,
@@ -99,27 +106,28 @@ def _split(config: Config, train: Part, test: Part | None) -> Dataset:
     )
 
 
-def load_other(config: Config, *, own: str, download: bool = False) -> tuple[Part, str]:
+def load_other(
+    config: Config, *, own: str, channels: int | None = None, download: bool = False
+) -> tuple[Part, str]:
     """Return the images and labels to evaluate of data that a run need not know, and in words which they are.
 
     They are the data set's own test images, or all of its images where it has none. Of data whose fingerprint
-    is `own`, the run's, they are those that it held out.
+    is `own`, the run's, they are those that it held out. `channels`, the run's, is as in `load_dataset`.
 
     Raises:
         BadData: As `load_dataset`.
     """
     resize = resize_of(config)
-    train, test = _read(config, resize, download=download)
+    train, test, note = _read(config, resize, download=download, channels=channels)
     with contextlib.suppress(BadData):
-        dataset = _split(config, train, test)
+        dataset = _split(config, train, test, note)
         if dataset.fingerprint() == own:
             return (dataset.test, dataset.test_labels), dataset.split
     images, labels = test or train
     images = _resized(images, config.image_size, resize)
     check_size(*images.shape[1:3], name=config.dataset)
-    if test is None:
-        return (images, labels), f"all {len(images)} images"
-    return (images, labels), f"the data set's own {len(images)} test images"
+    split = f"all {len(images)} images" if test is None else f"the data set's own {len(images)} test images"
+    return (images, labels), f"{split}; {note}" if note else split
 
 
 def with_absolute_paths(config: Config) -> Config:
@@ -149,34 +157,45 @@ def _by_name(dataset: str) -> Any | None:
     return True if dataset.lower() == "digits" else find_set(dataset)
 
 
-def _read(config: Config, resize: Resize, *, download: bool) -> tuple[Part, Part | None]:
+def _read(
+    config: Config, resize: Resize, *, download: bool, channels: int | None
+) -> tuple[Part, Part | None, str]:
+    """Return (training part, test part, how pictures were recoloured, in words, or "")."""
     name, path = config.dataset, _expanded(config.dataset)
     named = _by_name(name)
     if named is True:
-        return _digits(config.image_size or DIGITS_SIZE, resize), None
+        return _digits(config.image_size or DIGITS_SIZE, resize), None, ""
     if named is not None:
         root = _expanded(config.data_root)
         try:
-            return read_set(named, root=root, download=download, image_size=config.image_size, resize=resize)
+            return read_set(
+                named,
+                root=root,
+                download=download,
+                image_size=config.image_size,
+                resize=resize,
+                channels=channels,
+            )
         except BadData as error:
             if not path.exists():
                 raise
             raise BadData(f"{error}; for what is called {name} in this folder, write ./{name}") from None
     try:
-        return _read_path(name, path, config.image_size, resize)
+        return _read_path(name, path, config.image_size, resize, channels)
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _read_path(
-    name: str, path: Path, image_size: tuple[int, int] | None, resize: Resize
-) -> tuple[Part, Part | None]:
+    name: str, path: Path, image_size: tuple[int, int] | None, resize: Resize, channels: int | None
+) -> tuple[Part, Part | None, str]:
     if path.is_dir():
-        return read_folder(path, image_size=image_size, resize=resize), None
+        images, labels, note = read_folder(path, image_size=image_size, resize=resize, channels=channels)
+        return (images, labels), None, note
     if path.is_file():
         if not is_array_file(path):
             raise BadData(f"{path} is of no known kind: a folder of images, .npy, .npz or idx")
-        return read_array_file(path), None
+        return read_array_file(path), None, ""
     if os.sep in name or is_array_file(path):
         raise BadData(f"{path} does not exist")
     near = near_names(name)

@@ -7,31 +7,29 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import ImageShape, Resize
+from convvae_service.bundle import Resize
 from convvae_service.pixels import InvalidImage, decode_file, image_files, picture_shape
 from convvae_trainer.errors import BadData
-from convvae_trainer.image_arrays import check_size
+from convvae_trainer.image_rows import ImageRows
 
 __all__ = ["read_folder"]
 
-COLOUR_PROBES = 64
-
 
 def read_folder(
-    folder: Path, *, image_size: tuple[int, int] | None, resize: Resize
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    folder: Path, *, image_size: tuple[int, int] | None, resize: Resize, channels: int | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, str]:
     """Read all images under `folder`, sorted by path.
-
-    Grey or colour follows the files: all are read as grey if the first 64 are.
 
     Args:
         folder: Holds JPEG, PNG or WebP files, at any depth. Names that start with a dot are left out.
         image_size: (height, width) to resize to. None: the files are of one size.
         resize: How to get to `image_size`.
+        channels: 1 to read all files as grey, 3 as RGB. None: RGB if one file or more is in colour.
 
     Returns:
-        (images, labels): uint8 of shape (N, H, W, C); labels number the folders of the first level, in
-        sorted order, or are None where a file lies in no such folder.
+        (images, labels, note): uint8 of shape (N, H, W, C); labels number the folders of the first level, in
+        sorted order, or are None where a file lies in no such folder; the note says how many files are read
+        in other colours than they have, or is "".
 
     Raises:
         BadData: No images, two sizes, or a file that cannot be read; the message names it.
@@ -42,31 +40,14 @@ def read_folder(
         raise BadData(f"{error.filename} cannot be listed: {error.strerror}") from None
     if not names:
         raise BadData(f"no images in {folder}: JPEG, PNG or WebP files, at any depth, are taken")
-    paths = [folder / name for name in names]
-    first = [_shape(path) for path in paths[:COLOUR_PROBES]]
-    channels = 1 if all(shape[2] == 1 for shape in first) else 3
-    height, width = image_size or first[0][:2]
-    if image_size is None:
-        # Before the memory is taken: a photograph's size is no size to train at.
-        check_size(height, width, name=str(paths[0]))
-    shape = ImageShape(height=height, width=width, channels=channels)
-    images = np.empty((len(paths), *shape.as_tuple), dtype=np.uint8)
-    for row, path in enumerate(paths):
+    rows = ImageRows(len(names), image_size=image_size, channels=channels)
+    for name in names:
+        path = folder / name
         data = _read(path)
         with _named(path):
-            if image_size is None and (size := picture_shape(data)[:2]) != (height, width):
-                raise BadData(
-                    f"images are of mixed sizes: {paths[0]} is {height}x{width}, {path} is"
-                    f" {size[0]}x{size[1]}; give --image-size"
-                )
-            images[row] = decode_file(data, shape=shape, resize=resize)
-    return images, _labels(names)
-
-
-def _shape(path: Path) -> tuple[int, int, int]:
-    data = _read(path)
-    with _named(path):
-        return picture_shape(data)
+            shape = rows.next_shape(picture_shape(data), name=str(path))
+            rows.add(decode_file(data, shape=shape, resize=resize))
+    return rows.images, _labels(names), rows.note
 
 
 def _read(path: Path) -> bytes:

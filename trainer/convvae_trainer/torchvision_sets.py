@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import ImageShape, Resize
-from convvae_service.pixels import fit
+from convvae_service.bundle import Resize
+from convvae_service.pixels import InvalidImage, pixels_of, shape_of
 from convvae_trainer.errors import BadData, MissingExtra
-from convvae_trainer.image_arrays import check_size, to_nhwc
+from convvae_trainer.image_arrays import to_nhwc
+from convvae_trainer.image_rows import ImageRows
 
 __all__ = ["Part", "find_set", "near_names", "read_set"]
 
@@ -64,8 +65,14 @@ def near_names(name: str) -> list[str]:
 
 
 def read_set(
-    cls: Any, *, root: Path, download: bool, image_size: tuple[int, int] | None, resize: Resize
-) -> tuple[Part, Part | None]:
+    cls: Any,
+    *,
+    root: Path,
+    download: bool,
+    image_size: tuple[int, int] | None,
+    resize: Resize,
+    channels: int | None = None,
+) -> tuple[Part, Part | None, str]:
     """Read a torchvision data set.
 
     Args:
@@ -74,9 +81,12 @@ def read_set(
         download: Fetch the files when they are absent.
         image_size: (height, width) to resize pictures of several sizes to.
         resize: How to get there.
+        channels: 1 to read pictures as grey, 3 as RGB; what a set holds as an array stays as it is. None: RGB
+            if one picture or more is in colour.
 
     Returns:
-        (train, test), each (images, labels); `test` is None where the set has no split of its own.
+        (train, test, note): the parts each (images, labels), `test` None where the set has no split of its
+        own; the note says how many pictures are read in other colours than they have, or is "".
 
     Raises:
         BadData: The files are not there, or the items are no images.
@@ -99,8 +109,12 @@ def read_set(
         parts = [[{**arguments, "download": download} for arguments in tries] for tries in parts]
     # All are opened before one is read: decoding takes minutes.
     opened = [_open_first(cls, root, tries) for tries in parts]
-    read = [_part(items, cls.__name__, image_size, resize) for items in opened]
-    return read[0], read[1] if len(read) == 2 else None
+    read, notes = [], []
+    for items, part in zip(opened, ("", "test "), strict=False):
+        images, note = _images(items, cls.__name__, image_size, resize, channels)
+        read.append((images, _labels(items, len(images))))
+        notes += [part + note] if note else []
+    return read[0], read[1] if len(read) == 2 else None, "; ".join(notes)
 
 
 def _open_first(cls: Any, root: Path, tries: Sequence[dict[str, Any]]) -> Any:
@@ -158,14 +172,16 @@ def _searched(cls: Any, root: Path) -> Path:
     return root.resolve() / (below if isinstance(below, str) else "")
 
 
-def _part(items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize) -> Part:
+def _images(
+    items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize, channels: int | None
+) -> tuple[NDArray[np.uint8], str]:
     held = getattr(items, "data", None)
     if held is not None and isinstance(getattr(held, "shape", None), tuple):
         images = np.asarray(held)
         if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
             images = images.transpose(0, 2, 3, 1)
-        return to_nhwc(images, name=name), _labels(items, len(images))
-    return _decode_items(items, name, image_size, resize), _labels(items, len(items))
+        return to_nhwc(images, name=name), ""
+    return _decode_items(items, name, image_size, resize, channels)
 
 
 def _labels(items: Any, count: int) -> NDArray[np.int64] | None:
@@ -179,37 +195,22 @@ def _labels(items: Any, count: int) -> NDArray[np.int64] | None:
 
 
 def _decode_items(
-    items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize
-) -> NDArray[np.uint8]:
+    items: Any, name: str, image_size: tuple[int, int] | None, resize: Resize, channels: int | None
+) -> tuple[NDArray[np.uint8], str]:
     from PIL import Image
 
     if not len(items):
         raise BadData(f"torchvision's {name} is empty")
-    images: NDArray[np.uint8] | None = None
-    channels = 0
+    rows = ImageRows(len(items), image_size=image_size, channels=channels)
     for number in range(len(items)):
         item = items[number]
         picture = item[0] if isinstance(item, tuple) else item
         if not isinstance(picture, Image.Image):
             raise BadData(f"torchvision's {name} holds no images but {type(picture).__name__} items")
-        channels = channels or (1 if picture.mode in ("1", "L") else 3)
-        height, width = image_size or (picture.height, picture.width)
-        array = np.asarray(picture.convert("L" if channels == 1 else "RGB"))
-        shape = ImageShape(height=height, width=width, channels=channels)
-        row = fit(array, shape=shape, resize=resize) if array.ndim == 3 else _grey(array, shape, resize)
-        if images is None:
-            # Before the memory is taken: a photograph's size is no size to train at.
-            check_size(height, width, name=name)
-            images = np.empty((len(items), *row.shape), np.uint8)
-        if row.shape != images.shape[1:]:
-            raise BadData(
-                f"images of {name} are of mixed sizes: {images.shape[1]}x{images.shape[2]} and"
-                f" {height}x{width}; give --image-size"
-            )
-        images[number] = row
-    assert images is not None
-    return images
-
-
-def _grey(array: NDArray[np.uint8], shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
-    return fit(array[..., None], shape=shape, resize=resize)
+        called = f"image {number} of {name}"
+        shape = rows.next_shape(shape_of(picture), name=called)
+        try:
+            rows.add(pixels_of(picture, shape=shape, resize=resize))
+        except InvalidImage as error:
+            raise BadData(f"{called} cannot be used: {error}") from None
+    return rows.images, rows.note

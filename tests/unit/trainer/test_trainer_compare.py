@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from convvae_service.bundle import BundleError, ImageShape, Likelihood
 from convvae_service.likelihood import distortion as served_distortion
@@ -421,3 +422,16 @@ def test_three_digits_have_no_exponent_where_large() -> None:
     """Small numbers keep three digits, large ones all of them."""
     assert [three_digits(value) for value in (1234.5, 12.34, 0.012345)] == ["1,234", "12.3", "0.0123"]
     assert three_digits(14) == "14.0"
+
+
+def test_files_are_compared_in_the_models_colours(published_pair: Pair, tmp_path: Path) -> None:
+    """A grey model takes colour files, as the service would."""
+    folder = tmp_path / "colour"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("RGB", (10, 12), (200, number, 0)).save(folder / f"{number}.png")
+    published = find([str(published_pair[0] / "blobs")])
+    options = Options(models=(), dataset=str(folder), out=tmp_path / "report.html")
+    dataset = comparison._load(options, published)
+    compare.check_dataset(dataset, published)
+    assert dataset.split.endswith("; all 4 pictures are in colour, read as grey")

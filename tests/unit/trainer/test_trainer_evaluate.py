@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 
 from convvae_service.bundle import read_bundle
@@ -339,3 +340,17 @@ def test_a_resume_without_a_step_keeps_what_was_asked_for(
     run.checkpoint.unlink()
     fit(run.config, load_dataset(run.config), run_dir, resume=True)
     assert kept(run_dir) == {**before, "log_likelihood": None}
+
+
+def test_a_model_of_rgb_is_evaluated_on_grey_files(tmp_path: Path) -> None:
+    """Other data's files are read in the run's colours, as the service reads them."""
+    random = np.random.default_rng(0)
+    for name, mode in (("colour", "RGB"), ("grey", "L")):
+        (tmp_path / name).mkdir()
+        for number in range(20):
+            pixels = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            pixels.convert(mode).save(tmp_path / name / f"{number}.png")
+    config = Config(dataset=str(tmp_path / "colour"), **{**TINY, "epochs": 1, "tensorboard": False})
+    fit(config, load_dataset(config), tmp_path / "run")
+    found = evaluated(tmp_path / "run", dataset=str(tmp_path / "grey"))
+    assert found.split == "all 20 images; all 20 pictures are grey, read as RGB"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
@@ -12,8 +13,9 @@ from PIL import Image
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.pixels import InvalidImage, decode_file, picture_shape
 from convvae_trainer.config import Config
-from convvae_trainer.data import load_dataset
+from convvae_trainer.data import load_dataset, load_other
 from convvae_trainer.errors import BadData
+from convvae_trainer.image_folder import read_folder
 
 
 def load(path: Path) -> Any:
@@ -124,3 +126,44 @@ def test_a_photographs_size_is_refused_before_the_memory_is_taken(tmp_path: Path
         with_exif(tmp_path / f"{number}.png", 1, size=(300, 400))
     with pytest.raises(BadData, match=r"0\.png are 400x300: each side must be 8 to 256 pixels; --image-size"):
         load(tmp_path)
+
+
+def mixed_folder(folder: Path, *, grey: int, colour: int) -> None:
+    """Make a folder that is sorted by class, all grey files first."""
+    for name, count, mode in (("a_scans", grey, "L"), ("b_photos", colour, "RGB")):
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 256, (8, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).convert(mode).save(folder / name / f"{number:03}.png")
+
+
+def test_a_folder_sorted_by_class_keeps_its_colours(tmp_path: Path) -> None:
+    """Colour anywhere makes all images RGB, the mixture is said, and grey files are as if read as RGB."""
+    mixed_folder(tmp_path, grey=70, colour=4)
+    images, labels, note = read_folder(tmp_path, image_size=None, resize=Resize())
+    assert images.shape == (74, 8, 9, 3)
+    assert labels is not None
+    assert note == "70 of 74 pictures are grey, read as RGB"
+    assert load(tmp_path).split.endswith(f"; {note}")
+    forced, _, _ = read_folder(tmp_path, image_size=None, resize=Resize(), channels=3)
+    np.testing.assert_array_equal(images, forced)
+    grey, _, note = read_folder(tmp_path, image_size=(8, 8), resize=Resize(), channels=1)
+    assert grey.shape == (74, 8, 8, 1)
+    assert note == "4 of 74 pictures are in colour, read as grey"
+
+
+def test_a_folder_of_one_kind_is_not_remarked(tmp_path: Path) -> None:
+    """Only what was changed is said."""
+    mixed_folder(tmp_path, grey=3, colour=0)
+    assert read_folder(tmp_path, image_size=None, resize=Resize())[2] == ""
+    assert load(tmp_path).image.channels == 1
+
+
+@pytest.mark.parametrize(("channels", "words"), [(3, "grey, read as RGB"), (1, "in colour, read as grey")])
+def test_other_data_have_the_models_colours(tmp_path: Path, channels: int, words: str) -> None:
+    """A model is evaluated on files of any colours, as the service would take them."""
+    mixed_folder(tmp_path, grey=0 if channels == 1 else 4, colour=4 if channels == 1 else 0)
+    config = Config(dataset=str(tmp_path))
+    (images, _), split = load_other(config, own="another", channels=channels)
+    assert images.shape == (4, 8, 9, channels)
+    assert split == f"all 4 images; all 4 pictures are {words}"

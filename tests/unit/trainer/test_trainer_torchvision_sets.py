@@ -1,5 +1,6 @@
 """torchvision's data sets by name."""
 
+import io
 import struct
 import tracemalloc
 from pathlib import Path
@@ -11,7 +12,8 @@ import torch
 import torchvision
 from PIL import Image
 
-from convvae_service.bundle import Resize
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.pixels import decode_file
 from convvae_trainer.config import Config
 from convvae_trainer.data import load_dataset
 from convvae_trainer.errors import BadData
@@ -24,7 +26,7 @@ def idx_bytes(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 
 def read(cls: Any, **arguments: Any) -> Any:
     given: dict[str, Any] = {"root": Path(), "download": False, "image_size": None, "resize": Resize()}
-    return read_set(cls, **(given | arguments))
+    return read_set(cls, **(given | arguments))[:2]
 
 
 @pytest.mark.parametrize("name", ["fashion-mnist", "FashionMNIST", "FASHION_MNIST", "fashion mnist"])
@@ -205,7 +207,7 @@ def test_parts_of_other_names_are_found_first(
 @pytest.mark.parametrize(
     ("cls", "message"),
     [
-        (Pictures, "images of Pictures are of mixed sizes: 8x10 and 16x20; give --image-size"),
+        (Pictures, "image 0 of Pictures is 8x10, image 1 of Pictures is 16x20; give --image-size"),
         (Sounds, "torchvision's Sounds holds no images but bytes items"),
         (Picky, "torchvision's Picky cannot be read by its name alone"),
     ],
@@ -215,3 +217,45 @@ def test_unusable_sets_are_refused(cls: Any, message: str) -> None:
     with pytest.raises(BadData) as raised:
         read(cls)
     assert message in str(raised.value)
+
+
+class Mixed:
+    """Gives pictures of many kinds one by one, the first of them grey."""
+
+    def __init__(self, root: str) -> None:
+        del root
+        wide = np.linspace(0, 65535, 80).reshape(8, 10).astype(np.uint16)
+        clear = Image.new("RGBA", (10, 8), (200, 100, 50, 0))
+        colours = np.random.default_rng(0).integers(0, 256, (10, 8, 3), dtype=np.uint8)
+        grey = Image.fromarray(colours[..., 0].T.copy())
+        self.pictures = [grey, Image.fromarray(wide), clear, Image.fromarray(colours)]
+        self.pictures[3].getexif()[0x0112] = 6
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, number: int) -> tuple[Image.Image, int]:
+        return self.pictures[number], number
+
+
+def test_pictures_become_what_the_service_makes_of_them_as_files() -> None:
+    """Orientation, alpha, 16 bits and grey are treated as in a file of the same picture."""
+    given: dict[str, Any] = {"root": Path(), "download": False, "image_size": None, "resize": Resize()}
+    (images, _), _, note = read_set(Mixed, **given)
+    assert images.shape == (4, 8, 10, 3)
+    assert note == "2 of 4 pictures are grey, read as RGB"
+    shape = ImageShape(height=8, width=10, channels=3)
+    for picture, image in zip(Mixed("").pictures[1:], images[1:], strict=True):
+        file = io.BytesIO()
+        picture.save(file, "PNG", exif=picture.getexif())
+        np.testing.assert_array_equal(image, decode_file(file.getvalue(), shape=shape, resize=Resize()))
+    (grey, _), _, note = read_set(Mixed, **given, channels=1)
+    assert grey.shape == (4, 8, 10, 1)
+    assert note == "2 of 4 pictures are in colour, read as grey"
+
+
+def test_a_picture_without_pixels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that cannot be used ends the reading with its number."""
+    monkeypatch.setattr(Pictures, "__getitem__", lambda *_: (Image.new("F", (8, 8)), 0))
+    with pytest.raises(BadData, match="image 0 of Pictures cannot be used: floating-point pixels"):
+        read(Pictures)
