@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -233,7 +233,7 @@ def _changed(run: RunFolder, flags: dict[str, Any]) -> Config:
 
 
 def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:
-    """Add what the run folder has not yet, or what was asked for anew, to its figures.
+    """Add what the run folder has not yet, or what was asked for anew and rests on no less, to its figures.
 
     A run that has not ended has none: its checkpoint, and so its figures, may change.
     """
@@ -243,6 +243,13 @@ def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:
         if asked_for:
             say(console, "not kept in the run folder: the run has not ended")
         return
+    for name in tuple(asked_for):
+        before = kept.get(name)
+        if isinstance(before, dict) and _support(name, asked_for[name]) < _support(name, before):
+            del asked_for[name]
+            rests = ", ".join(f"{before[key]} {key.replace('_', ' ')}" for key in _SUPPORT[name])
+            text = f"{name.replace('_', ' ')} not kept in the run folder, which has that of {rests}"
+            say(console, text)
     merged = {**values, **kept, **asked_for}
     if merged == kept:
         return
@@ -250,6 +257,18 @@ def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:
         run.write_evaluation(merged)
     except OSError as error:
         say(console, f"not kept in the run folder: {error.strerror}")
+
+
+# What a figure rests on, the most telling first: one that rests on less replaces none.
+_SUPPORT = {
+    "log_likelihood": ("images", "samples"),
+    "embedding": ("test_images", "train_images"),
+    "frechet": ("images",),
+}
+
+
+def _support(name: str, figure: Mapping[str, Any]) -> tuple[int, ...]:
+    return tuple(figure.get(key, 0) for key in _SUPPORT[name])
 
 
 def _on_cpu(learner: Learner, run: RunFolder) -> Learner:
