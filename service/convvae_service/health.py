@@ -5,18 +5,22 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
-from grpc_health.v1._async import HealthServicer
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthServicer
 
 __all__ = ["LIVENESS", "Health"]
 
 LIVENESS = "liveness"
 _SERVING, _NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
+_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Health(HealthServicer):  # type: ignore[misc]
     """Check and Watch. Every name but `liveness` starts as NOT_SERVING.
+
+    A change is made at once and waits for nobody. A watcher is told of it when it can be written to: in
+    grpcio-health-checking one that reads nothing holds a lock that every later change needs.
 
     Args:
         services: Names that are ready as soon as a model is; the overall, empty one is among them unasked.
@@ -24,15 +28,16 @@ class Health(HealthServicer):  # type: ignore[misc]
     """
 
     def __init__(self, services: Iterable[str], models: Iterable[str]) -> None:
-        super().__init__()
         self._services = ("", *services)
         self._models = set(models)
-        self._closing = asyncio.Event()
         self._alive = True
-        self._server_status = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
-        self._server_status[LIVENESS] = _SERVING
+        self._statuses = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
+        self._statuses[LIVENESS] = _SERVING
+        self._changed: dict[asyncio.Event, str] = {}
+        self._watches: set[asyncio.Future[None]] = set()
+        self._ended = False
 
-    async def follow(self, models: Mapping[str, bool]) -> None:
+    def follow(self, models: Mapping[str, bool]) -> None:
         """Report each model as ready or not, and the services as ready if one is.
 
         A model that is no longer among them is unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
@@ -40,22 +45,19 @@ class Health(HealthServicer):  # type: ignore[misc]
         # A folder that is called like a service must not hide how the service is.
         services = {**dict.fromkeys(self._services, any(models.values())), LIVENESS: self._alive}
         for name, ready in {**models, **services}.items():
-            if self._server_status.get(name) != (status := _SERVING if ready else _NOT_SERVING):
-                await self.set(name, status)
+            self._set(name, _SERVING if ready else _NOT_SERVING)
         for name in self._models - models.keys() - services.keys():
-            await self.set(name, _UNKNOWN)
-            del self._server_status[name]
+            self._set(name, None)
         self._models = set(models)
 
-    async def set_unready(self) -> None:
+    def set_unready(self) -> None:
         """Report everything but `liveness` as NOT_SERVING."""
-        await self.follow(dict.fromkeys(self._models, False))
+        self.follow(dict.fromkeys(self._models, False))
 
-    async def set_alive(self, alive: bool) -> None:
+    def set_alive(self, alive: bool) -> None:
         """Report `liveness`: whether the server itself still moves."""
-        if alive is not self._alive:
-            self._alive = alive
-            await self.set(LIVENESS, _SERVING if alive else _NOT_SERVING)
+        self._alive = alive
+        self._set(LIVENESS, _SERVING if alive else _NOT_SERVING)
 
     @property
     def alive(self) -> bool:
@@ -65,18 +67,57 @@ class Health(HealthServicer):  # type: ignore[misc]
     @property
     def ready(self) -> bool:
         """Whether the overall name is SERVING."""
-        return bool(self._server_status[""] == _SERVING)
+        return bool(self._statuses[""] == _SERVING)
 
     def end_watches(self) -> None:
         """End all streams of Watch, which would otherwise keep a stopping server to the end of its grace."""
-        self._closing.set()
+        self._ended = True
+        for watch in self._watches:
+            watch.cancel()
 
-    async def Watch(self, request: HealthCheckRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
-        """Report a name's state and every change of it, until the caller leaves or the server stops."""
-        watch = asyncio.ensure_future(super().Watch(request, context))
-        closing = asyncio.ensure_future(self._closing.wait())
+    async def Check(self, request: HealthCheckRequest, context: _Context) -> HealthCheckResponse:
+        """Tell a name's state."""
+        if (status := self._statuses.get(request.service)) is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND)
+        return HealthCheckResponse(status=status)
+
+    async def Watch(self, request: HealthCheckRequest, context: _Context) -> None:
+        """Report a name's state and every change of it, until the caller leaves or the server stops.
+
+        The latest state is what counts: those between may be left out.
+        """
+        watch = asyncio.ensure_future(self._report(request.service, context))
+        self._watches.add(watch)
         try:
-            await asyncio.wait((watch, closing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((watch,))
+            if not watch.cancelled():
+                watch.result()
         finally:
             watch.cancel()
-            closing.cancel()
+            self._watches.discard(watch)
+
+    async def _report(self, name: str, context: _Context) -> None:
+        changed = asyncio.Event()
+        self._changed[changed] = name
+        sent = None
+        try:
+            while not self._ended:
+                changed.clear()
+                if (status := self._statuses.get(name, _UNKNOWN)) != sent:
+                    await context.write(HealthCheckResponse(status=status))
+                    sent = status
+                else:
+                    await changed.wait()
+        finally:
+            del self._changed[changed]
+
+    def _set(self, name: str, status: HealthCheckResponse.ServingStatus.ValueType | None) -> None:
+        if self._statuses.get(name) == status:
+            return
+        if status is None:
+            del self._statuses[name]
+        else:
+            self._statuses[name] = status
+        for changed, watched in self._changed.items():
+            if watched == name:
+                changed.set()

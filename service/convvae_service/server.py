@@ -203,7 +203,7 @@ class Server:
         Calls that take longer than `grace_s` are cancelled.
         """
         await self._stop_watching()
-        await self._health.set_unready()
+        self._health.set_unready()
         _log.info(
             "draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=self._answering.in_flight)
         )
@@ -258,7 +258,7 @@ class Server:
             watchdog = Watchdog(
                 timeout_s=self._settings.watchdog_timeout_s,
                 runs=lambda: self._batcher.runs,
-                set_alive=self._health.set_alive,
+                set_alive=self._report_alive,
                 on_change=self._metrics.show_stuck,
             )
             self._guarding = asyncio.create_task(watchdog.run())
@@ -271,7 +271,10 @@ class Server:
 
     async def _report_health(self) -> None:
         models = self._repository.models
-        await self._health.follow({name: entry.default is not None for name, entry in models.items()})
+        self._health.follow({name: entry.default is not None for name, entry in models.items()})
+
+    async def _report_alive(self, alive: bool) -> None:
+        self._health.set_alive(alive)
 
     def _check_fits(self, version: LoadedVersion) -> None:
         if call_limits(self._settings, version).max_rows < 1:

@@ -1,8 +1,23 @@
+import signal
+import time
+from pathlib import Path
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from serving import ServerProcess
+from raw_http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    SETTINGS,
+    connect,
+    frame,
+    grpc_headers,
+    grpc_message,
+)
+from serving import ServerProcess, serving
 
 
 @pytest.mark.parametrize("name", ["", "tiny", "convvae.v1.VaeService", "liveness"])
@@ -21,3 +36,21 @@ def test_unknown_name_is_not_found(tiny_server: ServerProcess) -> None:
         with pytest.raises(grpc.RpcError) as caught:
             stub.Check(health_pb2.HealthCheckRequest(service="no-such-model"), timeout=5)
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_watcher_without_room_holds_up_no_drain(tiny_root: Path) -> None:
+    """A caller of Watch whose window is 0, to whom nothing can be written, leaves health to the others."""
+    with serving(tiny_root, "--grace-s", "0.5") as server:
+        room = frame(SETTINGS, 0, 0, b"\0\x04" + bytes(4))
+        with connect(server.target, room) as stuck, grpc.insecure_channel(server.target) as channel:
+            request = grpc_message(health_pb2.HealthCheckRequest().SerializeToString())
+            stuck.sendall(frame(HEADERS, END_HEADERS, 1, grpc_headers("grpc.health.v1.Health/Watch")))
+            stuck.sendall(frame(DATA, END_STREAM, 1, request))
+            # The headers of the answer come; its message has no room.
+            assert stuck.recv(65536)
+            time.sleep(0.5)
+            watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(), timeout=20)
+            assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
+            server.send(signal.SIGTERM)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            assert server.wait() == 0
