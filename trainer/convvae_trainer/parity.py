@@ -17,6 +17,8 @@ from convvae_trainer.runtime import Graph, open_graph
 __all__ = ["BATCHES", "check_parity"]
 
 BATCHES = (1, 2, 7, 33)
+# Of latents up to 1, and in proportion of larger ones: float32 computes with a relative error, and an
+# autoencoder's codes have no bound.
 MAX_LATENT_DIFFERENCE = 1e-4
 MAX_IMAGE_STEPS = 1
 MAX_PIXEL_MEAN_DIFFERENCE = 1e-4
@@ -39,7 +41,7 @@ def check_parity(
         images: uint8 of shape (N, H, W, C), real ones; they are repeated where 33 are more than there are.
 
     Returns:
-        The largest differences.
+        The largest absolute differences.
 
     Raises:
         ExportFailed: One of them is above its tolerance; the message names the output and the case.
@@ -63,10 +65,13 @@ def check_parity(
                     f" {theirs.dtype} {theirs.shape}; nothing was published"
                 )
             difference = float(np.abs(ours.astype(np.float64) - theirs).max())
-            if not difference <= tolerance[name]:
+            allowed = tolerance[name]
+            if name in ("mean", "log_variance"):
+                allowed *= max(1.0, float(np.abs(theirs).max()))
+            if not difference <= allowed:
                 raise ExportFailed(
                     f"{name} differs by {difference:g} between ONNX Runtime and PyTorch on {case},"
-                    f" more than {tolerance[name]:g}; nothing was published"
+                    f" more than {allowed:g}; nothing was published"
                 )
             worst[name] = max(worst[name], difference)
 

@@ -14,7 +14,7 @@ from onnx import numpy_helper
 from PIL import Image
 
 import convvae_trainer.export as export_module
-from convvae_service.bundle import ImageShape, expected_tensors, list_versions, read_bundle
+from convvae_service.bundle import ImageShape, Parity, expected_tensors, list_versions, read_bundle
 from convvae_trainer.card import model_card
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
@@ -172,6 +172,40 @@ def test_every_shape_exports_with_parity(shape: tuple[int, int, int], blocks: in
     )
     assert parity.mean < 1e-4
     assert parity.image_steps <= 1
+
+
+def test_codes_of_any_size_export() -> None:
+    """An autoencoder's codes have no bound: their tolerance is relative, and the absolute error is recorded."""
+    image = ImageShape(height=12, width=10, channels=1)
+    config = Config(dataset="x", objective="ae", width=8, hidden=32, latent_dim=5)
+    torch.manual_seed(0)
+    model = ConvVAE(config, height=12, width=10, channels=1)
+    with torch.no_grad():
+        for parameter in model.encoder.head.parameters():
+            parameter *= 1e4
+        next(model.decoder.parameters()).mul_(1e-4)
+    modules = {"encoder": EncoderGraph(model), "decoder": DecoderGraph(model, make_likelihood("gaussian"))}
+    arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "objective": "ae"}
+    graphs: dict[Any, bytes] = {
+        role: to_onnx(modules[role], role=role, **arguments) for role in ("encoder", "decoder")
+    }
+    data = np.random.default_rng(0).integers(0, 256, (40, 12, 10, 1), dtype=np.uint8)
+
+    def check() -> Parity:
+        return check_parity(
+            encoder=modules["encoder"], decoder=modules["decoder"], graphs=graphs, images=data
+        )
+
+    largest = float(modules["encoder"](torch.from_numpy(data))[0].detach().abs().max())
+    assert largest > 1e3
+    parity = check()
+    assert 1e-4 < parity.mean < 1e-4 * largest
+    assert parity.log_variance is None
+    # What is wrong at this size is refused still.
+    with torch.no_grad():
+        next(model.encoder.head.parameters()).mul_(1.001)
+    with pytest.raises(ExportFailed, match="mean differs by .* on 1 images of the data, more than "):
+        check()
 
 
 @pytest.mark.parametrize(
