@@ -214,7 +214,8 @@ def vae_gan_gradients(
     loss = (rate + feature_distortion + adversarial + discrimination + penalty).detach()
     found = (*encoder, *rebuilding, *playing, *feature_sigma, *discriminator, *likelihood)
     parts.mean([*found, *figures.values(), *entropies, loss])
-    weight = torch.tensor(parts.adversarial_weight * is_played, device=loss.device)
+    # Made on the device: a copy from the host would wait for it.
+    weight = torch.full((), float(parts.adversarial_weight * is_played), device=loss.device)
     if parts.adaptive_weight:
         # Of the last layer's kernel (Esser et al. 2021, equation 7).
         weight = weight * adaptive_weight(rebuilding[-2], playing[-2])

@@ -189,10 +189,13 @@ class Learner:
             for parameter, gradient in zip(group["params"], gradients, strict=True):
                 parameter.grad = gradient
             parameters += group["params"]
+        if all(parameter.grad is None for parameter in parameters):
+            # Clipping nothing makes a zero on the host, and moving it would wait for the device.
+            return torch.zeros((), device=self.device)
         # Networks and scales together. Sigma's gradient is 2,000 at first, so theirs is small for some steps:
         # AdamW makes up for that. Clipped apart, the test ELBO of `digits` after 20 epochs was lower with 4
         # seeds of 5, by 46 nats in the mean of all 5.
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm).to(self.device)
+        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
 
     def _gradients(
         self, image_BCHW: Tensor, autocast: torch.dtype | None, *, beta: float, fraction: float

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from convvae_trainer.adversarial import (
     EQUILIBRIUM,
@@ -315,3 +316,27 @@ def test_a_step_that_is_not_finite_moves_nobody() -> None:
     assert all(same_weights(modules_of(learner)[name], before[name]) for name in NETWORKS)
     means = learner.totals.means()
     assert (means["skipped_steps"], means["decoder_skips"], means["discriminator_skips"]) == (1, 0, 0)
+
+
+class FromHost(TorchDispatchMode):
+    """Collects the operations that copy a value from the host to the device or back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        if str(func) in ("aten.lift_fresh.default", "aten._local_scalar_dense.default"):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("objective", "fraction"), [("vae-gan", 0.0), ("vae-gan", 1.0), ("vae-disl", 0.0), ("vae-disl", 1.0)]
+)
+def test_no_step_makes_the_host_wait(objective: str, fraction: float) -> None:
+    """A GPU is never waited for: no number is made on the host and moved, and none is fetched."""
+    learner = learner_of(objective)
+    with FromHost() as mode:
+        learner.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+    assert mode.seen == []
