@@ -68,7 +68,7 @@ def fit(
         command: What was typed, for the record.
         console: Where progress is shown, by the first process.
         world: The processes that train together; each calls this with the same arguments.
-        checkpoint_every_s: A checkpoint is written at the first end of an epoch after so many seconds.
+        checkpoint_every_s: Seconds between two checkpoints, at the least.
 
     Raises:
         BadConfig: The processes cannot share a batch, or the device is not there.

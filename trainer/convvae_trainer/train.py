@@ -176,6 +176,8 @@ class _Loop:
                 self._log(self._summary("step"))
             if position.step % LOOK_EVERY_STEPS == 0:
                 self._check_finite()
+                # Not training time, as it is none at the end of an epoch.
+                start += self._save_within_epoch()
             if progress.is_due:
                 self._show(progress, (position.step - first) / (time.perf_counter() - start))
         synchronise(learner.device)
@@ -183,6 +185,25 @@ class _Loop:
         if self.stop_signal and position.step_in_epoch < self.steps_per_epoch and not self.is_done:
             return
         self._end_epoch()
+
+    def _save_within_epoch(self) -> float:
+        """Write the checkpoint if it is due, and return the seconds that it took.
+
+        After an epoch's or the run's last step the epoch's line is yet to be written: its end saves.
+        """
+        began = time.perf_counter()
+        is_last = self.position.step_in_epoch == self.steps_per_epoch or self.is_done
+        # One clock decides for all processes, since each has its part of the sums.
+        if not is_last and self.world.share(self._is_due()):
+            self.learner.totals.share(self.world)
+            self.save()
+        return time.perf_counter() - began
+
+    def _is_due(self) -> bool:
+        """Whether a checkpoint is to be written: the last one is old, and the weights are finite."""
+        # A weight that is not finite makes each step one to skip: the checkpoint from before it is kept.
+        is_sound = not self.learner.totals.skipped_in_a_row()
+        return is_sound and time.monotonic() - self.saved_at >= self.checkpoint_every_s
 
     def _end_epoch(self) -> None:
         position = self.position
@@ -195,9 +216,7 @@ class _Loop:
         self._log(summary)
         self.learner.totals.clear()
         self._check_finite()
-        # A weight that is not finite makes each step one to skip: the checkpoint from before it is kept.
-        is_sound = not self.learner.totals.skipped_in_a_row()
-        if is_sound and time.monotonic() - self.saved_at >= self.checkpoint_every_s:
+        if self._is_due():
             self.save()
 
     def _validate(self) -> dict[str, float]:
