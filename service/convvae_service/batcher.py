@@ -17,38 +17,13 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convvae_service.batch_report import BatchReport, PieceReport
 from convvae_service.engine import Rows, Stage
 from convvae_service.errors import Overloaded
 
-__all__ = ["BatchReport", "Batcher", "PieceReport", "Run"]
+__all__ = ["Batcher", "Run"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchReport:
-    """What one run of a stage was: for metrics."""
-
-    stage: str
-    rows: int
-    queue_s: tuple[float, ...]
-    engine_s: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PieceReport:
-    """What became of the rows of one call in one run: for traces.
-
-    `times_s` are the arrival of the call's rows and the start and end of the run, `now_s` the present, all by
-    the batcher's clock. `is_first` says that the call's rows have waited until now.
-    """
-
-    stage: str
-    rows: int
-    batch_rows: int
-    is_first: bool
-    times_s: tuple[float, float, float]
-    now_s: float
 
 
 Observe = Callable[[PieceReport], None]
@@ -116,6 +91,8 @@ class _Slice:
 
 # So many calls of a queue are compared for a batch, a tenth of a millisecond of the event loop.
 _MAX_COMPARED = 1024
+# Where many wait, the oldest has this part of a batch: with less a long call would hardly get on.
+_MOST_SHARES = 4
 # A dict keeps order and removes from the middle at once, which is what cancelled calls need.
 _Queue = dict[_Work, None]
 
@@ -128,7 +105,7 @@ class Batcher:
         lanes: Runs at the same time.
         max_batch_rows: Most rows in one run.
         max_queued_rows: Most rows admitted and not yet answered.
-        max_queued_bytes: Most bytes of input admitted and not yet answered.
+        max_queued_bytes: Most bytes of inputs and results admitted and not yet answered.
         max_queue_delay_s: How long an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run.
         begin: Called when a call's rows arrive, in the call's context; what it returns, if anything, is told
@@ -209,7 +186,8 @@ class Batcher:
             stage = self._next_stage()
             if stage is None:
                 return
-            self._start(stage, self._take(stage))
+            if slices := self._take(stage):
+                self._start(stage, slices)
 
     def _next_stage(self) -> Stage | None:
         """Return the stage whose turn it is, or None when none is due."""
@@ -247,9 +225,15 @@ class Batcher:
         """
         queue = self._queues.pop(stage)
         waiting = list(itertools.islice(queue, _MAX_COMPARED))
+        # A call that has failed, or whose caller has left in this turn of the loop, is still here.
+        for work in [work for work in waiting if work.done.done()]:
+            waiting.remove(work)
+            del queue[work]
+        if not waiting:
+            return []
         space, oldest = self.max_batch_rows, waiting[0]
         counts = dict.fromkeys(waiting, 0)
-        counts[oldest] = min(oldest.left, max(1, space // len(waiting)))
+        counts[oldest] = min(oldest.left, max(1, space // min(len(waiting), _MOST_SHARES)))
         space -= counts[oldest]
         # Of equal ones the older: the sort is stable.
         for work in sorted(waiting, key=lambda work: work.left - counts[work]):
@@ -282,37 +266,47 @@ class Batcher:
 
         def finish(run: "asyncio.Future[tuple[list[Rows | Exception], float, float]]") -> None:
             self._runs.discard(current)
-            results, started_s, ended_s = run.result()
-            for piece, result in zip(slices, results, strict=True):
-                if isinstance(result, Exception):
-                    piece.work.fail(result)
-                else:
-                    piece.work.accept(piece.start, result)
-            report = BatchReport(
-                stage=stage.name,
-                rows=rows,
-                queue_s=tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0),
-                engine_s=ended_s - started_s,
-            )
-            stage.tally.add(
-                rows=report.rows, calls=len(slices), queue_s=report.queue_s, engine_s=report.engine_s
-            )
-            self.on_batch(report)
-            for piece in slices:
-                if piece.work.observe is not None:
-                    piece.work.observe(
-                        PieceReport(
-                            stage=stage.name,
-                            rows=piece.stop - piece.start,
-                            batch_rows=rows,
-                            is_first=piece.start == 0,
-                            times_s=(piece.work.arrived_s, started_s, ended_s),
-                            now_s=self.clock(),
-                        )
-                    )
-            self._dispatch()
+            try:
+                self._hand_out(stage, slices, *run.result())
+            finally:
+                self._dispatch()
 
         run.add_done_callback(finish)
+
+    def _hand_out(
+        self,
+        stage: Stage,
+        slices: list[_Slice],
+        results: list[Rows | Exception],
+        started_s: float,
+        ended_s: float,
+    ) -> None:
+        """Give each call its part of a run's results, and report the run."""
+        for piece, result in zip(slices, results, strict=True):
+            if isinstance(result, Exception):
+                piece.work.fail(result)
+                continue
+            try:
+                piece.work.accept(piece.start, result)
+            except Exception as error:  # noqa: BLE001 - such as memory that is short; the others are answered
+                piece.work.fail(error)
+        rows = sum(piece.stop - piece.start for piece in slices)
+        queue_s = tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0)
+        engine_s = ended_s - started_s
+        stage.tally.add(rows=rows, calls=len(slices), queue_s=queue_s, engine_s=engine_s)
+        self.on_batch(BatchReport(stage=stage.name, rows=rows, queue_s=queue_s, engine_s=engine_s))
+        for piece in slices:
+            if piece.work.observe is not None:
+                piece.work.observe(
+                    PieceReport(
+                        stage=stage.name,
+                        rows=piece.stop - piece.start,
+                        batch_rows=rows,
+                        is_first=piece.start == 0,
+                        times_s=(piece.work.arrived_s, started_s, ended_s),
+                        now_s=self.clock(),
+                    )
+                )
 
 
 def _run_batch(stage: Stage, slices: list[_Slice]) -> list[Rows | Exception]:

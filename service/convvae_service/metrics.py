@@ -6,7 +6,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
 
-from convvae_service.batcher import BatchReport
+from convvae_service.batch_report import BatchReport
 from convvae_service.errors import StartupError
 
 __all__ = ["Metrics", "MetricsPage"]

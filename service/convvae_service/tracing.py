@@ -15,7 +15,7 @@ from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 
 from convvae_service.answer import current_call
-from convvae_service.batcher import PieceReport
+from convvae_service.batch_report import PieceReport
 
 __all__ = ["Tracing", "otlp_processor"]
 

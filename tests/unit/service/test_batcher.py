@@ -10,7 +10,8 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convvae_service.batcher import Batcher, BatchReport
+from convvae_service.batch_report import BatchReport
+from convvae_service.batcher import Batcher
 from convvae_service.engine import Rows, Stage
 from convvae_service.errors import Overloaded
 
@@ -143,6 +144,65 @@ def test_the_oldest_call_is_not_starved() -> None:
 
         await asyncio.gather(*(again_and_again() for _ in range(6)))
         assert len((await long)[0]) == 20
+
+    run(batcher, body)
+
+
+def test_a_long_call_gets_on_beside_many_short_ones() -> None:
+    """Its part of a batch does not shrink with the number of callers: a quarter, where many wait."""
+    batches = waiting_behind(values(*range(10, 18)), *(values(number) for number in range(100, 110)))
+    assert [sum(10 <= value < 18 for value in batch) for batch in batches[:3]] == [1, 1, 1]
+    wide = make(max_batch_rows=16)
+    recorder = Recorder(gated=True)
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(wide.run(recorder.stage, values(0)))]
+        await settle()
+        tasks.append(asyncio.create_task(wide.run(recorder.stage, values(*range(10, 30)))))
+        tasks += [asyncio.create_task(wide.run(recorder.stage, values(number))) for number in range(100, 140)]
+        await settle()
+        recorder.gate.set()
+        await asyncio.gather(*tasks)
+
+    run(wide, body)
+    assert sum(value < 100 for value in recorder.batches[1]) == 4
+
+
+def test_a_call_that_has_failed_is_in_no_further_batch() -> None:
+    """What is left of it is not computed, though it is still in the queue when its batch ends."""
+    batcher, recorder = make(), Recorder(poison=2)
+
+    async def body() -> None:
+        with pytest.raises(ValueError, match="poison"):
+            await batcher.run(recorder.stage, values(*range(12)))
+
+    run(batcher, body)
+    assert recorder.batches == [[0, 1, 2, 3]]
+
+
+def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A call for whose results there is no memory fails alone, and the lane goes on."""
+    batcher, recorder = make(), Recorder(gated=True)
+
+    def no_room(*_: Any) -> Any:
+        raise MemoryError("no room")
+
+    async def body() -> None:
+        first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+        await settle()
+        # Its results come in parts, for which room is made when the first of them is there.
+        parted = asyncio.create_task(batcher.run(recorder.stage, values(*range(10, 18))))
+        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(3)))
+        await settle()
+        monkeypatch.setattr(np, "empty", no_room)
+        recorder.gate.set()
+        assert (await first)[0].tolist() == [2]
+        assert (await neighbour)[0].tolist() == [6]
+        with pytest.raises(MemoryError, match="no room"):
+            await parted
+        assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
 
     run(batcher, body)
 
