@@ -10,6 +10,7 @@ _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
 # Pings that come too soon, after which a connection is closed.
 _PING_STRIKES = 2
+_KEEPALIVE_TIMEOUT_MS = 20_000
 # Each has its headers and at most 64 KiB of its message in memory.
 _MAX_PENDING_CALLS = 16_384
 
@@ -35,6 +36,11 @@ def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
         ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(settings.min_ping_interval_s)),
         ("grpc.http2.max_ping_strikes", _PING_STRIKES),
     ]
+    if settings.keepalive_interval_s:
+        options += [
+            ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_interval_s)),
+            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        ]
     if settings.max_connections:
         options.append(("grpc.max_allowed_incoming_connections", settings.max_connections))
     if settings.max_connection_age_s:

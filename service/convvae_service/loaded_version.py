@@ -27,7 +27,7 @@ class EngineOptions:
     arenas: Arenas = DEFAULT_ARENAS
 
 
-@dataclass(eq=False, kw_only=True, slots=True)
+@dataclass(eq=False, kw_only=True, slots=True, weakref_slot=True)
 class LoadedVersion:
     """A model version that answers calls. `manifest_json` is made once, before the first call."""
 

@@ -7,6 +7,7 @@ import asyncio
 import importlib.metadata
 import time
 from collections.abc import AsyncIterator, Callable
+from weakref import WeakKeyDictionary
 
 import grpc
 
@@ -31,7 +32,7 @@ from convvae_service.open_inference_metadata import (
 )
 from convvae_service.open_inference_stream import InferStream
 from convvae_service.open_inference_tensors import read_input, requested_outputs, write_outputs
-from convvae_service.repository import Repository
+from convvae_service.repository import LoadedVersion, Repository
 from convvae_service.rpc import call_limits
 from convvae_service.settings import ServeSettings
 from open_inference import inference_pb2 as pb
@@ -63,7 +64,8 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._answering = answering
         self._is_ready = is_ready
         self._is_live = is_live
-        self._answered: dict[tuple[str, int], Answered] = {}
+        # Of a version while it is in memory: one that is made anew under its number begins at 0.
+        self._answered: WeakKeyDictionary[LoadedVersion, dict[str, Answered]] = WeakKeyDictionary()
         self._streams: set[InferStream] = set()
 
     def add_to(self, server: grpc.aio.Server) -> str:
@@ -237,7 +239,7 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         return GraphModel.of(served, role)
 
     def _answered_by(self, graph: GraphModel) -> Answered:
-        return self._answered.setdefault((graph.name, graph.served.version), Answered())
+        return self._answered.setdefault(graph.served, {}).setdefault(graph.name, Answered())
 
     def _max_rows(self, graph: GraphModel, outputs: tuple[Tensor, ...]) -> int:
         """Return the most rows of a call: the native API's, or fewer where these outputs need more room."""

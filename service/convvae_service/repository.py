@@ -127,7 +127,8 @@ class Repository:
             raise NotFound(f"model {name!r} has no version {version}: ListModels names those there are")
         if entry_version.loaded is None:
             raise VersionNotLoaded(
-                f"version {version} of model {name!r} is published but not loaded; serving: {entry.default}"
+                f"version {version} of model {name!r} is published but not loaded; serving:"
+                f" {entry.default or 'none by default'}"
             )
         return entry_version.loaded
 

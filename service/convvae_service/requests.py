@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
-from convvae_service.cpus import available_cpus
 from convvae_service.errors import InvalidInput, Violation
 from convvae_service.manifest import ImageShape, Resize
 from convvae_service.noise import MAX_SEED
@@ -64,8 +63,10 @@ class ImageRows:
     def __len__(self) -> int:
         return len(self.files) if self.pixels is None else len(self.pixels)
 
-    async def decode(self, *, resize: Resize, max_pixels: int, threads: Executor) -> NDArray[np.uint8]:
-        """Return the images, uint8 (B, H, W, C); files are decoded in `threads`.
+    async def decode(
+        self, *, resize: Resize, max_pixels: int, threads: Executor, at_once: int
+    ) -> NDArray[np.uint8]:
+        """Return the images, uint8 (B, H, W, C); files are decoded in `threads`, `at_once` at a time.
 
         Raises:
             InvalidInput: Files are no images, with each one's index.
@@ -91,7 +92,7 @@ class ImageRows:
 
         # One file at a time for each thread: the files of other calls get their turn in between.
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(available_cpus(), len(self.files))):
+            for _ in range(min(at_once, len(self.files))):
                 tasks.create_task(decode_in_turn())
         if found:
             raise InvalidInput(sorted(found, key=lambda v: int(v.field[len("files[") : -1])))

@@ -1,5 +1,6 @@
 """`convvae.v1.VaeService`: requests are checked, run in batches, and answered."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering, Call, Context
 from convvae_service.batcher import Batcher
+from convvae_service.cpus import available_cpus
 from convvae_service.errors import CapabilityMissing
 from convvae_service.likelihood import rate
 from convvae_service.noise import draw_seed, latent_noise
@@ -30,6 +32,8 @@ __all__ = ["VaeServicer", "call_limits"]
 
 # Room in a message for everything that is not rows.
 _MESSAGE_OVERHEAD_BYTES = 4096
+# Noise for a million values takes some 70 ms.
+_MAX_NOISE_ON_THE_LOOP = 16_384
 
 
 def call_limits(settings: ServeSettings, served: LoadedVersion) -> CallLimits:
@@ -67,6 +71,8 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         self._batcher = batcher
         self._answering = answering
         self._file_decoders = file_decoders
+        # Read from files of the system: once, not for each call.
+        self._cpus = available_cpus()
 
     async def Encode(self, request: vae_pb2.EncodeRequest, context: Context) -> vae_pb2.EncodeResponse:
         """Map images to the parameters of their posterior."""
@@ -125,7 +131,7 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         dimension = served.manifest.latent_dim
         call.rows = count
         with self._batcher.admit(rows=count, num_bytes=count * _row_bytes(served)):
-            noise = latent_noise(seed, first_row=request.first_row, count=count, dimension=dimension)
+            noise = await _noise(seed, first_row=request.first_row, count=count, dimension=dimension)
             latents = noise * np.float32(temperature)
             (images,) = await self._batcher.run(served.engine.decode, (latents,))
         return vae_pb2.SampleResponse(
@@ -149,7 +155,7 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
         async with self._images(rows, served, draws=draws) as images:
             mean, log_variance = await self._batcher.run(served.engine.encode, (images,))
             if draws:
-                noise = latent_noise(
+                noise = await _noise(
                     seed,
                     first_row=request.first_row * draws,
                     count=len(images) * draws,
@@ -211,4 +217,12 @@ class VaeServicer(vae_pb2_grpc.VaeServiceServicer):
                 resize=served.manifest.resize,
                 max_pixels=self._settings.max_pixels_per_file,
                 threads=self._file_decoders,
+                at_once=self._cpus,
             )
+
+
+async def _noise(seed: int, *, first_row: int, count: int, dimension: int) -> NDArray[np.float32]:
+    """Return `latent_noise`, made in a thread where the event loop would stand still for long."""
+    if count * dimension <= _MAX_NOISE_ON_THE_LOOP:
+        return latent_noise(seed, first_row=first_row, count=count, dimension=dimension)
+    return await asyncio.to_thread(latent_noise, seed, first_row=first_row, count=count, dimension=dimension)

@@ -125,6 +125,12 @@ class ServeSettings(BaseSettings):
     min_ping_interval_s: float = Field(
         10.0, gt=0, le=86400, description="least seconds between two keepalive pings of a caller"
     )
+    keepalive_interval_s: float = Field(
+        60.0,
+        ge=0,
+        le=86400,
+        description="seconds of silence until a caller is asked whether it is there; 0: never",
+    )
     max_connection_age_s: float = Field(
         0.0, ge=0, le=86400, description="seconds after which callers must connect again; 0 for no limit"
     )

@@ -51,10 +51,13 @@ def _configuration(contents: tuple[bytes, ...]) -> grpc.ServerCertificateConfigu
             private.touch(mode=0o600)
             private.write_bytes(key)
             context.load_cert_chain(chain, private, password=_no_password)
-        for authority in authorities:
-            context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
     except (ssl.SSLError, OSError) as error:
         raise ValueError(f"no certificate and key that belong together ({error})") from None
+    try:
+        for authority in authorities:
+            context.load_verify_locations(cadata=authority.decode("ascii", "replace"))
+    except ssl.SSLError as error:
+        raise ValueError(f"no certificates of authorities for clients ({error})") from None
     return grpc.ssl_server_certificate_configuration([(key, certificate)], *authorities)
 
 

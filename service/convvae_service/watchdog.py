@@ -103,8 +103,9 @@ class Watchdog:
             if self._stuck[part] is stuck:
                 return
             self._stuck[part] = stuck
+            # Inside the lock, so that of two threads the later one has the last word.
+            self._on_change(part, stuck)
         if stuck:
             _log.error(f"{PARTS[part]} is stuck", extra=facts(timeout_s=self._timeout_s, **details))
         else:
             _log.warning(f"{PARTS[part]} moves again")
-        self._on_change(part, stuck)

@@ -56,7 +56,7 @@ def test_files_are_pixels_or_refused_by_index(files: list[bytes]) -> None:
     """Bytes that are no images are refused, each by its own index."""
     rows = read_images(pb.EncodeRequest(files=files), shape=SHAPE, limits=LIMITS)
     with ThreadPoolExecutor(2) as threads:
-        decoding = rows.decode(resize=Resize(), max_pixels=100, threads=threads)
+        decoding = rows.decode(resize=Resize(), max_pixels=100, threads=threads, at_once=2)
         try:
             images = asyncio.run(decoding)
         except InvalidInput as error:
