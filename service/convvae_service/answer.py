@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import grpc
 
@@ -27,6 +27,8 @@ Context = grpc.aio.ServicerContext[Any, Any]
 REQUEST_ID_KEY = "x-request-id"
 # The caller's clock runs out first, and its reset arrives before the deadline is over here.
 _DEADLINE_SLACK_S = 0.05
+# Nobody can be answered in less.
+_LEAST_LEFT_S = 0.001
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 _log = logging.getLogger(__name__)
@@ -77,16 +79,53 @@ class Answering:
 
         The id of the call, the caller's `x-request-id` or a new one, goes back in the trailing metadata.
         """
+        return await self._account_for(
+            method, lambda call: self._within_budget(handle, request, call), context
+        )
+
+    async def refuse(self, method: str, error: ServiceError, context: Context) -> None:
+        """End a call with the status of `error`, counted and logged as `answer` would."""
+
+        async def fail(call: Call) -> NoReturn:
+            del call
+            raise error
+
+        await self._account_for(method, fail, context)
+
+    def not_ready(self) -> NotReady:
+        """Return the error of calls that are not taken at present."""
+        return NotReady(f"{self.refusal}: try again, or another server")
+
+    def count_arrival(self) -> None:
+        """Note that a call has come, whatever becomes of it."""
+        self.last_arrival_s = time.monotonic()
+
+    def drop_if_expired(self, method: str, context: Context) -> None:
+        """Count a call whose deadline has passed before it is begun, without a line in the log, and end it.
+
+        Raises:
+            CancelledError: It has passed. No status is sent: gRPC sends its own, and a storm costs no more.
+        """
+        left_s = context.time_remaining()
+        if left_s is not None and left_s < _LEAST_LEFT_S:
+            self.count_arrival()
+            self.metrics.calls.labels(method, grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
+            raise asyncio.CancelledError
+
+    async def _account_for(
+        self, method: str, handle: Callable[[Call], Awaitable[Reply]], context: Context
+    ) -> Reply:
         call = Call(method, request_id_of(context))
         current_call.set(call)
         context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
-        started_s = self.last_arrival_s = time.monotonic()
+        self.count_arrival()
+        started_s = self.last_arrival_s
         code = grpc.StatusCode.UNKNOWN
         refusal: tuple[str, tuple[tuple[str, str | bytes], ...]] | None = None
         self.in_flight += 1
         self.metrics.in_flight.set(self.in_flight)
         try:
-            reply = await self._within_budget(handle, request, call)
+            reply = await handle(call)
             code = grpc.StatusCode.OK
         except ServiceError as error:
             code = error.status
@@ -112,11 +151,6 @@ class Answering:
             await context.abort(code, *refusal)
         return reply
 
-    def count_expired(self, method: str) -> None:
-        """Count a call whose deadline had passed before it was begun."""
-        self.last_arrival_s = time.monotonic()
-        self.metrics.calls.labels(method, grpc.StatusCode.DEADLINE_EXCEEDED.name).inc()
-
     async def quiet(self, quiet_s: float, *, at_most_s: float) -> None:
         """Return when no call has arrived for `quiet_s`, or after `at_most_s`."""
         with contextlib.suppress(TimeoutError):
@@ -129,7 +163,7 @@ class Answering:
         self, handle: Callable[[Request, Call], Awaitable[Reply]], request: Request, call: Call
     ) -> Reply:
         if self.refusal:
-            raise NotReady(f"{self.refusal}: try again, or another server")
+            raise self.not_ready()
         try:
             # gRPC itself cancels the handler at the caller's deadline.
             async with asyncio.timeout(self.max_call_s):

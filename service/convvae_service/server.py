@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
 from convvae_service.arena import Arenas
+from convvae_service.arrivals import Arrivals
 from convvae_service.auth import TokenInterceptor, Tokens
 from convvae_service.batcher import Batcher
 from convvae_service.connections import server_options
@@ -32,7 +33,6 @@ from convvae_service.repository import Repository
 from convvae_service.rpc import VaeServicer, call_limits
 from convvae_service.settings import ServeSettings
 from convvae_service.tls import server_credentials
-from convvae_service.unreadable import ReadableRequests
 from convvae_service.watch import Watch
 from convvae_service.watchdog import PARTS, Watchdog
 
@@ -120,9 +120,10 @@ class Server:
             answering=self._answering,
             file_decoders=self._file_decoders,
         )
-        readable = ReadableRequests(self._grpc, self._answering)
-        vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, cast("grpc.aio.Server", readable))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, readable)
+        self._arrivals = Arrivals(self._grpc, self._answering)
+        arriving = cast("grpc.aio.Server", self._arrivals)
+        vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, arriving)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, arriving)
         names = [_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME]
         self._open_inference: OpenInferenceServicer | None = None
         if settings.open_inference:
@@ -134,7 +135,7 @@ class Server:
                 is_ready=lambda: self._health.ready,
                 is_live=lambda: self._health.alive,
             )
-            names.append(self._open_inference.add_to(cast("grpc.aio.Server", readable)))
+            names.append(self._open_inference.add_to(arriving))
         if settings.reflection:
             reflection.enable_server_reflection(names, self._grpc)
 
@@ -212,6 +213,7 @@ class Server:
         # UNAVAILABLE sends them to another server; when they have gone, there is nothing left to reset.
         self._answering.refusal = "the server is stopping"
         await self._answering.quiet(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
+        self._arrivals.end()
         self._health.end_watches()
         if self._open_inference is not None:
             self._open_inference.end_streams()

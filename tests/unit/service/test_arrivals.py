@@ -8,8 +8,8 @@ from prometheus_client import generate_latest
 
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
+from convvae_service.arrivals import Arrivals
 from convvae_service.metrics import Metrics
-from convvae_service.unreadable import ReadableRequests
 
 
 class Handlers:
@@ -51,13 +51,17 @@ class Caller:
             yield request
 
 
-def call(caller: Caller, metrics: Metrics) -> Any:
+def handler_of(metrics: Metrics) -> Any:
     handlers: Any = Handlers()
-    readable: Any = ReadableRequests(handlers, Answering(metrics=metrics, max_call_s=1.0))
-    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), readable)  # type: ignore[abstract]
+    arrivals: Any = Arrivals(handlers, Answering(metrics=metrics, max_call_s=1.0))
+    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), arrivals)  # type: ignore[abstract]
     handler = handlers.by_name["ListModels"]
     assert handler.request_streaming
-    return asyncio.run(handler.stream_unary(caller, caller))
+    return handler.stream_unary
+
+
+def call(caller: Caller, metrics: Metrics) -> Any:
+    return asyncio.run(handler_of(metrics)(aiter(caller), caller))
 
 
 @pytest.mark.parametrize("left_s", [0.0, -0.5, 0.0009])
@@ -80,6 +84,16 @@ def test_a_call_in_time_is_answered(left_s: float | None) -> None:
 
 
 def test_a_call_whose_caller_has_left_is_not_answered() -> None:
-    """A call without a request, as gRPC hands over those that were given up, has nobody to answer."""
-    with pytest.raises(asyncio.CancelledError):
-        call(Caller(None, []), Metrics())
+    """A call without a request whose caller has left, as gRPC tells a moment later, is sent nothing."""
+
+    async def body() -> None:
+        caller, metrics = Caller(None, []), Metrics()
+        called = asyncio.create_task(handler_of(metrics)(aiter(caller), caller))
+        await asyncio.sleep(0.01)
+        called.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await called
+        # Its context cannot be aborted, which would have raised.
+        assert "code=" not in generate_latest(metrics.registry).decode()
+
+    asyncio.run(body())
