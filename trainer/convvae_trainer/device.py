@@ -5,6 +5,7 @@ import os
 import re
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -50,11 +51,12 @@ class Computation:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; from then on float32 is float32.
 
     Raises:
         BadConfig: It is none of these, or the GPU that is asked for is not there.
     """
+    _switch_tf32_off()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name, flags=re.ASCII):
@@ -65,6 +67,17 @@ def pick_device(name: str) -> torch.device:
             f"device is {name}, but torch sees {torch.cuda.device_count()} CUDA devices: use auto or cpu"
         )
     return device
+
+
+def _switch_tf32_off() -> None:
+    """Have GPUs multiply float32 as it is: by default convolutions round it to 10 bits of mantissa."""
+    # These and not the newer `fp32_precision`: torch.compile still reads these, in 2.13 for the gradient of a
+    # convolution, and torch raises where they are read after the newer ones were set.
+    with warnings.catch_warnings():
+        # torch 2.9 says that they will go.
+        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def gpu_name(device: torch.device) -> list[str]:

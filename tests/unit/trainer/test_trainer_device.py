@@ -36,6 +36,18 @@ def test_a_missing_gpu_is_refused() -> None:
             pick_device(name)
 
 
+def test_float32_is_float32() -> None:
+    """Once the device is chosen neither matrices nor convolutions are rounded to TF32, whatever is read."""
+    torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = True
+    assert torch.backends.cudnn.conv.fp32_precision == "tf32"  # type: ignore[attr-defined]
+    pick_device("cpu")
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cudnn.conv.fp32_precision != "tf32"  # type: ignore[attr-defined]
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"
+
+
 class Clock:
     """Tells the seconds that trials took; a trial takes what `cost_s` says of (type, threads)."""
 
