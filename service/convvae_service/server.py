@@ -247,7 +247,7 @@ class Server:
         if self._page is not None:
             await asyncio.to_thread(self._page.close)
         self._batcher.close()
-        self._file_decoders.shutdown()
+        await asyncio.to_thread(self._file_decoders.shutdown)
         await self._loader.close()
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)

@@ -34,6 +34,35 @@ main()
 """
 
 
+# A server with a thread that never ends; closing may take 1 s.
+UNENDING = """
+import asyncio, threading
+from convvae_service import loader, process, watch
+process._MAX_CLOSE_S = 1.0
+
+def look(*arguments):
+    threading.Event().wait()
+
+async def close(self):
+    await asyncio.to_thread(threading.Event().wait)
+
+{patch}
+from convvae_service.__main__ import main
+main()
+"""
+# A server whose drain fails.
+FAILING = """
+from convvae_service.__main__ import main
+from convvae_service.health import Health
+
+def fail(self):
+    raise RuntimeError("as by a fault")
+
+Health.set_unready = fail
+main()
+"""
+
+
 class HangingServer(ServerProcess):
     """A server whose decoder hangs."""
 
@@ -82,6 +111,66 @@ def stopped_with_a_batch_that_never_ends(root: Path) -> int:
     return code
 
 
+class UnlistedServer(ServerProcess):
+    """A server whose look at the repository hangs."""
+
+    program = ("-c", UNENDING.format(patch="watch.look = look"))
+
+
+class UnendingServer(ServerProcess):
+    """A server in which a version is loaded for ever."""
+
+    program = ("-c", UNENDING.format(patch="loader.Loader.close = close"))
+
+
+class FailingServer(ServerProcess):
+    """A server whose drain fails."""
+
+    program = ("-c", FAILING)
+
+
+def stopped_while_a_disk_hangs(root: Path) -> int:
+    """Signal once while a look at the repository hangs: all calls are answered, and the process ends."""
+    server = UnlistedServer(root, "--watch", "--watch-interval-s", "0.1")
+    server.wait_for("serving")
+    time.sleep(0.5)
+    code = server.stop()
+    assert server.messages("a thread does not end, stopping without it")
+    return code
+
+
+def stopped_while_a_version_loads_for_ever(root: Path) -> int:
+    """Signal once while the threads that load versions do not end."""
+    server = UnendingServer(root)
+    server.wait_for("serving")
+    code = server.stop()
+    assert server.messages("a thread does not end, stopping without it")
+    return code
+
+
+def stopped_twice_after_the_drain(root: Path) -> int:
+    """Signal again when the drain is done and closing hangs."""
+    server = UnendingServer(root)
+    server.wait_for("serving")
+    server.send(signal.SIGTERM)
+    server.wait_for("draining")
+    time.sleep(0.5)
+    started_s = time.monotonic()
+    code = server.stop()
+    assert time.monotonic() - started_s < 0.4
+    assert server.messages("second signal, stopping at once")
+    return code
+
+
+def stopped_by_a_drain_that_fails(root: Path) -> int:
+    """Signal once; a fault ends the drain."""
+    server = FailingServer(root)
+    server.wait_for("serving")
+    code = server.stop()
+    assert server.messages("internal error, the drain is cut short")
+    return code
+
+
 def command(*words: str) -> int:
     """Run a command to its end."""
     process = [sys.executable, "-m", "convvae_service", *words]
@@ -89,8 +178,19 @@ def command(*words: str) -> int:
 
 
 SCENES: dict[int, list[Callable[[Path], int]]] = {
-    0: [stopped, stopped_while_loading, lambda root: command("check", str(root))],
-    1: [stopped_twice_under_load, stopped_with_a_batch_that_never_ends],
+    0: [
+        stopped,
+        stopped_while_loading,
+        stopped_while_a_disk_hangs,
+        stopped_while_a_version_loads_for_ever,
+        lambda root: command("check", str(root)),
+    ],
+    1: [
+        stopped_twice_under_load,
+        stopped_with_a_batch_that_never_ends,
+        stopped_twice_after_the_drain,
+        stopped_by_a_drain_that_fails,
+    ],
     2: [
         lambda root: command("run", "--models", str(root), "--lanes", "0"),
         lambda root: command("run", "--models", str(root), "--no-such-flag"),
