@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.mnist_likelihood import PROTOCOL
 from convvae_trainer import cli_fit, commands, presets
 from convvae_trainer.config import Config, config_from
 from convvae_trainer.errors import BadConfig
@@ -43,6 +44,13 @@ def test_every_preset_trains(name: str) -> None:
     learner.step(images, learning_rate=config.learning_rate, beta=config.beta, fraction=0.5)
     means = learner.totals.means()
     assert (means["steps"], means["skipped_steps"]) == (1, 0)
+
+
+def test_mnist_is_the_protocol_that_is_measured() -> None:
+    """The preset has the settings of the measured likelihood: 50,000 images, as published figures have."""
+    measured = config_from(PROTOCOL, {"minutes": 60.0})
+    assert config_from(preset_settings("mnist"), {"device": PROTOCOL["device"]}) == measured
+    assert measured.train_images == 50_000
 
 
 def test_faces_need_a_data_set() -> None:
