@@ -195,6 +195,8 @@ def run_evaluate(
         # With changed data the held-out images might be some that the run was trained on.
         run.check_same(run.config, data)
         asked.check_dataset(data)
+        if asked.embedding or asked.frechet:
+            run.check_same_labels(data)
         (images, labels), split = (data.test, data.test_labels), data.split
     else:
         data = None

@@ -57,6 +57,16 @@ class Dataset:
             digest.update(np.ascontiguousarray(images).data)
         return digest.hexdigest()
 
+    def labels_fingerprint(self) -> str | None:
+        """Return a sha256 of all labels; None where training or test images have none."""
+        if self.train_labels is None or self.test_labels is None:
+            return None
+        digest = hashlib.sha256()
+        for labels in (self.train_labels, self.test_labels):
+            digest.update(repr(labels.shape).encode())
+            digest.update(np.ascontiguousarray(labels).data)
+        return digest.hexdigest()
+
 
 def resize_of(config: Config) -> Resize:
     """Return how the run resizes pictures, as the manifest states it."""

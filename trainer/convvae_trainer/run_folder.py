@@ -134,6 +134,14 @@ class RunFolder:
                 f"the images of {dataset.name} are not those that the run in {self.path} started with"
             )
 
+    def check_same_labels(self, dataset: Dataset) -> None:
+        """Raise `BadRun` unless the labels are the run's; one that recorded none takes any."""
+        recorded = self.record["data"].get("labels_sha256")
+        if recorded is not None and dataset.labels_fingerprint() != recorded:
+            raise BadRun(
+                f"the labels of {dataset.name} are not those that the run in {self.path} started with"
+            )
+
     def begin_leg(self, leg: Leg) -> None:
         """Record a resume, in place of legs that left no step behind."""
         kept = [before for before in self.legs if before.step < leg.step]
@@ -203,24 +211,27 @@ def describe_data(dataset: Dataset) -> dict[str, Any]:
         "test_images": len(dataset.test),
         "split": dataset.split,
         "sha256": dataset.fingerprint(),
+        "labels_sha256": dataset.labels_fingerprint(),
     }
 
 
 def _reproduce(run: RunFolder) -> str:
-    data, record = run.record["data"], run.record
-    libraries = "\n".join(f"  {name} {version}" for name, version in record["libraries"].items())
+    data, typed = run.record["data"], run.record["command"]
+    # The first leg, since a start that left no step behind has computed nothing.
+    start = run.legs[0]
+    libraries = "\n".join(f"  {name} {version}" for name, version in start.libraries.items())
     return f"""How to make this run again
 
 1. Install the same versions:
 {libraries}
-   code at commit {record["commit"] or "(not under git)"}
+   code at commit {start.commit or "(not under git)"}
 2. Have the same data: {data["name"]}, {data["train_images"]} training and {data["test_images"]} test images
    of {"x".join(map(str, data["image"]))} ({data["split"]});
    sha256 of all pixels {data["sha256"]}
 3. Run in this folder, with a new folder for the new run:
    {reproducing_command(run)}
 
-The command that was typed: {record["command"]}
+The command that was typed: {typed}
 {_resumes(run)}{repeatability(run)}"""
 
 
@@ -228,7 +239,7 @@ def _resumes(run: RunFolder) -> str:
     return "".join(
         f"From step {leg.step} on, on {leg.device} ({leg.hardware}): {leg.command}\n"
         for leg in run.legs
-        if leg.step
+        if leg.step or leg.command != run.record["command"]
     )
 
 
@@ -237,10 +248,12 @@ def repeatability(run: RunFolder) -> str:
     if run.config.minutes is not None:
         return "The clock decides how far such a run gets: expect comparable figures, not equal weights.\n"
     legs = run.legs
-    if any(len(distinct(legs, name)) > 1 for name in ("device", "hardware", "commit", "libraries")):
+    # Several processes add up a batch in another order than one does.
+    names = ("device", "hardware", "processes", "commit", "libraries")
+    if any(len(distinct(legs, name)) > 1 for name in names):
         return (
-            f"The run was trained in {len(legs)} legs that differ in device, hardware, code or versions:"
-            " expect comparable figures, not equal weights.\n"
+            f"The run was trained in {len(legs)} legs that differ in device, hardware, number of processes,"
+            " code or versions: expect comparable figures, not equal weights.\n"
         )
     if not legs[0].device.startswith("cpu"):
         return ""
@@ -250,7 +263,7 @@ def repeatability(run: RunFolder) -> str:
 def reproducing_command(run: RunFolder) -> str:
     """Return the command that repeats the run: its settings, and the precision and threads that it took."""
     taken = ["--precision", run.record["precision"], "--threads", str(run.record["threads"])]
-    processes = run.record.get("processes", 1)
+    processes = run.legs[0].processes
     program = ["convvae-train"]
     if processes > 1:
         program = ["torchrun", "--nproc-per-node", str(processes), "-m", "convvae_trainer"]

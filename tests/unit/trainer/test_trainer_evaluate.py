@@ -19,7 +19,7 @@ from convvae_trainer.commands import run_evaluate, run_export, run_fit
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.embedding import worth
-from convvae_trainer.errors import BadConfig, BadData, TrainerError
+from convvae_trainer.errors import BadConfig, BadData, BadRun, TrainerError
 from convvae_trainer.evaluate import BINARIZE_SEED, Evaluation, binarized, evaluate
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.frechet import frechet_distance, train_classifier
@@ -354,3 +354,20 @@ def test_a_model_of_rgb_is_evaluated_on_grey_files(tmp_path: Path) -> None:
     fit(config, load_dataset(config), tmp_path / "run")
     found = evaluated(tmp_path / "run", dataset=str(tmp_path / "grey"))
     assert found.split == "all 20 images; all 20 pictures are grey, read as RGB"
+
+
+def test_changed_labels_are_not_the_runs(make_run: Run, tmp_path: Path) -> None:
+    """Figures of labels are of those that the run started with; a run that recorded none takes any."""
+    run_dir = make_run()
+    path = tmp_path / "stripes700True.npz"
+    with np.load(path) as file:
+        images, labels = file["images"], file["labels"]
+    np.savez(path, images=images, labels=1 - labels)
+    for asked in (Asked(embedding=True), Asked(frechet=True)):
+        with pytest.raises(BadRun, match=r"the labels of .* are not those that the run in"):
+            evaluated(run_dir, asked=asked)
+    assert evaluated(run_dir).embedding is None
+    record = json.loads((run_dir / "run.json").read_text())
+    del record["data"]["labels_sha256"]
+    (run_dir / "run.json").write_text(json.dumps(record))
+    assert evaluated(run_dir, asked=Asked(embedding=True)).embedding is not None

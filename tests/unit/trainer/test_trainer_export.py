@@ -175,14 +175,14 @@ def test_every_shape_exports_with_parity(shape: tuple[int, int, int], blocks: in
 
 
 def test_codes_of_any_size_export() -> None:
-    """An autoencoder's codes have no bound: their tolerance is relative, and the absolute error is recorded."""
+    """Codes have no bound: their tolerance is relative, and the absolute error is recorded."""
     image = ImageShape(height=12, width=10, channels=1)
     config = Config(dataset="x", objective="ae", width=8, hidden=32, latent_dim=5)
     torch.manual_seed(0)
     model = ConvVAE(config, height=12, width=10, channels=1)
     with torch.no_grad():
         for parameter in model.encoder.head.parameters():
-            parameter *= 1e4
+            parameter.mul_(1e4)
         next(model.decoder.parameters()).mul_(1e-4)
     modules = {"encoder": EncoderGraph(model), "decoder": DecoderGraph(model, make_likelihood("gaussian"))}
     arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "objective": "ae"}
@@ -204,7 +204,7 @@ def test_codes_of_any_size_export() -> None:
     # What is wrong at this size is refused still.
     with torch.no_grad():
         next(model.encoder.head.parameters()).mul_(1.001)
-    with pytest.raises(ExportFailed, match="mean differs by .* on 1 images of the data, more than "):
+    with pytest.raises(ExportFailed, match=r"mean differs by .* on 1 images of the data, more than "):
         check()
 
 

@@ -322,10 +322,10 @@ class FromHost(TorchDispatchMode):
     """Collects the operations that copy a value from the host to the device or back."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.seen: list[str] = []
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if str(func) in ("aten.lift_fresh.default", "aten._local_scalar_dense.default"):
             self.seen.append(str(func))
         return func(*args, **(kwargs or {}))
