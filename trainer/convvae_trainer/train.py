@@ -132,7 +132,8 @@ class _Loop:
         self.position = position
         self.validation_NHWC = validation_NHWC
         self.board = board
-        self.images = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).contiguous().to(learner.device)
+        # As they are: on a CPU this shares their memory, where channels first would double it.
+        self.images_NHWC = torch.from_numpy(images_NHWC).to(learner.device)
         self.batch_size = batch_size(self.config, len(images_NHWC))
         # Batches have one fixed size; what is left over has its chance in the next epoch's order.
         self.steps_per_epoch = len(images_NHWC) // self.batch_size
@@ -145,7 +146,7 @@ class _Loop:
 
     def _agree(self) -> None:
         """Settle with the other processes how much of the run is done, 0 to 1, and whether to stop."""
-        fraction = fraction_done(self.config, self.position, len(self.images))
+        fraction = fraction_done(self.config, self.position, len(self.images_NHWC))
         self.fraction, self.stop_signal = self.world.agree(fraction, self.stopped[0] if self.stopped else 0)
 
     @property
@@ -155,7 +156,7 @@ class _Loop:
     def train_epoch(self, progress: TrainingProgress) -> None:
         """Train to the end of the present epoch, of the run's time, or until a signal."""
         position, learner = self.position, self.learner
-        order = epoch_order(self.config, position.epoch, len(self.images)).to(learner.device)
+        order = epoch_order(self.config, position.epoch, len(self.images_NHWC)).to(learner.device)
         start, elapsed_before = time.perf_counter(), position.elapsed_s
         first = position.step
         while position.step_in_epoch < self.steps_per_epoch and not self.is_done and not self.stop_signal:
@@ -163,7 +164,7 @@ class _Loop:
             rows = self.world.rows(order[low : low + self.batch_size])
             epochs = position.epoch + position.step_in_epoch / self.steps_per_epoch
             learner.step(
-                self.images[rows],
+                self.images_NHWC[rows].permute(0, 3, 1, 2).contiguous(),
                 learning_rate=learning_rate(self.config, position.step, self.fraction),
                 beta=effective_beta(self.config, epochs),
                 fraction=self.fraction,

@@ -8,10 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+import convvae_trainer.train as train_module
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.commands import run_fit
 from convvae_trainer.config import Config, config_from
@@ -19,6 +21,7 @@ from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.learner import Learner
+from convvae_trainer.position import Position
 from convvae_trainer.train import effective_beta, epoch_order, learning_rate
 from unit.trainer.conftest import TINY
 
@@ -385,3 +388,12 @@ def test_precision_is_measured_or_as_asked(config: Config, dataset: Dataset, tmp
     assert done.run.record["threads"] == 1
     asked = fit(dataclasses.replace(auto, precision="bf16"), dataset, tmp_path / "asked")
     assert (asked.run.record["precision"], asked.run.record["reason"]) == ("bf16", "as asked")
+
+
+def test_images_are_held_once(fitted: tuple[Fitted, Dataset]) -> None:
+    """On a CPU training indexes the images where they lie, in colour too."""
+    done, _ = fitted
+    images = np.random.default_rng(0).integers(0, 256, (32, 12, 10, 3), dtype=np.uint8)
+    learner = Learner(done.run.config, shape=(12, 10, 3), device=torch.device("cpu"))
+    loop = train_module._Loop(done.run, learner, images, Position(), None, None, 20.0)
+    assert loop.images_NHWC.data_ptr() == images.ctypes.data
