@@ -14,7 +14,7 @@ from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.export import export
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.leg import distinct, legs_of, libraries_of
-from convvae_trainer.run_folder import RunFolder, repeatability
+from convvae_trainer.run_folder import RunFolder, repeatability, reproducing_command
 from unit.trainer.test_trainer_fit import before_step
 
 
@@ -120,6 +120,41 @@ def test_a_leg_that_left_nothing_is_not_told(
     assert [leg["command"] for leg in record_of(run_dir)["legs"]] == ["", "lost"]
     fit(config, dataset, run_dir, resume=True, command="kept")
     assert [(leg["step"], leg["command"]) for leg in record_of(run_dir)["legs"]] == [(0, ""), (7, "kept")]
+
+
+def test_a_run_is_made_again_with_what_computed_it(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a start that was killed before its first checkpoint neither code nor versions are named."""
+
+    def die() -> None:
+        raise KeyError("killed")
+
+    with monkeypatch.context() as patch:
+        before_step(patch, 2, die)
+        with pytest.raises(KeyError):
+            fit(config, dataset, tmp_path / "run", command="convvae-train fit")
+    done = resumed(config, dataset, tmp_path / "run", monkeypatch)
+    assert [leg.step for leg in done.run.legs] == [0]
+    text = (tmp_path / "run" / "reproduce.txt").read_text()
+    assert "  python 3\n  torch 99.0\n   code at commit c0ffee\n" in text
+    assert "The command that was typed: convvae-train fit\n" in text
+    assert "From step 0 on, on cpu (another processor, 3 cores): convvae-train fit --resume\n" in text
+    assert "bit by bit" in text
+
+
+def test_another_number_of_processes_promises_no_equal_weights(
+    config: Config, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Two processes add up a batch in another order than one, on the same machine too."""
+    stopped(config, dataset, tmp_path / "run", step=6)
+    done = fit(config, dataset, tmp_path / "run", resume=True)
+    assert "bit by bit" in repeatability(done.run)
+    first, second = done.run.record["legs"]
+    legs = [{**first, "processes": 2}, second]
+    run = RunFolder(tmp_path, config=config, record={**done.run.record, "legs": legs})
+    assert "2 legs that differ in device, hardware, number of processes" in repeatability(run)
+    assert reproducing_command(run).startswith("torchrun --nproc-per-node 2 ")
 
 
 @pytest.mark.parametrize("gone", [["legs"], ["legs", "date", "hardware", "processes"]])
