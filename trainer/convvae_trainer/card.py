@@ -6,10 +6,12 @@ from typing import Any
 from convvae_service.bundle import Manifest
 from convvae_trainer.leg import Leg
 
-__all__ = ["UNFINISHED", "model_card"]
+__all__ = ["BEST_EPOCH", "UNFINISHED", "model_card"]
 
 # The metric that a version of a run that has not ended has: how much of its training is done.
 UNFINISHED = "training_share_done"
+# That of a run with early stopping: after which of its epochs the weights were those that are published.
+BEST_EPOCH = "training_best_epoch"
 
 
 def model_card(
@@ -78,7 +80,7 @@ and all-255 images, and {vectors}.
     {reproduce}
 
 with the run folder's `config.json`, code at commit {training.commit or "(not under git)"}, seed
-{training.seed}, {training.epochs:g} epochs. Versions:
+{training.seed}, {training.epochs:g} epochs{_best(manifest)}. Versions:
 {", ".join(f"{name} {version}" for name, version in training.libraries.items())}.
 {repeatability}
 ## Limits
@@ -95,6 +97,11 @@ def _cut_short(manifest: Manifest) -> str:
     if share is None:
         return ""
     return f"\n**Unfinished**: its training was cut short at {share:.1%}; all figures are of these weights.\n"
+
+
+def _best(manifest: Manifest) -> str:
+    epoch = manifest.training.metrics.get(BEST_EPOCH)
+    return "" if epoch is None else f",\nof which the weights after epoch {epoch} were the best and are these"
 
 
 def _legs(legs: Sequence[Leg]) -> list[tuple[str, ...]]:

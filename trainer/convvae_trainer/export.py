@@ -25,7 +25,7 @@ from convvae_service.bundle import (
     publish,
 )
 from convvae_trainer.bundle_model import METRICS_FILE
-from convvae_trainer.card import UNFINISHED, model_card
+from convvae_trainer.card import BEST_EPOCH, UNFINISHED, model_card
 from convvae_trainer.data import Dataset, resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.evaluate import published_metrics
@@ -174,6 +174,7 @@ def _training(run: RunFolder, dataset: Dataset, position: Position, evaluation: 
             "training_precision": run.record["precision"],
             "training_device": ", ".join(distinct(run.legs, "device")),
             **_share(run, position, count),
+            **({} if position.best_elbo is None else {BEST_EPOCH: position.best_epoch}),
         },
     )
 

@@ -89,7 +89,12 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
     figures = done.evaluation.to_json_object()
     models = tmp_path / "models"
     exported = export(done.run, loaded, dataset, done.position, figures, models=models, name="blobs")
-    assert exported.manifest.training.metrics["test_elbo_nats"] == done.evaluation.elbo
+    training = exported.manifest.training
+    assert training.metrics["test_elbo_nats"] == done.evaluation.elbo
+    assert (training.epochs, training.metrics["training_best_epoch"]) == (best + PATIENCE, best)
+    card = " ".join((exported.folder / "MODEL_CARD.md").read_text().split())
+    epochs = f"{best + PATIENCE} epochs, of which the weights after epoch {best} were the best and are these."
+    assert epochs in card
 
 
 def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp_path: Path) -> None:
