@@ -22,7 +22,16 @@ from convvae_trainer.likelihood import LOG_SIGMA_RANGE
 from convvae_trainer.objective import ACTIVE_VARIANCE, kl_to_prior, reparameterise
 from convvae_trainer.outputs import batches_of, prior_means
 
-__all__ = ["FURTHER", "Evaluation", "Frechet", "binarized", "evaluate", "fit_sigma", "published_metrics"]
+__all__ = [
+    "FURTHER",
+    "Evaluation",
+    "Frechet",
+    "binarized",
+    "evaluate",
+    "fit_sigma",
+    "mean_bound",
+    "published_metrics",
+]
 
 # The draw of binary test images, the same in every evaluation.
 BINARIZE_SEED = 777
@@ -131,23 +140,21 @@ def evaluate(
     """
     if binarize == "dynamic":
         images_NHWC = binarized(images_NHWC)
-    distortion = 0.0
-    rates: list[torch.Tensor] = []
+    terms = _Terms(learner)
     means: list[torch.Tensor] = []
     tally = Tally()
     with learner.average.in_use():
         sigma = learner.likelihood.constants().sigma
         for x_BCHW, mean_BZ, log_variance_BZ, pixels_BCHW in _draws(learner, images_NHWC, seed=seed):
-            distortion += learner.likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
-            rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
+            terms.add(x_BCHW, mean_BZ, log_variance_BZ, pixels_BCHW)
             means.append(mean_BZ)
             tally.add(x_BCHW, learner.likelihood.pixel_mean(learner.model.decoder(mean_BZ)))
     count = len(images_NHWC)
-    rate_Z = (torch.stack(rates).sum(0) / count).tolist()
+    distortion, rate_Z = terms.means(count)
     mean_NZ = torch.cat(means)
     active = int((mean_NZ.double().var(0, unbiased=False) > ACTIVE_VARIANCE).sum().item())
     has_rate = learner.config.objective != "ae"
-    elbo = -(distortion / count + sum(rate_Z)) if has_rate else None
+    elbo = -(distortion + sum(rate_Z)) if has_rate else None
     quality = tally.quality()
     drawn = _sample_sharpness(learner, min(count, MAX_DRAWS), seed=seed) if has_rate else None
     return Evaluation(
@@ -155,7 +162,7 @@ def evaluate(
         split=split,
         images=count,
         elbo=elbo,
-        distortion=distortion / count,
+        distortion=distortion,
         rate=sum(rate_Z) if has_rate else None,
         bits_per_dim=None if elbo is None else -elbo / (math.prod(images_NHWC.shape[1:]) * math.log(2)),
         active_units=active,
@@ -172,6 +179,51 @@ def evaluate(
         sample_sharpness=drawn,
         sample_sharpness_distance=None if drawn is None else log_ratio(drawn, quality.input_sharpness),
     )
+
+
+@torch.no_grad()
+def mean_bound(learner: Learner, images_NHWC: NDArray[np.uint8], *, binarize: str, seed: int = 0) -> float:
+    """Return the ELBO as `evaluate` has it, of an autoencoder minus the distortion, and compute no more.
+
+    Args:
+        learner: Networks and likelihood; the averaged weights are taken.
+        images_NHWC: uint8 images.
+        binarize: As in `evaluate`.
+        seed: Of the posterior draws.
+    """
+    if binarize == "dynamic":
+        images_NHWC = binarized(images_NHWC)
+    terms = _Terms(learner)
+    with learner.average.in_use():
+        for batch in _draws(learner, images_NHWC, seed=seed):
+            terms.add(*batch)
+    distortion, rate_Z = terms.means(len(images_NHWC))
+    return -distortion if learner.config.objective == "ae" else -(distortion + sum(rate_Z))
+
+
+class _Terms:
+    """Sums of distortion and rates over images."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._likelihood = learner.likelihood
+        self._distortion = 0.0
+        self._rates: list[torch.Tensor] = []
+
+    def add(
+        self,
+        x_BCHW: torch.Tensor,
+        mean_BZ: torch.Tensor,
+        log_variance_BZ: torch.Tensor,
+        pixels_BCHW: torch.Tensor,
+    ) -> None:
+        """Add a batch that `_draws` yields."""
+        self._distortion += self._likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
+        self._rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
+
+    def means(self, count: int) -> tuple[float, list[float]]:
+        """Return the means over `count` images: of the distortion, and of each dimension's rate."""
+        rate_Z: list[float] = (torch.stack(self._rates).sum(0) / count).tolist()
+        return self._distortion / count, rate_Z
 
 
 def _sample_sharpness(learner: Learner, count: int, *, seed: int) -> float:

@@ -19,7 +19,7 @@ from convvae_trainer.checkpoint import write_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.device import synchronise
 from convvae_trainer.errors import Interrupted, TrainerError
-from convvae_trainer.evaluate import evaluate, fit_sigma
+from convvae_trainer.evaluate import fit_sigma, mean_bound
 from convvae_trainer.learner import Learner
 from convvae_trainer.position import Position, batch_size, fraction_done, is_finished
 from convvae_trainer.progress import TrainingProgress
@@ -226,10 +226,7 @@ class _Loop:
         assert self.validation_NHWC is not None
         elbo = 0.0
         if self.world.is_first:
-            found = evaluate(
-                self.learner, self.validation_NHWC, dataset=self.config.dataset, binarize=self.config.binarize
-            )
-            elbo = -found.distortion if found.elbo is None else found.elbo
+            elbo = mean_bound(self.learner, self.validation_NHWC, binarize=self.config.binarize)
         elbo = self.world.share(elbo)
         if math.isfinite(elbo) and (position.best_elbo is None or elbo > position.best_elbo):
             position.best_elbo, position.best_epoch = elbo, position.epoch

@@ -17,9 +17,10 @@ from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config, config_from
 from convvae_trainer.data import Dataset, hold_out_validation, load_dataset
 from convvae_trainer.errors import Interrupted
-from convvae_trainer.evaluate import evaluate
+from convvae_trainer.evaluate import evaluate, mean_bound
 from convvae_trainer.export import export
 from convvae_trainer.fit import Fitted, fit, load_run
+from convvae_trainer.image_quality import Tally
 from convvae_trainer.learner import Learner
 from unit.trainer.conftest import TINY
 
@@ -109,6 +110,36 @@ def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp
     card = (exported.folder / "MODEL_CARD.md").read_text()
     assert "| Training images | 65 |" in card
     assert "| Validation images | 7, for early stopping |" in card
+
+
+@pytest.mark.parametrize("settings", [{}, {"objective": "ae"}, {"binarize": "dynamic"}])
+def test_the_bound_is_that_of_an_evaluation(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
+) -> None:
+    """Validation computes the bound alone, without sharpness, SSIM or draws, to the same number."""
+    config = config_from({"dataset": dataset.name, **TINY, **settings})
+    learner = Learner(config, shape=dataset.image.as_tuple, device=torch.device("cpu"))
+    whole = evaluate(learner, dataset.train, dataset="", binarize=config.binarize)
+    for name in ("Tally", "prior_means"):
+        monkeypatch.setattr(f"convvae_trainer.evaluate.{name}", None)
+    bound = mean_bound(learner, dataset.train, binarize=config.binarize)
+    assert bound == (-whole.distortion if whole.elbo is None else whole.elbo)
+
+
+def test_validation_takes_the_bound_alone(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run measures the quality of images once, of its test images."""
+    sizes: list[int] = []
+    tally = Tally.add
+
+    def noted(self: Tally, x_BCHW: torch.Tensor, made_BCHW: torch.Tensor) -> None:
+        sizes.append(len(x_BCHW))
+        tally(self, x_BCHW, made_BCHW)
+
+    monkeypatch.setattr(Tally, "add", noted)
+    fit(dataclasses.replace(config, epochs=2), dataset, tmp_path / "run")
+    assert sizes == [len(dataset.test)]
 
 
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.0}])
