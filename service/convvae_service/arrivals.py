@@ -4,13 +4,13 @@
   itself would answer UNKNOWN, and write a traceback to the log that every caller can provoke.
 - A call whose deadline has passed before it is begun is dropped unread: gRPC never frees 96 bytes of each
   call that it tries to read in vain (grpc/grpc#43360), and a storm of such calls would take memory for good.
-- A caller that begins a call and sends no request is waited for no longer than `max_call_s`, and not at all
-  once the server stops.
+- A caller that begins a call and sends no request is waited for no longer than `max_call_s`. Once the server
+  stops no request is waited for: streams end with what has been read, as UNAVAILABLE.
 """
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import grpc
@@ -62,6 +62,8 @@ class Arrivals:
             (True, False): (grpc.stream_unary_rpc_method_handler, handler.stream_unary),
             (True, True): (grpc.stream_stream_rpc_method_handler, handler.stream_stream),
         }[handler.request_streaming, handler.response_streaming]
+        if inspect.isasyncgenfunction(behave):
+            behave = _write_all(behave)
         if not inspect.iscoroutinefunction(behave):
             # Of these there are the ones alone that nobody implements.
             return handler
@@ -69,7 +71,7 @@ class Arrivals:
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             self._answering.drop_if_expired(name, context)
             try:
-                request = await self._next(requests)
+                request = await self._next(requests, at_most_s=self._answering.max_call_s)
             except StopAsyncIteration:
                 # Of a caller that has left too. That cancels this call, and nothing is sent in vain.
                 self._answering.count_arrival()
@@ -80,7 +82,7 @@ class Arrivals:
             return await behave(request, context)
 
         async def guarded_stream(requests: AsyncIterator[Any], context: Context) -> Any:
-            readable = _Readable(requests)
+            readable = _Readable(lambda: self._next(requests, at_most_s=None))
             result = await behave(readable, context)
             # What came before it is answered.
             if readable.error is not None:
@@ -93,16 +95,15 @@ class Arrivals:
             response_serializer=handler.response_serializer,
         )
 
-    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+    async def _next(self, requests: AsyncIterator[Any], *, at_most_s: float | None) -> Any:
         """Return the next request.
 
         Raises:
             StopAsyncIteration: There is none.
             ServiceError: It is unreadable, does not come in time, or the server stops.
         """
-        max_s = self._answering.max_call_s
         try:
-            async with asyncio.timeout(0 if self._ended else max_s) as limit:
+            async with asyncio.timeout(0 if self._ended else at_most_s) as limit:
                 self._waiting.add(limit)
                 try:
                     request = await anext(requests)
@@ -112,7 +113,7 @@ class Arrivals:
             if self._ended:
                 raise self._answering.not_ready() from None
             raise DeadlineExceeded(
-                f"the call's request did not come within the server's {max_s:g} s"
+                f"the call's request did not come within the server's {at_most_s:g} s"
             ) from None
         if request is _UNREADABLE:
             raise _invalid("its bytes are no message of the method's request type")
@@ -120,21 +121,31 @@ class Arrivals:
 
 
 class _Readable:
-    """The requests of a stream up to the first that cannot be read; `error` says why it has ended early."""
+    """The requests of a stream up to the first that cannot be had; `error` says why it has ended early."""
 
-    def __init__(self, requests: AsyncIterator[Any]) -> None:
-        self._requests = requests
+    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+        self._read = read
         self.error: ServiceError | None = None
 
     def __aiter__(self) -> "_Readable":
         return self
 
     async def __anext__(self) -> Any:
-        request = await anext(self._requests)
-        if request is _UNREADABLE:
-            self.error = _invalid("its bytes are no message of the method's request type")
-            raise StopAsyncIteration
-        return request
+        try:
+            return await self._read()
+        except ServiceError as error:
+            self.error = error
+            raise StopAsyncIteration from None
+
+
+def _write_all(generate: Callable[..., AsyncIterator[Any]]) -> Callable[..., Awaitable[None]]:
+    """Return a coroutine that writes what a generator makes; only then something can come after it."""
+
+    async def write_all(requests: Any, context: Context) -> None:
+        async for reply in generate(requests, context):
+            await context.write(reply)
+
+    return write_all
 
 
 def _or_unreadable(deserialize: Any) -> Callable[[bytes], Any]:

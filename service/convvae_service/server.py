@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.answer import Answering
@@ -125,9 +125,8 @@ class Server:
         vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, arriving)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, arriving)
         names = [_SERVICE_NAME, _HEALTH_NAME, reflection.SERVICE_NAME]
-        self._open_inference: OpenInferenceServicer | None = None
         if settings.open_inference:
-            self._open_inference = OpenInferenceServicer(
+            open_inference = OpenInferenceServicer(
                 settings=settings,
                 repository=self._repository,
                 batcher=self._batcher,
@@ -135,9 +134,11 @@ class Server:
                 is_ready=lambda: self._health.ready,
                 is_live=lambda: self._health.alive,
             )
-            names.append(self._open_inference.add_to(arriving))
+            names.append(open_inference.add_to(arriving))
         if settings.reflection:
-            reflection.enable_server_reflection(names, self._grpc)
+            # What enables it looks at the server's class, and would take a servicer with threads.
+            servicing = reflection.aio.ReflectionServicer(names)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicing, arriving)
 
     async def start(self) -> int:
         """Open the port, load and warm every model, report SERVING, and return the port.
@@ -215,8 +216,6 @@ class Server:
         await self._answering.quiet(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
         self._arrivals.end()
         self._health.end_watches()
-        if self._open_inference is not None:
-            self._open_inference.end_streams()
         await self._grpc.stop(grace_s)
 
     @property

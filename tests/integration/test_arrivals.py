@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2
 
 from inference_wire import encode_request
 from serving import ServerProcess, serving
@@ -32,6 +33,23 @@ def test_unreadable_requests_are_the_callers_mistake(tiny_server: ServerProcess,
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
     assert refusal.violations == {"request": "its bytes are no message of the method's request type"}
     assert refusal.metadata["x-request-id"] == "broken"
+    assert not [line for line in tiny_server.lines if line.get("level") == "error"]
+
+
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+
+
+def test_reflection_refuses_unreadable_requests_too(tiny_server: ServerProcess) -> None:
+    """What came before is answered, and no traceback reaches the log."""
+    good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    with grpc.insecure_channel(tiny_server.target) as channel:
+        call = begin(channel, REFLECTION, iter((good, BROKEN, good)))
+        names = reflection_pb2.ServerReflectionResponse.FromString(next(call)).list_services_response.service
+        assert "convvae.v1.VaeService" in {service.name for service in names}
+        refusal = ended(call)
+    assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
+    assert refusal.violations == {"request": "its bytes are no message of the method's request type"}
+    assert not tiny_server.noise
     assert not [line for line in tiny_server.lines if line.get("level") == "error"]
 
 
@@ -114,8 +132,9 @@ def test_a_request_that_does_not_come_is_not_waited_for(tiny_root: Path) -> None
 def test_a_call_without_a_request_does_not_hold_a_drain(tiny_root: Path) -> None:
     """Calls whose request has not come yet are UNAVAILABLE when the server stops, long before its grace."""
     with serving(tiny_root, "--grace-s", "15") as server, grpc.insecure_channel(server.target) as channel:
-        silent = [Silent() for _ in METHODS]
-        calls = [begin(channel, *pair) for pair in zip(METHODS, silent, strict=True)]
+        methods = [*METHODS, REFLECTION, "inference.GRPCInferenceService/ModelStreamInfer"]
+        silent = [Silent() for _ in methods]
+        calls = [begin(channel, *pair) for pair in zip(methods, silent, strict=True)]
         time.sleep(0.5)
         started_s = time.monotonic()
         server.send(signal.SIGTERM)

@@ -1,11 +1,13 @@
 """Limits, cancellation, drain, tokens and batches of the Open Inference Protocol with a real server."""
 
+import contextlib
 import signal
 import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -133,10 +135,37 @@ def test_a_drain_turns_ready_and_ends_streams(tiny_root: Path) -> None:
         assert not stub.ServerReady(pb.ServerReadyRequest(), timeout=5).ready
         assert not stub.ModelReady(pb.ModelReadyRequest(name="tiny.encoder"), timeout=5).ready
         assert stub.ModelInfer(encode_request(id="late"), timeout=5).id == "late"
-        assert list(stream) == []
-        assert stream.code() is grpc.StatusCode.OK
+        assert rest_of(stream) == ([], grpc.StatusCode.UNAVAILABLE)
+        assert stream.details() == "the server is stopping: try again, or another server"
         closing.set()
         assert server.wait() == 0
+
+
+@pytest.mark.parametrize(("sent", "code"), [(10**6, grpc.StatusCode.UNAVAILABLE), (4, grpc.StatusCode.OK)])
+def test_a_drain_drops_no_request_of_a_stream_unsaid(
+    tiny_root: Path, sent: int, code: grpc.StatusCode
+) -> None:
+    """Requests that are read are answered; where more may have been sent, the stream says UNAVAILABLE."""
+    requests = (encode_request(MANY[:100]) for _ in range(sent))
+    with serving(tiny_root, "--max-batch-rows", "1") as server, inference_stub(server.target) as stub:
+        stream = stub.ModelStreamInfer(requests, timeout=TIMEOUT_S)
+        next(stream)
+        server.send(signal.SIGTERM)
+        replies, found = rest_of(stream)
+        assert found is code
+        assert server.wait() == 0
+    late = [reply.error_message for reply in replies if reply.error_message]
+    assert all(message.startswith("UNAVAILABLE: the server is stopping") for message in late)
+    assert len(replies) > len(late)
+    assert code is grpc.StatusCode.UNAVAILABLE or len(replies) == sent - 1
+
+
+def rest_of(stream: Any) -> tuple[list[pb.ModelStreamInferResponse], grpc.StatusCode]:
+    """Read a stream to its end, and return what came and how it ended."""
+    replies: list[pb.ModelStreamInferResponse] = []
+    with contextlib.suppress(grpc.RpcError):
+        replies.extend(stream)
+    return replies, stream.code()
 
 
 def test_tokens_are_asked_for(tiny_root: Path, tmp_path: Path) -> None:
