@@ -1,25 +1,20 @@
 """Bearer tokens: who may call. Health stays open, so that probes need no secret."""
 
 import hmac
-import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import grpc
 
-from convvae_service.answer import REQUEST_ID_KEY, request_id_of
+from convvae_service.answer import Answering, Context
 from convvae_service.errors import StartupError, Unauthenticated
-from convvae_service.logs import facts
-from convvae_service.status import DETAILS_KEY, status_details
 from convvae_service.watched_file import WatchedFile
 
 __all__ = ["TokenInterceptor", "Tokens"]
 
 _HEALTH = "/grpc.health.v1.Health/"
 _SCHEME = "bearer "
-
-_log = logging.getLogger(__name__)
 
 
 class Tokens:
@@ -54,8 +49,9 @@ class Tokens:
 class TokenInterceptor(grpc.aio.ServerInterceptor):
     """Refuses every call without a token, those of reflection too; calls of health pass."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, answering: Answering) -> None:
         self._tokens = tokens
+        self._answering = answering
 
     async def intercept_service(
         self,
@@ -77,14 +73,13 @@ class TokenInterceptor(grpc.aio.ServerInterceptor):
             (True, True): grpc.stream_stream_rpc_method_handler,
         }[handler.request_streaming, handler.response_streaming]
 
-        async def refuse(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
+        method = str(details.method).rpartition("/")[2]
+
+        async def refuse(request: object, context: Context) -> None:
             del request
+            self._answering.drop_if_expired(method, context)
             error = Unauthenticated("a valid bearer token is needed in the metadata key 'authorization'")
-            request_id = request_id_of(context)
-            named = {"method": str(details.method).rpartition("/")[2], "code": error.status.name}
-            _log.info("call", extra=facts(**named, request_id=request_id))
-            trailing = ((REQUEST_ID_KEY, request_id), (DETAILS_KEY, status_details(error)))
-            await context.abort(error.status, str(error), trailing)
+            await self._answering.refuse(method, error, context)
 
         return make(refuse, handler.request_deserializer, handler.response_serializer)
 

@@ -111,7 +111,7 @@ class Server:
             self._batcher.begin = self._tracing.begin
             interceptors.append(self._tracing.interceptor)
         if settings.token_file:
-            interceptors.append(TokenInterceptor(Tokens(settings.token_file)))
+            interceptors.append(TokenInterceptor(Tokens(settings.token_file), self._answering))
         self._grpc = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
         servicer = VaeServicer(
             settings=settings,

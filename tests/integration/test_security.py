@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -105,7 +106,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(tiny_root: Path, papers
 
 
 def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
-    """A call needs one of the tokens; health needs none, reflection does; no token is ever logged."""
+    """A call needs one of the tokens, or is counted; health needs none, reflection does; none is logged."""
     tokens = tmp_path / "tokens"
     tokens.write_text("# two callers\nfirst-secret\n\nsecond-secret\n")
     with serving(tiny_root, "--token-file", str(tokens)) as server:
@@ -127,6 +128,16 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
             with pytest.raises(grpc.RpcError) as refused:
                 list(reflection.ServerReflectionInfo(iter([request]), timeout=5))
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
+            counted = page.read().decode()
+        lines = [
+            line
+            for line in counted.splitlines()
+            if line.startswith("convvae_calls_total") and 'code="UNAUTHENTICATED"' in line
+        ]
+        refusals = {line.split('method="')[1].split('"')[0]: float(line.split()[-1]) for line in lines}
+        assert refusals.pop("ServerReflectionInfo") == 1
+        assert sum(refusals.values()) == 5, refusals
         tokens.write_text("third-secret\n")
         with Client(server.target, token="third-secret") as vae:
             assert vae.sample(1).images.shape[0] == 1
