@@ -51,7 +51,7 @@ async def run(settings: ServeSettings) -> int:
 
 
 async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> int:
-    starting = asyncio.ensure_future(server.start())
+    starting = asyncio.ensure_future(server.start(before_ready=keep_what_is_there))
     number = await _signal_during(starting, signals)
     if not starting.done():
         _log.info("stopping during the start")
@@ -64,7 +64,6 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
             starting.result()
         return 0
     starting.result()
-    keep_what_is_there()
     if number is None:
         number = await signals.get()
     delay_s = settings.drain_delay_s if number is signal.SIGTERM else 0.0

@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, cast
 
@@ -140,8 +141,11 @@ class Server:
             servicing = reflection.aio.ReflectionServicer(names)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicing, arriving)
 
-    async def start(self) -> int:
+    async def start(self, *, before_ready: Callable[[], None] = lambda: None) -> int:
         """Open the port, load and warm every model, report SERVING, and return the port.
+
+        Args:
+            before_ready: Called when all is loaded and no call is in flight yet.
 
         Raises:
             StartupError: An address cannot be used, or a model cannot be served.
@@ -166,6 +170,7 @@ class Server:
         await self._loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
             return port
+        before_ready()
         self._started = True
         self._answering.refusal = ""
         await self._report_health()

@@ -5,9 +5,16 @@ from pathlib import Path
 
 from serving import ServerProcess
 
-# Tells at the start of the drain how many objects the collector leaves alone, and how many it goes through.
+# Tells at the start of the drain how many objects the collector leaves alone, and how many it goes through,
+# and with each report of health whether there are any of the first kind.
 PROGRAM = """
 import gc, sys
+from convvae_service import health
+follow = health.Health.follow
+def reported(self, models):
+    print("reports", any(models.values()), "frozen", gc.get_freeze_count() > 0, file=sys.stderr, flush=True)
+    follow(self, models)
+health.Health.follow = reported
 from convvae_service.__main__ import main
 from convvae_service.server import Server
 drain = Server.drain
@@ -36,3 +43,6 @@ def test_what_is_there_at_the_start_is_not_searched_again(tiny_root: Path) -> No
     (line,) = (line for line in server.noise if line.startswith("kept "))
     _, kept, _, searched = line.split()
     assert int(kept) > 10 * int(searched) > 0
+    # Before the first call can come, which would be held up.
+    reports = [line.strip() for line in server.noise if line.startswith("reports True")]
+    assert reports == ["reports True frozen True"]
