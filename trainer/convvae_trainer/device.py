@@ -17,6 +17,7 @@ from convvae_trainer.errors import BadConfig
 
 __all__ = [
     "Computation",
+    "autocast_of",
     "available_cores",
     "choose_computation",
     "enough_memory",
@@ -47,7 +48,12 @@ class Computation:
     @property
     def autocast(self) -> torch.dtype | None:
         """The type in which the networks compute; None for float32."""
-        return torch.bfloat16 if self.precision == "bf16" else None
+        return autocast_of(self.precision)
+
+
+def autocast_of(precision: str) -> torch.dtype | None:
+    """Return the type in which networks compute in `fp32`, which is None, or `bf16`."""
+    return torch.bfloat16 if precision == "bf16" else None
 
 
 def pick_device(name: str) -> torch.device:

@@ -3,7 +3,6 @@
 import datetime
 import json
 import math
-import types
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,11 +44,6 @@ PRECISION: Precision = "fp32"
 NUM_PICTURES = 32
 COLUMNS = 8
 SAMPLE_SEED = 0
-# What the manifest and the card take from an evaluation.
-_FIGURES = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
-_WORDS = ("sigma", "binarize", "binarize_seed")
-# What an autoencoder does not have.
-_OF_A_PRIOR = frozenset({"elbo", "rate", "bits_per_dim"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,21 +201,3 @@ def _pictures(
         "reconstructions.png": png(pairs(images, reconstructed, columns=COLUMNS), tile_side=side),
         "samples.png": png(grid(sampled, columns=COLUMNS), tile_side=side),
     }
-
-
-def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
-    """Return the figures that the end of training left in the run folder; None if they are not all there."""
-    path = run.path / "evaluation.json"
-    if not path.is_file():
-        return None
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
-        return None
-    absent = _OF_A_PRIOR if run.config.objective == "ae" else frozenset()
-    numbers = all(
-        values[key] is None if key in absent else type(values[key]) in (int, float) for key in _FIGURES
-    )
-    return values if numbers and type(values["sigma"]) in (float, types.NoneType) else None

@@ -15,16 +15,22 @@ from convvae_trainer.board import NUM_PICTURES, Board, opened_board
 from convvae_trainer.checkpoint import read_checkpoint
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, hold_out_validation
-from convvae_trainer.device import Computation, choose_computation, enough_memory, gpu_name, pick_device
+from convvae_trainer.device import (
+    Computation,
+    autocast_of,
+    choose_computation,
+    enough_memory,
+    gpu_name,
+    pick_device,
+)
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadConfig, BadData, BadRun
 from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate
-from convvae_trainer.export import read_evaluation
 from convvae_trainer.learner import Learner
 from convvae_trainer.leg import Leg
 from convvae_trainer.position import Position, batch_size, fraction_done
 from convvae_trainer.provenance import code_commit, hardware, library_versions
-from convvae_trainer.run_folder import RunFolder, describe_data
+from convvae_trainer.run_folder import RunFolder, describe_data, read_evaluation
 from convvae_trainer.selection import varied
 from convvae_trainer.train import CHECKPOINT_EVERY_S, train
 
@@ -34,7 +40,6 @@ __all__ = ["Fitted", "fit", "load_run"]
 # 27 s to measure at 128x128x3.
 TRIAL_IMAGES = 16
 TRIAL_VALUES = 1 << 18
-_AUTOCAST = {"fp32": None, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -250,7 +255,7 @@ def load_run(run_dir: Path, *, device: str | None = "cpu") -> tuple[RunFolder, L
 
 
 def _learner(run: RunFolder, dataset: Dataset, device: torch.device, world: World) -> Learner:
-    autocast = _AUTOCAST[run.record["precision"]]
+    autocast = autocast_of(run.record["precision"])
     return Learner(run.config, shape=dataset.image.as_tuple, device=device, autocast=autocast, world=world)
 
 

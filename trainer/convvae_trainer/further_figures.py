@@ -25,6 +25,7 @@ from convvae_trainer.importance import LogLikelihood, check_samples, log_likelih
 from convvae_trainer.learner import Learner
 from convvae_trainer.outputs import posterior_means, reconstructions, samples
 from convvae_trainer.progress import Countdown
+from convvae_trainer.selection import drawn
 
 __all__ = ["NOTHING_MORE", "Asked", "add_log_likelihood", "add_of_labels"]
 
@@ -185,8 +186,8 @@ def _frechet(
     assert dataset.test_labels is not None
     count, config = _distance_images(dataset), learner.config
     # As torchvision has them sets may be sorted by class.
-    test = dataset.test[np.sort(np.random.default_rng(0).permutation(len(dataset.test))[:count])]
-    train = dataset.train[np.sort(np.random.default_rng(0).permutation(len(dataset.train))[:count])]
+    test = dataset.test[drawn(len(dataset.test), count)]
+    train = dataset.train[drawn(len(dataset.train), count)]
     classifier = train_classifier(
         dataset.train, dataset.train_labels, device=learner.device, progress=progress
     )
@@ -199,10 +200,10 @@ def _frechet(
         return frechet_distance(features, classifier.features(images_NHWC))
 
     made = reconstructions(learner, _as_given(test, binarize))
-    drawn = None if config.objective == "ae" else samples(learner, count, seed=config.seed)
+    sampled = None if config.objective == "ae" else samples(learner, count, seed=config.seed)
     return Frechet(
         reconstructions=distance(made),
-        samples=None if drawn is None else distance(drawn),
+        samples=None if sampled is None else distance(sampled),
         training_images=distance(train),
         images=count,
         features=NUM_FEATURES,

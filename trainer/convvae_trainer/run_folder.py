@@ -12,6 +12,7 @@ tensorboard              figures and pictures for TensorBoard, where the run wri
 import json
 import os
 import shlex
+import types
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -33,6 +34,11 @@ MAY_DIFFER = frozenset({"dataset", "data_root", "device"})
 # What is read of run.json, and its type.
 _RECORD = {"command": str, "commit": str, "libraries": dict, "device": str, "precision": str, "threads": int}
 _DATA = {"name": str, "image": list, "train_images": int, "test_images": int, "split": str, "sha256": str}
+# What the manifest and the card take from an evaluation.
+_FIGURES = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
+_WORDS = ("sigma", "binarize", "binarize_seed")
+# What an autoencoder does not have.
+_OF_A_PRIOR = frozenset({"elbo", "rate", "bits_per_dim"})
 
 
 class RunFolder:
@@ -181,6 +187,24 @@ class RunFolder:
     def write_evaluation(self, values: Mapping[str, Any]) -> None:
         """Keep the figures on the test images."""
         replace_file(self.path / "evaluation.json", _json(values))
+
+
+def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """Return the figures that the end of training left in the run folder; None if they are not all there."""
+    path = run.path / "evaluation.json"
+    if not path.is_file():
+        return None
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
+        return None
+    absent = _OF_A_PRIOR if run.config.objective == "ae" else frozenset()
+    numbers = all(
+        values[key] is None if key in absent else type(values[key]) in (int, float) for key in _FIGURES
+    )
+    return values if numbers and type(values["sigma"]) in (float, types.NoneType) else None
 
 
 def can_be_written(folder: Path) -> bool:

@@ -88,6 +88,9 @@ def train(
         loop.save()
     if board is not None and is_new:
         board.show(step=position.step, elapsed_s=position.elapsed_s)
+    if position.skipped:
+        text = f"{position.skipped} of {position.step} steps had no finite loss or gradient and were skipped"
+        console.print(text, highlight=False, soft_wrap=True)
     if position.best_elbo is not None:
         console.print(_kept_in_words(position), highlight=False, soft_wrap=True)
     return position

@@ -1,6 +1,7 @@
 """Training: it learns, it resumes bit by bit, it stops cleanly, it overwrites nothing."""
 
 import dataclasses
+import io
 import json
 import math
 import signal
@@ -286,6 +287,26 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(config: Config, datase
     learner.step(batch, learning_rate=1e-3, beta=1.0)
     assert not torch.equal(before["weights.model.encoder.head.weight"], learner.model.encoder.head.weight)
     assert all(torch.isfinite(tensor).all() for tensor in learner.tensors().values())
+
+
+def test_skipped_steps_are_said_at_the_end(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all legs together, since a resumed run prints them once; a run without any says nothing."""
+
+    def beta(_: Config, epochs: float) -> float:
+        return math.nan if epochs in (0.25, 2.0) else 1.0
+
+    fit(config, dataset, tmp_path / "clean", console=Console(file=(clean := io.StringIO()), width=200))
+    assert "were skipped" not in clean.getvalue()
+    monkeypatch.setattr("convvae_trainer.train.effective_beta", beta)
+    with monkeypatch.context() as patch:
+        before_step(patch, 6, lambda: signal.raise_signal(signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            fit(config, dataset, tmp_path / "run")
+    screen = io.StringIO()
+    fit(config, dataset, tmp_path / "run", resume=True, console=Console(file=screen, width=200))
+    assert "2 of 16 steps had no finite loss or gradient and were skipped\n" in screen.getvalue()
 
 
 def test_an_epoch_without_a_finite_step_stops_the_run(

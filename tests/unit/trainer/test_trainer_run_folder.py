@@ -14,9 +14,8 @@ from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
 from convvae_trainer.device import pick_device
 from convvae_trainer.errors import BadRun
-from convvae_trainer.export import read_evaluation
 from convvae_trainer.fit import Fitted, fit, load_run
-from convvae_trainer.run_folder import RunFolder, check_new, repeatability
+from convvae_trainer.run_folder import RunFolder, check_new, read_evaluation, repeatability
 
 
 @pytest.fixture
