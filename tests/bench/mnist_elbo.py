@@ -1,6 +1,6 @@
 """Train on binarised MNIST for a given time and write the test ELBO to results/mnist_elbo.json.
 
-    python tests/bench/mnist_elbo.py [DATA_ROOT] [--minutes 10]
+    python tests/bench/mnist_elbo.py [DATA_ROOT] [--minutes 10] [--device cpu]
 
 Protocol: the first 50,000 training images, re-binarised in every pass; the 10,000 test images binarised once
 with a fixed seed; latent 32, Bernoulli; ELBO with one posterior draw for each test image. DATA_ROOT holds
@@ -28,10 +28,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("data_root", nargs="?", default="../shared/data")
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--device", default="cpu", help="as of convvae-train")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        arguments = fit_arguments(options.data_root, options.minutes)
+        arguments = fit_arguments(options.data_root, options.minutes, options.device)
         places = ["--run-dir", f"{folder}/run", "--models", f"{folder}/models", "--name", "mnist"]
         load_before = os.getloadavg()
         subprocess.run([sys.executable, "-m", "convvae_trainer", *arguments, *places], check=True)
@@ -43,12 +44,12 @@ def main() -> None:
     print(f"test ELBO {result['test_elbo_nats']:.2f} nats (target {TARGET} or better), written to {shown}")
 
 
-def fit_arguments(data_root: str, minutes: float) -> list[str]:
+def fit_arguments(data_root: str, minutes: float, device: str) -> list[str]:
     """Return the arguments of `convvae-train` that are the protocol."""
     return [
         *("fit", "--dataset", "mnist", "--data-root", data_root, "--train-images", "50000"),
         *("--binarize", "dynamic", "--likelihood", "bernoulli", "--latent-dim", "32"),
-        *("--minutes", f"{minutes:g}", "--seed", "0", "--device", "cpu"),
+        *("--minutes", f"{minutes:g}", "--seed", "0", "--device", device),
     ]
 
 
@@ -80,8 +81,9 @@ def read_result(folder: Path, arguments: list[str]) -> dict[str, Any]:
         "precision": run["precision"],
         "computation_reason": run["reason"],
         "threads": run["threads"],
+        "device": run["device"],
         "hardware": run["hardware"],
-        "command": shlex.join(["python", "tests/bench/mnist_elbo.py"]),
+        "command": shlex.join(["python", "tests/bench/mnist_elbo.py", *sys.argv[1:]]),
         "trainer_command": shlex.join(["convvae-train", *arguments]),
         "commit": training["commit"],
         "libraries": training["libraries"],

@@ -1,12 +1,14 @@
 """What the measuring programs build and say, where a mistake would make a figure look right."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments
+from bench import mnist_likelihood
+from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments, train_until
 from bench.normalised import make_networks
 from bench.vae_gan_claims import SYSTEMS, judge, missing, summary
 from convvae_trainer.config import Config
@@ -64,10 +66,37 @@ def test_what_is_less_than_the_protocol_is_said(
 
 def test_the_command_is_the_protocol() -> None:
     """Every setting of the protocol is among the trainer's arguments, with its value."""
-    words = fit_arguments("data", 58)
-    for name, value in PROTOCOL.items():
+    words = fit_arguments("data", 58, "cuda")
+    assert words[words.index("--device") + 1] == "cuda"
+    for name, value in {**PROTOCOL, "device": "cuda"}.items():
         given = words[words.index(f"--{name.replace('_', '-')}") + 1]
         assert given == str(value) or float(given) == value
+
+
+def test_training_ends_at_the_first_look_that_is_low_enough(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The seconds are those of training at that look; a run that ends before has none."""
+    bounds = {10.0: 90.0, 20.0: 84.5, 30.0: 84.4}
+    trained = [0.0]
+
+    def train_for(words: list[str], run_dir: Path, *, until_s: float) -> bool:
+        assert words == (["first"] if not trained[0] else ["fit", "--resume", "--run-dir", str(run_dir)])
+        (run_dir / "run.json").touch()
+        trained[0] = until_s
+        return until_s >= 30
+
+    def look() -> dict[str, Any]:
+        return {"log_likelihood": {"nats": -bounds[trained[0]], "samples": 100, "images": 10000}}
+
+    monkeypatch.setattr(mnist_likelihood, "train_for", train_for)
+    monkeypatch.setattr(mnist_likelihood, "trained_seconds", lambda _: trained[0])
+    for nats, seconds, looks in ((84.5, 20.0, 2), (84.45, 30.0, 3), (84.0, None, 3)):
+        trained[0] = 0.0
+        (tmp_path / "run.json").unlink(missing_ok=True)
+        found = train_until(nats, ["first"], tmp_path, every_s=10.0, look=look)
+        assert (found["training_seconds"], len(found["looks"])) == (seconds, looks)
+        assert (found["samples"], found["images"]) == (100, 10000)
 
 
 def claims_runs(seed: int, *, of_gan: float) -> list[dict[str, Any]]:

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from convvae_service.idx import open_idx
 from convvae_trainer import learner as learner_module
 from convvae_trainer.config import Config
-from convvae_trainer.device import choose_computation
+from convvae_trainer.device import choose_computation, pick_device, synchronise
 from convvae_trainer.learner import Learner
 from convvae_trainer.model import ConvVAE
 from convvae_trainer.run_folder import RunFolder
@@ -120,14 +120,20 @@ class Nowhere(io.StringIO):
 class Stopwatch(TrainingCallback):  # type: ignore[misc]
     """Tells the seconds of pythae's last epoch, from its first batch's loading to its last step."""
 
+    def __init__(self, device: torch.device) -> None:
+        super().__init__()
+        self.device = device
+
     def on_train_step_begin(self, *_: Any, **__: Any) -> None:
+        synchronise(self.device)
         self.began_s = self.ended_s = time.perf_counter()
 
     def on_train_step_end(self, *_: Any, **__: Any) -> None:
+        synchronise(self.device)
         self.ended_s = time.perf_counter()
 
 
-def pythae_trainer(network: str, folder: Path) -> tuple[Trainer, dict[str, Any]]:
+def pythae_trainer(network: str, folder: Path, device: torch.device) -> tuple[Trainer, dict[str, Any]]:
     """Return pythae's trainer at its defaults, with cross-entropy."""
     config = Config(dataset="mnist", latent_dim=LATENT_DIM[network])
     settings = VAEConfig(input_dim=(1, 28, 28), latent_dim=config.latent_dim, reconstruction_loss="bce")
@@ -140,13 +146,13 @@ def pythae_trainer(network: str, folder: Path) -> tuple[Trainer, dict[str, Any]]
 
     def run(images_NHWC: Images) -> float:
         x_NCHW = torch.from_numpy(images_NHWC).permute(0, 3, 1, 2).float() / 255
-        stopwatch = Stopwatch()
+        stopwatch = Stopwatch(device)
         trainer_settings = BaseTrainerConfig(
             output_dir=str(folder),
             num_epochs=1,
             per_device_train_batch_size=BATCH,
             learning_rate=1e-3,
-            no_cuda=True,
+            no_cuda=device.type == "cpu",
         )
         dataset = BaseDataset(x_NCHW, torch.zeros(len(x_NCHW)))
         BaseTrainer(model, dataset, training_config=trainer_settings, callbacks=[stopwatch]).train()
@@ -156,7 +162,7 @@ def pythae_trainer(network: str, folder: Path) -> tuple[Trainer, dict[str, Any]]
 
 
 def our_trainer(
-    network: str, folder: Path, images_NHWC: Images, *, precision: str, compiled: bool
+    network: str, folder: Path, images_NHWC: Images, device: torch.device, *, precision: str, compiled: bool
 ) -> tuple[Trainer, dict[str, Any]]:
     """Return our training loop at its defaults."""
     config = Config(
@@ -164,14 +170,14 @@ def our_trainer(
         latent_dim=LATENT_DIM[network],
         batch_size=BATCH,
         epochs=1,
-        device="cpu",
+        device=str(device),
         compile=compiled,
     )
-    device, threads = torch.device("cpu"), torch.get_num_threads()
+    threads = torch.get_num_threads()
     made = ConvVAE if network == "plain" else PythaeNetworks
     with mock.patch.object(learner_module, "ConvVAE", made):
         learner = Learner(config, shape=(28, 28, 1), device=device)
-    batch_BCHW = torch.from_numpy(images_NHWC[:BATCH]).permute(0, 3, 1, 2).contiguous()
+    batch_BCHW = torch.from_numpy(images_NHWC[:BATCH]).permute(0, 3, 1, 2).contiguous().to(device)
     computation = choose_computation(
         precision=precision,
         threads=threads,
@@ -205,17 +211,20 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--images", type=int, required=True)
     parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
+    device = pick_device(options.device)
     torch.set_num_threads(options.threads)
     images_NHWC = np.array(open_idx(options.data_root / IMAGES)[: options.images])[..., None]
     with tempfile.TemporaryDirectory() as folder:
         if options.trainer == "pythae":
-            run, facts = pythae_trainer(options.network, Path(folder))
+            run, facts = pythae_trainer(options.network, Path(folder), device)
         else:
             run, facts = our_trainer(
                 options.network,
                 Path(folder),
                 images_NHWC,
+                device,
                 precision=options.precision,
                 compiled=options.compile,
             )

@@ -1,10 +1,11 @@
 """Measure training against pythae, and write results/training_throughput.json.
 
-    python tests/bench/training_throughput.py [DATA_ROOT] [--rounds 5]
+    python tests/bench/training_throughput.py [DATA_ROOT] [--rounds 5] [--device cpu]
 
-Both train a VAE with a Bernoulli likelihood on grey MNIST images, in batches of 100, on as many CPU threads.
-Each row is a process that waits for its turn; in every round each row takes one epoch of the same images, one
-row after the other. The figure is images per second within the epoch, the median over the rounds.
+Both train a VAE with a Bernoulli likelihood on grey MNIST images, in batches of 100, on as many CPU
+threads, or with --device cuda on the first GPU. Each row is a process that waits for its turn; in every
+round each row takes one epoch of the same images, one row after the other. The figure is images per second
+within the epoch, the median over the rounds.
 
 - `plain`: our default networks. pythae gets the very same modules behind its own encoder and decoder classes.
 - `pythae`: pythae's convolutional networks for MNIST. Our loop gets the very same modules.
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from convvae_trainer.device import gpu_name, pick_device
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,14 +109,21 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12000, help="a round of the plain networks")
     parser.add_argument("--pythae-images", type=int, default=600, help="a round of pythae's networks")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
+    pick_device(options.device)
     make_environment()
     images = {"plain": options.images, "pythae": options.pythae_images}
     load_before = os.getloadavg()
     networks = {
         network: measure(
-            network, images[network], options.data_root, rounds=options.rounds, threads=options.threads
+            network,
+            images[network],
+            options.data_root,
+            rounds=options.rounds,
+            threads=options.threads,
+            device=options.device,
         )
         for network in ROWS
     }
@@ -124,9 +133,10 @@ def main() -> None:
         "target_ratio_auto": TARGET_RATIO,
         "ratio_fp32": networks["plain"]["ratios"]["ours_fp32"],
         "networks": networks,
+        "device": options.device,
         "threads": options.threads,
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
-        "hardware": hardware(),
+        "hardware": ", ".join([hardware(), *gpu_name(pick_device(options.device))]),
         "libraries": {**library_versions(), **PACKAGES},
         "pythae_environment": "pythae, tqdm and imageio in a venv of their own, all else the project's own",
         "command": shlex.join(["python", "tests/bench/training_throughput.py", *sys.argv[1:]]),
@@ -139,9 +149,12 @@ def main() -> None:
     print(f"{result['ratio_fp32']} in fp32; written to {options.out.resolve()}")
 
 
-def measure(network: str, images: int, data_root: Path, *, rounds: int, threads: int) -> dict[str, Any]:
+def measure(
+    network: str, images: int, data_root: Path, *, rounds: int, threads: int, device: str
+) -> dict[str, Any]:
     """Return the figures of all rows of a network."""
     common = [str(data_root), "--network", network, "--images", str(images), "--threads", str(threads)]
+    common += ["--device", device]
     with contextlib.ExitStack() as stack:
         rows = {name: stack.enter_context(row([*common, *words])) for name, words in ROWS[network].items()}
         for number in range(rounds):
