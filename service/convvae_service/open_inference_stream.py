@@ -1,6 +1,7 @@
 """A stream of inferences: answered side by side, in the order of the requests, each as a call of its own."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any, NoReturn, cast
 
@@ -13,6 +14,10 @@ __all__ = ["InferStream"]
 
 # Requests of one stream that are answered at the same time; more are not read.
 _MAX_AT_ONCE = 16
+# Of replies that wait to be written or are being made: as much as two messages of the default limit. Room in
+# the queue is given back when a reply is made, however slowly that is read.
+_MAX_AHEAD_BYTES = 128 << 20
+_ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 # Of the stream: an id may have 128 characters, with the number of the request behind it.
 _MAX_ID_LENGTH = 110
 _EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -44,9 +49,8 @@ class InferStream:
         self._requests = requests
         self._context = context
         self._request_id = request_id[:_MAX_ID_LENGTH]
-        self._replies: asyncio.Queue[asyncio.Task[pb.ModelStreamInferResponse] | None] = asyncio.Queue()
-        # Taken after each request that is read, so that none is read and then dropped.
-        self._room = asyncio.Semaphore(_MAX_AT_ONCE - 1)
+        self._replies: asyncio.Queue[_Answer | None] = asyncio.Queue()
+        self._ahead = _Ahead()
         self._reader: asyncio.Task[None] | None = None
 
     def end(self) -> None:
@@ -58,36 +62,110 @@ class InferStream:
         """Answer until the caller has sent its last request, leaves, or the stream is ended."""
         async with asyncio.TaskGroup() as tasks:
             self._reader = tasks.create_task(self._read(tasks))
-            while (answering := await self._replies.get()) is not None:
-                await self._context.write(await answering)
-                self._room.release()
+            while (answer := await self._replies.get()) is not None:
+                await self._context.write(await answer.reply)
+                self._ahead.leave(answer)
 
     async def _read(self, tasks: asyncio.TaskGroup) -> None:
         number = 0
         try:
             async for request in self._requests:
                 number += 1
-                self._replies.put_nowait(tasks.create_task(self._answer(request, number)))
-                await self._room.acquire()
+                answer = _Answer(request)
+                answer.reply = tasks.create_task(self._answer(request, answer, number))
+                self._replies.put_nowait(answer)
+                # Only after each request that is read, so that none is read and then dropped.
+                await answer.begun.wait()
+                await self._ahead.room()
         finally:
             self._replies.put_nowait(None)
 
-    async def _answer(self, request: pb.ModelInferRequest, number: int) -> pb.ModelStreamInferResponse:
+    async def _answer(
+        self, request: pb.ModelInferRequest, answer: "_Answer", number: int
+    ) -> pb.ModelStreamInferResponse:
+        await self._ahead.enter(answer)
         request_id = f"{self._request_id}.{number}"
         own = _RequestContext(self._context, request_id)
         try:
             # It has what `Answering` asks of a context, and passes the rest on.
             reply = await self._infer(request, cast("Context", own))
         except _Refused as refused:
+            self._ahead.settle(answer, None)
             return pb.ModelStreamInferResponse(
                 error_message=f"{refused.code.name}: {refused} (request id {request_id})",
                 infer_response=pb.ModelInferResponse(
                     model_name=request.model_name, model_version=request.model_version, id=request.id
                 ),
             )
+        self._ahead.settle(answer, reply)
         if _EMPTY_FINAL in request.parameters and request.parameters[_EMPTY_FINAL].bool_param:
             reply.parameters[_FINAL].bool_param = True
         return pb.ModelStreamInferResponse(infer_response=reply)
+
+
+class _Answer:
+    """A request on its way to a reply."""
+
+    reply: asyncio.Task[pb.ModelStreamInferResponse]
+
+    def __init__(self, request: pb.ModelInferRequest) -> None:
+        self.begun = asyncio.Event()
+        # What the bytes of a row's reply hang on.
+        outputs = tuple(output.name for output in request.outputs)
+        self.kind = (request.model_name, request.model_version, outputs)
+        shape = request.inputs[0].shape if request.inputs else ()
+        self.rows = max(0, shape[0]) if shape else 0
+        # Of its reply: as expected, and as it is once that is made.
+        self.num_bytes = 0
+
+
+class _Ahead:
+    """What of a stream is being answered or waits to be written: limited in number and in bytes."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._num_bytes = 0
+        self._row_bytes: dict[tuple[Any, ...], float] = {}
+        self._left = asyncio.Event()
+
+    async def room(self) -> None:
+        """Wait until there is room for one more, of whatever size."""
+        while self._count >= _MAX_AT_ONCE:
+            await self._change()
+
+    async def enter(self, answer: _Answer) -> None:
+        """Wait until there is room for an answer, and begin it; one of an unknown kind takes all room."""
+        self._count += 1
+        while True:
+            row_bytes = self._row_bytes.get(answer.kind, _MAX_AHEAD_BYTES)
+            answer.num_bytes = min(_MAX_AHEAD_BYTES, math.ceil(answer.rows * row_bytes))
+            # Nothing ahead is also room, for one that is larger than all.
+            if self._num_bytes + answer.num_bytes <= _MAX_AHEAD_BYTES:
+                break
+            await self._change()
+        self._num_bytes += answer.num_bytes
+        answer.begun.set()
+
+    def settle(self, answer: _Answer, reply: pb.ModelInferResponse | None) -> None:
+        """Count a reply that is made, or an error where there is none, with the bytes that it has."""
+        made = 0
+        for output in reply.outputs if reply is not None else ():
+            made += math.prod(output.shape) * _ITEM_BYTES[output.datatype]
+        if reply is not None and answer.rows:
+            self._row_bytes[answer.kind] = made / answer.rows
+        self._num_bytes += made - answer.num_bytes
+        answer.num_bytes = made
+        self._left.set()
+
+    def leave(self, answer: _Answer) -> None:
+        """Give back the room of an answer that is written."""
+        self._count -= 1
+        self._num_bytes -= answer.num_bytes
+        self._left.set()
+
+    async def _change(self) -> None:
+        self._left.clear()
+        await self._left.wait()
 
 
 class _Refused(Exception):

@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convvae_service import open_inference_stream
 from convvae_service.answer import Context
 from convvae_service.bundle import read_bundle
 from convvae_service.engine import Engine
@@ -243,6 +244,44 @@ def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
     assert [n for n, reply in enumerate(context.written) if reply.error_message] == [3]
     assert context.written[3].error_message == "NOT_FOUND: not here (request id flow.4)"
     assert 2 < most <= 16
+
+
+def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slowly a caller reads, few large replies are made ahead of it and many small ones; all come."""
+    monkeypatch.setattr(open_inference_stream, "_MAX_AHEAD_BYTES", 1000)
+    made, most = 0, {"large": 0, "small": 0}
+
+    class SlowContext(StreamContext):
+        async def write(self, reply: pb.ModelStreamInferResponse) -> None:
+            nonlocal made
+            name = reply.infer_response.model_name
+            await asyncio.sleep(0.01)
+            # It is among them.
+            most[name] = max(most[name], made)
+            made -= 1
+            await super().write(reply)
+
+    async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
+        nonlocal made
+        reply = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
+        row_bytes = 400 if request.model_name == "large" else 1
+        reply.outputs.add(datatype="UINT8", shape=[request.inputs[0].shape[0], row_bytes])
+        made += 1
+        return reply
+
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        for number in range(40):
+            request = pb.ModelInferRequest(id=str(number), model_name="large" if number < 20 else "small")
+            # The last one of the large ones is beyond the limit alone.
+            request.inputs.add(shape=[9 if number == 19 else 1, 1])
+            yield request
+
+    context = SlowContext()
+    stream = InferStream(infer, requests(), cast("Context", context), request_id="flow")
+    asyncio.run(stream.serve())
+    assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(40)]
+    assert most["large"] == 2
+    assert most["small"] > 10
 
 
 def test_a_stream_that_is_ended_answers_what_it_has_read() -> None:
