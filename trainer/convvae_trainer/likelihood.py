@@ -48,8 +48,11 @@ class _Bounded(torch.autograd.Function):
 def bounded(value: Tensor, low: float, high: float) -> Tensor:
     """Return `value` clamped; a gradient that leads back into the range passes.
 
-    A plain clamp has none outside of its range: a parameter that one step took there would never return.
+    A plain clamp has none outside of its range: what one step took there would never return.
     """
+    if not value.requires_grad:
+        # Exported graphs keep one plain operator.
+        return value.clamp(low, high)
     clamped: Tensor = _Bounded.apply(value, low, high)  # type: ignore[no-untyped-call]
     return clamped
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from convvae_trainer.config import Config
+from convvae_trainer.likelihood import bounded
 
 __all__ = ["ConvVAE", "Plan", "Residual", "geometry", "make_plan"]
 
@@ -104,7 +105,7 @@ class Encoder(nn.Module):
         if self.is_point:
             return head, torch.full_like(head, -math.inf)
         mean_BZ, log_variance_BZ = head.chunk(2, dim=1)
-        return mean_BZ, log_variance_BZ.clamp(*LOG_VARIANCE_RANGE)
+        return mean_BZ, bounded(log_variance_BZ, *LOG_VARIANCE_RANGE)
 
 
 class Decoder(nn.Module):

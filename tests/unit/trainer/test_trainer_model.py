@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convvae_trainer.config import Config, config_from
 from convvae_trainer.model import LOG_VARIANCE_RANGE, ConvVAE, Residual, make_plan
-from convvae_trainer.objective import reparameterise
+from convvae_trainer.objective import kl_to_prior, reparameterise
 
 SMALL: dict[str, Any] = {"width": 4, "hidden": 8, "latent_dim": 3}
 
@@ -53,6 +53,19 @@ def test_log_variance_is_bounded() -> None:
         _, log_variance = model.encoder(torch.rand(4, 1, 8, 8))
     assert log_variance.min() >= LOG_VARIANCE_RANGE[0]
     assert log_variance.max() <= LOG_VARIANCE_RANGE[1]
+
+
+@pytest.mark.parametrize(("bias", "back"), [(-40.0, 1.0), (40.0, -1.0)])
+def test_a_log_variance_out_of_its_range_comes_back(bias: float, back: float) -> None:
+    """Where distortion alone drove it there, as before the rate warms up, the rate leads it back."""
+    torch.manual_seed(0)
+    model = ConvVAE(Config(dataset="x", **SMALL), height=8, width=8, channels=1)
+    head = model.encoder.head
+    with torch.no_grad():
+        head.bias[3:].fill_(bias)
+    kl_to_prior(*model.encoder(torch.rand(4, 1, 8, 8))).sum().backward()  # type: ignore[no-untyped-call]
+    assert head.bias.grad is not None
+    assert (-back * head.bias.grad[3:] > 0).all()
 
 
 def test_residual_blocks_start_as_the_identity() -> None:
