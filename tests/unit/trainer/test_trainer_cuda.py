@@ -55,8 +55,9 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
         on_gpu, on_cpu = getattr(found["cuda"], name), getattr(found["cpu"], name)
         assert on_gpu == (None if on_cpu is None else pytest.approx(on_cpu, rel=TOLERANCE)), name
     assert found["cuda"].active_units == found["cpu"].active_units
-    places = {"models": tmp_path / "models", "name": "blobs"}
-    exported = run_export(run_dir, dataset=None, data_root=None, download=False, **places)
+    exported = run_export(
+        run_dir, models=tmp_path / "models", name="blobs", dataset=None, data_root=None, download=False
+    )
     assert read_bundle(exported.folder).manifest.parity["fp32"].image_steps <= 1
 
 
