@@ -66,17 +66,11 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._is_live = is_live
         # Of a version while it is in memory: one that is made anew under its number begins at 0.
         self._answered: WeakKeyDictionary[LoadedVersion, dict[str, Answered]] = WeakKeyDictionary()
-        self._streams: set[InferStream] = set()
 
     def add_to(self, server: grpc.aio.Server) -> str:
         """Answer the protocol's calls to a server, and return the service's name."""
         inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(self, server)
         return pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-
-    def end_streams(self) -> None:
-        """End all streams once what they have sent is answered; they would keep a stopping server waiting."""
-        for stream in self._streams:
-            stream.end()
 
     # As with health, these three are neither counted nor logged, and they answer while the server starts.
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:
@@ -125,12 +119,7 @@ class OpenInferenceServicer(inference_pb2_grpc.GRPCInferenceServiceServicer):
 
         request_id = request_id_of(context)
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
-        stream = InferStream(infer, request_iterator, context, request_id=request_id)
-        self._streams.add(stream)
-        try:
-            await stream.serve()
-        finally:
-            self._streams.discard(stream)
+        await InferStream(infer, request_iterator, context, request_id=request_id).serve()
 
     async def ModelConfig(self, request: pb.ModelConfigRequest, context: Context) -> pb.ModelConfigResponse:
         """Describe how a graph is run."""

@@ -51,17 +51,11 @@ class InferStream:
         self._request_id = request_id[:_MAX_ID_LENGTH]
         self._replies: asyncio.Queue[_Answer | None] = asyncio.Queue()
         self._ahead = _Ahead()
-        self._reader: asyncio.Task[None] | None = None
-
-    def end(self) -> None:
-        """Read no more; what has been read is answered, and then the stream ends."""
-        if self._reader is not None:
-            self._reader.cancel()
 
     async def serve(self) -> None:
-        """Answer until the caller has sent its last request, leaves, or the stream is ended."""
+        """Answer until the caller has sent its last request, or leaves."""
         async with asyncio.TaskGroup() as tasks:
-            self._reader = tasks.create_task(self._read(tasks))
+            tasks.create_task(self._read(tasks))
             while (answer := await self._replies.get()) is not None:
                 await self._context.write(await answer.reply)
                 self._ahead.leave(answer)

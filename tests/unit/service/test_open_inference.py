@@ -284,26 +284,6 @@ def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.M
     assert most["small"] > 10
 
 
-def test_a_stream_that_is_ended_answers_what_it_has_read() -> None:
-    """After `end` nothing more is read; what was read is answered, and the stream is over."""
-    context = StreamContext()
-    reads: list[int] = []
-
-    async def body() -> None:
-        async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
-            if request.id == "4":
-                stream.end()
-            await asyncio.sleep(0.01)
-            return pb.ModelInferResponse(id=request.id)
-
-        stream = InferStream(infer, sent(50, read=reads), cast("Context", context), request_id="flow")
-        async with asyncio.timeout(5):
-            await stream.serve()
-
-    asyncio.run(body())
-    assert 5 <= len(context.written) == len(reads) < 10
-
-
 def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
     """When the caller goes, its answers under way are cancelled, and the cancellation goes on up."""
     cancelled: list[str] = []
