@@ -40,7 +40,7 @@ def test_unknown_name_is_not_found(tiny_server: ServerProcess) -> None:
 
 def test_a_watcher_without_room_holds_up_no_drain(tiny_root: Path) -> None:
     """A caller of Watch whose window is 0, to whom nothing can be written, leaves health to the others."""
-    with serving(tiny_root, "--grace-s", "0.5") as server:
+    with serving(tiny_root, "--drain-delay-s", "2", "--grace-s", "0.5") as server:
         room = frame(SETTINGS, 0, 0, b"\0\x04" + bytes(4))
         with connect(server.target, room) as stuck, grpc.insecure_channel(server.target) as channel:
             request = grpc_message(health_pb2.HealthCheckRequest().SerializeToString())
