@@ -17,7 +17,10 @@ from convvae_trainer.fit import fit
 from convvae_trainer.learner import Learner
 from unit.trainer.conftest import TINY, write_blobs
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
+]
 
 # Relative, of float32 figures: sums are taken in another order.
 TOLERANCE = 1e-3
