@@ -45,7 +45,7 @@ def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) 
 
     async def comes_to(number: int) -> None:
         async with asyncio.timeout(20):
-            while len(trims) < number:
+            while len(trims) < number:  # noqa: ASYNC110 - a thread trims
                 await asyncio.sleep(0.01)
 
     async def watch() -> None:
