@@ -224,12 +224,16 @@ class Batcher:
         were they all to advance together, each would be done as late as the last.
         """
         queue = self._queues.pop(stage)
-        waiting = list(itertools.islice(queue, _MAX_COMPARED))
-        # A call that has failed, or whose caller has left in this turn of the loop, is still here.
-        for work in [work for work in waiting if work.done.done()]:
-            waiting.remove(work)
-            del queue[work]
+        waiting: list[_Work] = []
+        for work in list(itertools.islice(queue, _MAX_COMPARED)):
+            # A call that has failed, or whose caller has left in this turn of the loop, is still here.
+            if work.done.done():
+                del queue[work]
+            else:
+                waiting.append(work)
         if not waiting:
+            if queue:
+                self._queues[stage] = queue
             return []
         space, oldest = self.max_batch_rows, waiting[0]
         counts = dict.fromkeys(waiting, 0)

@@ -10,6 +10,7 @@ import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convvae_service import batcher as batcher_module
 from convvae_service.batch_report import BatchReport
 from convvae_service.batcher import Batcher
 from convvae_service.engine import Rows, Stage
@@ -178,6 +179,28 @@ def test_a_call_that_has_failed_is_in_no_further_batch() -> None:
 
     run(batcher, body)
     assert recorder.batches == [[0, 1, 2, 3]]
+
+
+def test_calls_behind_many_that_have_ended_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all that are compared have ended in this turn of the loop, the next ones are looked at."""
+    monkeypatch.setattr(batcher_module, "_MAX_COMPARED", 2)
+    batcher, recorder = make(), Recorder(gated=True)
+
+    async def body() -> None:
+        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
+        await settle()
+        for work in list(batcher._queues[recorder.stage])[:2]:
+            work.done.cancel()
+        assert batcher._take(recorder.stage) == []
+        recorder.gate.set()
+        assert (await tasks[0])[0].tolist() == [2]
+        assert (await tasks[3])[0].tolist() == [8]
+        await asyncio.wait(tasks)
+        assert tasks[1].cancelled()
+        assert tasks[2].cancelled()
+
+    run(batcher, body)
+    assert recorder.batches == [[1], [4]]
 
 
 def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
