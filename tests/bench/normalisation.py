@@ -1,6 +1,6 @@
 """Measure what normalisation would do to encoder and decoder, and write results/normalisation.json.
 
-    python tests/bench/normalisation.py [DATA_ROOT] [--images 8000] [--epochs 3] [--seeds 2]
+    python tests/bench/normalisation.py [DATA_ROOT] [--images 8000] [--epochs 3] [--seeds 2] [--networks ...]
 
 The product's networks have none. Here `batch` or `group` stands before every SiLU of maps, in the plain
 networks (blocks 0) and the residual ones (blocks 1). For each of the six: the operators of the exported
@@ -84,6 +84,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=8000)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--test-images", type=int, default=2000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=RESULT)
@@ -97,7 +98,7 @@ def main() -> None:
     precision = choose_precision(images_NHWC, options.threads)
     variants = [
         make_variant(network, kind, images_NHWC, test_NHWC, precision, options.epochs, range(options.seeds))
-        for network, kind in itertools.product(NETWORKS, KINDS)
+        for network, kind in itertools.product(options.networks, KINDS)
     ]
     time_runtime(variants, test_NHWC)
     time_steps(variants, images_NHWC)
@@ -105,7 +106,7 @@ def main() -> None:
         "figure": "no, batch and group normalisation in encoder and decoder, MNIST 28x28x1",
         "networks": {
             network: {each.kind: each.found for each in variants if each.network == network}
-            for network in NETWORKS
+            for network in options.networks
         },
         "opset": OPSET,
         "runtime_batch_rows": BATCH_ROWS,
