@@ -99,7 +99,10 @@ def _split(config: Config, train: Part, test: Part | None, note: str) -> Dataset
     count = config.train_images
     if count is not None:
         if count > len(train[0]):
-            raise BadData(f"train_images is {count}: {config.dataset} has {len(train[0])} training images")
+            raise BadData(
+                f"train_images is {count}, but {config.dataset} has {len(train[0])} training images: give"
+                f" --train-images {len(train[0])}, or fewer, which wins over a preset and a file"
+            )
         split += f"; trained on the first {count} training images"
         if words := lacking(train[1], count):
             split += f", which are {words}"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from convvae_trainer.card import BEST_EPOCH
 from convvae_trainer.claims import three_digits
 from convvae_trainer.compare import System
 from convvae_trainer.comparison import Comparison
@@ -132,9 +133,11 @@ def table(comparison: Comparison) -> str:
 
 def _about(system: System) -> str:
     published, manifest = system.published, system.published.manifest
+    best = manifest.training.metrics.get(BEST_EPOCH)
     return (
         f"{manifest.objective}, {manifest.likelihood.name}; version {published.version},"
         f" {published.precision}; {manifest.training.epochs:g} epochs of {manifest.training.dataset}"
+        + ("" if best is None else f", the weights are those after epoch {best}")
     )
 
 

@@ -185,6 +185,19 @@ def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, P
     assert "do not compare, and none is marked" in text
 
 
+def test_the_best_epoch_is_said_where_early_stopping_took_it(made: tuple[Comparison, Path]) -> None:
+    """The table's head has the epochs that were trained, and those after which the weights were kept."""
+    vae = made[0].systems[0]
+    assert "the weights are those after epoch" not in table(dataclasses.replace(made[0], systems=[vae]))
+    manifest = vae.published.manifest
+    metrics = {**manifest.training.metrics, "training_best_epoch": 3}
+    early = dataclasses.replace(manifest, training=dataclasses.replace(manifest.training, metrics=metrics))
+    published = dataclasses.replace(vae.published, manifest=early)
+    stopped = dataclasses.replace(vae, model=dataclasses.replace(vae.model, published=published))
+    text = table(dataclasses.replace(made[0], systems=[stopped]))
+    assert "4 epochs of blobs.npy, the weights are those after epoch 3" in text
+
+
 def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -> None:
     """An autoencoder alone has no line of an ELBO; every figure has a name of its own."""
     text = table(dataclasses.replace(made[0], systems=[made[0].systems[1]]))
