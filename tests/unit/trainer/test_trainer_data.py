@@ -264,7 +264,8 @@ def test_more_training_images_than_there_are_is_refused(blobs: Path) -> None:
     """`train_images` takes the first ones, and must not be more than there are."""
     assert len(load(blobs, train_images=20).train) == 20
     assert load(blobs, train_images=20).split.endswith("trained on the first 20 training images")
-    with pytest.raises(BadData, match=r"is 73, but .* has 72 training images: give --train-images 72"):
+    message = r"train_images is 73, but .* has 72 training images: give --train-images 72, or fewer"
+    with pytest.raises(BadData, match=message):
         load(blobs, train_images=73)
 
 
