@@ -5,7 +5,10 @@ the same, image by image, however many processes share it.
 """
 
 import datetime
+import importlib
 import os
+import traceback
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,15 +32,15 @@ _T = TypeVar("_T")
 class World:
     """This process's place among those that share a run.
 
-    `control` is a group on the CPU for what the processes agree on at each step; `local_rank` and
-    `local_size` count those on this machine.
+    `control` returns a group on the CPU for what the processes agree on at each step, which torch holds and
+    nothing here does; `local_rank` and `local_size` count those on this machine.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    control: Any = None
+    control: Callable[[], Any] = lambda: None
 
     @property
     def is_first(self) -> bool:
@@ -88,14 +91,14 @@ class World:
             return fraction, stop
         values = torch.tensor([fraction if self.is_first else -1.0, float(stop)], dtype=torch.float64)
         with _in_words():
-            torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=self.control)
+            torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=self.control())
         return values[0].item(), int(values[1].item())
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             with _in_words():
-                torch.distributed.barrier(group=self.control)
+                torch.distributed.barrier(group=self.control())
 
     def share(self, value: _T) -> _T:
         """Return the first process's `value`, a JSON-like object, in all of them."""
@@ -103,7 +106,7 @@ class World:
             return value
         held = [value]
         with _in_words():
-            torch.distributed.broadcast_object_list(held, src=0, group=self.control)
+            torch.distributed.broadcast_object_list(held, src=0, group=self.control())
         return held[0]
 
     def gather(self, value: _T) -> list[_T]:
@@ -112,7 +115,7 @@ class World:
             return [value]
         held: list[_T] = [value] * self.size
         with _in_words():
-            torch.distributed.all_gather_object(held, value, group=self.control)
+            torch.distributed.all_gather_object(held, value, group=self.control())
         return held
 
     def in_turns(self, make: Callable[[], _T]) -> _T:
@@ -151,13 +154,16 @@ def joined(device: torch.device) -> Iterator[World]:
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise BadConfig(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun")
     backend = "nccl" if device.type == "cuda" else "gloo"
+    # Imported once there is a group, as optimizers do, it holds that group for good, as arguments' defaults.
+    importlib.import_module("torch.distributed.nn.functional")
     with _in_words():
         torch.distributed.init_process_group(backend, rank=rank, world_size=size)
     try:
         with _in_words():
-            control = torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+            control = weakref.ref(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
         yield World(rank=rank, size=size, local_rank=local_rank, local_size=local_size, control=control)
     finally:
+        # Frees the groups and ends their threads: one that frees a tensor while Python itself ends aborts it.
         torch.distributed.destroy_process_group()
 
 
@@ -169,6 +175,8 @@ def _in_words() -> Iterator[None]:
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
+        # What torch called holds the group, which must be free to end where the processes part.
+        traceback.clear_frames(error.__traceback__)
         raise TrainerError(
             "another process of this run ended, or cannot be reached: its own message says why, or"
             f" {' '.join(str(error).split())[:200]!r}; the last checkpoint is kept"

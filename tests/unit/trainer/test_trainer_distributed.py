@@ -58,6 +58,9 @@ from convvae_trainer.errors import TrainerError
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import Learner
 
+def thread_names():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
 folder = Path(sys.argv[1])
 with joined(torch.device("cpu")) as world:
     for name, settings in json.loads(sys.argv[2]).items():
@@ -86,6 +89,8 @@ with joined(torch.device("cpu")) as world:
         fit(config, load_dataset(config), folder / "left", world=world)
     except TrainerError as error:
         print(error)
+    print("threads of the groups:", *(name for name in thread_names() if "gloo" in name))
+print("threads of the groups at the end:", *(name for name in thread_names() if "gloo" in name))
 """
 
 
@@ -193,6 +198,13 @@ def test_the_end_of_one_process_is_said_by_the_other(
     assert second.code == 7
     assert first.code == 0, first.err
     assert "another process of this run ended, or cannot be reached: its own message says why" in first.out
+
+
+def test_no_thread_of_the_groups_is_left(session: tuple[Path, dict[str, Config], list[Ended]]) -> None:
+    """One that frees a tensor while Python ends would abort the process; all end where the groups do."""
+    lines = session[2][0].out.splitlines()
+    assert any(line.startswith("threads of the groups: ") and "gloo" in line for line in lines), lines
+    assert "threads of the groups at the end:" in [line.strip() for line in lines], lines
 
 
 def test_rows_and_noise_are_those_of_one_process(config: Config, dataset: Dataset) -> None:
