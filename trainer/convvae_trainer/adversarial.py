@@ -144,7 +144,7 @@ def gan_gradients(parts: Parts, x_BCHW: Tensor, prior_BZ: Tensor) -> Gradients:
 
 
 def vae_disl_gradients(
-    parts: Parts, x_BCHW: Tensor, noise_BZ: Tensor, *, beta: float, free_bits: float
+    parts: Parts, x_BCHW: Tensor, noise_BZ: Tensor, *, beta: float | Tensor, free_bits: float
 ) -> Gradients:
     """Return the gradients of a VAE whose reconstructions a discriminator, which stays as it is, measures."""
     with _autocast(parts, x_BCHW):
@@ -177,7 +177,7 @@ def vae_gan_gradients(
     noise_BZ: Tensor,
     prior_BZ: Tensor,
     *,
-    beta: float,
+    beta: float | Tensor,
     free_bits: float,
     is_played: bool,
 ) -> Gradients:

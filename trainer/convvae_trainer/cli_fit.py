@@ -121,6 +121,9 @@ def fit(
     compile: Annotated[  # noqa: A002 - it is the setting's name
         bool | None, typer.Option(help="Compile the networks with torch.compile. [default: no]")
     ] = None,
+    cuda_graph: Annotated[
+        bool | None, typer.Option(help="Replay steps as CUDA graphs, on one GPU. [default: yes]")
+    ] = None,
     tensorboard: Annotated[
         bool | None, typer.Option(help="Write TensorBoard's files. [default: yes]")
     ] = None,
@@ -169,6 +172,7 @@ def fit(
         "gan_share": gan_share,
         "early_stop_epochs": early_stop_epochs,
         "compile": compile,
+        "cuda_graph": cuda_graph,
         "tensorboard": tensorboard,
     }
     if (models is None) != (name is None):

@@ -161,7 +161,7 @@ def choose_computation(
     for candidate in seconds:
         if seconds[candidate] < WORTHWHILE * seconds[best]:
             best = candidate
-    measured = ", ".join(f"{_words(c)} {1000 * seconds[c]:.0f}" for c in seconds)
+    measured = ", ".join(f"{_words(c)} {1000 * seconds[c]:.3g}" for c in seconds)
     return Computation(
         precision=best.precision, threads=best.threads, reason=f"measured, ms a step: {measured}"
     )

@@ -301,6 +301,8 @@ def _announce(
         f"model      {learner.model.num_parameters():,} parameters, {config.latent_dim} latent dimensions",
         f"objective  {_objective_in_words(config)}",
         f"device     {learner.device}, {record['precision']}, CPU threads {record['threads']}"
+        + (", channels last" if learner.is_channels_last else ", channels first")
+        + (", CUDA graphs" if learner.is_recorded else "")
         + (f", {learner.world.size} processes" if learner.world.size > 1 else ""),
         f"           ({record['reason']})",
         f"run        {run.path}",

@@ -1,5 +1,6 @@
 """What is learned and how one step changes it: networks, optimisers, averaged weights, random state."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,19 +24,12 @@ from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadRun
 from convvae_trainer.likelihood import make_likelihood
 from convvae_trainer.model import ConvVAE
-from convvae_trainer.objective import elbo_terms, importance_weighted_bound, rate_loss
+from convvae_trainer.objective import Terms, elbo_terms, importance_weighted_bound, rate_loss
+from convvae_trainer.optimizers import Optimizers
+from convvae_trainer.recorded import PLAIN_CALLS, Recorded
 from convvae_trainer.totals import Totals
 
 __all__ = ["Learner"]
-
-BETAS = (0.9, 0.99)
-# Momentum makes two players circle (Radford et al. 2015, section 4).
-ADVERSARIAL_BETAS = (0.5, 0.99)
-# The likelihood's own parameters learn faster than the networks. With the networks' rate sigma was 2.7
-# times the error after 30 epochs of `digits`, and the test ELBO 655 nats instead of 1498: too wide a sigma
-# loses at once, and excuses errors. Ten times the rate ends where thirty does, but is behind in short runs.
-LIKELIHOOD_RATE = 30.0
-_SCALES = ("likelihood", "features")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +77,10 @@ class Learner:
                     height=height, width=width, channels=channels, base=config.discriminator_width
                 ).to(device)
                 held |= {"features": self.features, "discriminator": self.discriminator}
+        # As the matrix units of a GPU read images: 7 % of a step in bf16 on an H200. On CPUs it is a loss.
+        self.is_channels_last = device.type == "cuda" and autocast is not None
+        if self.is_channels_last:
+            nn.ModuleDict(held).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._named = {
             name: parameter
             for name, parameter in nn.ModuleDict(held).named_parameters()
@@ -92,9 +90,11 @@ class Learner:
         exported = {n: p for n, p in self._named.items() if n.startswith(("model.", "likelihood."))}
         self.average = AveragedWeights(exported, decay=config.ema_decay)
         self._parameters = self._by_network(held)
-        self.optimizers = self._make_optimizers()
-        self._compile()
+        self.optimizers = Optimizers(config, self._parameters, device=device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
+        self._beta = torch.ones((), device=device)
+        self._changes = self._make_changes()
+        self._trials: dict[torch.dtype | None, Callable[[Tensor], object]] = {}
         self.totals = Totals(
             latent_dim=config.latent_dim,
             device=device,
@@ -102,6 +102,7 @@ class Learner:
             has_discriminator=config.is_adversarial,
             has_phases=config.objective == "vae-disl",
         )
+        self._compile()
         self.num_steps = 0
 
     def _by_network(self, held: dict[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
@@ -109,47 +110,20 @@ class Learner:
         del modules["model"]
         return {name: [p for p in module.parameters() if p.requires_grad] for name, module in modules.items()}
 
-    def _make_optimizers(self) -> dict[str, torch.optim.AdamW]:
-        """Return one optimiser for a bound; for two players one each, since either may sit a step out."""
-        teams: dict[str, tuple[str, ...]] = {"model": ("encoder", "decoder", "likelihood")}
-        if self.config.is_adversarial:
-            teams = {
-                "encoder": ("encoder", "likelihood", "features"),
-                "decoder": ("decoder",),
-                "discriminator": ("discriminator",),
-            }
-        return {
-            name: torch.optim.AdamW(
-                [self._group(network) for network in team if self._parameters[network]],
-                lr=self.config.learning_rate,
-                fused=True,
-            )
-            for name, team in teams.items()
-        }
-
-    def _group(self, network: str) -> dict[str, Any]:
-        plays = self.config.is_adversarial and network in ("decoder", "discriminator")
-        is_scale = network in _SCALES
-        return {
-            "params": self._parameters[network],
-            "network": network,
-            "times": LIKELIHOOD_RATE if is_scale else 1.0,
-            "betas": ADVERSARIAL_BETAS if plays else BETAS,
-            # No decay of a scale: it would pull it towards 1.
-            "weight_decay": 0.0 if is_scale else self.config.weight_decay,
-        }
-
     def _compile(self) -> None:
-        """Have the networks compiled at their first call, if the run asks for it; exported ones never are."""
-        made: Callable[[nn.Module], Any] = torch.compile if self.config.compile else _as_it_is
+        """Have what steps call compiled at its first call, if the run asks for it, and nothing else."""
+        made: Callable[[Any], Any] = torch.compile if self.config.compile else _as_it_is
         if self.config.compile:
             # A donated buffer is gone after one backward pass; two losses go back through one graph here.
             torch._functorch.config.donated_buffer = False
+        self._add_up = made(self.totals.add)
+        if not self.config.is_adversarial:
+            self._bound_loss = made(self._plain_bound_loss)
+            return
         self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
-        if self.config.is_adversarial:
-            # A penalty on slopes is differentiated twice, which compiled code is not.
-            judging = _as_it_is if self.config.gradient_penalty else made
-            self._judging = judging(self.discriminator)
+        # A penalty on slopes is differentiated twice, which compiled code is not.
+        judging = _as_it_is if self.config.gradient_penalty else made
+        self._judging = judging(self.discriminator)
 
     def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float, fraction: float = 0.0) -> None:
         """Take one step on a batch of uint8 images; one whose loss or gradient is not finite changes nothing.
@@ -162,48 +136,42 @@ class Learner:
             beta: Weight of the rate.
             fraction: How much of the run is done, 0 to 1.
         """
-        found = self._gradients(image_BCHW, self.autocast, beta=beta, fraction=fraction)
-        finite = torch.isfinite(found.loss)
-        norms = {}
-        for name, optimizer in self.optimizers.items():
-            norms[name] = self._hand_over(optimizer, found)
-            finite = finite & torch.isfinite(norms[name])
-        for name, optimizer in self.optimizers.items():
-            if not any(group["network"] in found.of for group in optimizer.param_groups):
-                continue
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate * group["times"]
-            skip = ~finite | found.skip[name] if name in found.skip else ~finite
-            # Where this is 1 the fused kernel leaves everything as it was: no look at the device is needed.
-            optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
-            optimizer.step()
+        self.optimizers.set_rate(learning_rate)
+        self._beta.fill_(beta)
+        self._changes[self._is_later_phase(fraction)](image_BCHW)
         self.average.follow(self.num_steps)
-        self.totals.add(found, finite=finite, gradient_norm=torch.stack(list(norms.values())).norm())
         self.num_steps += 1
 
-    def _hand_over(self, optimizer: torch.optim.AdamW, found: Gradients) -> Tensor:
-        """Give an optimiser's parameters their gradients, clipped; return the norm before."""
-        parameters: list[nn.Parameter] = []
-        for group in optimizer.param_groups:
-            gradients = found.of.get(group["network"], (None,) * len(group["params"]))
-            for parameter, gradient in zip(group["params"], gradients, strict=True):
-                parameter.grad = gradient
-            parameters += group["params"]
-        if all(parameter.grad is None for parameter in parameters):
-            # Clipping nothing makes a zero on the host, and moving it would wait for the device.
-            return torch.zeros((), device=self.device)
-        # Networks and scales together. Sigma's gradient is 2,000 at first, so theirs is small for some steps:
-        # AdamW makes up for that. Clipped apart, the test ELBO of `digits` after 20 epochs was lower with 4
-        # seeds of 5, by 46 nats in the mean of all 5.
-        return torch.nn.utils.clip_grad_norm_(parameters, self.config.max_gradient_norm)
+    def _is_later_phase(self, fraction: float) -> bool:
+        """Whether so much of the run is done that a VAE/GAN's decoder plays, or VAE_Dis_l encodes."""
+        starts = {"vae-gan": self.config.adversarial_start, "vae-disl": self.config.gan_share}
+        return fraction >= starts.get(self.config.objective, 0.0)
 
-    def _gradients(
-        self, image_BCHW: Tensor, autocast: torch.dtype | None, *, beta: float, fraction: float
-    ) -> Gradients:
+    def _make_changes(self) -> dict[bool, Callable[[Tensor], object]]:
+        """Return the work of a step in the earlier and in the later phase: recorded, where it can be."""
+        changes: dict[bool, Callable[[Tensor], object]] = {
+            is_later: functools.partial(self._change, is_later=is_later) for is_later in (False, True)
+        }
+        if not self.is_recorded:
+            return changes
+        return {is_later: Recorded(change, self.generator) for is_later, change in changes.items()}
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether steps are replayed as CUDA graphs: on a GPU of its own, unless the run says not."""
+        return self.config.cuda_graph and self.device.type == "cuda" and self.world.size == 1
+
+    def _change(self, image_BCHW: Tensor, *, is_later: bool) -> None:
+        """Do what a step does, but for what Python counts."""
+        found = self._gradients(image_BCHW, self.autocast, is_later=is_later)
+        finite, norm = self.optimizers.apply(found)
+        self._add_up(found, finite=finite, gradient_norm=norm)
+
+    def _gradients(self, image_BCHW: Tensor, autocast: torch.dtype | None, *, is_later: bool) -> Gradients:
         config = self.config
         x_BCHW, noise = self._draw(image_BCHW)
         if not config.is_adversarial:
-            return self._bound_gradients(x_BCHW, noise, autocast, beta=beta)
+            return self._bound_gradients(x_BCHW, noise, autocast)
         prior_BZ = self._normal(len(x_BCHW), config.latent_dim)
         parts = Parts(
             model=self._running,
@@ -220,42 +188,55 @@ class Learner:
             mean=self.world.mean_,
         )
         if config.objective == "vae-gan":
-            is_played = fraction >= config.adversarial_start
             return vae_gan_gradients(
-                parts, x_BCHW, noise, prior_BZ, beta=beta, free_bits=config.free_bits, is_played=is_played
+                parts,
+                x_BCHW,
+                noise,
+                prior_BZ,
+                beta=self._beta,
+                free_bits=config.free_bits,
+                is_played=is_later,
             )
-        if fraction < config.gan_share:
+        if not is_later:
             return gan_gradients(parts, x_BCHW, prior_BZ)
-        return vae_disl_gradients(parts, x_BCHW, noise, beta=beta, free_bits=config.free_bits)
+        return vae_disl_gradients(parts, x_BCHW, noise, beta=self._beta, free_bits=config.free_bits)
 
-    def _bound_gradients(
-        self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None, *, beta: float
-    ) -> Gradients:
-        """Return the gradients of the distortion alone, of the bound, or of the importance-weighted one."""
-        config = self.config
-        if config.importance_samples > 1:
-            bound_B, terms = importance_weighted_bound(
-                self._running, self.likelihood, x_BCHW, noise, autocast=autocast
-            )
-            loss = -bound_B.mean()
-        else:
-            terms = elbo_terms(self._running, self.likelihood, x_BCHW, noise, autocast=autocast)
-            distortion = terms.distortion.mean()
-            if config.objective == "ae" or config.terms == "distortion":
-                loss = distortion
-            else:
-                rate = rate_loss(terms, beta=beta, free_bits=config.free_bits, mean=self.world.mean_)
-                loss = rate if config.terms == "rate" else distortion + rate
+    def _bound_gradients(self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None) -> Gradients:
+        loss, terms = self._bound_loss(x_BCHW, noise, autocast)
         names = ("encoder", "decoder", "likelihood")
         found = gradients_of(loss, *(self._parameters[name] for name in names))
         loss = loss.detach()
         self.world.mean_([*(gradient for some in found for gradient in some), loss])
         return Gradients(of=dict(zip(names, found, strict=True)), loss=loss, terms=terms)
 
+    def _plain_bound_loss(
+        self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None
+    ) -> tuple[Tensor, Terms]:
+        """Return the distortion alone, the bound, or the importance-weighted one, negative; and the terms."""
+        config, likelihood = self.config, self.likelihood
+        if config.importance_samples > 1:
+            bound_B, terms = importance_weighted_bound(
+                self.model, likelihood, x_BCHW, noise, autocast=autocast
+            )
+            return -bound_B.mean(), terms
+        terms = elbo_terms(self.model, likelihood, x_BCHW, noise, autocast=autocast)
+        distortion = terms.distortion.mean()
+        if config.objective == "ae" or config.terms == "distortion":
+            return distortion, terms
+        rate = rate_loss(terms, beta=self._beta, free_bits=config.free_bits, mean=self.world.mean_)
+        return rate if config.terms == "rate" else distortion + rate, terms
+
     def trial(self, image_BCHW: Tensor, autocast: torch.dtype | None) -> None:
-        """Do the work of a step and change nothing."""
+        """Do the work of a step in the later phase, as steps do it, and change nothing."""
         state = self.generator.get_state()
-        self._gradients(image_BCHW, autocast, beta=1.0, fraction=1.0)
+        self._beta.fill_(1.0)
+        if autocast not in self._trials:
+            self._trials[autocast] = functools.partial(self._gradients, autocast=autocast, is_later=True)
+            if self.is_recorded:
+                self._trials[autocast] = Recorded(self._trials[autocast], self.generator)
+                for _ in range(PLAIN_CALLS):
+                    self._trials[autocast](image_BCHW)
+        self._trials[autocast](image_BCHW)
         self.generator.set_state(state)
 
     def _draw(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
@@ -277,7 +258,7 @@ class Learner:
     def tensors(self) -> dict[str, Tensor]:
         """Return everything that a checkpoint has to hold, by name."""
         held = {"generator": self.generator.get_state(), **self.totals.tensors(), **self.average.tensors()}
-        moments = {p: state for optimizer in self.optimizers.values() for p, state in optimizer.state.items()}
+        moments = self.optimizers.moments()
         for name, parameter in self._named.items():
             held[f"weights.{name}"] = parameter
             held |= {f"optimizer.{key}.{name}": value for key, value in moments.get(parameter, {}).items()}
@@ -291,9 +272,6 @@ class Learner:
             BadRun: Names or shapes are not those of this run's networks.
         """
         try:
-            owners = {
-                p: o for o in self.optimizers.values() for group in o.param_groups for p in group["params"]
-            }
             for name, parameter in self._named.items():
                 parameter.copy_(tensors[f"weights.{name}"])
                 moments = {
@@ -302,7 +280,7 @@ class Learner:
                     if f"optimizer.{key}.{name}" in tensors
                 }
                 if moments:
-                    owners[parameter].state[parameter] = moments
+                    self.optimizers.restore(parameter, moments)
             self.average.restore(tensors)
             self.totals.restore(tensors)
             # A generator's state fits its own kind of device only; elsewhere the stream starts anew.
@@ -313,7 +291,9 @@ class Learner:
                 "the checkpoint does not fit the networks of its own settings: it is damaged"
             ) from None
         self.num_steps = num_steps
+        # What was recorded changes the moments that were here before.
+        self._changes = self._make_changes()
 
 
-def _as_it_is(module: nn.Module) -> nn.Module:
-    return module
+def _as_it_is(called: Any) -> Any:
+    return called

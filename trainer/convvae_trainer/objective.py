@@ -79,7 +79,7 @@ def reparameterise(mean_BZ: Tensor, log_variance_BZ: Tensor, noise_BZ: Tensor) -
 
 
 def weighted_rate(
-    rate_Z: Tensor, *, beta: float, free_bits: float, batch_rate_Z: Tensor | None = None
+    rate_Z: Tensor, *, beta: float | Tensor, free_bits: float, batch_rate_Z: Tensor | None = None
 ) -> Tensor:
     """Return beta times the sum over dimensions of max(rate, free bits) (Kingma et al. 2016).
 
@@ -95,7 +95,7 @@ def weighted_rate(
     return beta * torch.where(decisive_Z > free_bits, rate_Z, free_bits).sum()
 
 
-def rate_loss(terms: Terms, *, beta: float, free_bits: float, mean: Mean) -> Tensor:
+def rate_loss(terms: Terms, *, beta: float | Tensor, free_bits: float, mean: Mean) -> Tensor:
     """Return the weighted rate of this process's batch; the whole batch decides which bits are free.
 
     Args:

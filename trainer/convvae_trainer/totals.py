@@ -59,25 +59,25 @@ class Totals:
         # Rate, mean and squared mean of each latent dimension.
         self._latents_3Z = torch.zeros((3, latent_dim), device=device)
         self._in_a_row = torch.zeros((), device=device)
+        self._one, self._zero = torch.ones((), device=device), torch.zeros((), device=device)
         self._only_skipped = torch.tensor([float(name == "skipped") for name in NAMES], device=device)
 
     def add(self, found: Gradients, *, finite: Tensor, gradient_norm: Tensor) -> None:
         """Add a step; of one that is not finite only that it was skipped."""
-        one, zero = torch.ones_like(gradient_norm), torch.zeros_like(gradient_norm)
-        seen = dict.fromkeys(NAMES, zero) | {"steps": one, "gradient_norm": gradient_norm, **found.figures}
-        seen |= {f"{name}_skips": skip.float() for name, skip in found.skip.items()}
-        latents_3Z = torch.zeros_like(self._latents_3Z)
+        seen = dict.fromkeys(NAMES, self._zero) | {"steps": self._one, "gradient_norm": gradient_norm}
+        seen |= found.figures | {f"{name}_skips": skip.float() for name, skip in found.skip.items()}
+        skipped = ~finite
         if (terms := found.terms) is not None:
             rate_BZ, mean_BZ = terms.rates.detach(), terms.mean.detach()
             if not self._has_rate:
                 rate_BZ = torch.zeros_like(rate_BZ)
-            seen |= {"encoded": one, "distortion": terms.distortion.detach().mean()}
-            seen["rate"] = rate_BZ.sum(1).mean()
-            latents_3Z = torch.stack((rate_BZ.mean(0), mean_BZ.mean(0), mean_BZ.square().mean(0)))
+            latents_3Z = torch.stack((rate_BZ, mean_BZ, mean_BZ.square())).mean(1)
+            seen |= {"encoded": self._one, "distortion": terms.distortion.detach().mean()}
+            seen["rate"] = latents_3Z[0].sum()
+            self._latents_3Z += latents_3Z.masked_fill(skipped, 0.0)
         now = torch.stack([seen[name] for name in NAMES])
         self._sums += torch.where(finite, now, self._only_skipped)
-        self._latents_3Z += torch.where(finite, latents_3Z, 0.0)
-        self._in_a_row.add_(1).mul_(~finite)
+        self._in_a_row.add_(1).mul_(skipped)
 
     def clear(self) -> None:
         """Start anew; how many steps in a row were skipped is kept."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,7 @@ def gradients(config: Config) -> Gradients:
     image_BCHW = torch.randint(
         0, 256, (8, 1, 16, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
     )
-    return learner._gradients(image_BCHW, None, beta=1.0, fraction=0.5)
+    return learner._gradients(image_BCHW, None, is_later=True)
 
 
 @needs_compiler
@@ -67,17 +68,21 @@ def test_what_is_evaluated_and_exported_is_never_compiled(
     config: Config, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Training calls the compiled networks; the model's own stay as they are."""
-    compiled: list[torch.nn.Module] = []
+    compiled: list[Callable[..., object]] = []
 
-    def compile_(module: torch.nn.Module) -> torch.nn.Module:
-        compiled.append(module)
-        return torch.nn.Sequential(module)
+    def compile_(called: Callable[..., object]) -> Callable[..., object]:
+        compiled.append(called)
+        return lambda *args, **kwargs: called(*args, **kwargs)
 
     monkeypatch.setattr("torch.compile", compile_)
-    settings = dataclasses.replace(config, compile=True)
-    learner = Learner(settings, shape=dataset.image.as_tuple, device=torch.device("cpu"))
-    assert compiled == [learner.model.encoder, learner.model.decoder]
+    learners = {}
+    for objective, expected in {"vae": 2, "vae-gan": 4}.items():
+        compiled.clear()
+        settings = config_from({"dataset": config.dataset, **TINY, "objective": objective}, {"compile": True})
+        learners[objective] = Learner(settings, shape=dataset.image.as_tuple, device=torch.device("cpu"))
+        assert len(compiled) == expected
+    parts = learners["vae-gan"]
+    assert compiled[1:] == [parts.model.encoder, parts.model.decoder, parts.discriminator]
     plain = Learner(config, shape=dataset.image.as_tuple, device=torch.device("cpu"))
-    assert learner.tensors().keys() == plain.tensors().keys()
-    assert type(learner.model.encoder) is type(plain.model.encoder)
-    assert len(compiled) == 2
+    assert learners["vae"].tensors().keys() == plain.tensors().keys()
+    assert type(parts.model.encoder) is type(plain.model.encoder)

@@ -1,5 +1,6 @@
 """On a GPU: every objective trains, stops, resumes, is evaluated as on the CPU, and is exported."""
 
+import math
 import signal
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ import torch
 
 from convvae_service.bundle import OBJECTIVES, read_bundle
 from convvae_trainer.commands import run_evaluate, run_export
-from convvae_trainer.config import ADVERSARIAL, config_from
+from convvae_trainer.config import ADVERSARIAL, Config, config_from
 from convvae_trainer.data import load_dataset
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.evaluate import Evaluation
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import Learner
+from convvae_trainer.recorded import PLAIN_CALLS
 from unit.trainer.conftest import TINY, write_blobs
 
 pytestmark = [
@@ -69,19 +71,102 @@ def evaluated(run_dir: Path, device: str) -> Evaluation:
     return run_evaluate(run_dir, **nothing, download=False, device=device)
 
 
-def test_no_step_makes_the_host_wait(tmp_path: Path) -> None:
+def learner_of(objective: str, dataset: str, **changes: Any) -> Learner:
+    """Return a small learner on the GPU."""
+    small = {"discriminator_width": 4} if objective in ADVERSARIAL else {}
+    config = config_from(
+        {"dataset": dataset}, TINY, {"objective": objective, "device": "cuda"}, small, changes
+    )
+    return Learner(config, shape=(12, 10, 1), device=torch.device("cuda"))
+
+
+def batch_of(dataset: str) -> torch.Tensor:
+    """Return the first training images as a step takes them."""
+    images = torch.from_numpy(load_dataset(config_from({"dataset": dataset}, TINY)).train)
+    return images[:16].permute(0, 3, 1, 2).contiguous().cuda()
+
+
+@pytest.mark.parametrize("cuda_graph", [False, True])
+def test_no_step_makes_the_host_wait(tmp_path: Path, cuda_graph: bool) -> None:
     """PyTorch itself finds no step that waits for the GPU, of any objective, in either phase."""
     dataset = str(write_blobs(tmp_path / "blobs.npy"))
-    images = torch.from_numpy(load_dataset(config_from({"dataset": dataset}, TINY)).train)
+    batch = batch_of(dataset)
     for objective in OBJECTIVES:
-        small = {"discriminator_width": 4} if objective in ADVERSARIAL else {}
-        config = config_from({"dataset": dataset}, TINY, {"objective": objective, "device": "cuda", **small})
-        learner = Learner(config, shape=(12, 10, 1), device=torch.device("cuda"))
-        batch = images[:16].permute(0, 3, 1, 2).contiguous().cuda()
+        learner = learner_of(objective, dataset, cuda_graph=cuda_graph)
         for fraction in (0.0, 1.0):
-            learner.step(batch, learning_rate=1e-3, beta=1.0, fraction=fraction)
+            for _ in range(PLAIN_CALLS + 1):
+                learner.step(batch, learning_rate=1e-3, beta=1.0, fraction=fraction)
             torch.cuda.set_sync_debug_mode("error")
             try:
                 learner.step(batch, learning_rate=1e-3, beta=1.0, fraction=fraction)
             finally:
                 torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+@pytest.mark.parametrize("blocks", [0, 1])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_networks_of_usual_sizes_learn(channels: int, blocks: int, autocast: torch.dtype | None) -> None:
+    """Their gradients come in other layouts than those of tiny ones, and each of them is applied."""
+    config = Config(dataset="x", blocks=blocks, device="cuda")
+    learner = Learner(config, shape=(28, 28, channels), device=torch.device("cuda"), autocast=autocast)
+    generator = torch.Generator().manual_seed(1)
+    image = torch.randint(0, 256, (16, channels, 28, 28), generator=generator, dtype=torch.uint8).cuda()
+    before = [parameter.detach().clone() for parameter in learner.model.parameters()]
+    elbos = []
+    for _ in range(20 * PLAIN_CALLS):
+        learner.totals.clear()
+        learner.step(image, learning_rate=1e-3, beta=1.0)
+        elbos.append(learner.totals.means()["elbo"])
+    assert elbos[-1] > elbos[0]
+    assert learner.totals.means()["skipped_steps"] == 0
+    for old, new in zip(before, learner.model.parameters(), strict=True):
+        assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_replayed_steps_are_those_that_are_launched_one_by_one(
+    objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Draws are the same bit by bit, all else within rounding, whatever rates and weights change."""
+    # AdamW makes whole steps of rounding where a gradient is next to none.
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
+    dataset = str(write_blobs(tmp_path / "blobs.npy"))
+    batch = batch_of(dataset)
+    learners = [learner_of(objective, dataset, cuda_graph=is_on) for is_on in (False, True)]
+    assert [learner.is_recorded for learner in learners] == [False, True]
+    for number in range(4 * PLAIN_CALLS):
+        for learner in learners:
+            learner.step(
+                batch,
+                learning_rate=1e-3 / (1 + number),
+                beta=number / 8,
+                fraction=float(number >= 2 * PLAIN_CALLS),
+            )
+    plain, replayed = (learner.tensors() for learner in learners)
+    assert torch.equal(plain["generator"], replayed["generator"])
+    assert plain.keys() == replayed.keys()
+    for name, value in plain.items():
+        value, other = value.detach().double(), replayed[name].detach().double()
+        scale = max(1e-3, value.abs().max().item())
+        assert (value - other).abs().max().item() <= TOLERANCE * scale, name
+    first, second = (learner.totals.means() for learner in learners)
+    assert first["steps"] == second["steps"] == 4 * PLAIN_CALLS
+    assert first["skipped_steps"] == second["skipped_steps"] == 0
+    assert plain["totals"].isfinite().all()
+
+
+def test_a_replayed_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
+    """It is skipped and counted, and the next one is taken."""
+    dataset = str(write_blobs(tmp_path / "blobs.npy"))
+    batch = batch_of(dataset)
+    learner = learner_of("vae", dataset)
+    for _ in range(PLAIN_CALLS + 1):
+        learner.step(batch, learning_rate=1e-3, beta=1.0)
+    before = [parameter.detach().clone() for parameter in learner.model.parameters()]
+    learner.step(batch, learning_rate=1e-3, beta=math.nan)
+    assert all(torch.equal(*pair) for pair in zip(before, learner.model.parameters(), strict=True))
+    assert learner.totals.skipped_in_a_row() == 1
+    learner.step(batch, learning_rate=1e-3, beta=1.0)
+    assert not all(torch.equal(*pair) for pair in zip(before, learner.model.parameters(), strict=True))
+    assert learner.totals.means()["skipped_steps"] == 1

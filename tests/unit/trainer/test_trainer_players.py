@@ -19,7 +19,8 @@ from convvae_trainer.adversarial import (
 )
 from convvae_trainer.config import config_from
 from convvae_trainer.discriminator import FEATURE_SIDE, Discriminator
-from convvae_trainer.learner import ADVERSARIAL_BETAS, BETAS, LIKELIHOOD_RATE, Learner
+from convvae_trainer.learner import Learner
+from convvae_trainer.optimizers import ADVERSARIAL_BETAS, BETAS, LIKELIHOOD_RATE
 from unit.trainer.test_trainer_adversarial import (
     BATCH,
     CHANNELS,

@@ -10,8 +10,9 @@ from convvae_trainer.batch import MAX_ROWS
 from convvae_trainer.config import Config
 from convvae_trainer.data import load_dataset
 from convvae_trainer.fit import fit
-from convvae_trainer.learner import LIKELIHOOD_RATE, Learner
+from convvae_trainer.learner import Learner
 from convvae_trainer.objective import reparameterise
+from convvae_trainer.optimizers import LIKELIHOOD_RATE
 
 
 @torch.no_grad()
@@ -58,13 +59,14 @@ def test_sigma_has_a_rate_of_its_own_and_no_decay() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     for rate in (1e-3, 2e-4):
         learner.step(images, learning_rate=rate, beta=1.0)
-        networks, likelihood = (
-            g for g in learner.optimizers["model"].param_groups if g["network"] != "decoder"
-        )
-        assert (networks["lr"], likelihood["lr"]) == (rate, rate * LIKELIHOOD_RATE)
+        networks, likelihood = learner.optimizers.by_team["model"].param_groups
+        assert (networks["networks"], likelihood["networks"]) == (("encoder", "decoder"), ("likelihood",))
+        assert networks["lr"].item() == pytest.approx(rate)
+        assert likelihood["lr"].item() == pytest.approx(rate * LIKELIHOOD_RATE)
         assert (networks["weight_decay"], likelihood["weight_decay"]) == (0.1, 0.0)
     bernoulli = Learner(Config(dataset="x"), shape=(8, 8, 1), device=torch.device("cpu"))
-    assert {g["network"] for g in bernoulli.optimizers["model"].param_groups} == {"encoder", "decoder"}
+    (group,) = bernoulli.optimizers.by_team["model"].param_groups
+    assert group["networks"] == ("encoder", "decoder")
 
 
 def test_sigma_and_networks_are_clipped_together() -> None:
@@ -76,7 +78,7 @@ def test_sigma_and_networks_are_clipped_together() -> None:
     learner = Learner(config, shape=(8, 8, 1), device=torch.device("cpu"))
     images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
     state = learner.generator.get_state()
-    found = learner._gradients(images, None, beta=1.0, fraction=0.0).of
+    found = learner._gradients(images, None, is_later=False).of
     learner.generator.set_state(state)
     names = ("encoder", "decoder", "likelihood")
     before = torch.cat([gradient.flatten() for name in names for gradient in found[name]])
