@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,12 +60,28 @@ def test_links_and_targets_exist() -> None:
 
 
 def test_the_first_screen_says_what_it_is() -> None:
-    """One sentence, the arrow, the two commands and the results stand within 30 lines."""
-    first = README.splitlines()[:30]
+    """One sentence, the arrow, the two commands and the results stand within 32 lines."""
+    first = README.splitlines()[:32]
     assert any("--trainer-->" in line for line in first)
     assert any(line.strip().startswith("make demo") for line in first)
     assert any(line.strip().startswith("make test") for line in first)
     assert sum(line.startswith("|") for line in first) >= 4
+
+
+def gpu_figures(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the figures of the GPU, and of the CPU beside it that has bf16."""
+    short, long = results["mnist_likelihood_cuda_36s"], results["mnist_likelihood_cuda"]
+    cpu, cuda = results["training_throughput_bf16"], results["training_throughput_cuda"]
+    ratios = ("ratio_fp32", "ratio_auto", "ratio_auto_compiled")
+    return [
+        f"after {short['until']['training_seconds']:.0f} s and",
+        f"after {long['training_seconds']:.0f} s of training",
+        f"by {short['until']['samples']} and {long['importance_samples']:,} samples",
+        f"{short['until']['looks'][-1]['nats']:.2f}, {long['negative_log_likelihood_nats']:.2f} nats",
+        ", ".join(f"{cpu[name]:.2f}" for name in ratios) + " times",
+        f"(without bf16: {results['training_throughput']['ratio_fp32']:.2f})",
+        ", ".join(f"{cuda[name]:.1f}" for name in ratios) + " times",
+    ]
 
 
 def test_the_figures_are_those_that_were_measured() -> None:
@@ -87,6 +104,7 @@ def test_the_figures_are_those_that_were_measured() -> None:
         f"{parity['image_steps']} steps of 255",
         f"{start_up['median_s']:.2f} s",
         f"{embed['cpu_ratio']:.2f} times",
+        *gpu_figures(results),
     ]
-    first = "\n".join(README.splitlines()[:30])
+    first = "\n".join(README.splitlines()[:32])
     assert [figure for figure in quoted if figure not in first] == []
