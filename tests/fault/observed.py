@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from resident import resident_kib
 from serving import ServerProcess
 
 IDLE_TIMEOUT_S = 20.0
@@ -32,9 +33,7 @@ class ObservedServer(ServerProcess):
 
     def resident_kib(self) -> int:
         """Return the memory that the process has."""
-        status = Path(f"/proc/{self.process.pid}/status").read_text()
-        (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
-        return int(line.split()[1])
+        return resident_kib(self.process.pid)
 
     def metrics(self) -> dict[str, float]:
         """Return the metrics by name and labels, as the page writes them."""

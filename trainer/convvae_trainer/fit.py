@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -198,6 +199,8 @@ def _begin(
     record: dict[str, Any] = {}
     if world.is_first:
         computation = _computation(config, dataset, device, console, processes=world.local_size)
+        # The learner that was measured with refers to itself, and holds memory of the device.
+        gc.collect()
         taken = asdict(computation)
         reason = taken.pop("reason")
         leg = asdict(_leg(0, command, device, world, taken))

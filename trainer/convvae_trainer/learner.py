@@ -93,7 +93,7 @@ class Learner:
         self.optimizers = Optimizers(config, self._parameters, device=device)
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self._beta = torch.ones((), device=device)
-        self._changes = self._make_changes()
+        self._work: tuple[bool, Callable[[Tensor], object]] | None = None
         self._trials: dict[torch.dtype | None, Callable[[Tensor], object]] = {}
         self.totals = Totals(
             latent_dim=config.latent_dim,
@@ -138,7 +138,7 @@ class Learner:
         """
         self.optimizers.set_rate(learning_rate)
         self._beta.fill_(beta)
-        self._changes[self._is_later_phase(fraction)](image_BCHW)
+        self._work_of(self._is_later_phase(fraction))(image_BCHW)
         self.average.follow(self.num_steps)
         self.num_steps += 1
 
@@ -147,14 +147,12 @@ class Learner:
         starts = {"vae-gan": self.config.adversarial_start, "vae-disl": self.config.gan_share}
         return fraction >= starts.get(self.config.objective, 0.0)
 
-    def _make_changes(self) -> dict[bool, Callable[[Tensor], object]]:
-        """Return the work of a step in the earlier and in the later phase: recorded, where it can be."""
-        changes: dict[bool, Callable[[Tensor], object]] = {
-            is_later: functools.partial(self._change, is_later=is_later) for is_later in (False, True)
-        }
-        if not self.is_recorded:
-            return changes
-        return {is_later: Recorded(change, self.generator) for is_later, change in changes.items()}
+    def _work_of(self, is_later: bool) -> Callable[[Tensor], object]:
+        """Return a step's work in a phase: recorded, where it can be. What the other phase had is freed."""
+        if self._work is None or self._work[0] != is_later:
+            change = functools.partial(self._change, is_later=is_later)
+            self._work = is_later, Recorded(change, self.generator) if self.is_recorded else change
+        return self._work[1]
 
     @property
     def is_recorded(self) -> bool:
@@ -292,7 +290,7 @@ class Learner:
             ) from None
         self.num_steps = num_steps
         # What was recorded changes the moments that were here before.
-        self._changes = self._make_changes()
+        self._work = None
 
 
 def _as_it_is(called: Any) -> Any:

@@ -4,19 +4,12 @@ import gc
 import sys
 import time
 import weakref
-from pathlib import Path
 
 import pytest
 
 from convvae_service import heap
 from convvae_service.heap import give_back_memory, trim
-
-
-def resident_kib() -> int:
-    (line,) = (
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:")
-    )
-    return int(line.split()[1])
+from resident import resident_kib
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")

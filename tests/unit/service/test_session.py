@@ -14,6 +14,7 @@ from convvae_service.bundle import ImageShape, read_bundle
 from convvae_service.engine import Engine
 from convvae_service.heap import trim
 from convvae_service.runtime import CUDA, choose_provider, make_session
+from resident import resident_kib
 from tiny_bundle import LATENT_DIM, SHAPE, encoder, publish_tiny
 
 CPU: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})
@@ -134,10 +135,7 @@ def resident_mib() -> float:
     """Return the memory that this process has, without what the C library would spare."""
     # What the server does every 10 s; else it depends on what this process did before.
     trim()
-    (line,) = (
-        line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS:")
-    )
-    return int(line.split()[1]) / 1024
+    return resident_kib() / 1024
 
 
 def test_no_answer_depends_on_the_arena(tmp_path: Path) -> None:
