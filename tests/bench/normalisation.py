@@ -26,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -45,7 +46,7 @@ from convvae_trainer.config import Config
 from convvae_trainer.device import choose_computation
 from convvae_trainer.evaluate import evaluate
 from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.learner import Learner
+from convvae_trainer.learner import Learner, trial_of
 from convvae_trainer.provenance import code_commit, hardware, library_versions
 from convvae_trainer.run_folder import RunFolder
 from convvae_trainer.train import Position, train
@@ -130,7 +131,9 @@ def main() -> None:
     print(f"written to {options.out.resolve()}")
 
 
-def make_learner(network: str, kind: str, *, seed: int, epochs: int = 1) -> Learner:
+def make_learner(
+    network: str, kind: str, *, seed: int, epochs: int = 1, autocast: torch.dtype | None = None
+) -> Learner:
     """Return a learner of the product's settings, but for the averaged weights."""
     config = Config(
         dataset="mnist",
@@ -142,18 +145,17 @@ def make_learner(network: str, kind: str, *, seed: int, epochs: int = 1) -> Lear
         device="cpu",
     )
     with mock.patch.object(learner_module, "ConvVAE", make_networks(kind)):
-        return Learner(config, shape=(28, 28, 1), device=CPU)
+        return Learner(config, shape=(28, 28, 1), device=CPU, autocast=autocast)
 
 
 def choose_precision(images_NHWC: Images, threads: int) -> str:
     """Return the precision that `auto` takes here for the product's plain networks."""
-    learner = make_learner("plain", "none", seed=0)
-    batch_BCHW = as_tensor(images_NHWC[: learner.config.batch_size])
+    batch_BCHW = as_tensor(images_NHWC[: Config(dataset="mnist").batch_size])
     return choose_computation(
         precision="auto",
         threads=threads,
         device=CPU,
-        trial=lambda dtype: learner.trial(batch_BCHW, dtype),
+        trial=trial_of(partial(make_learner, "plain", "none", seed=0), batch_BCHW),
     ).precision
 
 

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -36,7 +37,7 @@ from convvae_service.idx import open_idx
 from convvae_trainer import learner as learner_module
 from convvae_trainer.config import Config
 from convvae_trainer.device import choose_computation, pick_device, synchronise
-from convvae_trainer.learner import Learner
+from convvae_trainer.learner import Learner, trial_of
 from convvae_trainer.model import ConvVAE
 from convvae_trainer.run_folder import RunFolder
 from convvae_trainer.train import Position, train
@@ -180,12 +181,12 @@ def our_trainer(
     batch_BCHW = torch.from_numpy(images_NHWC[:BATCH]).permute(0, 3, 1, 2).contiguous().to(device)
     with mock.patch.object(learner_module, "ConvVAE", made):
         # As `fit` does: compiling each candidate would take minutes.
-        trying = Learner(dataclasses.replace(config, compile=False), shape=(28, 28, 1), device=device)
+        make = partial(Learner, dataclasses.replace(config, compile=False), shape=(28, 28, 1), device=device)
         computation = choose_computation(
             precision=precision,
             threads=threads,
             device=device,
-            trial=lambda dtype: trying.trial(batch_BCHW, dtype),
+            trial=trial_of(make, batch_BCHW),
         )
         learner = Learner(config, shape=(28, 28, 1), device=device, autocast=computation.autocast)
     # A live bar, as pythae shows one.

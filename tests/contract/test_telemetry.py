@@ -10,7 +10,7 @@ import pytest
 from tiny_bundle import LATENT_DIM, SHAPE, encoder
 
 PROGRAMS = {
-    "trainer": "from convvae_trainer.runtime import open_graph\nopen_graph(data)",
+    "trainer": "from convvae_trainer.onnx_graph import open_graph\nopen_graph(data)",
     "service": "from convvae_service.runtime import import_runtime\n"
     "import_runtime().InferenceSession(data, providers=['CPUExecutionProvider'])",
 }

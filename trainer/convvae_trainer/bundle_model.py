@@ -26,7 +26,7 @@ from convvae_service.bundle import (
 from convvae_trainer.batch import rows_at_once, slices
 from convvae_trainer.errors import BadConfig, MissingExtra
 from convvae_trainer.likelihood import DiscretisedLogistic, make_likelihood
-from convvae_trainer.runtime import Graph, open_graph
+from convvae_trainer.onnx_graph import Graph, open_graph
 
 __all__ = ["METRICS_FILE", "BundleModel", "Published", "distortion", "find", "open_model", "rate"]
 

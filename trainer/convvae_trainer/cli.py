@@ -104,7 +104,7 @@ def evaluate(
     """Evaluate a run on test images: bound and terms, active units, quality of reconstructions."""
     require(*TRAINER_PACKAGES)
     from convvae_trainer import commands
-    from convvae_trainer.further_figures import Asked
+    from convvae_trainer.further_evaluation import Asked
 
     evaluation = commands.run_evaluate(
         run_dir,

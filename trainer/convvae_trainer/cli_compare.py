@@ -53,7 +53,7 @@ def compare(
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib")
     require_runtime()
-    from convvae_trainer.comparison import Options, run_compare
+    from convvae_trainer.compare_command import Options, run_compare
 
     options = Options(
         models=models,

@@ -2,7 +2,7 @@
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -119,7 +119,7 @@ def fit(
     ] = None,
     threads: Annotated[int | None, typer.Option(help="Of the CPU. [default: measured]")] = None,
     compile: Annotated[  # noqa: A002 - it is the setting's name
-        bool | None, typer.Option(help="Compile the networks with torch.compile. [default: no]")
+        bool | None, typer.Option(help="Compile networks and loss with torch.compile. [default: no]")
     ] = None,
     cuda_graph: Annotated[
         bool | None, typer.Option(help="Replay steps as CUDA graphs, on one GPU. [default: yes]")
@@ -203,7 +203,8 @@ def fit(
         places = {"--models": models, "--name": name, "--data-root": data_root, "--device": device}
         if resume:
             places["--dataset"] = dataset
-        command = _resume_command(run_dir, places)
+        typed = [] if not resume or cuda_graph is None else [f"--{'' if cuda_graph else 'no-'}cuda-graph"]
+        command = _resume_command(run_dir, places, typed)
         raise Interrupted(stopped.number, step=stopped.step, resume=command) from None
     if done is None:
         return
@@ -219,6 +220,6 @@ def _command_line() -> str:
     return shlex.join(["convvae-train", *sys.argv[1:]])
 
 
-def _resume_command(run_dir: Path, places: Mapping[str, object]) -> str:
+def _resume_command(run_dir: Path, places: Mapping[str, object], flags: Sequence[str]) -> str:
     given = [word for name, value in places.items() if value is not None for word in (name, str(value))]
-    return shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *given])
+    return shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *given, *flags])

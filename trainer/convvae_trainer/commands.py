@@ -19,7 +19,7 @@ from convvae_trainer.errors import BadConfig, BadData, BadRun, Interrupted
 from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate
 from convvae_trainer.export import Exported, check_target, export
 from convvae_trainer.fit import fit, load_run
-from convvae_trainer.further_figures import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
+from convvae_trainer.further_evaluation import NOTHING_MORE, Asked, add_log_likelihood, add_of_labels
 from convvae_trainer.learner import Learner
 from convvae_trainer.position import Position, fraction_done, is_finished, trained_images
 from convvae_trainer.run_folder import RunFolder, can_be_written, check_new, read_evaluation

@@ -100,7 +100,7 @@ class Config:
     threads: int | None = None
     """CPU threads. None: measures all cores against one, and takes the faster."""
     compile: bool = False
-    """Compile the networks with torch.compile: a minute or so at the start, faster steps after."""
+    """Compile networks and loss with torch.compile: up to a minute at the start, faster steps after."""
     cuda_graph: bool = True
     """Replay steps as CUDA graphs, on one GPU: one launch in place of some hundred."""
     tensorboard: bool = True

@@ -107,7 +107,9 @@ def enough_memory() -> Iterator[None]:
         known = isinstance(error, MemoryError | torch.OutOfMemoryError)
         if not known and "can't allocate memory" not in str(error):
             raise
-        raise BadConfig("memory ran out: lower batch_size or width, or use fewer images") from None
+        raise BadConfig(
+            "memory ran out: lower batch_size or width, use fewer images, or on a GPU --no-cuda-graph"
+        ) from None
 
 
 def available_cores(quota: Path = CGROUP_QUOTA) -> int:

@@ -32,15 +32,15 @@ _T = TypeVar("_T")
 class World:
     """This process's place among those that share a run.
 
-    `control` returns a group on the CPU for what the processes agree on at each step, which torch holds and
-    nothing here does; `local_rank` and `local_size` count those on this machine.
+    `control_group` returns a group on the CPU for what the processes agree on at each step, which torch holds
+    and nothing here does; `local_rank` and `local_size` count those on this machine.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    control: Callable[[], Any] = lambda: None
+    control_group: Callable[[], Any] = lambda: None
 
     @property
     def is_first(self) -> bool:
@@ -91,14 +91,16 @@ class World:
             return fraction, stop
         values = torch.tensor([fraction if self.is_first else -1.0, float(stop)], dtype=torch.float64)
         with _in_words():
-            torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX, group=self.control())
+            torch.distributed.all_reduce(
+                values, op=torch.distributed.ReduceOp.MAX, group=self.control_group()
+            )
         return values[0].item(), int(values[1].item())
 
     def wait(self) -> None:
         """Wait for all processes."""
         if self.size > 1:
             with _in_words():
-                torch.distributed.barrier(group=self.control())
+                torch.distributed.barrier(group=self.control_group())
 
     def share(self, value: _T) -> _T:
         """Return the first process's `value`, a JSON-like object, in all of them."""
@@ -106,7 +108,7 @@ class World:
             return value
         held = [value]
         with _in_words():
-            torch.distributed.broadcast_object_list(held, src=0, group=self.control())
+            torch.distributed.broadcast_object_list(held, src=0, group=self.control_group())
         return held[0]
 
     def gather(self, value: _T) -> list[_T]:
@@ -115,7 +117,7 @@ class World:
             return [value]
         held: list[_T] = [value] * self.size
         with _in_words():
-            torch.distributed.all_gather_object(held, value, group=self.control())
+            torch.distributed.all_gather_object(held, value, group=self.control_group())
         return held
 
     def in_turns(self, make: Callable[[], _T]) -> _T:
@@ -154,14 +156,17 @@ def joined(device: torch.device) -> Iterator[World]:
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise BadConfig(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun")
     backend = "nccl" if device.type == "cuda" else "gloo"
-    # Imported once there is a group, as optimizers do, it holds that group for good, as arguments' defaults.
+    # Imported while there is a group, as an optimizer does, it holds that group for good: its functions'
+    # default arguments are made of it.
     importlib.import_module("torch.distributed.nn.functional")
     with _in_words():
         torch.distributed.init_process_group(backend, rank=rank, world_size=size)
     try:
         with _in_words():
-            control = weakref.ref(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
-        yield World(rank=rank, size=size, local_rank=local_rank, local_size=local_size, control=control)
+            control_group = weakref.ref(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+        yield World(
+            rank=rank, size=size, local_rank=local_rank, local_size=local_size, control_group=control_group
+        )
     finally:
         # Frees the groups and ends their threads: one that frees a tensor while Python itself ends aborts it.
         torch.distributed.destroy_process_group()

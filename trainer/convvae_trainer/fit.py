@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from convvae_trainer.device import (
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadConfig, BadData, BadRun
 from convvae_trainer.evaluate import FURTHER, Evaluation, evaluate
-from convvae_trainer.learner import Learner
+from convvae_trainer.learner import Learner, trial_of
 from convvae_trainer.leg import Leg
 from convvae_trainer.position import Position, batch_size, fraction_done
 from convvae_trainer.provenance import code_commit, hardware, library_versions
@@ -115,6 +116,7 @@ def fit(
                 board=board,
                 checkpoint_every_s=checkpoint_every_s,
             )
+        learner.end_steps()
         evaluation = None
         if world.is_first:
             evaluation = evaluate(
@@ -185,7 +187,7 @@ def _begin(
         if world.is_first:
             run.discard_leftovers()
         torch.set_num_threads(run.record["threads"])
-        learner = _learner(run, dataset, device, world)
+        learner = _learner(run, dataset, device, world, cuda_graph=config.cuda_graph)
         position = _restore(run, learner, required=False)
         world.wait()
         if world.is_first:
@@ -199,7 +201,7 @@ def _begin(
     record: dict[str, Any] = {}
     if world.is_first:
         computation = _computation(config, dataset, device, console, processes=world.local_size)
-        # The learner that was measured with refers to itself, and holds memory of the device.
+        # The learners that were measured with refer to themselves, and hold memory of the device.
         gc.collect()
         taken = asdict(computation)
         reason = taken.pop("reason")
@@ -210,7 +212,8 @@ def _begin(
     # One process measures for all.
     run = RunFolder(run_dir, config=config, record=world.share(record))
     torch.set_num_threads(run.record["threads"])
-    return run, _learner(run, dataset, device, world), Position()
+    learner = _learner(run, dataset, device, world, cuda_graph=config.cuda_graph)
+    return run, learner, Position()
 
 
 def _leg(step: int, command: str, device: torch.device, world: World, computation: dict[str, Any]) -> Leg:
@@ -257,9 +260,12 @@ def load_run(run_dir: Path, *, device: str | None = "cpu") -> tuple[RunFolder, L
     return run, learner, _restore(run, learner, required=True)
 
 
-def _learner(run: RunFolder, dataset: Dataset, device: torch.device, world: World) -> Learner:
+def _learner(
+    run: RunFolder, dataset: Dataset, device: torch.device, world: World, *, cuda_graph: bool
+) -> Learner:
+    config = dataclasses.replace(run.config, cuda_graph=cuda_graph)
     autocast = autocast_of(run.record["precision"])
-    return Learner(run.config, shape=dataset.image.as_tuple, device=device, autocast=autocast, world=world)
+    return Learner(config, shape=dataset.image.as_tuple, device=device, autocast=autocast, world=world)
 
 
 def _restore(run: RunFolder, learner: Learner, *, required: bool) -> Position:
@@ -279,14 +285,13 @@ def _computation(
 ) -> Computation:
     # Compiling each candidate would take minutes.
     config = dataclasses.replace(config, compile=False)
-    learner = Learner(config, shape=dataset.image.as_tuple, device=device)
     count = min(config.batch_size, max(TRIAL_IMAGES, TRIAL_VALUES // dataset.image.num_values))
     batch = torch.from_numpy(dataset.train[:count]).permute(0, 3, 1, 2).contiguous().to(device)
     return choose_computation(
         precision=config.precision,
         threads=config.threads,
         device=device,
-        trial=lambda dtype: learner.trial(batch, dtype),
+        trial=trial_of(partial(Learner, config, shape=dataset.image.as_tuple, device=device), batch),
         processes=processes,
         announce=lambda: console.print("measuring precision and threads …", highlight=False),
     )

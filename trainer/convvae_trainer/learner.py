@@ -24,17 +24,17 @@ from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadRun
 from convvae_trainer.likelihood import make_likelihood
 from convvae_trainer.model import ConvVAE
-from convvae_trainer.objective import Terms, elbo_terms, importance_weighted_bound, rate_loss
+from convvae_trainer.objective import Mean, Terms, elbo_terms, importance_weighted_bound, rate_loss
 from convvae_trainer.optimizers import Optimizers
 from convvae_trainer.recorded import PLAIN_CALLS, Recorded
 from convvae_trainer.totals import Totals
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "trial_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Compiled:
-    """Encoder and decoder as they are called in training."""
+    """Encoder and decoder as they are called in adversarial steps."""
 
     encoder: Any
     decoder: Any
@@ -94,7 +94,7 @@ class Learner:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self._beta = torch.ones((), device=device)
         self._work: tuple[bool, Callable[[Tensor], object]] | None = None
-        self._trials: dict[torch.dtype | None, Callable[[Tensor], object]] = {}
+        self._trial: Callable[[Tensor], object] | None = None
         self.totals = Totals(
             latent_dim=config.latent_dim,
             device=device,
@@ -111,12 +111,19 @@ class Learner:
         return {name: [p for p in module.parameters() if p.requires_grad] for name, module in modules.items()}
 
     def _compile(self) -> None:
-        """Have what steps call compiled at its first call, if the run asks for it, and nothing else."""
+        """Have what steps call compiled at its first call, if the run asks for it, and nothing else.
+
+        Of a bound that is all of the loss; of two players their networks.
+        """
         made: Callable[[Any], Any] = torch.compile if self.config.compile else _as_it_is
         if self.config.compile:
             # A donated buffer is gone after one backward pass; two losses go back through one graph here.
             torch._functorch.config.donated_buffer = False
         self._add_up = made(self.totals.add)
+        self._mean: Mean = self.world.mean_
+        if self.config.compile and self.world.size > 1:
+            # Compiled code would hold the group, and know nothing of errors in words.
+            self._mean = torch.compiler.disable(self.world.mean_)  # type: ignore[no-untyped-call]
         if not self.config.is_adversarial:
             self._bound_loss = made(self._plain_bound_loss)
             return
@@ -161,15 +168,15 @@ class Learner:
 
     def _change(self, image_BCHW: Tensor, *, is_later: bool) -> None:
         """Do what a step does, but for what Python counts."""
-        found = self._gradients(image_BCHW, self.autocast, is_later=is_later)
+        found = self._gradients(image_BCHW, is_later=is_later)
         finite, norm = self.optimizers.apply(found)
         self._add_up(found, finite=finite, gradient_norm=norm)
 
-    def _gradients(self, image_BCHW: Tensor, autocast: torch.dtype | None, *, is_later: bool) -> Gradients:
+    def _gradients(self, image_BCHW: Tensor, *, is_later: bool) -> Gradients:
         config = self.config
         x_BCHW, noise = self._draw(image_BCHW)
         if not config.is_adversarial:
-            return self._bound_gradients(x_BCHW, noise, autocast)
+            return self._bound_gradients(x_BCHW, noise)
         prior_BZ = self._normal(len(x_BCHW), config.latent_dim)
         parts = Parts(
             model=self._running,
@@ -182,7 +189,7 @@ class Learner:
             adaptive_weight=config.adaptive_weight,
             equilibrium_margin=config.equilibrium_margin,
             gradient_penalty=config.gradient_penalty,
-            autocast=autocast,
+            autocast=self.autocast,
             mean=self.world.mean_,
         )
         if config.objective == "vae-gan":
@@ -199,43 +206,44 @@ class Learner:
             return gan_gradients(parts, x_BCHW, prior_BZ)
         return vae_disl_gradients(parts, x_BCHW, noise, beta=self._beta, free_bits=config.free_bits)
 
-    def _bound_gradients(self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None) -> Gradients:
-        loss, terms = self._bound_loss(x_BCHW, noise, autocast)
+    def _bound_gradients(self, x_BCHW: Tensor, noise: Tensor) -> Gradients:
+        loss, terms = self._bound_loss(x_BCHW, noise)
         names = ("encoder", "decoder", "likelihood")
         found = gradients_of(loss, *(self._parameters[name] for name in names))
         loss = loss.detach()
         self.world.mean_([*(gradient for some in found for gradient in some), loss])
         return Gradients(of=dict(zip(names, found, strict=True)), loss=loss, terms=terms)
 
-    def _plain_bound_loss(
-        self, x_BCHW: Tensor, noise: Tensor, autocast: torch.dtype | None
-    ) -> tuple[Tensor, Terms]:
+    def _plain_bound_loss(self, x_BCHW: Tensor, noise: Tensor) -> tuple[Tensor, Terms]:
         """Return the distortion alone, the bound, or the importance-weighted one, negative; and the terms."""
         config, likelihood = self.config, self.likelihood
         if config.importance_samples > 1:
             bound_B, terms = importance_weighted_bound(
-                self.model, likelihood, x_BCHW, noise, autocast=autocast
+                self.model, likelihood, x_BCHW, noise, autocast=self.autocast
             )
             return -bound_B.mean(), terms
-        terms = elbo_terms(self.model, likelihood, x_BCHW, noise, autocast=autocast)
+        terms = elbo_terms(self.model, likelihood, x_BCHW, noise, autocast=self.autocast)
         distortion = terms.distortion.mean()
         if config.objective == "ae" or config.terms == "distortion":
             return distortion, terms
-        rate = rate_loss(terms, beta=self._beta, free_bits=config.free_bits, mean=self.world.mean_)
+        rate = rate_loss(terms, beta=self._beta, free_bits=config.free_bits, mean=self._mean)
         return rate if config.terms == "rate" else distortion + rate, terms
 
-    def trial(self, image_BCHW: Tensor, autocast: torch.dtype | None) -> None:
-        """Do the work of a step in the later phase, as steps do it, and change nothing."""
+    def trial(self, image_BCHW: Tensor) -> None:
+        """Take the gradients of a step in the later phase, by its road, and change nothing."""
         state = self.generator.get_state()
-        self._beta.fill_(1.0)
-        if autocast not in self._trials:
-            self._trials[autocast] = functools.partial(self._gradients, autocast=autocast, is_later=True)
+        if self._trial is None:
+            self._trial = functools.partial(self._gradients, is_later=True)
             if self.is_recorded:
-                self._trials[autocast] = Recorded(self._trials[autocast], self.generator)
+                self._trial = Recorded(self._trial, self.generator)
                 for _ in range(PLAIN_CALLS):
-                    self._trials[autocast](image_BCHW)
-        self._trials[autocast](image_BCHW)
+                    self._trial(image_BCHW)
+        self._trial(image_BCHW)
         self.generator.set_state(state)
+
+    def end_steps(self) -> None:
+        """Free what was recorded of steps; another step records anew."""
+        self._work = None
 
     def _draw(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
         """Return the rows as float32 in 0..1, binarised if the run is, and their posterior noise."""
@@ -291,6 +299,23 @@ class Learner:
         self.num_steps = num_steps
         # What was recorded changes the moments that were here before.
         self._work = None
+
+
+def trial_of(make: Callable[..., Learner], image_BCHW: Tensor) -> Callable[[torch.dtype | None], None]:
+    """Return what tries a step in a type of the networks, with a learner of its own for each.
+
+    Args:
+        make: Returns a learner that computes in `autocast`.
+        image_BCHW: The uint8 images of the step.
+    """
+    learners: dict[torch.dtype | None, Learner] = {}
+
+    def trial(autocast: torch.dtype | None) -> None:
+        if autocast not in learners:
+            learners[autocast] = make(autocast=autocast)
+        learners[autocast].trial(image_BCHW)
+
+    return trial
 
 
 def _as_it_is(called: Any) -> Any:

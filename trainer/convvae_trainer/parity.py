@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from convvae_service.bundle import Parity, Role
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.runtime import Graph, open_graph
+from convvae_trainer.onnx_graph import Graph, open_graph
 
 __all__ = ["BATCHES", "check_parity"]
 

@@ -3,6 +3,7 @@
 The kernels of a small network take less time than a host needs to launch them one by one.
 """
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -33,18 +34,28 @@ class Recorded:
         self._batch = torch.empty(0)
 
     def __call__(self, batch: Tensor) -> None:
-        """Do the function's work on a batch."""
+        """Do the function's work on a batch.
+
+        Raises:
+            ValueError: The batch has not the shape of the one that was recorded.
+        """
         if self._graph is None and self._num_plain < PLAIN_CALLS:
             self._num_plain += 1
             self._function(batch)
             return
         if self._graph is None:
             self._graph = self._record(batch)
+        if batch.shape != self._batch.shape:
+            raise ValueError(
+                f"a batch of {tuple(batch.shape)} cannot be replayed as {tuple(self._batch.shape)}"
+            )
         self._batch.copy_(batch)
         self._graph.replay()
 
     def _record(self, batch: Tensor) -> torch.cuda.CUDAGraph:
         """Return the graph of the function's work on `self._batch`, which is not done yet."""
+        # A graph of something that is garbage must not be ended while this one is recorded.
+        gc.collect()
         self._batch = batch.clone()
         graph = torch.cuda.CUDAGraph()
         graph.register_generator_state(self._generator)

@@ -8,7 +8,7 @@ from pathlib import Path
 from convvae_trainer.checkpoint import replace_file
 from convvae_trainer.claims import Claim
 from convvae_trainer.compare import System
-from convvae_trainer.comparison import TERMS, Comparison
+from convvae_trainer.compare_command import TERMS, Comparison
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.report_style import STYLE
 from convvae_trainer.report_table import table

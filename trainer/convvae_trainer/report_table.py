@@ -7,7 +7,7 @@ from html import escape
 from convvae_trainer.card import BEST_EPOCH
 from convvae_trainer.claims import three_digits
 from convvae_trainer.compare import System
-from convvae_trainer.comparison import Comparison
+from convvae_trainer.compare_command import Comparison
 
 __all__ = ["FIGURES", "table"]
 

@@ -30,7 +30,7 @@ __all__ = ["RunFolder"]
 RUN_FILE = "run.json"
 PRECISIONS = ("fp32", "bf16")
 # Where the data lie and what computes may differ on resume; what is computed may not.
-MAY_DIFFER = frozenset({"dataset", "data_root", "device"})
+MAY_DIFFER = frozenset({"dataset", "data_root", "device", "cuda_graph"})
 # What is read of run.json, and its type.
 _RECORD = {"command": str, "commit": str, "libraries": dict, "device": str, "precision": str, "threads": int}
 _DATA = {"name": str, "image": list, "train_images": int, "test_images": int, "split": str, "sha256": str}

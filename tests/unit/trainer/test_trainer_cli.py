@@ -231,6 +231,10 @@ def test_a_stopped_run_says_how_to_go_on(
     words = shlex.split(error.partition("is saved: ")[2])
     expected = ["--models", str(models), "--name", "x", "--data-root", "my sets", "--device", "cpu"]
     assert words == ["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *expected]
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "step", stop)
+        assert run(patch, *words[1:], "--no-cuda-graph") == 128 + number
+    assert shlex.split(capsys.readouterr().err.partition("is saved: ")[2]) == [*words, "--no-cuda-graph"]
     assert run(monkeypatch, *words[1:]) == 0
     assert (models / "x" / "1" / "manifest.json").is_file()
 

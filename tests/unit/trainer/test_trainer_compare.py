@@ -13,10 +13,10 @@ from PIL import Image
 from convvae_service.bundle import BundleError, ImageShape, Likelihood
 from convvae_service.likelihood import distortion as served_distortion
 from convvae_service.likelihood import rate as served_rate
-from convvae_trainer import compare, comparison, frechet, latent_scatter
+from convvae_trainer import compare, compare_command, frechet, latent_scatter
 from convvae_trainer.bundle_model import METRICS_FILE, distortion, find, open_model, rate
 from convvae_trainer.claims import Claim, judge_claims, three_digits
-from convvae_trainer.comparison import Options, run_compare
+from convvae_trainer.compare_command import Options, run_compare
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadConfig, BadData
 from convvae_trainer.fit import Fitted
@@ -216,7 +216,7 @@ def test_a_curve_has_gaps_where_the_metrics_have_none() -> None:
         {"epoch": 2, "adversarial": None, "discrimination": None, "elbo": -3.0},
     ]
     fake: Any = SimpleNamespace(label="d", model=SimpleNamespace(curves=lambda: lines))
-    curve = comparison._curve(fake)
+    curve = compare_command._curve(fake)
     assert curve is not None
     assert curve.values["adversarial"] == [0.0, None]
     assert curve.values["discrimination"] == [0.0, None]
@@ -432,6 +432,6 @@ def test_files_are_compared_in_the_models_colours(published_pair: Pair, tmp_path
         Image.new("RGB", (10, 12), (200, number, 0)).save(folder / f"{number}.png")
     published = find([str(published_pair[0] / "blobs")])
     options = Options(models=(), dataset=str(folder), out=tmp_path / "report.html")
-    dataset = comparison._load(options, published)
+    dataset = compare_command._load(options, published)
     compare.check_dataset(dataset, published)
     assert dataset.split.endswith("; all 4 pictures are in colour, read as grey")

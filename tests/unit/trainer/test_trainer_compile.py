@@ -32,7 +32,7 @@ def gradients(config: Config) -> Gradients:
     image_BCHW = torch.randint(
         0, 256, (8, 1, 16, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
     )
-    return learner._gradients(image_BCHW, None, is_later=True)
+    return learner._gradients(image_BCHW, is_later=True)
 
 
 @needs_compiler

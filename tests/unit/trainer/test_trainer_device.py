@@ -122,7 +122,7 @@ def test_a_trial_of_large_images_is_small(
     """A batch of small images is tried whole, of large ones a few."""
     sizes: list[int] = []
 
-    def note(self: Learner, image_BCHW: torch.Tensor, autocast: torch.dtype | None) -> None:
+    def note(self: Learner, image_BCHW: torch.Tensor) -> None:
         sizes.append(len(image_BCHW))
 
     monkeypatch.setattr(Learner, "trial", note)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -23,6 +24,9 @@ from convvae_trainer.learner import Learner
 from unit.trainer.conftest import TINY, write_blobs
 
 TIMEOUT_S = 200
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
+)
 # The processes add up a batch in another order than one does: relative to the largest of each tensor.
 TOLERANCE = 2e-3
 OBJECTIVES: dict[str, dict[str, Any]] = {
@@ -170,6 +174,21 @@ def test_two_processes_train_what_one_does(
         assert {"epoch", "gradient_norm", "steps"} <= figures
         for key in figures:
             assert two[key] == pytest.approx(one[key], rel=1e-3, abs=1e-5), key
+
+
+@needs_compiler
+@pytest.mark.slow
+def test_two_processes_with_compiled_steps_train_what_one_does(tmp_path: Path) -> None:
+    """What they agree on within the loss, which bits are free, is agreed on in compiled code too."""
+    free = {"dataset": str(write_blobs(tmp_path / "blobs.npy")), **TINY, "epochs": 1, "free_bits": 0.05}
+    settings = tmp_path / "settings.json"
+    settings.write_text(json.dumps(free | {"compile": True}))
+    words = ["fit", "--config", str(settings), "--run-dir", str(tmp_path / "two")]
+    first, second = run(words, code=COMMAND_LINE)
+    assert (first.code, second.code) == (0, 0), first.err + second.err
+    config = config_from(free)
+    fit(config, load_dataset(config), tmp_path / "one")
+    assert_near(tmp_path / "one", tmp_path / "two")
 
 
 def test_one_process_of_a_machine_goes_first(session: tuple[Path, dict[str, Config], list[Ended]]) -> None:

@@ -23,7 +23,7 @@ from convvae_trainer.errors import BadConfig, BadData, BadRun, TrainerError
 from convvae_trainer.evaluate import BINARIZE_SEED, Evaluation, binarized, evaluate
 from convvae_trainer.fit import Fitted, fit, load_run
 from convvae_trainer.frechet import frechet_distance, train_classifier
-from convvae_trainer.further_figures import Asked
+from convvae_trainer.further_evaluation import Asked
 from convvae_trainer.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.image_quality import quality_of, sharpness_of
 from convvae_trainer.objective import ACTIVE_VARIANCE, elbo_terms

@@ -13,7 +13,7 @@ from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset
 from convvae_trainer.evaluate import FURTHER
 from convvae_trainer.fit import fit
-from convvae_trainer.further_figures import Asked
+from convvae_trainer.further_evaluation import Asked
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from convvae_trainer.__main__ import main
-from convvae_trainer.comparison import Comparison, Options, pictures, run_compare
+from convvae_trainer.compare_command import Comparison, Options, pictures, run_compare
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.report import render, write

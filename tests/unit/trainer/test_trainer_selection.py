@@ -17,7 +17,7 @@ from convvae_trainer.commands import run_evaluate
 from convvae_trainer.config import Config
 from convvae_trainer.data import Dataset, load_dataset
 from convvae_trainer.fit import Fitted
-from convvae_trainer.further_figures import Asked
+from convvae_trainer.further_evaluation import Asked
 from convvae_trainer.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.selection import drawn, lacking, varied
 from unit.trainer.conftest import TINY

@@ -78,7 +78,7 @@ def test_sigma_and_networks_are_clipped_together() -> None:
     learner = Learner(config, shape=(8, 8, 1), device=torch.device("cpu"))
     images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
     state = learner.generator.get_state()
-    found = learner._gradients(images, None, is_later=False).of
+    found = learner._gradients(images, is_later=False).of
     learner.generator.set_state(state)
     names = ("encoder", "decoder", "likelihood")
     before = torch.cat([gradient.flatten() for name in names for gradient in found[name]])

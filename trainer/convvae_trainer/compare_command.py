@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from convvae_service.bundle import ImageShape
-from convvae_trainer import figures
+from convvae_trainer import drawing
 from convvae_trainer.bundle_model import Published, find, open_model
 from convvae_trainer.claims import Claim, judge_claims
 from convvae_trainer.compare import (
@@ -195,36 +195,36 @@ def _load(options: Options, published: Sequence[Published]) -> Dataset:
 def pictures(comparison: Comparison) -> dict[str, bytes]:
     """Return the report's pictures as PNG, by file name."""
     chosen, systems = comparison.chosen, comparison.systems
-    rows = [figures.Row(label="input", images=chosen.images[chosen.shown])]
+    rows = [drawing.Row(label="input", images=chosen.images[chosen.shown])]
     rows += [
-        figures.Row(label=system.label, note=system.objective, images=system.reconstructions)
+        drawing.Row(label=system.label, note=system.objective, images=system.reconstructions)
         for system in systems
     ]
-    drawn = {"reconstructions.png": figures.sheet(rows)}
+    drawn = {"reconstructions.png": drawing.sheet(rows)}
     if comparison.planes:
         panels = [
-            figures.Scatter(title=TERMS[plane.terms], points=plane.draws, labels=plane.labels)
+            drawing.Scatter(title=TERMS[plane.terms], points=plane.draws, labels=plane.labels)
             for plane in comparison.planes
         ]
-        drawn["scatter.png"] = figures.scatters(panels)
+        drawn["scatter.png"] = drawing.scatters(panels)
     for number, system in enumerate(systems, start=1):
         steps = [f"{value:+g}" if value else "0" for value in TRAVERSAL]
-        drawn[f"traversal-{number}.png"] = figures.sheet(_rows(system.traversal), captions=steps)
+        drawn[f"traversal-{number}.png"] = drawing.sheet(_rows(system.traversal), captions=steps)
         if system.interpolation:
             between = ["input", "0", *[""] * (len(INTERPOLATION) - 2), "1", "input"]
-            drawn[f"interpolation-{number}.png"] = figures.sheet(
+            drawn[f"interpolation-{number}.png"] = drawing.sheet(
                 _rows(system.interpolation), captions=between
             )
     if lines := [curve for system in systems if (curve := _curve(system)) is not None]:
-        drawn["curves.png"] = figures.curves(lines, columns=CHARTS)
+        drawn["curves.png"] = drawing.curves(lines, columns=CHARTS)
     return drawn
 
 
-def _rows(strips: Sequence[Any]) -> list[figures.Row]:
-    return [figures.Row(label=strip.label, note=strip.note, images=strip.images) for strip in strips]
+def _rows(strips: Sequence[Any]) -> list[drawing.Row]:
+    return [drawing.Row(label=strip.label, note=strip.note, images=strip.images) for strip in strips]
 
 
-def _curve(system: System) -> figures.Curve | None:
+def _curve(system: System) -> drawing.Curve | None:
     lines = system.model.curves()
     if not lines:
         return None
@@ -234,7 +234,7 @@ def _curve(system: System) -> figures.Curve | None:
     }
     elbos = [_number(line.get("elbo")) for line in lines]
     values["loss"] = [None if elbo is None else -elbo for elbo in elbos]
-    return figures.Curve(label=system.label, epochs=[line["epoch"] for line in lines], values=values)
+    return drawing.Curve(label=system.label, epochs=[line["epoch"] for line in lines], values=values)
 
 
 def _number(value: Any) -> float | None:
