@@ -101,12 +101,10 @@ def sheet(rows: Sequence[Row], *, captions: Sequence[str] = ()) -> bytes:
     return _png(figure)
 
 
-def scatters(panels: Sequence[Scatter], *, names: Mapping[int, str] | None = None) -> bytes:
+def scatters(panels: Sequence[Scatter]) -> bytes:
     """Return scatters side by side, each with its own equal axes and the prior's circles of radius 1 and 2.
 
-    Args:
-        panels: What is drawn.
-        names: Of the labels; they are in the legend if they are few.
+    A few labels are in a legend.
     """
     side = 620
     figure = _figure(side * len(panels) + 110, side + 40)
@@ -135,8 +133,7 @@ def scatters(panels: Sequence[Scatter], *, names: Mapping[int, str] | None = Non
     if 0 < len(classes) <= MAX_LEGEND:
         last = figure.axes[-1]
         for label, colour in zip(classes, colours, strict=True):
-            name = (names or {}).get(int(label), str(label))
-            last.scatter([], [], s=18, color=colour, label=name)
+            last.scatter([], [], s=18, color=colour, label=str(label))
         last.legend(
             loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, handletextpad=0.1
         )

@@ -60,10 +60,6 @@ class Terms:
         """Of shape (B,)."""
         return self.rates.sum(1)
 
-    def loss(self, beta: float) -> Tensor:
-        """Return the mean over the batch, the rate weighted."""
-        return self.distortion.mean() + beta * self.rate.mean()
-
 
 def kl_to_prior(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
     """Return KL(q(z|x) || N(0, 1)) of each latent dimension, of shape (B, Z).
