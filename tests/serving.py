@@ -64,17 +64,18 @@ class ServerProcess:
             self._ended = True
             self._changed.notify_all()
 
-    def wait_for(self, message: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
-        """Return the first log line with this message."""
+    def wait_for(self, message: str, timeout_s: float = START_TIMEOUT_S, **values: object) -> dict[str, Any]:
+        """Return the first log line with this message and these values."""
+        wanted = {"message": message, **values}
         deadline_s = time.monotonic() + timeout_s
         with self._changed:
             while True:
                 for line in self.lines:
-                    if line.get("message") == message:
+                    if wanted.items() <= line.items():
                         return line
                 left_s = deadline_s - time.monotonic()
                 if left_s <= 0 or self._ended:
-                    raise AssertionError(f"no log line {message!r}; log: {self.lines} {self.noise}")
+                    raise AssertionError(f"no log line {wanted}; log: {self.lines} {self.noise}")
                 self._changed.wait(left_s)
 
     def messages(self, message: str) -> list[dict[str, Any]]:

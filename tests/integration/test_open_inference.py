@@ -229,7 +229,7 @@ def test_calls_are_counted_and_logged(tiny_root: Path) -> None:
         refused(stub.ModelInfer, pb.ModelInferRequest(model_name="tiny.encoder"))
         with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
             text = page.read().decode()
-        lines = server.messages("call")
+    lines = server.messages("call")
     assert 'convvae_calls_total{code="OK",method="ModelInfer"} 1.0' in text
     assert 'convvae_calls_total{code="INVALID_ARGUMENT",method="ModelInfer"} 1.0' in text
     assert 'convvae_rows_total{method="ModelStreamInfer"} 6.0' in text

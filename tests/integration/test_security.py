@@ -118,8 +118,8 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
                 with pytest.raises(convvae.AccessDenied, match="a valid bearer token is needed") as caught:
                     vae.sample(1)
                 assert caught.value.code == "UNAUTHENTICATED"
-                logged = [(line["code"], line["request_id"]) for line in server.messages("call")]
-                assert logged[-1] == ("UNAUTHENTICATED", caught.value.request_id)
+                logged = server.wait_for("call", 5, request_id=caught.value.request_id)
+                assert logged["code"] == "UNAUTHENTICATED"
         with grpc.insecure_channel(server.target) as channel:
             health = health_pb2_grpc.HealthStub(channel)
             assert health.Check(health_pb2.HealthCheckRequest(), timeout=5).status == 1
