@@ -68,6 +68,9 @@ def fit(
     ] = None,
     latent_dim: Annotated[int | None, typer.Option(help="[default: 32]")] = None,
     width: Annotated[int | None, typer.Option(help="Channels after the first halving. [default: 32]")] = None,
+    last_side: Annotated[
+        int | None, typer.Option(help="Halve sides longer than this, until none is. [default: 7]")
+    ] = None,
     blocks: Annotated[int | None, typer.Option(help="Residual blocks a level. [default: 0]")] = None,
     hidden: Annotated[int | None, typer.Option(help="Units of the dense layers. [default: 512]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images. [default: 30]")] = None,
@@ -144,6 +147,7 @@ def fit(
         "binarize": binarize,
         "latent_dim": latent_dim,
         "width": width,
+        "last_side": last_side,
         "blocks": blocks,
         "hidden": hidden,
         "epochs": epochs,

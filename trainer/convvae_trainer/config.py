@@ -16,6 +16,7 @@ __all__ = ["Config", "config_from", "parse_image_size"]
 MIN_SIDE = 8
 MAX_SIDE = 256
 DEFAULT_EPOCHS = 30
+LAST_SIDE = 7
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,8 @@ class Config:
     latent_dim: int = 32
     width: int = 32
     """Channels after the first halving; they double with each halving, up to four times this."""
+    last_side: int = LAST_SIDE
+    """Sides longer than this are halved, until none is: how deep the networks are."""
     blocks: int = 0
     """Residual blocks after each halving but the first, and before each doubling but the last."""
     hidden: int = 512
@@ -205,6 +208,8 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("train_images", 2, 1e9),
     ("latent_dim", 1, 65536),
     ("width", 1, 1024),
+    # At 8 pixels, the least, there would be no convolution.
+    ("last_side", 1, 7),
     ("blocks", 0, 16),
     ("hidden", 0, 65536),
     ("epochs", 1, 1e6),

@@ -10,15 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from convvae_trainer.config import Config
+from convvae_trainer.config import LAST_SIDE, Config
 from convvae_trainer.likelihood import bounded
 
 __all__ = ["ConvVAE", "Plan", "Residual", "geometry", "make_plan"]
 
 Size = tuple[int, int]
 
-# A side longer than this is halved, until none is.
-LAST_SIDE = 7
 MAX_WIDENING = 4
 # exp stays far from overflow, and a variance below e^-14 is finer than any pixel needs.
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
@@ -37,19 +35,27 @@ class Plan:
         return self.channels[-1] * math.prod(self.sizes[-1])
 
 
-def make_plan(*, height: int, width: int, channels: int, base: int) -> Plan:
-    """Return the levels of networks for images of this shape, `base` channels after the first halving."""
+def make_plan(*, height: int, width: int, channels: int, base: int, last_side: int = LAST_SIDE) -> Plan:
+    """Return the levels of networks for images of this shape.
+
+    Args:
+        height: Of the images.
+        width: Of the images.
+        channels: Of the images.
+        base: Channels after the first halving.
+        last_side: A side longer than this is halved, until none is.
+    """
     sizes = [(height, width)]
     widths = [channels]
-    while max(sizes[-1]) > LAST_SIDE:
-        sizes.append((_halved(sizes[-1][0]), _halved(sizes[-1][1])))
+    while max(sizes[-1]) > last_side:
+        sizes.append((_halved(sizes[-1][0], last_side), _halved(sizes[-1][1], last_side)))
         widths.append(base * min(2 ** (len(widths) - 1), MAX_WIDENING))
     return Plan(channels=tuple(widths), sizes=tuple(sizes))
 
 
-def _halved(side: int) -> int:
+def _halved(side: int, last_side: int) -> int:
     """Return the next level's side; one that is small already is kept while the other shrinks."""
-    return side // 2 if side > LAST_SIDE else side
+    return side // 2 if side > last_side else side
 
 
 class Residual(nn.Module):
@@ -150,7 +156,9 @@ class ConvVAE(nn.Module):
 
     def __init__(self, config: Config, *, height: int, width: int, channels: int) -> None:
         super().__init__()
-        plan = make_plan(height=height, width=width, channels=channels, base=config.width)
+        plan = make_plan(
+            height=height, width=width, channels=channels, base=config.width, last_side=config.last_side
+        )
         sizes: dict[str, int] = {
             "latent_dim": config.latent_dim,
             "hidden": config.hidden,

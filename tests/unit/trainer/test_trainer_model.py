@@ -32,12 +32,36 @@ def test_depth_follows_the_size(size: tuple[int, int], last: tuple[int, int]) ->
     assert make_plan(height=size[0], width=size[1], channels=1, base=32).sizes[-1] == last
 
 
+@pytest.mark.parametrize(
+    ("last_side", "size", "last", "channels"),
+    [
+        (7, (28, 28), (7, 7), (1, 32, 64)),
+        (4, (28, 28), (3, 3), (1, 32, 64, 128)),
+        (3, (28, 20), (3, 2), (1, 32, 64, 128)),
+        (1, (28, 28), (1, 1), (1, 32, 64, 128, 128)),
+        (2, (8, 8), (2, 2), (1, 32, 64)),
+    ],
+)
+def test_depth_is_a_setting(
+    last_side: int, size: tuple[int, int], last: tuple[int, int], channels: tuple[int, ...]
+) -> None:
+    """`last_side` says where the halving ends."""
+    plan = make_plan(height=size[0], width=size[1], channels=1, base=32, last_side=last_side)
+    assert (plan.sizes[-1], plan.channels) == (last, channels)
+
+
 # Other jobs on the machine are no reason to fail.
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
-@given(st.integers(8, 256), st.integers(8, 256), st.sampled_from([1, 3]), st.sampled_from([0, 1]))
-def test_every_size_comes_back(height: int, width: int, channels: int, blocks: int) -> None:
-    """The decoder's output has the encoder's input shape, for every size from 8 to 256."""
-    config = Config(dataset="x", width=2, hidden=4, latent_dim=3, blocks=blocks)
+@given(
+    st.integers(8, 256),
+    st.integers(8, 256),
+    st.sampled_from([1, 3]),
+    st.sampled_from([0, 1]),
+    st.integers(1, 7),
+)
+def test_every_size_comes_back(height: int, width: int, channels: int, blocks: int, last_side: int) -> None:
+    """The decoder's output has the encoder's input shape, for every size from 8 to 256, at any depth."""
+    config = Config(dataset="x", width=2, hidden=4, latent_dim=3, blocks=blocks, last_side=last_side)
     model = ConvVAE(config, height=height, width=width, channels=channels)
     with torch.no_grad():
         mean, log_variance = model.encoder(torch.rand(2, channels, height, width))
