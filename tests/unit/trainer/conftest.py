@@ -1,5 +1,6 @@
 """A tiny data set and settings that train in a second."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,9 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,6 @@
 """Networks compiled with torch.compile train as the others do, and leave no trace in what is exported."""
 
 import dataclasses
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,8 @@ from convvae_trainer.data import Dataset
 from convvae_trainer.export import export
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import Learner
-from unit.trainer.conftest import TINY
+from unit.trainer.conftest import TINY, needs_compiler
 
-needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
-)
 # torch's compiler warns of itself.
 quiet = pytest.mark.filterwarnings("ignore")
 # A gradient is a sum of hundreds of float32 products, here taken in another order: 1e-4 of the largest is

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +20,9 @@ from convvae_trainer.distributed import World, joined
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.fit import fit
 from convvae_trainer.learner import Learner
-from unit.trainer.conftest import TINY, write_blobs
+from unit.trainer.conftest import TINY, needs_compiler, write_blobs
 
 TIMEOUT_S = 200
-needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
-)
 # The processes add up a batch in another order than one does: relative to the largest of each tensor.
 TOLERANCE = 2e-3
 OBJECTIVES: dict[str, dict[str, Any]] = {

@@ -140,22 +140,23 @@ def test_a_wrong_graph_is_not_published(
 
 
 @pytest.mark.parametrize(
-    ("shape", "blocks"),
+    ("shape", "settings"),
     [
-        ((8, 8, 1), 0),
-        ((28, 28, 1), 0),
-        ((28, 20, 1), 0),
-        ((33, 45, 3), 0),
-        ((33, 45, 3), 1),
-        ((64, 64, 3), 0),
-        pytest.param((256, 256, 1), 0, marks=pytest.mark.slow),
+        ((8, 8, 1), {}),
+        ((28, 28, 1), {}),
+        ((28, 20, 1), {}),
+        ((33, 45, 3), {}),
+        ((33, 45, 3), {"blocks": 1}),
+        ((33, 45, 3), {"blocks": 1, "last_side": 1}),
+        ((64, 64, 3), {}),
+        pytest.param((256, 256, 1), {}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_every_shape_exports_with_parity(shape: tuple[int, int, int], blocks: int) -> None:
-    """Small, large, oblong, odd and colour images all export, and ONNX Runtime equals PyTorch."""
+def test_every_shape_exports_with_parity(shape: tuple[int, int, int], settings: dict[str, int]) -> None:
+    """Small, large, oblong, odd, colour images and deep networks export, and ONNX Runtime equals PyTorch."""
     image = ImageShape(height=shape[0], width=shape[1], channels=shape[2])
-    config = Config(dataset="x", width=8, hidden=32, latent_dim=5, blocks=blocks)
+    config = Config(dataset="x", width=8, hidden=32, latent_dim=5, **settings)
     torch.manual_seed(0)
     model = ConvVAE(config, height=image.height, width=image.width, channels=image.channels)
     modules = {"encoder": EncoderGraph(model), "decoder": DecoderGraph(model, make_likelihood("gaussian"))}
