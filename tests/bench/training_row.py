@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from convvae_service.idx import open_idx
 from convvae_trainer import learner as learner_module
 from convvae_trainer.config import Config
-from convvae_trainer.device import choose_computation, pick_device, synchronise
+from convvae_trainer.device import choose_computation, keep_freed_memory, pick_device, synchronise
 from convvae_trainer.learner import Learner, trial_of
 from convvae_trainer.model import ConvVAE
 from convvae_trainer.run_folder import RunFolder
@@ -222,6 +222,9 @@ def main() -> None:
     device = pick_device(options.device) if options.trainer == "ours" else torch.device(options.device)
     torch.set_num_threads(options.threads)
     images_NHWC = np.array(open_idx(options.data_root / IMAGES)[: options.images])[..., None]
+    if options.trainer == "ours" and device.type == "cpu":
+        # As `fit` does.
+        keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
         if options.trainer == "pythae":
             run, facts = pythae_trainer(options.network, Path(folder), device)

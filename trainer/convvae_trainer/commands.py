@@ -12,7 +12,7 @@ from rich.console import Console
 
 from convvae_trainer.checkpoint import replace_file
 from convvae_trainer.config import Config, config_from, to_json_object
-from convvae_trainer.data import load_dataset, load_other, with_absolute_paths
+from convvae_trainer.data import Dataset, load_dataset, load_other, with_absolute_paths
 from convvae_trainer.device import enough_memory, pick_device
 from convvae_trainer.distributed import World, joined
 from convvae_trainer.errors import BadConfig, BadData, BadRun, Interrupted
@@ -125,7 +125,7 @@ def run_export(
     """
     check_target(models, name)
     run, learner, position = load_run(run_dir)
-    ended = _check_ended(run, position, unfinished=unfinished)
+    ended = _check_ended(run, position, unfinished=unfinished, console=Console(quiet=True))
     config = _changed(run, {"data_root": data_root, "dataset": dataset})
     data = load_dataset(config, download=download)
     run.check_same(config, data)
@@ -145,8 +145,11 @@ def run_export(
     return export(run, learner, data, position, figures, models=models, name=name)
 
 
-def _check_ended(run: RunFolder, position: Position, *, unfinished: bool) -> bool:
-    """Return whether the run has ended; refuse what cannot be published, before any data are read."""
+def _check_ended(run: RunFolder, position: Position, *, unfinished: bool, console: Console) -> bool:
+    """Return whether the run has ended; say it of one that has not, or unless `unfinished` refuse it.
+
+    One that trains no encoder yet is refused in either case, before any data are read.
+    """
     count = trained_images(run.config, run.record["data"]["train_images"])
     if is_finished(run.config, position, count):
         return True
@@ -154,14 +157,13 @@ def _check_ended(run: RunFolder, position: Position, *, unfinished: bool) -> boo
     resume = shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(run.path)])
     if run.config.objective == "vae-disl" and done < run.config.gan_share:
         raise BadRun(
-            f"{100 * done:.0f} % of the run is done, and it still trains its GAN: there is no encoder to"
-            f" export before {100 * run.config.gan_share:.0f} %: {resume}"
+            f"{100 * done:.0f} % of the run is done, and it still trains its GAN: there is no encoder"
+            f" before {100 * run.config.gan_share:.0f} %: {resume}"
         )
+    words = f"the run has not ended ({100 * done:.0f} % of its training is done)"
     if not unfinished:
-        raise BadRun(
-            f"the run has not ended ({100 * done:.0f} % of its training is done): {resume}, or export it as"
-            " it is with --unfinished"
-        )
+        raise BadRun(f"{words}: {resume}, or export it as it is with --unfinished")
+    say(console, words)
     return False
 
 
@@ -186,24 +188,26 @@ def run_evaluate(
     if out is not None and (out.is_dir() or not can_be_written(out.absolute().parent)):
         raise BadConfig(f"--out: {out} cannot be written")
     console = console or Console(quiet=True)
-    run, learner, _ = load_run(run_dir, device=device)
-    asked.check(run.config, is_other=dataset is not None)
+    with enough_memory():
+        run, learner, position = load_run(run_dir, device=device)
+    has_ended = _check_ended(run, position, unfinished=True, console=console)
+    asked.check(run.config)
     changes: dict[str, Any] = {"binarize": binarize, "data_root": data_root, "dataset": dataset, "seed": seed}
     config = _changed(run, changes)
+    data: Dataset | None
     if dataset is None:
         data = load_dataset(config, download=download)
         # With changed data the held-out images might be some that the run was trained on.
         run.check_same(run.config, data)
-        asked.check_dataset(data)
-        if asked.embedding or asked.frechet:
-            run.check_same_labels(data)
         (images, labels), split = (data.test, data.test_labels), data.split
     else:
-        data = None
         recorded = run.record["data"]
-        (images, labels), split = load_other(
+        (images, labels), split, data = load_other(
             config, own=recorded["sha256"], channels=recorded["image"][2], download=download
         )
+    asked.check_dataset(data)
+    if data is not None and (asked.embedding or asked.frechet):
+        run.check_same_labels(data)
     expected = tuple(run.record["data"]["image"])
     if images.shape[1:] != expected:
         raise BadData(
@@ -214,6 +218,11 @@ def run_evaluate(
     if asked.limit_images is not None and (words := lacking(labels, asked.limit_images)):
         say(console, f"the first {asked.limit_images} test images are {words}: log p(x) is of these alone")
     with enough_memory():
+        if not has_ended:
+            if data is None:
+                learner.average.take_best()
+            else:
+                finish(learner, data.train)
         evaluation = evaluate(
             learner, images, dataset=config.dataset, split=split, binarize=config.binarize, seed=config.seed
         )
@@ -222,7 +231,7 @@ def run_evaluate(
         evaluation = add_log_likelihood(evaluation, asked, learner, images, console=console)
     values = evaluation.to_json_object()
     if data is not None and config.binarize == run.config.binarize:
-        _keep(run, values, console)
+        _keep(run, values, console, has_ended=has_ended)
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, (json.dumps(values, indent=2, allow_nan=False) + "\n").encode())
@@ -234,17 +243,18 @@ def _changed(run: RunFolder, flags: dict[str, Any]) -> Config:
     return config_from(Layer(to_json_object(run.config), "the run", is_fixed=True), Layer(flags, FLAGS))
 
 
-def _keep(run: RunFolder, values: dict[str, Any], console: Console) -> None:
+def _keep(run: RunFolder, values: dict[str, Any], console: Console, *, has_ended: bool) -> None:
     """Add what the run folder has not yet, or what was asked for anew and rests on no less, to its figures.
 
     A run that has not ended has none: its checkpoint, and so its figures, may change.
     """
     asked_for = {name: values[name] for name in FURTHER if values[name] is not None}
-    kept = read_evaluation(run)
-    if kept is None:
+    if not has_ended:
         if asked_for:
             say(console, "not kept in the run folder: the run has not ended")
         return
+    # Of a run that was killed while it evaluated there are none yet.
+    kept = read_evaluation(run) or {}
     for name in tuple(asked_for):
         before = kept.get(name)
         if isinstance(before, dict) and _support(name, asked_for[name]) < _support(name, before):

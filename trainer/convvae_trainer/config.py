@@ -48,7 +48,7 @@ class Config:
     width: int = 32
     """Channels after the first halving; they double with each halving, up to four times this."""
     last_side: int = LAST_SIDE
-    """Sides longer than this are halved, until none is: how deep the networks are."""
+    """Sides longer than this are halved, until none is: how deep encoder and decoder are."""
     blocks: int = 0
     """Residual blocks after each halving but the first, and before each doubling but the last."""
     hidden: int = 512

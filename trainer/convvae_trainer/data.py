@@ -121,11 +121,12 @@ def _split(config: Config, train: Part, test: Part | None, note: str) -> Dataset
 
 def load_other(
     config: Config, *, own: str, channels: int | None = None, download: bool = False
-) -> tuple[Part, str]:
+) -> tuple[Part, str, Dataset | None]:
     """Return the images and labels to evaluate of data that a run need not know, and in words which they are.
 
     They are the data set's own test images, or all of its images where it has none. Of data whose fingerprint
-    is `own`, the run's, they are those that it held out. `channels`, the run's, is as in `load_dataset`.
+    is `own`, the run's, they are those that it held out, and the data as a whole are returned too: they were
+    moved. `channels`, the run's, is as in `load_dataset`.
 
     Raises:
         BadData: As `load_dataset`.
@@ -135,12 +136,12 @@ def load_other(
     with contextlib.suppress(BadData):
         dataset = _split(config, train, test, note)
         if dataset.fingerprint() == own:
-            return (dataset.test, dataset.test_labels), dataset.split
+            return (dataset.test, dataset.test_labels), dataset.split, dataset
     images, labels = test or train
     images = _resized(images, config.image_size, resize)
     check_size(*images.shape[1:3], name=config.dataset)
     split = f"all {len(images)} images" if test is None else f"the data set's own {len(images)} test images"
-    return (images, labels), f"{split}; {note}" if note else split
+    return (images, labels), f"{split}; {note}" if note else split, None
 
 
 def with_absolute_paths(config: Config) -> Config:

@@ -23,6 +23,7 @@ __all__ = [
     "choose_computation",
     "enough_memory",
     "gpu_name",
+    "is_out_of_memory",
     "keep_freed_memory",
     "pick_device",
     "synchronise",
@@ -63,15 +64,12 @@ def autocast_of(precision: str) -> torch.dtype | None:
 
 
 def pick_device(name: str) -> torch.device:
-    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here.
-
-    From then on float32 is float32 in this process, and memory that is freed stays with it.
+    """Return the device that `auto`, `cpu`, `cuda` or `cuda:N` means here; from then on float32 is float32.
 
     Raises:
         BadConfig: It is none of these, or the GPU that is asked for is not there.
     """
     _switch_tf32_off()
-    keep_freed_memory()
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d{1,2})?", name, flags=re.ASCII):
@@ -96,10 +94,11 @@ def _switch_tf32_off() -> None:
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed for whoever asks next, and tell whether it knows how to.
+    """Have the C library keep what this process frees from now on, and tell whether it knows how to.
 
-    By default glibc gives large blocks back to the system and asks for them again in each step, page by page:
-    6,000 page faults in a step on 128 digits, 7 % of its processor time.
+    For steps on a CPU, once the data are read, whose leftovers would be kept too. By default glibc gives
+    large blocks back to the system and asks for them again in each step, page by page: 6,000 page faults in
+    a step on 128 digits, 7 % of its processor time.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -121,15 +120,19 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory cannot be had; on a CPU torch raises a bare RuntimeError."""
+    known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+    return known or "can't allocate memory" in str(error)
+
+
 @contextmanager
 def enough_memory() -> Iterator[None]:
     """Raise `BadConfig` where the block's memory cannot be had."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        # On a CPU torch raises a bare RuntimeError.
-        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
-        if not known and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         raise BadConfig(
             "memory ran out: lower batch_size or width, use fewer images, or on a GPU --no-cuda-graph"

@@ -23,6 +23,7 @@ from convvae_trainer.device import (
     choose_computation,
     enough_memory,
     gpu_name,
+    keep_freed_memory,
     pick_device,
 )
 from convvae_trainer.distributed import ALONE, World
@@ -92,6 +93,8 @@ def fit(
     _check_shares(config, dataset, len(images), world)
     with _in_words(run_dir):
         device = world.device(pick_device(config.device))
+        if device.type == "cpu":
+            keep_freed_memory()
         run, learner, position = _begin(
             config,
             dataset,

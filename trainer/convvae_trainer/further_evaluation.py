@@ -43,7 +43,7 @@ class Asked:
     frechet: bool = False
     accuracy_floor: float | None = None
 
-    def check(self, config: Config, *, is_other: bool) -> None:
+    def check(self, config: Config) -> None:
         """Refuse what does not go together, before anything is loaded.
 
         Raises:
@@ -59,10 +59,6 @@ class Asked:
                 raise BadConfig("--accuracy-floor goes with --frechet, whose classifier it is for")
             if not 0 <= self.accuracy_floor <= 1:
                 raise BadConfig(f"--accuracy-floor is {self.accuracy_floor:g}: it must be 0 to 1")
-        if is_other and (self.embedding or self.frechet):
-            raise BadConfig(
-                "--embedding and --frechet need the run's own training images and labels: leave --dataset out"
-            )
         if self.embedding:
             check_installed()
 
@@ -71,10 +67,23 @@ class Asked:
         if self.limit_images is not None and not 1 <= self.limit_images <= count:
             raise BadConfig(f"--limit-images is {self.limit_images}: there are {count} test images")
 
-    def check_dataset(self, dataset: Dataset) -> None:
-        """Raise `BadData` unless the data have the labels and the number of images that are needed."""
+    def check_dataset(self, dataset: Dataset | None) -> None:
+        """Refuse data without the labels or the number of images that are needed.
+
+        Args:
+            dataset: The run's own data; None: it is evaluated on other data.
+
+        Raises:
+            BadConfig: Other data have no training images of the run.
+            BadData: Labels or images are missing.
+        """
         if not (self.embedding or self.frechet):
             return
+        if dataset is None:
+            raise BadConfig(
+                "--embedding and --frechet need the run's training images and labels: leave --dataset out,"
+                " or name the place that they were moved to"
+            )
         if dataset.train_labels is None or dataset.test_labels is None:
             raise BadData(
                 f"{dataset.name} has no labels: --embedding and --frechet need them, from folders of the"
@@ -101,16 +110,22 @@ def add_of_labels(
     Raises:
         BadData: The classifier of the Fréchet distance is not good enough.
     """
+    if asked.frechet:
+        # First, as its classifier may be refused.
+        with _countdown(console, "training the classifier") as progress:
+            distances = _frechet(
+                learner,
+                dataset,
+                binarize=evaluation.binarize,
+                seed=evaluation.seed,
+                floor=asked.accuracy_floor,
+                progress=progress,
+            )
+        evaluation = replace(evaluation, frechet=distances)
     if asked.embedding:
         console.print("comparing vectors with pixels and principal components …", highlight=False)
         found = _embedding(learner, dataset, binarize=evaluation.binarize)
         evaluation = replace(evaluation, embedding=found)
-    if asked.frechet:
-        with _countdown(console, "training the classifier") as progress:
-            distances = _frechet(
-                learner, dataset, binarize=evaluation.binarize, floor=asked.accuracy_floor, progress=progress
-            )
-        evaluation = replace(evaluation, frechet=distances)
     return evaluation
 
 
@@ -178,6 +193,7 @@ def _frechet(
     dataset: Dataset,
     *,
     binarize: str,
+    seed: int,
     floor: float | None,
     progress: Callable[[float], None],
 ) -> Frechet:
@@ -200,7 +216,7 @@ def _frechet(
         return frechet_distance(features, classifier.features(images_NHWC))
 
     made = reconstructions(learner, _as_given(test, binarize))
-    sampled = None if config.objective == "ae" else samples(learner, count, seed=config.seed)
+    sampled = None if config.objective == "ae" else samples(learner, count, seed=seed)
     return Frechet(
         reconstructions=distance(made),
         samples=None if sampled is None else distance(sampled),

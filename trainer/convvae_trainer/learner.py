@@ -19,6 +19,7 @@ from convvae_trainer.adversarial import (
 )
 from convvae_trainer.average import AveragedWeights
 from convvae_trainer.config import Config
+from convvae_trainer.device import is_out_of_memory
 from convvae_trainer.discriminator import Discriminator
 from convvae_trainer.distributed import ALONE, World
 from convvae_trainer.errors import BadRun
@@ -292,7 +293,9 @@ class Learner:
             # A generator's state fits its own kind of device only; elsewhere the stream starts anew.
             if tensors["generator"].shape == self.generator.get_state().shape:
                 self.generator.set_state(tensors["generator"])
-        except (KeyError, RuntimeError):
+        except (KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise BadRun(
                 "the checkpoint does not fit the networks of its own settings: it is damaged"
             ) from None

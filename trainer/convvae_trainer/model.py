@@ -1,6 +1,6 @@
 """The networks: a convolutional encoder and a transposed-convolution decoder that mirrors it.
 
-The number of halvings follows from the image size, so that any size from 8 to 256 pixels a side works.
+How often images are halved follows from their size and `last_side`; sides of 8 to 256 pixels all work.
 B = batch, C = channels, H and W = height and width, Z = latent dimension. Images here are NCHW in 0..1.
 """
 

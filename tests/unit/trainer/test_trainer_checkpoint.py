@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from convvae_trainer.checkpoint import read_checkpoint, write_checkpoint
+from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.fit import Fitted, load_run
 
 WRITER = """
 import sys, itertools, torch
@@ -98,3 +100,25 @@ def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "other")
     with pytest.raises(BadRun, match="does not exist: the run was stopped before its first checkpoint"):
         read_checkpoint(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_memory_that_is_short_is_no_damage(
+    fitted: tuple[Fitted, Dataset], monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A good checkpoint that does not fit into memory now is not called damaged."""
+    run, learner, position = load_run(fitted[0].run.path)
+    tensors, _ = read_checkpoint(run.checkpoint)
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(learner.optimizers, "restore", fail)
+    with pytest.raises(type(error), match="memory"):
+        learner.restore(tensors, num_steps=position.step)

@@ -324,8 +324,11 @@ def test_other_data_are_evaluated_whole(blobs: Path) -> None:
     """Without a test split all images count; of the run's own data, those held out."""
     own = load(blobs)
     config = Config(dataset=str(blobs))
-    (images, labels), split = load_other(config, own="another")
+    (images, labels), split, whole = load_other(config, own="another")
+    assert whole is None
     assert (len(images), labels, split) == (80, None, "all 80 images")
-    (images, _), split = load_other(config, own=own.fingerprint())
+    (images, _), split, whole = load_other(config, own=own.fingerprint())
+    assert whole is not None
+    assert whole.fingerprint() == own.fingerprint()
     np.testing.assert_array_equal(images, own.test)
     assert split == own.split

@@ -290,17 +290,41 @@ def test_labels_that_are_missing_are_missed_at_once(make_run: Run, monkeypatch: 
         evaluated(run_dir, asked=Asked(embedding=True))
 
 
-def test_nothing_is_kept_of_what_may_change(make_run: Run) -> None:
-    """Neither of a run that has not ended, nor of images drawn in another way than the run's."""
+def test_nothing_is_kept_of_images_drawn_otherwise(make_run: Run) -> None:
+    """What is kept is of images drawn as the run draws them."""
     run_dir = make_run(100)
     before = kept(run_dir)
     evaluated(run_dir, asked=Asked(importance_samples=2), binarize="dynamic")
     assert kept(run_dir) == before
+
+
+def test_a_run_that_was_killed_while_it_evaluated_gets_its_figures(make_run: Run) -> None:
+    """It has ended, and what is found later is kept."""
+    run_dir = make_run(100)
+    before = kept(run_dir)
     (run_dir / "evaluation.json").unlink()
-    screen = io.StringIO()
-    evaluated(run_dir, asked=Asked(importance_samples=2), console=Console(file=screen, width=200))
-    assert "not kept in the run folder: the run has not ended" in screen.getvalue()
-    assert not (run_dir / "evaluation.json").exists()
+    found = evaluated(run_dir, asked=Asked(importance_samples=2))
+    assert found.log_likelihood is not None
+    assert kept(run_dir) == found.to_json_object()
+    assert kept(run_dir)["elbo"] == before["elbo"]
+
+
+def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under their new name they give every figure, which is kept; other data give no Fréchet distance."""
+    monkeypatch.setattr(frechet, "STEPS", 20)
+    run_dir = make_run(700)
+    place = Path(RunFolder.open(run_dir).config.dataset)
+    moved = place.rename(place.with_name(f"moved-{place.name}"))
+    found = evaluated(run_dir, dataset=str(moved), asked=Asked(frechet=True, importance_samples=2), seed=3)
+    assert found.frechet is not None
+    assert kept(run_dir)["frechet"] == found.to_json_object()["frechet"]
+    learner = load_run(run_dir)[1]
+    data = load_dataset(Config(dataset=str(moved)))
+    assert data.train_labels is not None
+    classifier = train_classifier(data.train, data.train_labels, device=learner.device)
+    features = classifier.features(data.test)
+    drawn = frechet_distance(features, classifier.features(samples(learner, 70, seed=3)))
+    assert found.frechet.samples == pytest.approx(drawn, rel=1e-3)
 
 
 def test_figures_of_an_earlier_trainer_are_completed(make_run: Run) -> None:

@@ -153,7 +153,7 @@ def test_a_wrong_graph_is_not_published(
     ],
     ids=str,
 )
-def test_every_shape_exports_with_parity(shape: tuple[int, int, int], settings: dict[str, int]) -> None:
+def test_every_shape_exports_with_parity(shape: tuple[int, int, int], settings: dict[str, Any]) -> None:
     """Small, large, oblong, odd, colour images and deep networks export, and ONNX Runtime equals PyTorch."""
     image = ImageShape(height=shape[0], width=shape[1], channels=shape[2])
     config = Config(dataset="x", width=8, hidden=32, latent_dim=5, **settings)

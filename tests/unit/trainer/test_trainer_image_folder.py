@@ -164,6 +164,6 @@ def test_other_data_have_the_models_colours(tmp_path: Path, channels: int, words
     """A model is evaluated on files of any colours, as the service would take them."""
     mixed_folder(tmp_path, grey=0 if channels == 1 else 4, colour=4 if channels == 1 else 0)
     config = Config(dataset=str(tmp_path))
-    (images, _), split = load_other(config, own="another", channels=channels)
+    (images, _), split, _ = load_other(config, own="another", channels=channels)
     assert images.shape == (4, 8, 9, channels)
     assert split == f"all 4 images; all 4 pictures are {words}"

@@ -1,6 +1,7 @@
 """A run that has not ended is published only on request, and says so; the end is one checkpoint."""
 
 import dataclasses
+import io
 import shlex
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from rich.console import Console
 
 from convvae_service.bundle import list_versions, read_bundle
 from convvae_trainer.checkpoint import read_checkpoint, write_checkpoint
@@ -17,10 +19,12 @@ from convvae_trainer.config import Config, config_from
 from convvae_trainer.data import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.fit import fit, load_run
+from convvae_trainer.further_evaluation import Asked
 from convvae_trainer.learner import Learner
 from convvae_trainer.position import Position, fraction_done, is_finished
 from unit.trainer.conftest import TINY
 from unit.trainer.test_trainer_cli import run as typed
+from unit.trainer.test_trainer_evaluate import evaluated
 from unit.trainer.test_trainer_fit import Killed, assert_same, before_step
 
 STEPS = 4 * (72 // 16)
@@ -78,9 +82,27 @@ def test_a_gans_first_phase_is_not_published(dataset: Dataset, tmp_path: Path) -
     settings = {**TINY, "objective": "vae-disl", "gan_share": 0.5}
     config = config_from({"dataset": dataset.name, **settings})
     stop(config, dataset, tmp_path / "run", step=STEPS // 4)
-    with pytest.raises(BadRun, match="there is no encoder to export before 50 %: convvae-train fit --resume"):
+    with pytest.raises(BadRun, match="there is no encoder before 50 %: convvae-train fit --resume"):
         exported(tmp_path / "run", tmp_path / "models", unfinished=True)
     assert list_versions(tmp_path / "models", "blobs") == []
+    with pytest.raises(BadRun, match="there is no encoder before 50 %: convvae-train fit --resume"):
+        evaluated(tmp_path / "run")
+
+
+@pytest.mark.parametrize("settings", [{"objective": "vae-gan"}, {"early_stop_epochs": 4}], ids=str)
+def test_an_unfinished_run_is_scored_as_it_is_published(
+    dataset: Dataset, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    """The figures are of the weights that export takes; a line says how far the run is; nothing is kept."""
+    stop(config_from({"dataset": dataset.name, **TINY, **settings}), dataset, tmp_path / "run", step=6)
+    version = exported(tmp_path / "run", tmp_path / "models", unfinished=True)
+    screen = io.StringIO()
+    asked = Asked(importance_samples=2)
+    found = evaluated(tmp_path / "run", asked=asked, console=Console(file=screen, width=200))
+    assert found.elbo == read_bundle(version.folder).manifest.training.metrics["test_elbo_nats"]
+    assert "the run has not ended (" in screen.getvalue()
+    assert "not kept in the run folder: the run has not ended" in screen.getvalue()
+    assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
 def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
