@@ -15,8 +15,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from convvae_trainer.config import Config
-from convvae_trainer.data import load_dataset
+from convvae_trainer.data.dataset import load_dataset
+from convvae_trainer.settings.config import Config
 
 DEMO = Path("demo")
 BIN = Path(sys.executable).parent

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import settings
 
 from convvae_service.bundle import ImageShape
-from serving import ServerProcess, serving
-from tiny_bundle import GAUSSIAN, publish_tiny
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import GAUSSIAN, publish_tiny
 
 # Of wall-clock time, which on a busy machine says nothing of the code.
 settings.register_profile("any machine", deadline=None)

@@ -10,7 +10,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. What goes wrong is one line on stderr and an exit code above 0."""
     try:
-        from convvae.cli import app
+        from convvae.cli.app import app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "convvae":
             raise

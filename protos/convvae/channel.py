@@ -12,7 +12,7 @@ from convvae.config import ClientConfig
 from convvae.errors import InvalidInput
 from convvae.v1 import vae_pb2_grpc
 
-__all__ = ["HEALTH_PATH", "Connection", "distribution_version", "is_loopback"]
+__all__ = ["HEALTH_PATH", "Connection", "distribution_version", "is_loopback", "open_methods"]
 
 HEALTH_PATH = "/grpc.health.v1.Health/Check"
 

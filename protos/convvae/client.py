@@ -26,7 +26,7 @@ from convvae.operations import Decode, Encode, Operation, Reconstruct, Sample, S
 from convvae.retry import RetryPolicy
 from convvae.status import from_rpc_error
 
-__all__ = ["Client"]
+__all__ = ["Client", "ImagesLike"]
 
 R = TypeVar("R")
 ImagesLike = NDArray[np.uint8] | Sequence[bytes | Path]

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from convvae.errors import InvalidInput
 from convvae.model_name import ModelName
 
-__all__ = ["COMPRESSIONS", "ClientConfig", "RetryConfig", "TLSConfig"]
+__all__ = ["COMPRESSIONS", "ClientConfig", "RetryConfig", "TLSConfig", "check_timeout"]
 
 COMPRESSIONS = ("gzip", "deflate")
 

@@ -18,8 +18,6 @@ Any other exception is a fault of the service: the caller sees INTERNAL with an 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grpc import StatusCode
-
 __all__ = [
     "CapabilityMissing",
     "DeadlineExceeded",
@@ -42,7 +40,8 @@ MAX_MESSAGE_LENGTH = 500
 class ServiceError(Exception):
     """A call cannot be answered; the message tells the caller what to change."""
 
-    status: StatusCode
+    # The name of the gRPC status; `calls.status` has the code. This module needs no gRPC.
+    status: str
     # Machine-readable, as `google.rpc.ErrorInfo.reason`.
     reason: str
 
@@ -63,7 +62,7 @@ class Violation:
 class InvalidInput(ServiceError):
     """The request itself is wrong; the same request will fail again."""
 
-    status = StatusCode.INVALID_ARGUMENT
+    status = "INVALID_ARGUMENT"
     reason = "INVALID_INPUT"
 
     def __init__(self, violations: Sequence[Violation]) -> None:
@@ -76,35 +75,35 @@ class InvalidInput(ServiceError):
 class Unauthenticated(ServiceError):
     """The call has no token, or not one of the server's."""
 
-    status = StatusCode.UNAUTHENTICATED
+    status = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
 
 
 class NotFound(ServiceError):
     """There is no such model or version."""
 
-    status = StatusCode.NOT_FOUND
+    status = "NOT_FOUND"
     reason = "NOT_FOUND"
 
 
 class CapabilityMissing(ServiceError):
     """The model exists and cannot do what was asked."""
 
-    status = StatusCode.FAILED_PRECONDITION
+    status = "FAILED_PRECONDITION"
     reason = "CAPABILITY_MISSING"
 
 
 class VersionNotLoaded(ServiceError):
     """The version is published, and this server does not have it loaded."""
 
-    status = StatusCode.FAILED_PRECONDITION
+    status = "FAILED_PRECONDITION"
     reason = "VERSION_NOT_LOADED"
 
 
 class Overloaded(ServiceError):
     """The queue is full. Come back after `retry_delay_s`."""
 
-    status = StatusCode.RESOURCE_EXHAUSTED
+    status = "RESOURCE_EXHAUSTED"
     reason = "QUEUE_FULL"
 
     def __init__(self, message: str, *, retry_delay_s: float) -> None:
@@ -115,14 +114,14 @@ class Overloaded(ServiceError):
 class NotReady(ServiceError):
     """The server is starting or stopping; another one may answer."""
 
-    status = StatusCode.UNAVAILABLE
+    status = "UNAVAILABLE"
     reason = "NOT_READY"
 
 
 class DeadlineExceeded(ServiceError):
     """The caller's deadline, or the server's limit on a call, has passed."""
 
-    status = StatusCode.DEADLINE_EXCEEDED
+    status = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"
 
 

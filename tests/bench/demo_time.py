@@ -14,7 +14,7 @@ import time
 from importlib import metadata
 from pathlib import Path
 
-from convvae_trainer.provenance import hardware
+from convvae_trainer.runs.provenance import hardware
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULT = Path(__file__).parent / "results" / "demo_time.json"

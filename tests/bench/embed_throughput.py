@@ -32,14 +32,15 @@ from typing import Any
 import numpy as np
 
 from convvae_service.bundle import read_bundle
-from convvae_service.cpus import available_cpus
-from convvae_service.idx import open_idx
+from convvae_service.engine.cpus import available_cpus
+from convvae_service.engine.runtime import choose_provider, make_session
+from convvae_service.images import open_source
+from convvae_service.images.idx import open_idx
 from convvae_service.pipeline.local import CPU_BATCH_ROWS, LocalEncoder
 from convvae_service.pipeline.run import RunSettings, embed
-from convvae_service.pipeline.sinks import Provenance, open_sink
-from convvae_service.pipeline.sources import open_source
-from convvae_service.runtime import choose_provider, make_session
-from convvae_trainer.provenance import hardware
+from convvae_service.pipeline.sink import Provenance
+from convvae_service.pipeline.sink_kinds import open_sink
+from convvae_trainer.runs.provenance import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.start_up import publish_reference

@@ -35,11 +35,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from convvae_trainer.checkpoint import read_checkpoint
-from convvae_trainer.config import config_from, to_json_object
-from convvae_trainer.device import gpu_name, pick_device
-from convvae_trainer.provenance import code_commit, hardware, library_versions
-from convvae_trainer.run_folder import RunFolder
+from convvae_trainer.compute.device import gpu_name, pick_device
+from convvae_trainer.runs.checkpoint import read_checkpoint
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
+from convvae_trainer.settings.config import config_from, to_json_object
 
 RESULTS = Path(__file__).parent / "results"
 PROTOCOL = {
@@ -201,7 +201,7 @@ def train_for(words: list[str], run_dir: Path, *, until_s: float) -> bool:
 def trained_seconds(run_dir: Path) -> float:
     """Return the seconds of training that the run's checkpoint has."""
     _, state = read_checkpoint(RunFolder.open(run_dir).checkpoint)
-    return float(state["position"]["elapsed_s"])
+    return float(state["progress"]["elapsed_s"])
 
 
 def evaluate(run_dir: Path, data_root: str, device: str, *asked: str) -> tuple[dict[str, Any] | None, float]:
@@ -239,7 +239,7 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
     """Return the figures of the run in `run_dir` and of its evaluation on `device`."""
     run = RunFolder.open(run_dir)
     _, state = read_checkpoint(run.checkpoint)
-    position, settings = state["position"], to_json_object(run.config)
+    progress, settings = state["progress"], to_json_object(run.config)
     steps_per_epoch = run.record["data"]["train_images"] // run.config.batch_size
     found = evaluation["log_likelihood"]
     return {
@@ -250,7 +250,7 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
         "standard_error_nats": None if found is None else found["standard_error"],
         "importance_samples": None if found is None else found["samples"],
         "likelihood_images": None if found is None else found["images"],
-        "cut_short": cut_short(settings["minutes"], position["elapsed_s"], found),
+        "cut_short": cut_short(settings["minutes"], progress["elapsed_s"], found),
         "other_than_protocol": {
             name: settings[name]
             for name, value in to_json_object(config_from(PROTOCOL, {"minutes": MINUTES})).items()
@@ -264,8 +264,8 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
         "train_images": run.record["data"]["train_images"],
         "binarize_seed": evaluation["binarize_seed"],
         "posterior_seed": evaluation["seed"],
-        "training_seconds": round(position["elapsed_s"], 1),
-        "epochs": round(position["step"] / steps_per_epoch, 2),
+        "training_seconds": round(progress["elapsed_s"], 1),
+        "epochs": round(progress["step"] / steps_per_epoch, 2),
         "precision": run.record["precision"],
         "computation_reason": run.record["reason"],
         "threads": run.record["threads"],

@@ -40,16 +40,16 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from convvae_service.bundle import ImageShape, Role
-from convvae_service.idx import open_idx
-from convvae_trainer import learner as learner_module
-from convvae_trainer.config import Config
-from convvae_trainer.device import choose_computation
-from convvae_trainer.evaluate import evaluate
-from convvae_trainer.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.learner import Learner, trial_of
-from convvae_trainer.provenance import code_commit, hardware, library_versions
-from convvae_trainer.run_folder import RunFolder
-from convvae_trainer.train import Position, train
+from convvae_service.images.idx import open_idx
+from convvae_trainer.compute.device import choose_computation
+from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.loop import TrainProgress, train
+from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
+from convvae_trainer.settings.config import Config
+from convvae_trainer.step import train_state as train_state_module
+from convvae_trainer.step.train_state import TrainState, trial_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.normalised import make_networks
@@ -73,7 +73,7 @@ class Variant:
 
     network: str
     kind: str
-    learner: Learner
+    train_state: TrainState
     sessions: dict[str, Any]
     found: dict[str, Any]
 
@@ -133,8 +133,8 @@ def main() -> None:
 
 def make_learner(
     network: str, kind: str, *, seed: int, epochs: int = 1, autocast: torch.dtype | None = None
-) -> Learner:
-    """Return a learner of the product's settings, but for the averaged weights."""
+) -> TrainState:
+    """Return a train_state of the product's settings, but for the averaged weights."""
     config = Config(
         dataset="mnist",
         binarize="dynamic",
@@ -144,8 +144,8 @@ def make_learner(
         seed=seed,
         device="cpu",
     )
-    with mock.patch.object(learner_module, "ConvVAE", make_networks(kind)):
-        return Learner(config, shape=(28, 28, 1), device=CPU, autocast=autocast)
+    with mock.patch.object(train_state_module, "ConvVAE", make_networks(kind)):
+        return TrainState(config, shape=(28, 28, 1), device=CPU, autocast=autocast)
 
 
 def choose_precision(images_NHWC: Images, threads: int) -> str:
@@ -171,27 +171,27 @@ def make_variant(
     """Train with each seed, and export the last."""
     elbos = []
     for seed in seeds:
-        learner = make_learner(network, kind, seed=seed, epochs=epochs)
-        learner.autocast = torch.bfloat16 if precision == "bf16" else None
+        train_state = make_learner(network, kind, seed=seed, epochs=epochs)
+        train_state.autocast = torch.bfloat16 if precision == "bf16" else None
         with tempfile.TemporaryDirectory() as folder:
-            run = RunFolder(Path(folder), config=learner.config, record={})
-            train(run, learner, images_NHWC, Position(), console=Console(quiet=True))
-        learner.model.eval()
-        elbos.append(evaluate(learner, test_NHWC, dataset="mnist", binarize="dynamic").elbo)
+            run = RunFolder(Path(folder), config=train_state.config, record={})
+            train(run, train_state, images_NHWC, TrainProgress(), console=Console(quiet=True))
+        train_state.model.eval()
+        elbos.append(evaluate(train_state, test_NHWC, dataset="mnist", binarize="dynamic").elbo)
         print(f"{network} {kind} seed {seed}: test ELBO {elbos[-1]:.2f}", flush=True)
     found: dict[str, Any] = {"test_elbo_nats": elbos, "operators": {}, "max_error": {}}
-    variant = Variant(network=network, kind=kind, learner=learner, sessions={}, found=found)
+    variant = Variant(network=network, kind=kind, train_state=train_state, sessions={}, found=found)
     export(variant, test_NHWC)
     return variant
 
 
 def export(variant: Variant, test_NHWC: Images) -> None:
     """Make both graphs and their sessions, count operators, and compare with PyTorch."""
-    learner = variant.learner
+    train_state = variant.train_state
     image_BHWC = test_NHWC[:BATCH_ROWS]
     modules: dict[Role, nn.Module] = {
-        "encoder": EncoderGraph(learner.model),
-        "decoder": DecoderGraph(learner.model, learner.likelihood),
+        "encoder": EncoderGraph(train_state.model),
+        "decoder": DecoderGraph(train_state.model, train_state.likelihood),
     }
     with torch.no_grad():
         mean_BZ = modules["encoder"](torch.from_numpy(image_BHWC))[0]
@@ -201,7 +201,7 @@ def export(variant: Variant, test_NHWC: Images) -> None:
             module,
             role=role,
             image=ImageShape(height=28, width=28, channels=1),
-            latent_dim=learner.config.latent_dim,
+            latent_dim=train_state.config.latent_dim,
             objective="vae",
         )
         session, optimised = load(data)
@@ -239,7 +239,7 @@ def count_operators(model: onnx.ModelProto) -> dict[str, int]:
 
 def time_runtime(variants: list[Variant], test_NHWC: Images) -> None:
     """Time each graph in turns."""
-    latent_dim = variants[0].learner.config.latent_dim
+    latent_dim = variants[0].train_state.config.latent_dim
     latent_BZ = np.random.default_rng(0).standard_normal((BATCH_ROWS, latent_dim), dtype=np.float32)
     feeds = {"encoder": {"image": test_NHWC[:BATCH_ROWS]}, "decoder": {"latent": latent_BZ}}
     works = {
@@ -247,25 +247,25 @@ def time_runtime(variants: list[Variant], test_NHWC: Images) -> None:
         for number, variant in enumerate(variants)
         for role in feeds
     }
-    for (number, role), seconds in in_turns(works).items():
+    for (number, role), seconds in rank0_first(works).items():
         microseconds = 1e6 * seconds / RUNS_A_ROUND / BATCH_ROWS
         variants[number].found[f"{role}_us_per_row"] = round(microseconds, 2)
 
 
 def time_steps(variants: list[Variant], images_NHWC: Images) -> None:
     """Time training steps in turns; the weights are worthless afterwards."""
-    batch_BCHW = as_tensor(images_NHWC[: variants[0].learner.config.batch_size])
+    batch_BCHW = as_tensor(images_NHWC[: variants[0].train_state.config.batch_size])
     for variant in variants:
-        variant.learner.model.train()
+        variant.train_state.model.train()
 
-    def work(learner: Learner) -> Callable[[], None]:
+    def work(train_state: TrainState) -> Callable[[], None]:
         def steps() -> None:
             for _ in range(STEPS_A_ROUND):
-                learner.step(batch_BCHW, learning_rate=1e-6, beta=1.0)
+                train_state.step(batch_BCHW, learning_rate=1e-6, beta=1.0)
 
         return steps
 
-    times = in_turns({number: work(variant.learner) for number, variant in enumerate(variants)})
+    times = rank0_first({number: work(variant.train_state) for number, variant in enumerate(variants)})
     for number, seconds in times.items():
         variants[number].found["step_ms"] = round(1e3 * seconds / STEPS_A_ROUND, 2)
 
@@ -280,7 +280,7 @@ def repeat(call: Callable[..., Any], times: int, *arguments: Any) -> Callable[[]
     return work
 
 
-def in_turns(works: dict[Key, Callable[[], None]]) -> dict[Key, float]:
+def rank0_first(works: dict[Key, Callable[[], None]]) -> dict[Key, float]:
     """Return the median seconds of each work, in turns; the first round is dropped."""
     seconds: dict[Key, list[float]] = {key: [] for key in works}
     for _ in range(ROUNDS + 1):

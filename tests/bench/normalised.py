@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 from torch import Tensor, nn
 
-from convvae_trainer.config import Config
-from convvae_trainer.model import ConvVAE, Residual
+from convvae_trainer.networks.conv_vae import ConvVAE, Residual
+from convvae_trainer.settings.config import Config
 
 __all__ = ["make_networks"]
 

@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from convvae_service.arena import Arenas
-from convvae_service.runtime import make_session
-from convvae_trainer.provenance import hardware
+from convvae_service.engine.arena import Arenas
+from convvae_service.engine.runtime import make_session
+from convvae_trainer.runs.provenance import hardware
 
 RESULT = Path(__file__).parent / "results" / "runtime_settings.json"
 CPU: tuple[str, dict[str, Any]] = ("CPUExecutionProvider", {})

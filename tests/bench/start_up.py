@@ -25,17 +25,17 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from convvae_service.bundle import (
     CAPABILITIES,
     ImageShape,
-    Likelihood,
+    LikelihoodSpec,
     Manifest,
     Resize,
     Training,
     describe_graph,
     publish,
 )
-from convvae_trainer.provenance import hardware
+from convvae_trainer.runs.provenance import hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from serving import serving
+from support.serving import serving
 
 RESULT = Path(__file__).parent / "results" / "start_up.json"
 TARGET_S = 1.5
@@ -62,7 +62,7 @@ def main() -> None:
         "runs": options.runs,
         "import_convvae_s": round(min(seconds_to_import("convvae") for _ in range(5)), 3),
         "import_convvae_service_server_s": round(
-            min(seconds_to_import("convvae_service.server") for _ in range(5)), 3
+            min(seconds_to_import("convvae_service.server.grpc_server") for _ in range(5)), 3
         ),
         "hardware": hardware(),
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
@@ -102,7 +102,7 @@ def publish_reference(root: Path, bench_root: Path) -> Path:
     manifest = Manifest(
         model="mnist",
         objective="vae",
-        likelihood=Likelihood(name="bernoulli", probability_clamp=1e-6),
+        likelihood=LikelihoodSpec(name="bernoulli", probability_clamp=1e-6),
         image=SHAPE,
         latent_dim=LATENT_DIM,
         capabilities=CAPABILITIES,

@@ -11,8 +11,8 @@ from bench import mnist_likelihood
 from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments, train_until
 from bench.normalised import make_networks
 from bench.vae_gan_claims import SYSTEMS, judge, missing, summary
-from convvae_trainer.config import Config
-from convvae_trainer.model import ConvVAE
+from convvae_trainer.networks.conv_vae import ConvVAE
+from convvae_trainer.settings.config import Config
 
 
 def networks(kind: str, blocks: int) -> ConvVAE:

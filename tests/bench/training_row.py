@@ -33,14 +33,14 @@ from pythae.trainers.training_callbacks import TrainingCallback  # type: ignore[
 from rich.console import Console
 from torch import Tensor, nn
 
-from convvae_service.idx import open_idx
-from convvae_trainer import learner as learner_module
-from convvae_trainer.config import Config
-from convvae_trainer.device import choose_computation, keep_freed_memory, pick_device, synchronise
-from convvae_trainer.learner import Learner, trial_of
-from convvae_trainer.model import ConvVAE
-from convvae_trainer.run_folder import RunFolder
-from convvae_trainer.train import Position, train
+from convvae_service.images.idx import open_idx
+from convvae_trainer.compute.device import choose_computation, keep_freed_memory, pick_device, synchronise
+from convvae_trainer.networks.conv_vae import ConvVAE
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.loop import TrainProgress, train
+from convvae_trainer.settings.config import Config
+from convvae_trainer.step import train_state as train_state_module
+from convvae_trainer.step.train_state import TrainState, trial_of
 
 IMAGES = "MNIST/raw/train-images-idx3-ubyte"
 BATCH = 100
@@ -105,7 +105,7 @@ class PythaeDecoder(nn.Module):
 
 
 class PythaeNetworks(nn.Module):
-    """pythae's networks for MNIST, made as our `Learner` makes networks."""
+    """pythae's networks for MNIST, made as our `TrainState` makes networks."""
 
     def __init__(self, config: Config, *, height: int, width: int, channels: int) -> None:
         super().__init__()
@@ -179,26 +179,28 @@ def our_trainer(
     threads = torch.get_num_threads()
     made = ConvVAE if network == "plain" else PythaeNetworks
     batch_BCHW = torch.from_numpy(images_NHWC[:BATCH]).permute(0, 3, 1, 2).contiguous().to(device)
-    with mock.patch.object(learner_module, "ConvVAE", made):
+    with mock.patch.object(train_state_module, "ConvVAE", made):
         # As `fit` does: compiling each candidate would take minutes.
-        make = partial(Learner, dataclasses.replace(config, compile=False), shape=(28, 28, 1), device=device)
+        make = partial(
+            TrainState, dataclasses.replace(config, compile=False), shape=(28, 28, 1), device=device
+        )
         computation = choose_computation(
             precision=precision,
             threads=threads,
             device=device,
             trial=trial_of(make, batch_BCHW),
         )
-        learner = Learner(config, shape=(28, 28, 1), device=device, autocast=computation.autocast)
+        train_state = TrainState(config, shape=(28, 28, 1), device=device, autocast=computation.autocast)
     # A live bar, as pythae shows one.
     console = Console(file=Nowhere(), force_terminal=True)
 
     def run(images_NHWC: Images) -> float:
         run_folder = RunFolder(folder, config=config, record={})
-        return train(run_folder, learner, images_NHWC, Position(), console=console).elapsed_s
+        return train(run_folder, train_state, images_NHWC, TrainProgress(), console=console).elapsed_s
 
     facts: dict[str, Any] = {"precision": computation.precision, "reason": computation.reason}
-    facts |= {"channels_last": learner.is_channels_last, "cuda_graph": learner.is_recorded}
-    return run, {**facts, "parameters": num_parameters(learner.model)}
+    facts |= {"channels_last": train_state.is_channels_last, "cuda_graph": train_state.is_graphed}
+    return run, {**facts, "parameters": num_parameters(train_state.model)}
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -12,8 +12,8 @@ within the epoch, the median over the rounds.
 
 pythae trains through its own BaseTrainer and DataLoader, with its defaults. Timed is its loop from the first
 batch's loading to the last step; its start-up, its copy of the best weights and its saving are not. Ours is
-`convvae_trainer.train`, timed by its own clock, with all that it does between two steps: averaged weights,
-clipping, totals, metrics, but without TensorBoard's files, which pythae does not write. Both show a progress
+`convvae_trainer.runs.loop`, timed by its own clock, with all that it does between two steps: averaged
+weights, clipping, metrics, but without TensorBoard's files, which pythae does not write. Both show a progress
 bar that nobody sees. Every row has a warm-up of 5 batches that is not counted: compiling falls in it,
 and the recording of CUDA graphs. `warm_up_s` is its length. On a GPU we compute float32 as such, while pythae
 has torch's default, which rounds what convolutions multiply (TF32).
@@ -37,8 +37,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from convvae_trainer.device import gpu_name, pick_device
-from convvae_trainer.provenance import code_commit, hardware, library_versions
+from convvae_trainer.compute.device import gpu_name, pick_device
+from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = {

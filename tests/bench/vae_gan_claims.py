@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--go-on", action="store_true", help="keep the seeds that the result file has")
     parser.add_argument("--out", type=Path, default=RESULT)
     options = parser.parse_args()
-    from convvae_trainer.provenance import code_commit, hardware, library_versions
+    from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 
     load_before = os.getloadavg()
     kept = json.loads(options.out.read_text()) if options.go_on and options.out.exists() else {"data": {}}
@@ -161,9 +161,9 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) 
         return
     import torch
 
-    from convvae_trainer import frechet
-    from convvae_trainer.config import config_from
-    from convvae_trainer.data import load_dataset
+    from convvae_trainer.data.dataset import load_dataset
+    from convvae_trainer.evaluation import frechet
+    from convvae_trainer.settings.config import config_from
 
     torch.set_num_threads(1)
     base = {"data_root": data_root, "epochs": epochs, "device": "cpu", "tensorboard": False}
@@ -194,20 +194,20 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
     import numpy as np
     import torch
 
-    from convvae_trainer.fit import fit
-    from convvae_trainer.frechet import frechet_distance
-    from convvae_trainer.graphs import DecoderGraph, EncoderGraph
-    from convvae_trainer.image_quality import quality_of
+    from convvae_trainer.evaluation.frechet import frechet_distance
+    from convvae_trainer.evaluation.image_quality import quality_of
+    from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+    from convvae_trainer.runs.fit import fit
 
     start = time.process_time()
     done = fit(config, data, run_dir)
     cpu_s = time.process_time() - start
-    learner = done.learner
+    train_state = done.train_state
     images = np.ascontiguousarray(data.test[:IMAGES])
     prior_NZ = np.random.default_rng(0).standard_normal((len(images), config.latent_dim), dtype=np.float32)
-    with torch.no_grad(), learner.average.in_use():
-        decode = DecoderGraph(learner.model, learner.likelihood)
-        mean_NZ = EncoderGraph(learner.model)(torch.from_numpy(images))[0]
+    with torch.no_grad(), train_state.ema.swapped_in():
+        decode = DecoderGraph(train_state.model, train_state.likelihood)
+        mean_NZ = EncoderGraph(train_state.model)(torch.from_numpy(images))[0]
         rebuilt = decode(mean_NZ)[0].numpy()
         sampled = decode(torch.from_numpy(prior_NZ))[0].numpy()
     quality = quality_of(images, rebuilt)

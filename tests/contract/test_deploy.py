@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from convvae_service.environment import ENV_PREFIX
 from convvae_service.errors import StartupError
-from convvae_service.health import LIVENESS
-from convvae_service.settings import ServeSettings, load_settings
+from convvae_service.server.health import LIVENESS
+from convvae_service.settings.environment import ENV_PREFIX
+from convvae_service.settings.serve import ServeSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

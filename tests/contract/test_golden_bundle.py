@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from convvae_service.api.noise import latent_noise
 from convvae_service.bundle import read_bundle
-from convvae_service.check import check_repository
-from convvae_service.engine import Engine
-from convvae_service.noise import latent_noise
+from convvae_service.engine.stages import Engine
+from convvae_service.repository.check import check_repository
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema-1"
 

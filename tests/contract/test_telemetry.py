@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tiny_bundle import LATENT_DIM, SHAPE, encoder
+from support.tiny_bundle import LATENT_DIM, SHAPE, encoder
 
 PROGRAMS = {
-    "trainer": "from convvae_trainer.onnx_graph import open_graph\nopen_graph(data)",
-    "service": "from convvae_service.runtime import import_runtime\n"
+    "trainer": "from convvae_trainer.export.onnx_graph import open_graph\nopen_graph(data)",
+    "service": "from convvae_service.engine.runtime import import_runtime\n"
     "import_runtime().InferenceSession(data, providers=['CPUExecutionProvider'])",
 }
 

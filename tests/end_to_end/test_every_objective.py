@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from convvae import Client
 from convvae.errors import NotPossible
-from convvae_trainer.config import ADVERSARIAL, Config, config_from
-from convvae_trainer.data import load_dataset
-from convvae_trainer.evaluate import evaluate
-from convvae_trainer.export import export
-from convvae_trainer.fit import Fitted, fit, load_run
-from convvae_trainer.graphs import DecoderGraph, EncoderGraph
-from convvae_trainer.learner import Learner
-from convvae_trainer.objective import kl_to_prior
-from convvae_trainer.parity import MAX_IMAGE_STEPS, MAX_LATENT_DIFFERENCE, MAX_PIXEL_MEAN_DIFFERENCE
-from serving import serving
+from convvae_trainer.data.dataset import load_dataset
+from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.export.parity import MAX_IMAGE_STEPS, MAX_LATENT_DIFFERENCE, MAX_PIXEL_MEAN_DIFFERENCE
+from convvae_trainer.export.publish import export
+from convvae_trainer.objectives.bound import kl_to_prior
+from convvae_trainer.runs.fit import Fitted, fit, load_run
+from convvae_trainer.settings.config import ADVERSARIAL, Config, config_from
+from convvae_trainer.step.train_state import TrainState
+from support.serving import serving
 from unit.trainer.conftest import write_blobs
 
 pytestmark = pytest.mark.slow
@@ -84,7 +84,7 @@ def trained(case: Case, folder: Path) -> tuple[Fitted, NDArray[np.uint8]]:
     dataset = load_dataset(config)
     done = fit(config, dataset, folder / "run")
     figures = done.evaluation.to_json_object()
-    export(done.run, done.learner, dataset, done.position, figures, models=folder / "models", name="tiny")
+    export(done.run, done.train_state, dataset, done.progress, figures, models=folder / "models", name="tiny")
     return done, dataset.test
 
 
@@ -103,16 +103,16 @@ def test_the_service_says_what_pytorch_says(case: Case, tmp_path: Path) -> None:
     """Encode, decode, reconstruct and, where there is a prior, sample and score equal PyTorch's."""
     done, images = trained(case, tmp_path)
     # As the service has it: of the files that the run left.
-    _, learner, _ = load_run(tmp_path / "run")
+    _, train_state, _ = load_run(tmp_path / "run")
     assert sum(line.get("skipped_steps", 0) for line in done.run.read_metrics()) == 0
-    with learner.average.in_use(), torch.no_grad():
-        encoder = EncoderGraph(learner.model).eval()
-        decoder = DecoderGraph(learner.model, learner.likelihood).eval()
+    with train_state.ema.swapped_in(), torch.no_grad():
+        encoder = EncoderGraph(train_state.model).eval()
+        decoder = DecoderGraph(train_state.model, train_state.likelihood).eval()
         encoded = encoder(torch.from_numpy(images))
         mean = encoded[0]
         rebuilt, pixel_mean = decoder(mean)
         x_BCHW = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        distortion = learner.likelihood.evaluated_distortion(pixel_mean.permute(0, 3, 1, 2), x_BCHW)
+        distortion = train_state.likelihood.evaluated_distortion(pixel_mean.permute(0, 3, 1, 2), x_BCHW)
         with serving(tmp_path / "models") as server, Client(server.target, model="tiny") as vae:
             check_images(vae, images, encoded, rebuilt, case)
             if case.objective == "ae":
@@ -129,12 +129,13 @@ def test_the_service_says_what_pytorch_says(case: Case, tmp_path: Path) -> None:
     np.testing.assert_allclose(scored.elbo, -(distortion + rate).numpy(), rtol=1e-4, atol=1e-2)
     assert scored.rate.mean() == pytest.approx(done.evaluation.rate, rel=1e-4, abs=1e-4)
     if case.objective in ADVERSARIAL:
-        check_sigma(done, learner, manifest)
+        check_sigma(done, train_state, manifest)
     if drawn is None:
         return
     # The trainer's figure takes one draw an image: over seeds it has the service's mean as its own.
     figures = [
-        evaluate(learner, images, dataset="blobs", binarize="none", seed=seed).elbo for seed in range(SEEDS)
+        evaluate(train_state, images, dataset="blobs", binarize="none", seed=seed).elbo
+        for seed in range(SEEDS)
     ]
     trainer = np.asarray(figures, float)
     error = trainer.std() / math.sqrt(SEEDS) + trainer.std() / math.sqrt(DRAWS)
@@ -185,12 +186,12 @@ def assert_images(ours: NDArray[np.uint8], theirs: torch.Tensor) -> None:
     assert ours.std() > 0
 
 
-def check_sigma(done: Fitted, learner: Learner, manifest: dict[str, Any]) -> None:
+def check_sigma(done: Fitted, train_state: TrainState, manifest: dict[str, Any]) -> None:
     """The sigma of a game is the root mean square of what posterior draws leave of the training pixels."""
     sigma = manifest["likelihood"]["sigma"]
     assert sigma == pytest.approx(done.evaluation.sigma)
     train = load_dataset(done.run.config).train
     # With the same draws, at the likeliest sigma the mean squares are sigma^2.
-    figures = evaluate(learner, train, dataset="blobs", binarize="none", seed=0)
+    figures = evaluate(train_state, train, dataset="blobs", binarize="none", seed=0)
     expected = math.prod(train.shape[1:]) * (0.5 + math.log(sigma) + 0.5 * math.log(2 * math.pi))
     assert figures.distortion == pytest.approx(expected, rel=1e-5)

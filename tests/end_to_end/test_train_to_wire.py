@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from convvae import Client
-from convvae_trainer.config import Config
-from convvae_trainer.data import load_dataset
-from convvae_trainer.evaluate import evaluate
-from convvae_trainer.fit import load_run
-from convvae_trainer.graphs import DecoderGraph, EncoderGraph
-from convvae_trainer.objective import kl_to_prior
-from serving import serving
+from convvae_trainer.data.dataset import load_dataset
+from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.objectives.bound import kl_to_prior
+from convvae_trainer.runs.fit import load_run
+from convvae_trainer.settings.config import Config
+from support.serving import serving
 
 LATENT_DIM = 8
 
@@ -31,14 +31,14 @@ def test_the_wire_says_what_pytorch_says(tmp_path: Path, likelihood: str) -> Non
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     images = load_dataset(Config(dataset="digits")).test
-    _, learner, _ = load_run(tmp_path / "run", device="cpu")
-    with learner.average.in_use(), torch.no_grad():
-        encoder = EncoderGraph(learner.model).eval()
-        decoder = DecoderGraph(learner.model, learner.likelihood).eval()
+    _, train_state, _ = load_run(tmp_path / "run", device="cpu")
+    with train_state.ema.swapped_in(), torch.no_grad():
+        encoder = EncoderGraph(train_state.model).eval()
+        decoder = DecoderGraph(train_state.model, train_state.likelihood).eval()
         mean, log_variance = encoder(torch.from_numpy(images))
         decoded, pixel_mean = decoder(mean)
         x_BCHW = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
-        distortion = learner.likelihood.evaluated_distortion(pixel_mean.permute(0, 3, 1, 2), x_BCHW)
+        distortion = train_state.likelihood.evaluated_distortion(pixel_mean.permute(0, 3, 1, 2), x_BCHW)
         rate = kl_to_prior(mean, log_variance).sum(1)
         with serving(tmp_path / "models") as server, Client(server.target, model="digits") as vae:
             encoded = vae.encode(images, include_log_variance=True)
@@ -64,5 +64,5 @@ def test_the_wire_says_what_pytorch_says(tmp_path: Path, likelihood: str) -> Non
     assert max(parity["mean"], parity["log_variance"]) <= 1e-4
     assert parity["image_steps"] <= 1
     # The trainer's figure takes one draw an image, the service's mean of 20 has the same expectation.
-    evaluated = evaluate(learner, images, dataset="digits", binarize="none")
+    evaluated = evaluate(train_state, images, dataset="digits", binarize="none")
     assert drawn.elbo.mean() == pytest.approx(evaluated.elbo, rel=0.005)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from convvae_service.bundle import read_bundle
-from convvae_trainer.checkpoint import read_checkpoint
+from convvae_trainer.runs.checkpoint import read_checkpoint
 
 TRAIN = [sys.executable, "-m", "convvae_trainer"]
 SMALL = ["--width", "4", "--hidden", "32", "--latent-dim", "8", "--precision", "fp32"]
@@ -70,11 +70,11 @@ def test_a_stopped_run_resumes(tmp_path: Path, number: signal.Signals) -> None:
         assert f"convvae-train fit --resume --run-dir {run_dir}" in error
     else:
         assert code == -signal.SIGKILL
-    step = read_checkpoint(checkpoint)[1]["position"]["step"]
+    step = read_checkpoint(checkpoint)[1]["progress"]["step"]
     assert step > 0
     done = train("fit", "--resume", "--run-dir", str(run_dir))
     assert done.returncode == 0, done.stderr
     assert f"resuming at step {step}\n" in done.stdout
-    assert read_checkpoint(checkpoint)[1]["position"]["step"] > step
+    assert read_checkpoint(checkpoint)[1]["progress"]["step"] > step
     assert "test ELBO" in done.stdout
     assert (run_dir / "evaluation.json").is_file()

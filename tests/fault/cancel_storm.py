@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault.figure import measure_to_file
 from fault.load import Load, RunningLoad
 from fault.observed import SlowServer, observed
-from tiny_bundle import publish_tiny
+from support.tiny_bundle import publish_tiny
 
 MOST_GROWTH_KIB = 1024
 # gRPC still hands over calls that have been given up, and the service gives memory back every 10 s.

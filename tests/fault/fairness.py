@@ -18,7 +18,7 @@ from fault.load import Load, RunningLoad
 from fault.observed import SlowServer, observed
 from fault.overload import spread
 from fault.slow_server import RUN_S
-from tiny_bundle import publish_tiny
+from support.tiny_bundle import publish_tiny
 
 BULK_ROWS = 1000
 CROWD, LONG_ROWS = 128, 256

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from convvae_trainer.provenance import code_commit, hardware
+from convvae_trainer.runs.provenance import code_commit, hardware
 
 __all__ = ["RESULTS", "measure_to_file"]
 

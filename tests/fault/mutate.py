@@ -10,10 +10,10 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import EncodeError, Message
 
 from convvae.v1 import vae_pb2
-from inference_wire import decode_request, encode_request
 from open_inference import inference_pb2
-from tiny_bundle import LATENT_DIM, SHAPE
-from wire import pixels, png, random_images, vectors
+from support.inference_wire import decode_request, encode_request
+from support.tiny_bundle import LATENT_DIM, SHAPE
+from support.wire import pixels, png, random_images, vectors
 
 __all__ = ["NATIVE", "OPEN_INFERENCE", "mutated"]
 

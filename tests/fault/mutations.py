@@ -25,8 +25,8 @@ from convvae.v1 import vae_pb2
 from fault.figure import measure_to_file
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
 from fault.observed import ObservedServer, observed
-from tiny_bundle import publish_tiny
-from wire import TIMEOUT_S, stub_of
+from support.tiny_bundle import publish_tiny
+from support.wire import TIMEOUT_S, stub_of
 
 IN_FLIGHT = 16
 DEADLINE_S = 30.0

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from resident import resident_kib
-from serving import ServerProcess
+from support.resident import resident_kib
+from support.serving import ServerProcess
 
 IDLE_TIMEOUT_S = 20.0
 

@@ -19,8 +19,8 @@ from convvae.v1 import vae_pb2
 from fault.figure import measure_to_file
 from fault.observed import SlowServer, observed
 from fault.slow_server import POISON
-from tiny_bundle import SHAPE, publish_tiny
-from wire import TIMEOUT_S, pixels, stub_of, unpack
+from support.tiny_bundle import SHAPE, publish_tiny
+from support.wire import TIMEOUT_S, pixels, stub_of, unpack
 
 AT_ONCE = 40
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fault.figure import measure_to_file
 from fault.load import Load, Report, RunningLoad
 from fault.observed import SlowServer, observed
-from tiny_bundle import publish_tiny
+from support.tiny_bundle import publish_tiny
 
 ROWS, BATCH_ROWS, QUEUED_ROWS = 64, 64, 256
 FLAGS = (

@@ -19,7 +19,7 @@ from convvae import RetryConfig
 from fault.figure import measure_to_file
 from fault.load import Load, Report, RunningLoad
 from fault.observed import ObservedServer
-from tiny_bundle import publish_tiny
+from support.tiny_bundle import publish_tiny
 
 LEAST_CALLS = 20_000
 DRAIN_DELAY_S = "1"

@@ -10,9 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import convvae_service.loaded_version as loaded_version
+import convvae_service.repository.loaded_version as loaded_version
 from convvae_service.__main__ import main
-from convvae_service.engine import Engine, Rows
+from convvae_service.engine.stages import Engine, Rows
 
 RUN_S = 0.02
 POISON = 255

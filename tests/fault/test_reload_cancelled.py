@@ -8,9 +8,9 @@ import grpc
 import numpy as np
 
 from convvae.v1 import vae_pb2 as pb
-from serving import serving
-from tiny_bundle import SHAPE, publish_tiny
-from wire import TIMEOUT_S, pixels, stub_of
+from support.serving import serving
+from support.tiny_bundle import SHAPE, publish_tiny
+from support.wire import TIMEOUT_S, pixels, stub_of
 
 LAST = 5
 CODES = {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}

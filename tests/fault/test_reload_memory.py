@@ -9,11 +9,11 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae_service.bundle import ImageShape
-from resident import resident_kib
-from serving import ServerProcess, serving
-from spoilt_bundle import fail_at_run_time, flip_a_bit
-from tiny_bundle import publish_tiny
-from wire import TIMEOUT_S, stub_of
+from support.resident import resident_kib
+from support.serving import ServerProcess, serving
+from support.spoilt_bundle import fail_at_run_time, flip_a_bit
+from support.tiny_bundle import publish_tiny
+from support.wire import TIMEOUT_S, stub_of
 
 SHAPE, LATENT_DIM = ImageShape(height=64, width=64, channels=1), 64
 # The graphs of one version are 3 MiB: were sessions or files kept, 100 of them would be 300 MiB, and 50

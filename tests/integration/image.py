@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 
 from convvae import Client
-from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
+from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 
 ROOT = Path(__file__).parents[2]
 COMPUTE = os.environ.get("COMPUTE", "cpu")

@@ -7,9 +7,9 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae_service.bundle import ImageShape
-from serving import ServerProcess, serving
-from tiny_bundle import publish_tiny
-from wire import TIMEOUT_S, pixels, stub_of
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import publish_tiny
+from support.wire import TIMEOUT_S, pixels, stub_of
 
 WIDE = ImageShape(height=256, width=256, channels=3)
 ROWS = 64

@@ -10,9 +10,9 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
-from inference_wire import encode_request
-from serving import ServerProcess, serving
-from wire import TIMEOUT_S, Refusal, refused
+from support.inference_wire import encode_request
+from support.serving import ServerProcess, serving
+from support.wire import TIMEOUT_S, Refusal, refused
 
 BROKEN = b"\xff\xff\xff"
 

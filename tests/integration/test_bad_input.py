@@ -10,9 +10,9 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
-from wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, vectors
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
+from support.wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, vectors
 
 IMAGES = random_images(3, *SHAPE.as_tuple)
 LATENTS = np.zeros((3, LATENT_DIM), np.float32)

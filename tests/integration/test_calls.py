@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
-from convvae_service.likelihood import distortion, rate
-from convvae_service.noise import latent_noise
-from serving import ServerProcess
-from tiny_bundle import BERNOULLI, LATENT_DIM, SHAPE, publish_tiny, weights
-from wire import TIMEOUT_S, pixels, png, random_images, stub_of, unpack, unpack_pixels, vectors
+from convvae_service.api.noise import latent_noise
+from convvae_service.bundle import distortion, rate
+from support.serving import ServerProcess
+from support.tiny_bundle import BERNOULLI, LATENT_DIM, SHAPE, publish_tiny, weights
+from support.wire import TIMEOUT_S, pixels, png, random_images, stub_of, unpack, unpack_pixels, vectors
 
 IMAGES = random_images(5, *SHAPE.as_tuple)
 TINY = pb.ModelRef(name="tiny")
@@ -221,7 +221,7 @@ def test_files_of_several_callers_are_decoded_in_turn(tiny_server: ServerProcess
 
 def test_serve_rolls_back(tmp_path: Path) -> None:
     """`--serve MODEL=VERSION` serves an older version by default."""
-    from serving import serving
+    from support.serving import serving
 
     publish_tiny(tmp_path)
     publish_tiny(tmp_path, seed=1)

@@ -8,7 +8,7 @@ import pytest
 
 import convvae
 from convvae import AsyncClient, Client, Health
-from serving import ServerProcess, serving
+from support.serving import ServerProcess, serving
 
 IMAGES = np.random.default_rng(1).integers(0, 256, (40, 8, 6, 1), np.uint8)
 

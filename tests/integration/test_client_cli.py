@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from serving import ServerProcess, serving
+from support.serving import ServerProcess, serving
 
 
 def convvae(
@@ -149,7 +149,7 @@ def test_wrong_usage_and_version() -> None:
     [
         ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae"),
         (
-            "sys.modules['PIL'] = None; from convvae.pictures import encode_png; encode_png([])",
+            "sys.modules['PIL'] = None; from convvae.cli.pictures import encode_png; encode_png([])",
             "pip install Pillow",
         ),
     ],

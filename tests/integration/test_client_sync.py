@@ -10,7 +10,7 @@ from PIL import Image
 
 import convvae
 from convvae import Client, Health, InvalidInput, RetryConfig
-from serving import ServerProcess, serving
+from support.serving import ServerProcess, serving
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.integers(0, 256, (50, 8, 6, 1), np.uint8)

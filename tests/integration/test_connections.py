@@ -13,9 +13,9 @@ import numpy as np
 from convvae import Client
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from serving import serving
-from tiny_bundle import SHAPE
-from wire import TIMEOUT_S, pixels, refused, stub_of
+from support.serving import serving
+from support.tiny_bundle import SHAPE
+from support.wire import TIMEOUT_S, pixels, refused, stub_of
 
 SAMPLE = pb.SampleRequest(count=1)
 PING, GO_AWAY, ENHANCE_YOUR_CALM = 6, 7, 11

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from serving import ServerProcess, serving
+from support.serving import ServerProcess, serving
 
 
 def run_embed(*words: Any) -> "subprocess.CompletedProcess[str]":

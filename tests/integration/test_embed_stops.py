@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from serving import serving
+from support.serving import serving
 
 ROWS = 20_000_000  # minutes of work; the file is all holes and takes no space
 WAIT_S = 60.0

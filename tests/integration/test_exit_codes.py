@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
-from serving import ServerProcess, serving
-from tiny_bundle import SHAPE
-from wire import TIMEOUT_S, pixels, stub_of
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import SHAPE
+from support.wire import TIMEOUT_S, pixels, stub_of
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "service.md"
 # A server whose decoder answers the warm-up and never a call.
 HANGING = """
 import threading
-from convvae_service import engine
+from convvae_service.engine import stages as engine
 
 warm = engine.Engine.warm
 
@@ -37,7 +37,9 @@ main()
 # A server with a thread that never ends; closing may take 1 s.
 UNENDING = """
 import asyncio, threading
-from convvae_service import loader, process, watch
+from convvae_service.repository import loader
+from convvae_service.server import process
+from convvae_service.repository import watch
 process._MAX_CLOSE_S = 1.0
 
 def look(*arguments):
@@ -53,7 +55,7 @@ main()
 # A server whose drain fails.
 FAILING = """
 from convvae_service.__main__ import main
-from convvae_service.health import Health
+from convvae_service.server.health import Health
 
 def fail(self):
     raise RuntimeError("as by a fault")

@@ -3,20 +3,20 @@
 import time
 from pathlib import Path
 
-from serving import ServerProcess
+from support.serving import ServerProcess
 
 # Tells at the start of the drain how many objects the collector leaves alone, and how many it goes through,
 # and with each report of health whether there are any of the first kind.
 PROGRAM = """
 import gc, sys
-from convvae_service import health
+from convvae_service.server import health
 follow = health.Health.follow
 def reported(self, models):
     print("reports", any(models.values()), "frozen", gc.get_freeze_count() > 0, file=sys.stderr, flush=True)
     follow(self, models)
 health.Health.follow = reported
 from convvae_service.__main__ import main
-from convvae_service.server import Server
+from convvae_service.server.grpc_server import Server
 drain = Server.drain
 async def told(self, **words):
     print("kept", gc.get_freeze_count(), "searched", len(gc.get_objects()), file=sys.stderr, flush=True)

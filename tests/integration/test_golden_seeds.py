@@ -8,9 +8,9 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.noise import MAX_SEED
-from serving import ServerProcess, serving
-from wire import TIMEOUT_S, pixels, stub_of, unpack, unpack_pixels
+from convvae_service.api.noise import MAX_SEED
+from support.serving import ServerProcess, serving
+from support.wire import TIMEOUT_S, pixels, stub_of, unpack, unpack_pixels
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "schema-1"
 # Logarithms of float32 probabilities; another draw is off by far more.

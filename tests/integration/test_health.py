@@ -6,7 +6,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from raw_http2 import (
+from support.raw_http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -17,7 +17,7 @@ from raw_http2 import (
     grpc_headers,
     grpc_message,
 )
-from serving import ServerProcess, serving
+from support.serving import ServerProcess, serving
 
 
 @pytest.mark.parametrize("name", ["", "tiny", "convvae.v1.VaeService", "liveness"])

@@ -11,12 +11,21 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from inference_wire import encode_request, inference_stub
 from open_inference import inference_pb2 as inference
-from raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, connect, frame, grpc_headers, grpc_message
-from serving import ServerProcess
-from tiny_bundle import SHAPE
-from wire import TIMEOUT_S, pixels, random_images, refused, stub_of
+from support.inference_wire import encode_request, inference_stub
+from support.raw_http2 import (
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    HEADERS,
+    connect,
+    frame,
+    grpc_headers,
+    grpc_message,
+)
+from support.serving import ServerProcess
+from support.tiny_bundle import SHAPE
+from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 IMAGES = random_images(3, *SHAPE.as_tuple)

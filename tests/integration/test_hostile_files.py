@@ -11,9 +11,9 @@ from PIL import Image
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from serving import ServerProcess
-from tiny_bundle import SHAPE
-from wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, unpack
+from support.serving import ServerProcess
+from support.tiny_bundle import SHAPE
+from support.wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, unpack
 
 GREY = random_images(8, 6, 1)
 # Colour, 10 x 12, as the model `colour` has it.

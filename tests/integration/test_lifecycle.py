@@ -15,10 +15,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
-from convvae_service.logs import is_sampled
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
-from wire import TIMEOUT_S, Refusal, pixels, random_images, refused, stub_of, vectors
+from convvae_service.observability.logs import is_sampled
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
+from support.wire import TIMEOUT_S, Refusal, pixels, random_images, refused, stub_of, vectors
 
 CODES = ("OK", "INVALID_ARGUMENT")
 SERVING = health_pb2.HealthCheckResponse.SERVING

@@ -9,11 +9,19 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2
-from inference_wire import IMAGES, LATENTS, Stub, decode_request, encode_request, inference_stub, outputs
 from open_inference import inference_pb2 as pb
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM
-from wire import TIMEOUT_S, pixels, refused, stub_of, unpack, unpack_pixels, vectors
+from support.inference_wire import (
+    IMAGES,
+    LATENTS,
+    Stub,
+    decode_request,
+    encode_request,
+    inference_stub,
+    outputs,
+)
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM
+from support.wire import TIMEOUT_S, pixels, refused, stub_of, unpack, unpack_pixels, vectors
 
 
 @pytest.fixture(scope="module")

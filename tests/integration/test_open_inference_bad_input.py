@@ -9,11 +9,11 @@ import grpc
 import numpy as np
 import pytest
 
-from inference_wire import Stub, decode_request, encode_request, inference_stub
 from open_inference import inference_pb2 as pb
-from serving import ServerProcess
-from tiny_bundle import LATENT_DIM
-from wire import TIMEOUT_S, refused
+from support.inference_wire import Stub, decode_request, encode_request, inference_stub
+from support.serving import ServerProcess
+from support.tiny_bundle import LATENT_DIM
+from support.wire import TIMEOUT_S, refused
 
 
 @pytest.fixture(scope="module")

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2
-from inference_wire import IMAGES, decode_request, encode_request, inference_stub, outputs
 from open_inference import inference_pb2 as pb
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
-from wire import TIMEOUT_S, pixels, refused, stub_of
+from support.inference_wire import IMAGES, decode_request, encode_request, inference_stub, outputs
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
+from support.wire import TIMEOUT_S, pixels, refused, stub_of
 
 
 def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.manifest import Precision
-from inference_wire import decode_request, inference_stub
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, PRECISION_SEEDS, SHAPE, publish_tiny, weights
-from wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
+from convvae_service.bundle import Precision
+from support.inference_wire import decode_request, inference_stub
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM, PRECISION_SEEDS, SHAPE, publish_tiny, weights
+from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
 WATCH = ("--watch", "--watch-interval-s", "0.1")
 ALL: tuple[Precision, ...] = ("fp32", "fp16", "int8")

@@ -16,10 +16,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from serving import ServerProcess, serving
-from spoilt_bundle import fail_at_run_time, flip_a_bit
-from tiny_bundle import LATENT_DIM, SHAPE, publish_tiny, weights
-from wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
+from support.serving import ServerProcess, serving
+from support.spoilt_bundle import fail_at_run_time, flip_a_bit
+from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny, weights
+from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

@@ -16,7 +16,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import convvae
 from convvae import Client, RetryConfig, TLSConfig
-from serving import serving
+from support.serving import serving
 
 NO_RETRY = RetryConfig(retries=0)
 

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from convvae import Client
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.likelihood import distortion, rate
-from convvae_service.noise import MAX_SEED, latent_noise
-from inference_wire import inference_stub
+from convvae_service.api.noise import MAX_SEED, latent_noise
+from convvae_service.bundle import distortion, rate
 from open_inference import inference_pb2
-from serving import serving
-from tiny_bundle import BERNOULLI, LATENT_DIM, SHAPE, weights
-from wire import TIMEOUT_S, pixels, random_images, stub_of, unpack, unpack_pixels, vectors
+from support.inference_wire import inference_stub
+from support.serving import serving
+from support.tiny_bundle import BERNOULLI, LATENT_DIM, SHAPE, weights
+from support.wire import TIMEOUT_S, pixels, random_images, stub_of, unpack, unpack_pixels, vectors
 
 POOL = random_images(64, *SHAPE.as_tuple)
 SCORE_RTOL = 1e-3

@@ -5,7 +5,7 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-from tiny_bundle import publish_tiny
+from support.tiny_bundle import publish_tiny
 
 
 def serve(*words: str) -> subprocess.CompletedProcess[str]:

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2
-from serving import ServerProcess, serving
-from tiny_bundle import LATENT_DIM, SHAPE
-from wire import TIMEOUT_S, pixels, random_images, stub_of, unpack
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import LATENT_DIM, SHAPE
+from support.wire import TIMEOUT_S, pixels, random_images, stub_of, unpack
 
 TOOLS = Path(__file__).parents[2] / ".tools" / "bin"
 

@@ -15,9 +15,9 @@ from opentelemetry.trace import SpanKind
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service import tracing
-from local_server import started
-from wire import TIMEOUT_S
+from convvae_service.observability import tracing
+from support.local_server import started
+from support.wire import TIMEOUT_S
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 METADATA = (("traceparent", f"00-{TRACE}-{CALLER}-01"), ("x-request-id", "me-1"))

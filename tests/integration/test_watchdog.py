@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.engine import Rows, Stage
-from convvae_service.server import Server
-from local_server import started
-from wire import TIMEOUT_S
+from convvae_service.engine.stages import Rows, Stage
+from convvae_service.server.grpc_server import Server
+from support.local_server import started
+from support.wire import TIMEOUT_S
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING

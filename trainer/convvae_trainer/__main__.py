@@ -5,7 +5,7 @@ import sys
 import warnings
 
 from convvae_service.bundle import BundleError
-from convvae_trainer.cli import app
+from convvae_trainer.cli.app import app
 from convvae_trainer.errors import Interrupted, TrainerError
 
 __all__ = ["main"]

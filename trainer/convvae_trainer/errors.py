@@ -11,6 +11,8 @@ TrainerError            one line on the screen, no traceback; `exit_code` of the
 
 import signal
 
+__all__ = ["BadConfig", "BadData", "BadRun", "ExportFailed", "Interrupted", "MissingExtra", "TrainerError"]
+
 
 class TrainerError(Exception):
     """Base of all errors of this package; the message says what to change."""

@@ -13,6 +13,7 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # A damaged file is skipped or ends the run, and the message names it; Pillow's own names nothing.
     warnings.filterwarnings("ignore", module="PIL")
+    from convvae_service.images import BadSource
     from convvae_service.pipeline.cli import app
     from convvae_service.pipeline.errors import Interrupted, PipelineError
     from convvae_service.pipeline.stopping import stop_on_signals
@@ -20,6 +21,9 @@ def main() -> None:
     try:
         with stop_on_signals():
             app()
+    except BadSource as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except (PipelineError, Interrupted) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -11,7 +11,7 @@ from rich.console import Console
 from convvae_service.pipeline.errors import BadModel, BadUse
 
 if TYPE_CHECKING:
-    from convvae_service.manifest import Precision
+    from convvae_service.bundle import Precision
     from convvae_service.pipeline.encoders import Encoder
 
 __all__ = ["app"]
@@ -93,11 +93,12 @@ def run(
     _check_range("--threads", threads, MAX_THREADS)
     _check_range("--in-flight", in_flight, MAX_THREADS)
 
-    from convvae_service.cpus import available_cpus
+    from convvae_service.engine.cpus import available_cpus
+    from convvae_service.images import open_source
     from convvae_service.pipeline.progress import progress_bar, summary_json, summary_line
     from convvae_service.pipeline.run import RunSettings, embed
-    from convvae_service.pipeline.sinks import Provenance, check_sink, open_sink
-    from convvae_service.pipeline.sources import open_source
+    from convvae_service.pipeline.sink import Provenance
+    from convvae_service.pipeline.sink_kinds import check_sink, open_sink
 
     check_sink(sink, overwrite=overwrite)
     images = open_source(source)

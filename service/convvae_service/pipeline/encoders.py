@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.manifest import Manifest
+from convvae_service.bundle import Manifest
+from convvae_service.images import ModelInput
 from convvae_service.pipeline.errors import BadModel
-from convvae_service.pipeline.sources import ModelInput
 
 __all__ = ["Embeddings", "Encoder", "EncoderInfo"]
 

@@ -2,12 +2,12 @@
 
     PipelineError        one line on stderr, no traceback
     ├── BadUse           2    options that do not go together
-    ├── BadSource        2    the source is missing, damaged or not of the model's shape
     ├── BadSink          2    the sink's name, folder or a file that is there already
     ├── BadModel         2    no such model or version, or nobody answers at the target
     ├── MissingExtra     2    a package is not installed; the message says which extra brings it
     └── RunFailed        1    something broke half way: disk full, service gone
 
+    BadSource            2    raised by `convvae_service.images`
     Interrupted    128 + n    signal n; not an `Exception`, so that no library takes it for its own
 
 Whichever it is, no file is left under the sink's name.
@@ -18,7 +18,6 @@ import signal
 __all__ = [
     "BadModel",
     "BadSink",
-    "BadSource",
     "BadUse",
     "Interrupted",
     "MissingExtra",
@@ -35,10 +34,6 @@ class PipelineError(Exception):
 
 class BadUse(PipelineError):
     """The options do not go together, or one is out of range."""
-
-
-class BadSource(PipelineError):
-    """The source is missing, damaged or not of the model's shape; the message names the file or row."""
 
 
 class BadSink(PipelineError):

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import MANIFEST_FILE, BundleError, Precision, list_versions, read_bundle
-from convvae_service.cpus import available_cpus
-from convvae_service.engine import Engine
+from convvae_service.engine.cpus import available_cpus
+from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
 from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, RunFailed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from convvae_service.pipeline.encoders import Embeddings
 from convvae_service.pipeline.errors import MissingExtra, RunFailed
-from convvae_service.pipeline.sinks import Provenance
+from convvae_service.pipeline.sink import Provenance
 from convvae_service.pipeline.stopping import hold_signals
 from convvae_service.pipeline.unfinished import UnfinishedFile
 

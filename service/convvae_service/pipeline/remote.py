@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae import Client, ConvvaeError, RetryConfig
-from convvae_service.manifest import BundleError, Manifest
+from convvae_service.bundle import BundleError, Manifest
 from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, RunFailed
 

@@ -13,10 +13,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from convvae_service.images import BadSource, Rejected, Source
 from convvae_service.pipeline.encoders import Embeddings, Encoder
-from convvae_service.pipeline.errors import BadSource
-from convvae_service.pipeline.sinks import Sink
-from convvae_service.pipeline.sources import Rejected, Source
+from convvae_service.pipeline.sink import Sink
 
 __all__ = ["Done", "RunSettings", "embed"]
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from convvae.cli.outputs import Form, Output
+from convvae.cli.pictures import MAX_GRID_IMAGES, encode_png, grid
+from convvae.cli.sources import read_array, read_images
 from convvae.errors import InvalidInput
-from convvae.outputs import Form, Output
-from convvae.pictures import MAX_GRID_IMAGES, encode_png, grid
-from convvae.sources import read_array, read_images
 
 ALL: tuple[Form, ...] = ("npy", "npz", "png", "folder")
 IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3, 1)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from convvae_trainer.config import Config
-from convvae_trainer.data import Dataset, load_dataset
-from convvae_trainer.fit import Fitted, fit
+from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.settings.config import Config
 
 TINY: dict[str, Any] = {
     "width": 4,
@@ -79,12 +79,12 @@ def published_pair(
     fitted: tuple[Fitted, Dataset], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Dataset]:
     """A repository with `blobs`, a vae, and `blobs-ae`, an autoencoder, and their data; to be read only."""
-    from convvae_trainer.export import export
+    from convvae_trainer.export.publish import export
 
     folder = tmp_path_factory.mktemp("published")
     done, dataset = fitted
     config = Config(dataset=dataset.name, objective="ae", **TINY)
     for name, run in (("blobs", done), ("blobs-ae", fit(config, dataset, folder / "ae"))):
         figures = run.evaluation.to_json_object()
-        export(run.run, run.learner, dataset, run.position, figures, models=folder / "models", name=name)
+        export(run.run, run.train_state, dataset, run.progress, figures, models=folder / "models", name=name)
     return folder / "models", dataset

@@ -1,0 +1,271 @@
+"""The commands of `convvae`: read, call the client, write, and say what was done."""
+
+import json
+import time
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from convvae.channel import distribution_version
+from convvae.cli.connect import connected
+from convvae.cli.outputs import Form, Output
+from convvae.cli.pictures import read_for_grid
+from convvae.cli.sources import read_array, read_images
+from convvae.client import Client
+from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
+from convvae.results import Answer, Health
+
+__all__ = ["app"]
+
+_PICTURES: tuple[Form, ...] = ("npy", "npz", "png", "folder")
+
+app = typer.Typer(
+    name="convvae",
+    help="Call a convvae server. Exit codes: 0 done; 1 refused or failed; 2 wrong usage; "
+    "3 no answer: nobody there, overloaded, or too slow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Inputs = Annotated[
+    list[Path],
+    typer.Argument(metavar="PATH...", help="JPEG, PNG or WebP files, folders of them, or one .npy or .npz."),
+]
+Pictures = Annotated[
+    Path, typer.Option(help="x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image).")
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the noise. Default: a new one, which is printed.")]
+
+
+def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
+    if as_json:
+        who = {"model": answer.model, "version": answer.version, "precision": answer.precision}
+        typer.echo(json.dumps({**who, **facts}))
+    else:
+        typer.echo(f"{text} by {answer.model}@{answer.version} ({answer.precision})")
+
+
+@app.command()
+@connected
+def encode(
+    client: Client,
+    paths: Inputs,
+    out: Annotated[Path, typer.Option(help="x.npy (means), or x.npz (with --log-variance).")],
+    log_variance: Annotated[bool, typer.Option("--log-variance", help="Write log_variance too.")] = False,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Map images to latent vectors."""
+    output = Output.at(out, forms=("npz",) if log_variance else ("npy", "npz"), force=force)
+    source = read_images(paths)
+    with source.naming():
+        answer = client.encode(source.images, include_log_variance=log_variance)
+    arrays = {"mean": answer.mean}
+    if answer.log_variance is not None:
+        arrays["log_variance"] = answer.log_variance
+    output.write_arrays("mean", arrays)
+    rows, dimension = answer.mean.shape
+    text = f"{out}: {rows} vectors of {dimension}"
+    _report(as_json, answer, text, out=str(out), rows=rows, latent_dim=dimension, inputs=source.names)
+
+
+@app.command()
+@connected
+def decode(
+    client: Client,
+    latents: Annotated[Path, typer.Argument(help="x.npy, or x.npz with `mean` or `latents`: (N, Z).")],
+    out: Pictures,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Map latent vectors to images."""
+    output = Output.at(out, forms=_PICTURES, force=force)
+    array = read_array(latents, keys=("mean", "latents"))
+    output.check_count(len(array))
+    answer = client.decode(array)
+    output.write_images({"images": answer.images})
+    _report(as_json, answer, f"{out}: {len(answer.images)} images", out=str(out), rows=len(answer.images))
+
+
+@app.command()
+@connected
+def sample(
+    client: Client,
+    out: Pictures,
+    count: Annotated[int, typer.Option("--count", "-n", help="Number of images.")] = 16,
+    seed: Seed = None,
+    temperature: Annotated[float, typer.Option(help="Standard deviation of the noise.")] = 1.0,
+    first_row: Annotated[int, typer.Option(help="Index of the first row of the seed.")] = 0,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Draw images from the prior."""
+    output = Output.at(out, forms=_PICTURES, force=force)
+    output.check_count(count)
+    answer = client.sample(count, seed=seed, temperature=temperature, first_row=first_row)
+    output.write_images({"images": answer.images, "latents": answer.latents, "seed": np.uint64(answer.seed)})
+    text = f"{out}: {count} images of seed {answer.seed}"
+    _report(as_json, answer, text, out=str(out), rows=count, seed=answer.seed)
+
+
+@app.command()
+@connected
+def reconstruct(
+    client: Client, paths: Inputs, out: Pictures, force: Force = False, as_json: Json = False
+) -> None:
+    """Encode and decode images. A grid shows each image above its reconstruction."""
+    output = Output.at(out, forms=_PICTURES, force=force)
+    source = read_images(paths)
+    output.check_count(2 * len(source.images))
+    with source.naming():
+        answer = client.reconstruct(source.images)
+    about = client.model(model=f"{answer.model}@{answer.version}") if output.form == "png" else None
+    output.write_images(
+        {"images": answer.images},
+        above=None if about is None else partial(read_for_grid, source.images, about),
+    )
+    rows = len(answer.images)
+    _report(as_json, answer, f"{out}: {rows} images", out=str(out), rows=rows, inputs=source.names)
+
+
+@app.command()
+@connected
+def score(
+    client: Client,
+    paths: Inputs,
+    num_samples: Annotated[int, typer.Option(help="Draws for each image; 0: the posterior mean.")] = 0,
+    seed: Seed = None,
+    out: Annotated[Path | None, typer.Option(help="x.npz: elbo, distortion, rate.")] = None,
+    force: Force = False,
+    as_json: Json = False,
+) -> None:
+    """Print the evidence lower bound of each image, in nats."""
+    output = Output.at(out, forms=("npz",), force=force) if out else None
+    source = read_images(paths)
+    with source.naming():
+        answer = client.score(source.images, num_samples=num_samples, seed=seed)
+    arrays = {"elbo": answer.elbo, "distortion": answer.distortion, "rate": answer.rate}
+    if output:
+        output.write_arrays("elbo", arrays)
+    figures = {name: array.tolist() for name, array in arrays.items()}
+    if as_json:
+        means = {name: float(array.mean(dtype=np.float64)) for name, array in arrays.items()}
+        facts = {**figures, "mean": means, "seed": answer.seed, "inputs": source.names}
+        _report(True, answer, "", **facts)
+        return
+    _table(
+        f"nats per image, {answer.model}@{answer.version} ({answer.precision})",
+        ["image", *arrays],
+        [
+            [name, *(f"{value:.3f}" for value in row)]
+            for name, *row in zip(source.names, *figures.values(), strict=True)
+        ]
+        + [["mean", *(f"{array.mean(dtype=np.float64):.3f}" for array in arrays.values())]],
+    )
+
+
+@app.command()
+@connected
+def models(client: Client, as_json: Json = False) -> None:
+    """List the server's models and versions."""
+    summaries = client.models()
+    if as_json:
+        rows = [
+            {
+                "name": model.name,
+                "versions": [
+                    {
+                        "version": version.version,
+                        "state": version.state,
+                        "is_default": version.is_default,
+                        "error": version.error,
+                    }
+                    for version in model.versions
+                ],
+            }
+            for model in summaries
+        ]
+        typer.echo(json.dumps(rows))
+        return
+    _table(
+        "models",
+        ["model", "version", "state", "default", "error"],
+        [
+            [model.name, str(v.version), v.state, "yes" if v.is_default else "", v.error]
+            for model in summaries
+            for v in model.versions
+        ],
+    )
+
+
+@app.command()
+@connected
+def health(
+    client: Client,
+    service: Annotated[str, typer.Option(help="A model, or `liveness`. Default: the whole server.")] = "",
+    wait_s: Annotated[
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Ask until it serves, for so long.")
+    ] = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask for the server's health. Exit codes: 0 serving; 1 not serving; 2 no answer."""
+    try:
+        status = _health(client, service, wait_s)
+    except InvalidInput:
+        raise
+    except ConvvaeError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+    typer.echo(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
+    raise typer.Exit(0 if status is Health.SERVING else 1)
+
+
+def _health(client: Client, service: str, wait_s: float) -> Health:
+    """Ask at once, and then every tenth of a second until the service serves or the time is up."""
+    deadline_s = time.monotonic() + wait_s
+    while True:
+        try:
+            left_s = deadline_s - time.monotonic()
+            status = client.health(service, timeout_s=max(left_s, 0.1) if wait_s else None)
+        except (TryLater, DeadlineExceeded):
+            if time.monotonic() >= deadline_s:
+                raise
+        else:
+            if status is Health.SERVING or time.monotonic() >= deadline_s:
+                return status
+        time.sleep(0.1)
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"convvae {distribution_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    del version

@@ -1,0 +1,118 @@
+"""What the command line writes: whole files under temporary names, then renamed.
+
+A name decides the form: `.npy` one array, `.npz` all arrays, `.png` a grid, anything without a suffix a
+folder with one PNG for each row. Nothing is overwritten unless forced; a folder keeps the files that are not
+written anew.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae.cli.pictures import check_grid, encode_png, grid
+from convvae.errors import InvalidInput
+
+__all__ = ["Form", "Output"]
+
+Form = Literal["npy", "npz", "png", "folder"]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Where a command writes, looked at before the server is called."""
+
+    path: Path
+    form: Form
+    force: bool
+
+    @classmethod
+    def at(cls, path: Path, *, forms: tuple[Form, ...], force: bool) -> "Output":
+        """Return the output at `path`.
+
+        Raises:
+            InvalidInput: The command does not write this form, or something is there already.
+        """
+        suffix = path.suffix.lower()
+        known: dict[str, Form] = {".npy": "npy", ".npz": "npz", ".png": "png", "": "folder"}
+        form = known.get(suffix)
+        if path.is_dir():
+            form = "folder"
+        if form is None or form not in forms:
+            due = ", ".join("a folder" if form == "folder" else f".{form}" for form in forms)
+            raise InvalidInput(f"cannot write {path}: give {due}")
+        occupied = any(path.iterdir()) if path.is_dir() else path.exists()
+        if occupied and not force:
+            raise InvalidInput(
+                f"{path} exists{' and is not empty' if form == 'folder' else ''}; pass --force"
+            )
+        if form != "folder" and not path.parent.is_dir():
+            raise InvalidInput(f"folder {path.parent} does not exist")
+        return cls(path, form, force)
+
+    def check_count(self, count: int) -> None:
+        """Raise `InvalidInput`, before any work, when so many images cannot be written in this form."""
+        if self.form == "png":
+            check_grid(count)
+
+    def write_arrays(self, first: str, arrays: Mapping[str, Any]) -> None:
+        """Write the array named `first` (`.npy`), or all (`.npz`)."""
+        if self.form == "npy":
+            _replace(self.path, lambda stream: np.save(stream, arrays[first], allow_pickle=False))
+        else:
+            _replace(self.path, lambda stream: np.savez(stream, **arrays))
+
+    def write_images(
+        self, arrays: Mapping[str, Any], *, above: Callable[[], NDArray[np.uint8]] | None = None
+    ) -> None:
+        """Write `arrays["images"]`, uint8 (N, H, W, C); in a grid below the images that `above` returns."""
+        images = arrays["images"]
+        if self.form in ("npy", "npz"):
+            self.write_arrays("images", arrays)
+        elif self.form == "png":
+            picture = grid(images) if above is None else grid(above(), images)
+            _replace(self.path, partial(_write_png, picture))
+        else:
+            self._write_folder(images)
+
+    def _write_folder(self, images: NDArray[np.uint8]) -> None:
+        digits = max(6, len(str(len(images) - 1)))
+        if self.path.is_dir() and self.force:
+            for row, image in enumerate(images):
+                _replace(self.path / f"{row:0{digits}}.png", partial(_write_png, image))
+            return
+        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
+        temporary.mkdir(parents=True)
+        try:
+            for row, image in enumerate(images):
+                (temporary / f"{row:0{digits}}.png").write_bytes(encode_png(image))
+            # Succeeds over an empty folder, and fails over one that was filled meanwhile.
+            temporary.rename(self.path)
+        except BaseException:
+            for file in temporary.iterdir():
+                file.unlink()
+            temporary.rmdir()
+            raise
+
+
+def _write_png(image: NDArray[np.uint8], stream: BinaryIO) -> None:
+    stream.write(encode_png(image))
+
+
+def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as stream:
+            write(stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

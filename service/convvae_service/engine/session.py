@@ -1,0 +1,106 @@
+"""A graph that ONNX Runtime has loaded: rows in, rows out.
+
+Dimensions: B = batch.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.bundle import BundleError, Graph
+from convvae_service.engine.arena import Arenas
+from convvae_service.engine.runtime import CUDA, import_runtime, make_session
+
+__all__ = ["Session"]
+
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+
+
+class Session:
+    """One graph on one device. Safe to call from several threads."""
+
+    def __init__(
+        self,
+        data: bytes,
+        graph: Graph,
+        *,
+        provider: tuple[str, dict[str, Any]],
+        threads: int,
+        arenas: Arenas,
+        fall_back: bool,
+    ) -> None:
+        """Load the graph.
+
+        Args:
+            data: Its ONNX bytes.
+            graph: What the manifest says of it.
+            provider: From `choose_provider`.
+            threads: Threads that one run may use.
+            arenas: What it holds of memory between runs.
+            fall_back: Whether the CPU will do when the GPU cannot be used.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load it, or its inputs or outputs are not the manifest's.
+            StartupError: The GPU cannot be used and `fall_back` is false.
+        """
+        self._session = make_session(
+            data,
+            name=graph.file,
+            provider=provider,
+            threads=threads,
+            arenas=arenas,
+            fall_back=fall_back,
+        )
+        _check_signature(self._session, graph)
+        self._outputs = {tensor.name: tensor for tensor in graph.outputs}
+        self.provider: str = self._session.get_providers()[0]
+        # On the CPU a plain run copies nothing, and binding takes 15 us of each run's processor time.
+        self.binds = self.provider == CUDA
+        gpu = self._session.get_provider_options()[CUDA]["device_id"] if self.provider == CUDA else None
+        self._run_options = import_runtime().RunOptions()
+        arenas.configure_run(self._run_options, gpu=gpu)
+
+    def run(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
+        """Return the named `outputs` for the input `name`, as arrays of their own."""
+        rows_B = np.ascontiguousarray(rows_B)
+        if self.binds:
+            return self._run_bound(outputs, name, rows_B)
+        results: list[NDArray[Any]] = self._session.run(outputs, {name: rows_B}, self._run_options)
+        return results
+
+    def _run_bound(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
+        """Run with inputs and outputs bound: one copy of the rows to the device, and one of each result back.
+
+        Both are part of the run, which does not hold Python's lock.
+        """
+        binding = self._session.io_binding()
+        binding.bind_cpu_input(name, rows_B)
+        results = []
+        for output in outputs:
+            tensor = self._outputs[output]
+            sizes = [size for size in tensor.shape[1:] if isinstance(size, int)]
+            result = np.empty((len(rows_B), *sizes), tensor.dtype)
+            binding.bind_output(output, "cpu", 0, result.dtype.type, result.shape, result.ctypes.data)
+            results.append(result)
+        self._session.run_with_iobinding(binding, self._run_options)
+        return results
+
+
+def _check_signature(session: Any, graph: Graph) -> None:
+    for kind, actual, expected in (
+        ("inputs", session.get_inputs(), graph.inputs),
+        ("outputs", session.get_outputs(), graph.outputs),
+    ):
+        found = {(a.name, _DTYPES.get(a.type, a.type), _sizes(a.shape)) for a in actual}
+        stated = {(t.name, t.dtype, _sizes(t.shape)) for t in expected}
+        if found != stated:
+            raise BundleError(
+                f"{graph.file} has other {kind} than its manifest: {sorted(found)}, not {sorted(stated)}"
+            )
+
+
+def _sizes(shape: Any) -> tuple[int, ...]:
+    """Return `shape` with -1 for every axis of any size."""
+    return tuple(size if isinstance(size, int) else -1 for size in shape)

@@ -1,0 +1,156 @@
+"""Arrays in .npy and .npz files, mapped into memory where they are not compressed. Nothing is unpickled."""
+
+import math
+import struct
+import tokenize
+import warnings
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy_format
+from numpy.typing import NDArray
+
+from convvae_service.images.idx import MAX_EXPANSION, BadArray
+
+__all__ = ["open_npy", "open_npz"]
+
+_CHUNK_BYTES = 1 << 20
+_LOCAL_HEADER_BYTES = 30
+_ENCRYPTED = 0x1
+# What mutated files make numpy and zipfile raise.
+_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, ValueError, SyntaxError, TypeError,
+    EOFError, KeyError, IndexError, OverflowError, AttributeError, RecursionError, NotImplementedError,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran_order: bool
+    start: int
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def open_npy(path: Path) -> NDArray[Any]:
+    """Return the array of an .npy file, mapped into memory.
+
+    Raises:
+        BadArray: The file cannot be read, is damaged, or holds Python objects.
+    """
+    try:
+        with path.open("rb") as file:
+            header = _read_header(file, path.name)
+        _check_size(header, path.stat().st_size - header.start, path.name)
+        return _map(path, header, 0)
+    except BadArray:
+        raise
+    except OSError as error:
+        raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
+    except _DAMAGE:
+        raise BadArray(f"{path.name} is no .npy file, or is damaged") from None
+
+
+def open_npz(path: Path, key: str) -> NDArray[Any] | None:
+    """Return one array of an .npz file.
+
+    `images` may also be the only array beside `labels`; another key gives None where it is absent.
+    The array is mapped into memory, or read where it is compressed; its checksum is compared either way.
+
+    Raises:
+        BadArray: The file cannot be read, is damaged, holds Python objects, or has no such array.
+    """
+    try:
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            member = _choose(archive, path.name, key)
+            if member is None:
+                return None
+            if member.flag_bits & _ENCRYPTED or member.compress_type not in (
+                zipfile.ZIP_STORED,
+                zipfile.ZIP_DEFLATED,
+            ):
+                raise BadArray(f"{path.name} is packed in a way that numpy does not write")
+            return _open_member(path, file, archive, member)
+    except BadArray:
+        raise
+    except OSError as error:
+        raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
+    except MemoryError:
+        raise BadArray(f"{path.name} does not fit in memory: save it with numpy.savez or as .npy") from None
+    except _DAMAGE:
+        raise BadArray(f"{path.name} is no .npz file, or is damaged") from None
+
+
+def _choose(archive: zipfile.ZipFile, name: str, key: str) -> zipfile.ZipInfo | None:
+    members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+    if key in members or key != "images":
+        return members.get(key)
+    others = [member for other, member in members.items() if other != "labels"]
+    if len(others) != 1:
+        raise BadArray(
+            f"{name} has the arrays {', '.join(members) or '(none)'}: call the one of images 'images'"
+        )
+    return others[0]
+
+
+def _open_member(
+    path: Path, file: IO[bytes], archive: zipfile.ZipFile, member: zipfile.ZipInfo
+) -> NDArray[Any]:
+    stored = member.compress_type == zipfile.ZIP_STORED
+    if member.file_size > member.compress_size * (1 if stored else MAX_EXPANSION):
+        raise BadArray(f"{path.name} is damaged: its array is larger than its bytes can hold")
+    with archive.open(member) as content:
+        header = _read_header(content, path.name)
+        _check_size(header, member.file_size - header.start, path.name)
+        values = np.empty(0 if stored else header.num_bytes, np.uint8)
+        filled = 0
+        # To the end, where zipfile compares the checksum.
+        while chunk := content.read(_CHUNK_BYTES):
+            if not stored:
+                values[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
+            filled += len(chunk)
+    _check_size(header, filled, path.name)
+    if not stored:
+        array = values.view(header.dtype)
+        return array.reshape(header.shape[::-1]).T if header.fortran_order else array.reshape(header.shape)
+    file.seek(member.header_offset)
+    local = file.read(_LOCAL_HEADER_BYTES)
+    name_bytes, extra_bytes = struct.unpack("<HH", local[26:30])
+    return _map(path, header, member.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
+
+
+def _read_header(file: IO[bytes], name: str) -> _Header:
+    version = npy_format.read_magic(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # files of Python 2
+        if version == (1, 0):
+            shape, fortran_order, dtype = npy_format.read_array_header_1_0(file)
+        else:
+            shape, fortran_order, dtype = npy_format.read_array_header_2_0(file)
+    if dtype.hasobject:
+        raise BadArray(f"{name} holds Python objects, which are never loaded: images are uint8")
+    if dtype.itemsize == 0 or any(size < 0 for size in shape):
+        raise ValueError("no array has such a shape")
+    return _Header(dtype, shape, fortran_order, file.tell())
+
+
+def _check_size(header: _Header, num_bytes: int, name: str) -> None:
+    if num_bytes != header.num_bytes:
+        state = "truncated" if num_bytes < header.num_bytes else "too long"
+        sizes = "x".join(map(str, header.shape))
+        raise BadArray(f"{name} is {state}: {sizes} values need {header.num_bytes} bytes")
+
+
+def _map(path: Path, header: _Header, offset: int) -> NDArray[Any]:
+    order = "F" if header.fortran_order else "C"
+    if not header.num_bytes:
+        return np.empty(header.shape, header.dtype)
+    return np.memmap(path, header.dtype, "r", offset + header.start, header.shape, order)  # type: ignore[call-overload,no-any-return]

@@ -1,0 +1,124 @@
+"""The models of the Open Inference Protocol: each graph of a version, by its name, with its tensors."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from convvae_service.bundle import Role
+from convvae_service.bundle import TensorSpec as ManifestTensor
+from convvae_service.engine.stages import Stage
+from convvae_service.errors import InvalidInput, NotFound, Violation
+from convvae_service.repository.catalog import LoadedVersion
+
+__all__ = ["ROLES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
+
+ROLES: tuple[Role, ...] = ("encoder", "decoder")
+_VERSION = re.compile(r"[1-9][0-9]{0,17}")
+_DATATYPES: dict[str, Literal["UINT8", "FP32"]] = {"uint8": "UINT8", "float32": "FP32"}
+_ITEM_BYTES = {"UINT8": 1, "FP32": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class GraphTensor:
+    """An input or output; `sizes` are those of one row."""
+
+    name: str
+    datatype: Literal["UINT8", "FP32"]
+    sizes: tuple[int, ...]
+
+    @property
+    def row_values(self) -> int:
+        """Values in one row."""
+        product = 1
+        for size in self.sizes:
+            product *= size
+        return product
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return self.row_values * _ITEM_BYTES[self.datatype]
+
+
+@dataclass(frozen=True, slots=True)
+class GraphModel:
+    """The encoder or decoder of a loaded version."""
+
+    served: LoadedVersion
+    role: Role
+    input: GraphTensor
+    outputs: tuple[GraphTensor, ...]
+
+    @classmethod
+    def of(cls, served: LoadedVersion, role: Role) -> "GraphModel":
+        """Describe a graph by the manifest; the encoder of an `ae` has no log-variance."""
+        manifest = served.manifest
+        (graph,) = (g for g in manifest.graphs if g.role == role and g.precision == served.engine.precision)
+        outputs = [t for t in graph.outputs if manifest.objective != "ae" or t.name != "log_variance"]
+        return cls(served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, outputs)))
+
+    @property
+    def name(self) -> str:
+        """Name of the graph as a model."""
+        return graph_name(self.served.name, self.role)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages that run the graph."""
+        engine = self.served.engine
+        return (
+            (engine.encode,)
+            if self.role == "encoder"
+            else (engine.decode, engine.decode_both, engine.distort)
+        )
+
+    def stage_for(self, outputs: Sequence[GraphTensor]) -> tuple[Stage, tuple[str, ...]]:
+        """Return the stage that gives these outputs, and the names of its results."""
+        engine = self.served.engine
+        if self.role == "encoder":
+            return engine.encode, tuple(tensor.name for tensor in self.outputs)
+        if any(tensor.name == "pixel_mean" for tensor in outputs):
+            return engine.decode_both, ("image", "pixel_mean")
+        return engine.decode, ("image",)
+
+
+def graph_name(model: str, role: Role) -> str:
+    """Return the name of a model's graph."""
+    return f"{model}.{role}"
+
+
+def split_name(name: str) -> tuple[str, Role]:
+    """Return the model and the graph that a name stands for.
+
+    Raises:
+        NotFound: The name is not of the form MODEL.encoder or MODEL.decoder.
+    """
+    model, _, suffix = name.rpartition(".")
+    for role in ROLES:
+        if model and suffix == role:
+            return model, role
+    raise NotFound(
+        f"no model {name[:64]!r} here: models are the graphs MODEL.encoder and MODEL.decoder,"
+        " and RepositoryIndex lists them"
+    )
+
+
+def version_number(text: str, field: str) -> int:
+    """Return a version, 0 for the default.
+
+    Raises:
+        InvalidInput: The text is no version.
+    """
+    if not text:
+        return 0
+    if not _VERSION.fullmatch(text):
+        raise InvalidInput(
+            [Violation(field, f"is {text[:64]!r}: a whole number from 1 on, or empty for the default")]
+        )
+    return int(text)
+
+
+def _tensor(tensor: ManifestTensor) -> GraphTensor:
+    sizes = tuple(size for size in tensor.shape[1:] if isinstance(size, int))
+    return GraphTensor(tensor.name, _DATATYPES[tensor.dtype], sizes)

@@ -1,0 +1,160 @@
+"""The models that a server has, looked up by name and version. All state belongs to the event loop."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from convvae_service.bundle import BundleError, list_models, list_versions
+from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
+from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
+from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.settings.policies import PrecisionPolicies, VersionPolicies
+
+__all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
+
+_MAX_NAMES = 10
+
+
+class Repository:
+    """The models under one root, by name. A `Loader` loads their versions."""
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        pinned: Mapping[str, int],
+        policies: VersionPolicies | None = None,
+        precisions: PrecisionPolicies | None = None,
+        may_be_empty: bool = False,
+    ) -> None:
+        """Look at what is published under `root`; nothing is loaded yet.
+
+        Args:
+            root: The folder ROOT/<model>/<version>/.
+            pinned: The default version of some models; of the others it is the highest that is loaded.
+            policies: Which versions are loaded.
+            precisions: Which of their graphs run.
+            may_be_empty: Whether the first model may come later.
+
+        Raises:
+            StartupError: There is nothing to serve, or what is said of some model is about one that is not
+                published, or a version that is not.
+        """
+        self.root = root
+        self.may_be_empty = may_be_empty
+        self._pinned = dict(pinned)
+        self._policies = policies or VersionPolicies()
+        self._precisions = precisions or PrecisionPolicies()
+        try:
+            names = list_models(root)
+        except BundleError as error:
+            raise StartupError(str(error)) from None
+        if not names and not may_be_empty:
+            raise StartupError(f"no model version is published under {str(root)!r}: export one there first")
+        self.models: dict[str, ModelEntry] = {}
+        for name in names:
+            self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
+        named = [(name, version, "--serve") for name, version in self._pinned.items()]
+        for name, policy in self._policies.by_model.items():
+            named += [(name, version, "--versions") for version in sorted(policy.listed)]
+        for name, version, flag in named:
+            if name not in self.models or version not in self.models[name].versions:
+                raise StartupError(
+                    f"{flag} {name}={version}: no such version is published under {str(root)!r}"
+                )
+        for flag, models in (
+            ("--versions", self._policies.by_model),
+            ("--precision", self._precisions.by_model),
+        ):
+            if unknown := sorted(set(models) - set(self.models)):
+                raise StartupError(
+                    f"{flag} names the model {unknown[0]!r}, which is not published under {str(root)!r}"
+                )
+
+    def add(self, name: str) -> ModelEntry:
+        """Enter a model without versions, and return its entry."""
+        entry = ModelEntry(
+            policy=self._policies.of(name),
+            pinned=self._pinned.get(name),
+            precision=self._precisions.of(name),
+        )
+        self.models = dict(sorted((self.models | {name: entry}).items()))
+        return entry
+
+    @property
+    def loaded(self) -> list[LoadedVersion]:
+        """The versions that can be called, by model and version."""
+        return [
+            found.loaded
+            for entry in self.models.values()
+            for _, found in sorted(entry.versions.items())
+            if found.loaded is not None
+        ]
+
+    @property
+    def served(self) -> list[LoadedVersion]:
+        """The versions that calls without a version go to, by model."""
+        return [served for served in self.loaded if self.models[served.name].default == served.version]
+
+    def resolve(self, name: str, version: int) -> LoadedVersion:
+        """Return the version to call; an empty name is the only model, version 0 the default.
+
+        It may be closed as soon as the event loop runs on: calls take it through `lease`.
+
+        Raises:
+            InvalidInput: The name is empty and there are several models, or the version is below 0.
+            NotFound: No such model or version.
+            VersionNotLoaded: The version is published and not loaded.
+        """
+        if version < 0:
+            raise InvalidInput(
+                [Violation("model.version", f"is {version}: 1 or above, or 0 for the default")]
+            )
+        name = name or self.only_model()
+        entry = self.models.get(name)
+        if entry is None:
+            raise NotFound(f"no model {name[:64]!r} here: ListModels names those there are")
+        if not version and entry.default is None and entry.pinned is not None:
+            raise VersionNotLoaded(
+                f"version {entry.pinned}, the only one that this server may serve by default of model"
+                f" {name!r}, is not loaded: ListModels names those that are"
+            )
+        if not version and entry.default is None:
+            raise VersionNotLoaded(f"no version of model {name!r} could be loaded: ListModels says why")
+        entry_version = entry.versions.get(version or entry.default or 0)
+        if entry_version is None:
+            raise NotFound(f"model {name!r} has no version {version}: ListModels names those there are")
+        if entry_version.loaded is None:
+            raise VersionNotLoaded(
+                f"version {version} of model {name!r} is published but not loaded; serving:"
+                f" {entry.default or 'none by default'}"
+            )
+        return entry_version.loaded
+
+    @contextmanager
+    def lease(self, name: str, version: int) -> Iterator[LoadedVersion]:
+        """Resolve a version and keep it open for the length of a `with` block.
+
+        Raises:
+            ServiceError: As `resolve` does.
+        """
+        with self.resolve(name, version).used() as served:
+            yield served
+
+    def only_model(self) -> str:
+        """Return the name that an empty name stands for.
+
+        Raises:
+            InvalidInput: There are several models.
+            NotFound: There is none.
+        """
+        if len(self.models) > 1:
+            names = ", ".join(list(self.models)[:_MAX_NAMES]) + (
+                ", …" if len(self.models) > _MAX_NAMES else ""
+            )
+            raise InvalidInput(
+                [Violation("model.name", f"is empty, and this server has several models: {names}")]
+            )
+        if not self.models:
+            raise NotFound("no model is published here yet")
+        return next(iter(self.models))

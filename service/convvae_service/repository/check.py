@@ -1,0 +1,48 @@
+"""`convvae-serve check`: verifies a model repository offline, as the server would read it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from convvae_service.bundle import BundleError, list_models, list_versions, read_bundle
+from convvae_service.engine.stages import Engine
+
+__all__ = ["Finding", "check_repository"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """What was found of one version; `error` is empty when it is sound."""
+
+    model: str
+    version: int
+    summary: str
+    error: str = ""
+
+
+def check_repository(root: Path) -> Iterator[Finding]:
+    """Verify each version under `root`: manifest, checksums, signatures, and a run of each graph on the CPU.
+
+    Raises:
+        BundleError: `root` is no folder.
+        StartupError: ONNX Runtime is missing.
+    """
+    for model in list_models(root):
+        for version in list_versions(root, model):
+            try:
+                summary = _check_version(root / model / str(version))
+            except BundleError as error:
+                yield Finding(model=model, version=version, summary="", error=str(error))
+            else:
+                yield Finding(model=model, version=version, summary=summary)
+
+
+def _check_version(folder: Path) -> str:
+    bundle = read_bundle(folder)
+    manifest = bundle.manifest
+    for precision in manifest.precisions:
+        Engine(bundle, precision=precision, device="cpu").warm(1)
+    return (
+        f"{manifest.objective}, {manifest.likelihood.name}, {manifest.image}, latent {manifest.latent_dim},"
+        f" {', '.join(manifest.precisions)}"
+    )

@@ -1,0 +1,19 @@
+"""A server on the test's own event loop, for tests that reach inside."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from convvae_service.server.grpc_server import Server
+from convvae_service.settings.serve import load_settings
+
+
+@asynccontextmanager
+async def started(models: Path, *flags: str) -> AsyncIterator[tuple[Server, str]]:
+    """Start a server of `models` for the length of an `async with` block: the server and its address."""
+    words = ["--models", str(models), "--address", "127.0.0.1:0", "--metrics-address", "off", *flags]
+    server = Server(load_settings([*words, "--device", "cpu"]))
+    try:
+        yield server, f"127.0.0.1:{await server.start()}"
+    finally:
+        await server.close()

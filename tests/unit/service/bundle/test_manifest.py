@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convvae_service.bundle import (
+    BundleError,
+    ImageShape,
+    LikelihoodSpec,
+    Manifest,
+    check_model_name,
+    read_manifest,
+)
+from support.tiny_bundle import publish_tiny
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
+    return read_manifest(publish_tiny(tmp_path_factory.mktemp("models")))
+
+
+def changed(manifest: Manifest, path: str, value: Any) -> str:
+    """Return the manifest's JSON with one value replaced, or deleted where `value` is `...`."""
+    content = json.loads(manifest.to_json())
+    *parents, last = path.split(".")
+    place = content
+    for parent in parents:
+        place = place[int(parent)] if isinstance(place, list) else place[parent]
+    key: Any = int(last) if isinstance(place, list) else last
+    if value is ...:
+        del place[key]
+    else:
+        place[key] = value
+    return json.dumps(content)
+
+
+def test_survives_json(manifest: Manifest) -> None:
+    """What is written is read back, to the last field."""
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("schema_version", 2, "manifest has schema version 2, this program reads up to 1: upgrade convvae"),
+        ("schema_version", "1", "manifest schema_version is '1', not a positive integer"),
+        ("schema_version", True, "manifest schema_version is True, not a positive integer"),
+        ("schema_version", ..., "manifest schema_version is None, not a positive integer"),
+        ("model", ..., "manifest lacks the key 'model'"),
+        ("model", 7, "manifest.model is 7, not str"),
+        ("model", "../up", "'../up' is no model name"),
+        ("model", "liveness", "'liveness' is reserved for the health service"),
+        ("colour", 1, "manifest has the unknown key 'colour'"),
+        ("image.height", 0, "image size 0x6 is not within 1 to 4096 pixels a side"),
+        ("image.height", 8.5, "manifest.image.height is 8.5, not int"),
+        ("image.height", True, "manifest.image.height is True, not int"),
+        ("image.channels", 2, "image.channels is 2: 1 (grey) or 3 (RGB)"),
+        ("latent_dim", 0, "latent_dim is 0: 1 to 65536"),
+        ("latent_dim", 5, "inputs or outputs of encoder.onnx do not follow from image and latent_dim"),
+        ("objective", "gan", "objective is 'gan': one of ae, vae, vae-disl, vae-gan"),
+        ("likelihood.name", "poisson", "likelihood.name is 'poisson': one of bernoulli, gaussian"),
+        ("likelihood.sigma", 0.1, "likelihood.sigma does not belong to 'bernoulli'"),
+        ("likelihood.probability_clamp", None, "likelihood.probability_clamp of 'bernoulli' must be above 0"),
+        ("likelihood.probability_clamp", 0.5, "likelihood.probability_clamp must be below 0.5"),
+        ("capabilities", ["fly"], "unknown capabilities ['fly']"),
+        ("capabilities", "encode", "manifest.capabilities is not a list"),
+        ("graphs", [], "no encoder graph is listed"),
+        ("graphs.0.bytes", -5, "encoder.onnx is said to have -5 bytes"),
+        ("training.metrics", {"elbo": float("nan")}, "manifest is not valid JSON: NaN is no JSON number"),
+        ("objective", "ae", "an ae has neither prior nor rate: it can neither sample nor score"),
+        ("graphs.0.file", "../encoder.onnx", "'../encoder.onnx' is not a plain file name"),
+        ("graphs.0.file", "/etc/passwd", "'/etc/passwd' is not a plain file name"),
+        ("graphs.0.file", "..", "'..' is not a plain file name"),
+        ("graphs.0.sha256", "abc", "sha256 of encoder.onnx is not 64 lower-case hexadecimal digits"),
+        (
+            "graphs.0.role",
+            "discriminator",
+            "manifest.graphs[0].role is 'discriminator': one of encoder, decoder",
+        ),
+        ("graphs.1.role", "encoder", "two fp32 encoder graphs: one of each precision at most"),
+        ("graphs.0.inputs.0.dtype", "float64", "manifest.graphs[0].inputs[0].dtype is 'float64'"),
+        ("graphs.0.inputs.0.name", "pixels", "inputs or outputs of encoder.onnx do not follow"),
+        ("resize.filter", "magic", "manifest.resize.filter is 'magic': one of nearest, box"),
+        ("training", [], "manifest.training is not a JSON object"),
+        ("parity.fp32.mean", "small", "manifest.parity.fp32.mean is 'small', not float"),
+    ],
+)
+def test_each_fault_is_named(manifest: Manifest, path: str, value: Any, message: str) -> None:
+    """A wrong manifest is refused with the key and what is wrong with it."""
+    with pytest.raises(BundleError) as caught:
+        Manifest.from_json(changed(manifest, path, value))
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "nul", '{"schema_version": NaN}', "[" * 100_000])
+def test_what_is_no_manifest_is_refused(text: str) -> None:
+    """Other JSON and no JSON are refused."""
+    with pytest.raises(BundleError, match="manifest"):
+        Manifest.from_json(text)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.data())
+def test_any_value_anywhere_is_read_or_refused(manifest: Manifest, data: st.DataObject) -> None:
+    """Whatever stands in place of a value, the outcome is a manifest or `BundleError`."""
+    paths = ["schema_version", "model", "image", "image.width", "graphs", "graphs.0", "graphs.0.opset"]
+    paths += [
+        "graphs.0.bytes",
+        "parity",
+        "parity.fp32.batches",
+        "training.metrics",
+        "likelihood",
+        "capabilities",
+        "resize.mode",
+    ]
+    path, value = data.draw(st.sampled_from(paths)), data.draw(json_values)
+    try:
+        read = Manifest.from_json(changed(manifest, path, value))
+    except BundleError:
+        return
+    assert Manifest.from_json(read.to_json()) == read
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_read_or_refused(data: bytes) -> None:
+    """Bytes that are no manifest are `BundleError`, whatever they are."""
+    with pytest.raises(BundleError):
+        Manifest.from_json(data)
+
+
+@pytest.mark.parametrize("name", ["mnist", "A.b-c_9", "0", "x" * 64])
+def test_model_names(name: str) -> None:
+    """Letters, digits, dots, dashes and underscores make a name."""
+    assert check_model_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", ".hidden", "-flag", "a/b", "a b", "é", "x" * 65, "a\n", "liveness"])
+def test_bad_model_names(name: str) -> None:
+    """A name that could not be a folder, a flag's value or a health name is refused."""
+    with pytest.raises(BundleError):
+        check_model_name(name)
+
+
+def test_constants_must_fit_their_likelihood() -> None:
+    """A Gaussian without sigma, or with a sigma of 0, is no density."""
+    for sigma in (None, 0.0, -1.0, float("nan")):
+        with pytest.raises(BundleError, match=r"likelihood\.sigma of 'gaussian' must be above 0"):
+            LikelihoodSpec(name="gaussian", sigma=sigma)
+
+
+def test_image_shape_reads_as_a_size() -> None:
+    """Messages show a shape as height x width x channels."""
+    assert str(ImageShape(height=28, width=20, channels=1)) == "28x20x1"
+
+
+def test_manifest_larger_than_its_limit_is_refused(tmp_path: Path) -> None:
+    """A manifest of megabytes is not read into memory."""
+    folder = tmp_path / "m" / "1"
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(" " * (1 << 20) + "{}")
+    with pytest.raises(BundleError, match=r"manifest\.json is larger than 1048576 bytes"):
+        read_manifest(folder)

@@ -1,0 +1,266 @@
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convvae_service.bundle import (
+    BundleError,
+    list_models,
+    list_versions,
+    publish,
+    read_bundle,
+    read_manifest,
+)
+from convvae_service.bundle.onnx_file import refuse_external_data
+from support.tiny_bundle import LATENT_DIM, SHAPE, decoder, encoder, publish_tiny
+
+
+@pytest.fixture
+def version(tmp_path: Path) -> Path:
+    return publish_tiny(tmp_path / "models")
+
+
+def rewrite(folder: Path, **changes: Any) -> None:
+    """Change keys of the first graph's entry in a manifest."""
+    file = folder / "manifest.json"
+    content = json.loads(file.read_text())
+    content["graphs"][0].update(changes)
+    file.write_text(json.dumps(content))
+
+
+def replace_encoder(folder: Path, data: bytes) -> None:
+    """Put other bytes in place of the encoder, with a manifest that agrees with them."""
+    (folder / "encoder.onnx").write_bytes(data)
+    rewrite(folder, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def test_a_published_version_is_read_back(version: Path) -> None:
+    """Publishing and reading give the same manifest and the same graphs."""
+    bundle = read_bundle(version)
+    assert (bundle.manifest.model, bundle.version) == ("tiny", 1)
+    assert bundle.graphs["encoder", "fp32"] == encoder(SHAPE, LATENT_DIM)
+    assert bundle.graphs["decoder", "fp32"] == decoder(SHAPE, LATENT_DIM)
+
+
+def test_versions_count_up(tmp_path: Path) -> None:
+    """Each publication is the next version; a gap is not filled."""
+    root = tmp_path / "models"
+    assert [publish_tiny(root).name for _ in range(3)] == ["1", "2", "3"]
+    shutil.rmtree(root / "tiny" / "2")
+    assert publish_tiny(root).name == "4"
+    assert list_versions(root, "tiny") == [1, 3, 4]
+    assert list_models(root) == ["tiny"]
+
+
+def test_publishers_do_not_collide(tmp_path: Path) -> None:
+    """Publishing at the same time gives each publisher a version of its own."""
+    with ThreadPoolExecutor(8) as pool:
+        folders = list(pool.map(lambda _: publish_tiny(tmp_path), range(16)))
+    assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
+    for folder in folders:
+        read_bundle(folder)
+
+
+def test_a_failed_publication_leaves_nothing(tmp_path: Path, version: Path) -> None:
+    """What stops a publication before the rename leaves neither a version nor a temporary folder."""
+    manifest = read_manifest(version)
+    graphs = {"encoder.onnx": encoder(SHAPE, LATENT_DIM), "decoder.onnx": decoder(SHAPE, LATENT_DIM)}
+
+    def refuse(folder: Path) -> None:
+        assert (folder / "manifest.json").is_file()
+        raise KeyboardInterrupt
+
+    root = tmp_path / "other"
+    with pytest.raises(KeyboardInterrupt):
+        publish(root, manifest, graphs, before_rename=refuse)
+    assert list((root / "tiny").iterdir()) == []
+
+
+def test_graphs_that_the_manifest_does_not_list_are_not_published(tmp_path: Path, version: Path) -> None:
+    """Publishing checks that names and checksums of manifest and files agree."""
+    graphs = {"encoder.onnx": encoder(SHAPE, LATENT_DIM, seed=9), "decoder.onnx": decoder(SHAPE, LATENT_DIM)}
+    with pytest.raises(BundleError, match="are not those that the manifest lists"):
+        publish(tmp_path / "other", read_manifest(version), graphs)
+    assert not (tmp_path / "other").exists()
+
+
+def test_folders_that_are_no_versions_are_passed_over(tmp_path: Path) -> None:
+    """Leftovers, files, odd names and folders without a manifest are no versions."""
+    publish_tiny(tmp_path)
+    for name in (".tmp-0123", "07", "0", "two", "5"):
+        (tmp_path / "tiny" / name).mkdir()
+    for name in (".tmp-0123", "07", "0", "two"):
+        (tmp_path / "tiny" / name / "manifest.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    assert list_versions(tmp_path, "tiny") == [1]
+    assert list_versions(tmp_path, "absent") == []
+    assert list_models(tmp_path) == ["tiny"]
+
+
+def test_a_missing_root_is_said_to_be_missing(tmp_path: Path) -> None:
+    """The message names the folder."""
+    with pytest.raises(BundleError, match="nowhere' is not a folder"):
+        list_models(tmp_path / "nowhere")
+
+
+def test_a_wrong_checksum_is_refused(version: Path) -> None:
+    """One flipped byte is damage."""
+    data = bytearray((version / "encoder.onnx").read_bytes())
+    data[-1] ^= 1
+    (version / "encoder.onnx").write_bytes(data)
+    with pytest.raises(BundleError, match=r"encoder\.onnx is damaged: its sha256 is"):
+        read_bundle(version)
+
+
+@pytest.mark.parametrize("change", [-1, 1])
+def test_a_wrong_length_is_refused(version: Path, change: int) -> None:
+    """A cut or grown file is refused by its length."""
+    data = (version / "encoder.onnx").read_bytes()
+    (version / "encoder.onnx").write_bytes(data[:-1] if change < 0 else data + b"x")
+    with pytest.raises(BundleError, match=rf"encoder\.onnx has \d+ bytes, the manifest states {len(data)}"):
+        read_bundle(version)
+
+
+def test_a_missing_graph_is_refused(version: Path) -> None:
+    """A version whose graph is gone says which."""
+    (version / "decoder.onnx").unlink()
+    with pytest.raises(BundleError, match=r"decoder\.onnx is missing"):
+        read_bundle(version)
+
+
+def test_a_missing_manifest_is_refused(version: Path) -> None:
+    """A folder without a manifest is no version."""
+    (version / "manifest.json").unlink()
+    with pytest.raises(BundleError, match=r"manifest\.json is missing"):
+        read_bundle(version)
+
+
+def test_a_link_out_of_the_folder_is_refused(version: Path, tmp_path: Path) -> None:
+    """A graph that is a link to a file elsewhere is not followed."""
+    outside = tmp_path / "outside.onnx"
+    outside.write_bytes((version / "encoder.onnx").read_bytes())
+    (version / "encoder.onnx").unlink()
+    (version / "encoder.onnx").symlink_to(outside)
+    with pytest.raises(BundleError, match=r"encoder\.onnx leads out of its version's folder"):
+        read_bundle(version)
+
+
+def test_a_folder_in_place_of_a_graph_is_refused(version: Path) -> None:
+    """What cannot be read as a file is an error with its reason."""
+    (version / "encoder.onnx").unlink()
+    (version / "encoder.onnx").mkdir()
+    with pytest.raises(BundleError, match=r"encoder\.onnx cannot be read: Is a directory"):
+        read_bundle(version)
+
+
+def test_links_within_the_folder_are_followed(version: Path) -> None:
+    """Kubernetes mounts files as links into a hidden folder beside them."""
+    data = version / "..2026_11_22"
+    data.mkdir()
+    (version / "..data").symlink_to(data.name)
+    for name in ("manifest.json", "encoder.onnx", "decoder.onnx"):
+        (version / name).rename(data / name)
+        (version / name).symlink_to(f"..data/{name}")
+    assert list_versions(version.parents[1], "tiny") == [1]
+    assert read_bundle(version).version == 1
+
+
+def test_a_pipe_in_place_of_a_graph_is_refused(version: Path) -> None:
+    """Reading does not wait for the other end of a pipe."""
+    (version / "encoder.onnx").unlink()
+    os.mkfifo(version / "encoder.onnx")
+    with pytest.raises(BundleError, match=r"encoder\.onnx is not a file"):
+        read_bundle(version)
+
+
+@pytest.mark.parametrize("size", [-5, 0, 2**45, 10**30])
+def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
+    """The manifest's word on a file's length is not trusted with memory."""
+    rewrite(version, bytes=size)
+    with pytest.raises(BundleError, match=r"encoder\.onnx (is said to have|has \d+ bytes, the manifest)"):
+        read_bundle(version)
+
+
+def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk's lost+found does not hide the models beside it; a closed root is said to be closed."""
+    root = version.parents[1]
+    closed = [root / "lost+found"]
+    closed[0].mkdir()
+    iterdir = Path.iterdir
+
+    # Root, who may run these tests, can read everything.
+    def refuse(folder: Path) -> Iterator[Path]:
+        if folder in closed:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert list_models(root) == ["tiny"]
+    closed.append(root)
+    with pytest.raises(BundleError, match="cannot be read: Permission denied"):
+        list_models(root)
+
+
+def test_a_version_under_another_name_is_refused(version: Path) -> None:
+    """A version that was copied below another model would answer for it."""
+    version.parent.rename(version.parent.with_name("other"))
+    with pytest.raises(BundleError, match="manifest is of model 'tiny', its folder of 'other'"):
+        read_bundle(version.parent.with_name("other") / "1")
+
+
+@pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph", "function"])
+def test_external_data_is_refused(version: Path, place: str) -> None:
+    """A tensor that points to another file is found wherever a graph can hide it."""
+    model = onnx.load_from_string(encoder(SHAPE, LATENT_DIM))
+    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    attribute = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=tensor)
+    node = onnx.NodeProto(op_type="Constant", output=["w"], attribute=[attribute])
+    if place == "initializer":
+        model.graph.initializer.append(tensor)
+    elif place == "attribute":
+        model.graph.node.append(node)
+    elif place == "subgraph":
+        branch = onnx.AttributeProto(name="then_branch", type=onnx.AttributeProto.GRAPH)
+        branch.g.node.append(node)
+        model.graph.node.append(onnx.NodeProto(op_type="If", attribute=[branch]))
+    else:
+        model.functions.add(name="f", domain="d").node.append(node)
+    replace_encoder(version, model.SerializeToString())
+    with pytest.raises(BundleError, match=r"encoder\.onnx keeps weights in another file \(external data\)"):
+        read_bundle(version)
+
+
+def test_bytes_that_are_no_graph_are_refused(version: Path) -> None:
+    """A file with the right checksum and no ONNX in it is refused."""
+    replace_encoder(version, b"\xff" * 100)
+    with pytest.raises(BundleError, match=r"encoder\.onnx is not an ONNX model"):
+        read_bundle(version)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
+def test_any_bytes_pass_or_are_refused(edits: list[tuple[int, int]], length: int) -> None:
+    """The look into a graph ends in silence or in `BundleError`, whatever the bytes are."""
+    seed = encoder(SHAPE, LATENT_DIM)
+    data = bytearray(seed[: length % (2 * len(seed))])
+    for position, value in edits:
+        if data:
+            data[position % len(data)] = value
+    message = "graph "
+    try:
+        refuse_external_data(bytes(data), "graph")
+    except BundleError as error:
+        message = str(error)
+    assert message.startswith("graph ")

@@ -1,0 +1,99 @@
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+import grpc
+import pytest
+from prometheus_client import generate_latest
+
+from convvae.v1 import vae_pb2, vae_pb2_grpc
+from convvae_service.calls.request_guard import RequestGuard
+from convvae_service.calls.runner import CallRunner
+from convvae_service.observability.metrics import Metrics
+
+
+class Handlers:
+    """Takes handlers as a server does."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
+        del handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
+        del service
+        self.by_name |= handlers
+
+
+class Servicer(vae_pb2_grpc.VaeServiceServicer):
+    """Answers one method."""
+
+    async def ListModels(self, request: Any, context: Any) -> vae_pb2.ListModelsResponse:  # noqa: N802
+        del request, context
+        return vae_pb2.ListModelsResponse()
+
+
+class Caller:
+    """A call's context and its requests; notes whether they are read."""
+
+    def __init__(self, left_s: float | None, requests: list[Any]) -> None:
+        self.left_s = left_s
+        self.requests = requests
+        self.is_read = False
+
+    def time_remaining(self) -> float | None:
+        return self.left_s
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        self.is_read = True
+        for request in self.requests:
+            yield request
+
+
+def handler_of(metrics: Metrics) -> Any:
+    handlers: Any = Handlers()
+    arrivals: Any = RequestGuard(handlers, CallRunner(metrics=metrics, max_call_s=1.0))
+    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), arrivals)  # type: ignore[abstract]
+    handler = handlers.by_name["ListModels"]
+    assert handler.request_streaming
+    return handler.stream_unary
+
+
+def call(caller: Caller, metrics: Metrics) -> Any:
+    return asyncio.run(handler_of(metrics)(aiter(caller), caller))
+
+
+@pytest.mark.parametrize("left_s", [0.0, -0.5, 0.0009])
+def test_an_expired_call_is_dropped_unread(left_s: float) -> None:
+    """Reading it in vain would take memory that gRPC never frees; it is counted all the same."""
+    caller, metrics = Caller(left_s, [vae_pb2.ListModelsRequest()]), Metrics()
+    with pytest.raises(asyncio.CancelledError):
+        call(caller, metrics)
+    assert not caller.is_read
+    line = 'convvae_calls_total{code="DEADLINE_EXCEEDED",method="ListModels"} 1.0'
+    assert line in generate_latest(metrics.registry).decode()
+
+
+@pytest.mark.parametrize("left_s", [0.01, None])
+def test_a_call_in_time_is_answered(left_s: float | None) -> None:
+    """With time left, or with no deadline, the one request is read and answered."""
+    caller = Caller(left_s, [vae_pb2.ListModelsRequest()])
+    assert call(caller, Metrics()) == vae_pb2.ListModelsResponse()
+    assert caller.is_read
+
+
+def test_a_call_whose_caller_has_left_is_not_answered() -> None:
+    """A call without a request whose caller has left, as gRPC tells a moment later, is sent nothing."""
+
+    async def body() -> None:
+        caller, metrics = Caller(None, []), Metrics()
+        called = asyncio.create_task(handler_of(metrics)(aiter(caller), caller))
+        await asyncio.sleep(0.01)
+        called.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await called
+        # Its context cannot be aborted, which would have raised.
+        assert "code=" not in generate_latest(metrics.registry).decode()
+
+    asyncio.run(body())

@@ -1,0 +1,76 @@
+"""Fixtures: image files, arrays, and the command run in this process."""
+
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images import ModelInput
+from convvae_service.pipeline.__main__ import main
+
+TINY = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), Resize())
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def tiny_input() -> ModelInput:
+    """What the model `tiny` takes."""
+    return TINY
+
+
+@pytest.fixture
+def images() -> NDArray[np.uint8]:
+    """50 images of the model `tiny`."""
+    return np.random.default_rng(0).integers(0, 256, (50, 8, 6, 1), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, images: NDArray[np.uint8]) -> Path:
+    """A folder of 12 image files of several kinds and sizes in subfolders, and files that are none."""
+    root = tmp_path / "pictures"
+    for number in range(12):
+        path = root / f"class-{number % 3}" / f"{number:02}.{('png', 'jpg', 'webp', 'JPEG')[number % 4]}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(images[number, ..., 0]).resize((6 + number, 8)).save(path)
+    (root / "labels.csv").write_text("no image")
+    (root / ".hidden.png").write_bytes(b"")
+    (root / ".cache").mkdir()
+    (root / ".cache" / "x.png").write_bytes(b"")
+    return root
+
+
+@pytest.fixture
+def embed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
+    """Run `convvae-embed run` with these words, and return how it ended."""
+
+    def run(*words: Any) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["convvae-embed", "run", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+def idx_bytes(array: NDArray[Any], code: int = 0x08) -> bytes:
+    """Return `array` as an idx file."""
+    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()

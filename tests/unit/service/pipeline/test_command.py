@@ -1,0 +1,271 @@
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from convvae_service.bundle import ImageShape, read_bundle
+from convvae_service.engine.stages import Engine
+from convvae_service.images import decode_file
+from support.tiny_bundle import publish_tiny
+from unit.service.conftest import TINY, Ended, idx_bytes
+
+Embed = Callable[..., Ended]
+
+
+def vectors(path: Path, column: str = "embedding") -> NDArray[np.float32]:
+    array = pq.read_table(path).column(column).combine_chunks()
+    return np.asarray(array.flatten().to_numpy()).reshape(len(array), -1)
+
+
+@pytest.fixture
+def engine(tiny_root: Path) -> Engine:
+    """The engine of `tiny`, called directly."""
+    return Engine(read_bundle(tiny_root / "tiny" / "1"), device="cpu")
+
+
+@pytest.fixture
+def source(tmp_path: Path, images: NDArray[np.uint8]) -> Path:
+    """50 images as an .npy file."""
+    np.save(tmp_path / "x.npy", images)
+    return tmp_path / "x.npy"
+
+
+@pytest.mark.parametrize("kind", ["x.npy", "x.npz", "small.npz", "floats.npy", "x.idx", "x.idx.gz"])
+def test_arrays_are_embedded_as_the_engine_does(
+    kind: str, embed: Embed, tiny_root: Path, tmp_path: Path, images: NDArray[np.uint8], engine: Engine
+) -> None:
+    """Every kind of array file gives the same vectors, in order."""
+    import gzip
+
+    path, sink = tmp_path / kind, tmp_path / "z.parquet"
+    match kind:
+        case "x.npz":
+            np.savez(path, images=images, labels=np.arange(50))
+        case "small.npz":
+            np.savez_compressed(path, anything=images[..., 0])
+        case "floats.npy":
+            np.save(path, (images / 255).astype(np.float32))
+        case "x.npy":
+            np.save(path, images)
+        case "x.idx":
+            path.write_bytes(idx_bytes(images[..., 0]))
+        case _:
+            path.write_bytes(gzip.compress(idx_bytes(images[..., 0])))
+    words = ["--bundle", tiny_root / "tiny", "--batch-rows", 7, "--log-variance", "--device", "cpu"]
+    ended = embed(path, sink, *words)
+    assert (ended.code, ended.err) == (0, "")
+    mean, log_variance = engine.encode.run((images,))
+    assert pq.read_table(sink).column("id").to_pylist() == [str(row) for row in range(50)]
+    np.testing.assert_allclose(vectors(sink), mean, atol=1e-6)
+    np.testing.assert_allclose(vectors(sink, "log_variance"), log_variance, atol=1e-6)
+
+
+def test_files_are_embedded_as_the_engine_does(
+    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path, engine: Engine
+) -> None:
+    """Files of any size are resized by the bundle's rule; ids are their paths."""
+    sink = tmp_path / "z.parquet"
+    assert embed(folder, sink, "--bundle", tiny_root / "tiny" / "1", "--batch-rows", 5).code == 0
+    table = pq.read_table(sink)
+    assert table.column_names == ["id", "embedding"]
+    ids = table.column("id").to_pylist()
+    assert ids == sorted(ids)
+    assert len(ids) == 12
+    pixels = [decode_file((folder / i).read_bytes(), shape=TINY.shape, resize=TINY.resize) for i in ids]
+    np.testing.assert_allclose(vectors(sink), engine.encode.run((np.stack(pixels),))[0], atol=1e-6)
+
+
+def test_summary_is_one_line_or_json(embed: Embed, tiny_root: Path, tmp_path: Path, source: Path) -> None:
+    """Rows, time, what was skipped, the model, the file and its size."""
+    sink = tmp_path / "z.parquet"
+    words = [source, sink, "--bundle", tiny_root / "tiny"]
+    line = embed(*words).out
+    assert line.startswith("50 rows in ")
+    assert f"0 skipped, by tiny@1 fp32: {sink}" in line
+    assert line.count("\n") == 1
+    summary = json.loads(embed(*words, "--overwrite", "--json").out)
+    assert summary["rows"] == 50
+    assert summary["bytes"] == sink.stat().st_size
+    assert (summary["model"], summary["version"], summary["precision"]) == ("tiny", 1, "fp32")
+    assert (summary["skipped"], summary["skipped_rows"]) == (0, [])
+
+
+def test_highest_version_is_taken_and_named(
+    embed: Embed, zoo_root: Path, tmp_path: Path, source: Path
+) -> None:
+    """A version may be named; the metadata say which one it was."""
+    newest, first = tmp_path / "newest.parquet", tmp_path / "first.parquet"
+    assert embed(source, newest, "--bundle", zoo_root / "tiny").code == 0
+    assert embed(source, first, "--bundle", zoo_root / "tiny" / "1").code == 0
+    versions = [pq.read_schema(path).metadata[b"convvae.model_version"] for path in (newest, first)]
+    hashes = [pq.read_schema(path).metadata[b"convvae.encoder_sha256"] for path in (newest, first)]
+    assert versions == [b"2", b"1"]
+    bundle = read_bundle(zoo_root / "tiny" / "2")
+    assert hashes[0].decode() in [graph.sha256 for graph in bundle.manifest.graphs if graph.role == "encoder"]
+    assert hashes[0] != hashes[1]
+
+
+def test_broken_files_are_skipped_on_request(
+    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path
+) -> None:
+    """They are counted, listed, and not in the sink."""
+    (folder / "class-1" / "04.png").write_bytes(b"no image")
+    sink = tmp_path / "z.parquet"
+    words = [folder, sink, "--bundle", tiny_root / "tiny"]
+    failed = embed(*words)
+    assert (failed.code, failed.err) == (2, "error: class-1/04.png: not a JPEG, PNG or WebP image\n")
+    assert not sink.exists()
+    ended = embed(*words, "--on-error", "skip")
+    assert (ended.code, ended.err) == (0, "skipped class-1/04.png: not a JPEG, PNG or WebP image\n")
+    assert "11 rows" in ended.out
+    assert "1 skipped" in ended.out
+    assert pq.read_metadata(sink).metadata[b"convvae.skipped"] == b"1"
+    assert "class-1/04.png" not in pq.read_table(sink).column("id").to_pylist()
+
+
+BUNDLE = ["--bundle", "{root}/tiny"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["{x}", "{z}"], "give one of --target HOST:PORT and --bundle ROOT/MODEL"),
+        (["{x}", "{z}", *BUNDLE, "--target", "localhost:1"], "give one of --target HOST:PORT and --bundle"),
+        (["{x}", "{z}", *BUNDLE, "--model", "tiny"], "--model goes with --target"),
+        (["{x}", "{z}", "--target", "localhost:1", "--device", "cpu"], "--device goes with --bundle"),
+        (
+            ["{x}", "{z}", "--bundle", "absent", "--device", "foo"],
+            "--device is 'foo': auto, cpu, cuda or cuda:N",
+        ),
+        (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': local is the only one"),
+        (["{x}", "{z}", *BUNDLE, "--on-error", "stop"], "--on-error is 'stop': fail or skip"),
+        (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: 1 to 65536"),
+        (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: 1 to 1024"),
+        (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is no sink: its name must end in .parquet"),
+        (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
+        (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --overwrite to replace it"),
+        (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
+        (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is no source: give a folder of images, an .npy or .npz"),
+        (["{tmp}/empty", "{z}", *BUNDLE], "no images in"),
+        (["{tmp}/empty.npy", "{z}", *BUNDLE], "empty.npy holds no images: its shape is (0, 8, 6, 1)"),
+        (["{tmp}/large.npy", "{z}", *BUNDLE], "large.npy holds images of 28x28x1, model 'tiny' takes 8x6x1"),
+        (["{tmp}/counts.npy", "{z}", *BUNDLE], "counts.npy is of type int32: images are uint8, or floats"),
+        (["{tmp}/range.npy", "{z}", *BUNDLE], "range.npy[3] holds values from 2 to 2"),
+        (["{tmp}/torn.npz", "{z}", *BUNDLE], "torn.npz is no .npz file, or is damaged"),
+        (["{tmp}/torn.idx", "{z}", *BUNDLE], "torn.idx is truncated: 50x8x6 values need 2400 bytes"),
+        (["{x}", "{z}", "--bundle", "{root}/unknown"], "unknown': give --bundle ROOT/MODEL or"),
+        (["{x}", "{z}", "--bundle", "{root}/tiny/7"], "model 'tiny' has no version 7: it has 1, 2"),
+        (["{x}", "{z}", "--bundle", "{root}"], "no model is published at"),
+        (["{x}", "{z}", *BUNDLE, "--precision", "int8"], "has no int8 graphs: it has fp32"),
+        (["{x}", "{z}", "--bundle", "{root}/plain", "--log-variance"], "'plain' has no log-variance"),
+        (["{x}", "{z}", "--target", "127.0.0.1:1"], "127.0.0.1:1: "),
+        (["{x}", "{z}", "--target", "127.0.0.1:1", "--model", "a b"], "model is 'a b'; write NAME"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_line(
+    words: list[str],
+    message: str,
+    embed: Embed,
+    zoo_root: Path,
+    tmp_path: Path,
+    source: Path,
+    images: NDArray[np.uint8],
+) -> None:
+    """Wrong input ends with code 2, a line that says what to change, and no file."""
+    (tmp_path / "taken.parquet").write_bytes(b"old")
+    (tmp_path / "x.gif").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    np.save(tmp_path / "empty.npy", images[:0])
+    np.save(tmp_path / "large.npy", np.zeros((2, 28, 28), np.uint8))
+    np.save(tmp_path / "counts.npy", images.astype(np.int32))
+    np.save(tmp_path / "range.npy", np.where(np.arange(50) == 3, 2.0, 0.5)[:, None, None] * np.ones((8, 6)))
+    archive = io.BytesIO()
+    np.savez(archive, images=images)
+    (tmp_path / "torn.npz").write_bytes(archive.getvalue()[:-40])
+    (tmp_path / "torn.idx").write_bytes(idx_bytes(images[..., 0])[:-1])
+    before = sorted(tmp_path.iterdir())
+    places = {"x": source, "z": tmp_path / "z.parquet", "tmp": tmp_path, "root": zoo_root}
+    ended = embed(*(word.format_map(places) for word in words))
+    assert ended.code == 2
+    assert ended.out == ""
+    assert ended.err.startswith("error: ")
+    assert ended.err.count("\n") == 1
+    assert message in ended.err
+    assert sorted(tmp_path.iterdir()) == before
+    assert (tmp_path / "taken.parquet").read_bytes() == b"old"
+
+
+def test_colour_files_become_grey_where_the_model_is(
+    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path
+) -> None:
+    """Files are brought to the model's channels; arrays are not."""
+    from PIL import Image
+
+    Image.new("RGB", (9, 9), "red").save(folder / "red.png")
+    assert embed(folder, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny").code == 0
+    np.save(tmp_path / "colour.npy", np.zeros((2, 8, 6, 3), np.uint8))
+    ended = embed(tmp_path / "colour.npy", tmp_path / "y.parquet", "--bundle", tiny_root / "tiny")
+    assert "holds images of 8x6x3, model 'tiny' takes 8x6x1" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("package", "message"),
+    [
+        ("pyarrow", "pyarrow is not installed: pip install 'convvae[pipeline]'"),
+        ("onnxruntime", "ONNX Runtime is not installed: pip install 'convvae[service,gpu]'"),
+    ],
+)
+def test_missing_extra_is_named(
+    package: str,
+    message: str,
+    embed: Embed,
+    tiny_root: Path,
+    tmp_path: Path,
+    source: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The message says what to install."""
+    monkeypatch.setitem(sys.modules, package, None)
+    ended = embed(source, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny")
+    assert ended.code == 2
+    assert ended.err.startswith(f"error: {message}")
+
+
+def test_damaged_bundle_is_refused(embed: Embed, tmp_path: Path, source: Path) -> None:
+    """A graph that is not what its manifest says is never run."""
+    version = publish_tiny(tmp_path / "models", shape=ImageShape(height=8, width=6, channels=1))
+    with (version / "encoder.onnx").open("r+b") as file:
+        file.write(b"\xff")
+    ended = embed(source, tmp_path / "z.parquet", "--bundle", tmp_path / "models" / "tiny")
+    assert ended.code == 2
+    assert ended.err.startswith("error: bundle tiny/1: encoder.onnx is damaged: its sha256 is")
+
+
+def test_what_the_system_refuses_is_one_line(embed: Embed, tmp_path: Path, source: Path) -> None:
+    """An error of the operating system that no check foresees has no traceback either."""
+    ended = embed(source, tmp_path / ("n" * 300 + ".parquet"), "--target", "localhost:1")
+    assert ended.code == 1
+    assert ended.err.startswith("error: ")
+    assert ended.err.endswith(".parquet: File name too long\n")
+
+
+def test_missing_argument_is_wrong_use(embed: Any) -> None:
+    """The command line's own checks end with code 2 too."""
+    assert embed("x.npy").code == 2
+
+
+def test_help_says_every_default(embed: Embed) -> None:
+    """What a default depends on is in the text, and is not taken for markup."""
+    shown = " ".join(embed("--help").out.replace("│", " ").split())
+    for text in (
+        "(default: its only model)",
+        "256 with --target)",
+    ):
+        assert text in shown

@@ -1,0 +1,101 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from convvae_service.images import ModelInput
+from convvae_service.pipeline import parquet
+from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline.parquet import ParquetSink
+from convvae_service.pipeline.sink import Provenance
+
+
+@pytest.fixture
+def provenance(tiny_input: ModelInput) -> Provenance:
+    """Of version 3 of `tiny`, with a latent dimension of 4."""
+    info = EncoderInfo(
+        input=tiny_input, version=3, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
+    )
+    return Provenance(encoder=info, source="x.npy", log_variance=True)
+
+
+def rows(count: int, seed: int = 0) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(count, 4)).astype(np.float32)
+
+
+def write(path: Path, provenance: Provenance, batches: list[int]) -> tuple[NDArray[Any], NDArray[Any]]:
+    mean, log_variance = rows(sum(batches)), rows(sum(batches), seed=1)
+    start = 0
+    with ParquetSink(path, provenance, overwrite=False) as sink:
+        for count in batches:
+            part = slice(start, start + count)
+            ids = [f"id {row}" for row in range(start, start + count)]
+            sink.write(ids, Embeddings(mean[part], log_variance[part]))
+            start += count
+        assert sink.finish({"convvae.rows": str(start)}) == path.stat().st_size
+    return mean, log_variance
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, provenance: Provenance) -> None:
+    """Ids, vectors and their types survive the file."""
+    mean, log_variance = write(tmp_path / "x.parquet", provenance, [3, 1, 5])
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.column("id").to_pylist() == [f"id {row}" for row in range(9)]
+    for name, expected in (("embedding", mean), ("log_variance", log_variance)):
+        column = table.column(name).combine_chunks()
+        assert column.type.list_size == 4
+        np.testing.assert_array_equal(column.flatten().to_numpy().reshape(-1, 4), expected)
+
+
+def test_metadata_says_what_made_the_file(tmp_path: Path, provenance: Provenance) -> None:
+    """Every documented key is there, and nothing else of ours."""
+    write(tmp_path / "x.parquet", provenance, [2])
+    metadata = {
+        key.decode(): value.decode()
+        for key, value in pq.read_metadata(tmp_path / "x.parquet").metadata.items()
+        if key.startswith(b"convvae.")
+    }
+    assert metadata == {
+        "convvae.format_version": "1",
+        "convvae.model": "tiny",
+        "convvae.model_version": "3",
+        "convvae.precision": "fp32",
+        "convvae.encoder_sha256": "ab" * 32,
+        "convvae.latent_dim": "4",
+        "convvae.image": "8x6x1",
+        "convvae.source": "x.npy",
+        "convvae.rows": "2",
+    }
+
+
+def test_row_groups_have_one_size_whatever_the_batches(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory is bounded by the row group, and two runs with other batches write the same file."""
+    monkeypatch.setattr(parquet, "MAX_GROUP_ROWS", 10)
+    write(tmp_path / "a.parquet", provenance, [3, 7, 25, 1, 1])
+    write(tmp_path / "b.parquet", provenance, [37])
+    metadata = pq.read_metadata(tmp_path / "a.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [10, 10, 10, 7]
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_wide_vectors_make_smaller_row_groups(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row group is bounded in bytes as well."""
+    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 5 * 2 * 4 * 4)
+    write(tmp_path / "x.parquet", provenance, [12])
+    metadata = pq.read_metadata(tmp_path / "x.parquet")
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [5, 5, 2]
+
+
+def test_sink_that_is_not_finished_leaves_nothing(tmp_path: Path, provenance: Provenance) -> None:
+    """Neither the file nor its unfinished form."""
+    with ParquetSink(tmp_path / "x.parquet", provenance, overwrite=False) as sink:
+        sink.write(["a"], Embeddings(rows(1), rows(1)))
+        assert not (tmp_path / "x.parquet").exists()
+    assert list(tmp_path.iterdir()) == []

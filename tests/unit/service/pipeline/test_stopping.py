@@ -1,0 +1,103 @@
+"""Signals at every moment of a sink's life: it is whole or absent."""
+
+import inspect
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from convvae_service.images import ModelInput
+from convvae_service.pipeline import parquet, unfinished
+from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline.errors import Interrupted
+from convvae_service.pipeline.parquet import ParquetSink
+from convvae_service.pipeline.sink import Provenance
+from convvae_service.pipeline.stopping import hold_signals, stop_on_signals
+
+FILES = (parquet.__file__, unfinished.__file__)
+HOLD = inspect.unwrap(hold_signals).__code__
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+def send_at(moment: int, act: Callable[[], None]) -> bool:
+    """Run `act` with SIGTERM before its `moment`th line in the sink; False when it has fewer lines."""
+    lines = 0
+
+    def on_line(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal lines
+        if frame.f_code.co_filename not in FILES and frame.f_code is not HOLD:
+            return None
+        lines += event == "line"
+        if event == "line" and lines == moment:
+            sys.settrace(None)
+            signal.raise_signal(signal.SIGTERM)
+        return on_line
+
+    before = sys.gettrace()
+    sys.settrace(on_line)
+    try:
+        act()
+    finally:
+        sys.settrace(before)
+    return lines >= moment
+
+
+def test_a_signal_at_any_line_leaves_no_half_of_a_sink(tmp_path: Path, tiny_input: ModelInput) -> None:
+    """While the file is made, written, published or removed: it is there and sound, or nothing is."""
+    info = EncoderInfo(
+        input=tiny_input, version=1, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
+    )
+    provenance = Provenance(encoder=info, source="x.npy", log_variance=False)
+    outcomes: list[bool] = []
+
+    def act() -> None:
+        with stop_on_signals(), ParquetSink(folder / "x.parquet", provenance, overwrite=False) as sink:
+            sink.write(["a"], Embeddings(np.zeros((1, 4), np.float32), None))
+            sink.finish({})
+
+    for moment in range(1, 1000):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        try:
+            if not send_at(moment, act):
+                break
+        except Interrupted:
+            assert list(folder.iterdir()) == []
+            outcomes.append(False)
+        else:
+            assert [path.name for path in folder.iterdir()] == ["x.parquet"]
+            assert pq.read_table(folder / "x.parquet").num_rows == 1
+            outcomes.append(True)
+    assert outcomes == sorted(outcomes)
+    assert set(outcomes) == {False, True}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_held_signal_comes_at_the_end_of_the_block(number: signal.Signals) -> None:
+    """What is to be whole is finished first; then the run stops as it would have."""
+    done = []
+
+    def act() -> None:
+        with hold_signals():
+            signal.raise_signal(number)
+            done.append("held")
+        done.append("not reached")
+
+    with pytest.raises(Interrupted) as caught, stop_on_signals():
+        act()
+    assert done == ["held"]
+    assert caught.value.exit_code == 128 + number
+
+
+def test_holding_without_a_handler_changes_nothing() -> None:
+    """Outside of a command signals are somebody else's."""
+    before = [signal.getsignal(number) for number in SIGNALS]
+    with hold_signals():
+        assert [signal.getsignal(number) for number in SIGNALS] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -1,0 +1,145 @@
+import asyncio
+from typing import Any
+
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from convvae_service.server.health import Health
+
+SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
+SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
+
+
+def test_names_follow_the_models() -> None:
+    """Services are ready when a model is; models that have gone are unknown; liveness stays."""
+    health = Health(["service"], ["a", "b"])
+    assert health._statuses == {
+        "": NOT_SERVING,
+        "service": NOT_SERVING,
+        "a": NOT_SERVING,
+        "b": NOT_SERVING,
+        "liveness": SERVING,
+    }
+    health.follow({"b": False, "c": True})
+    assert health._statuses == {
+        "": SERVING,
+        "service": SERVING,
+        "b": NOT_SERVING,
+        "c": SERVING,
+        "liveness": SERVING,
+    }
+    health.set_unready()
+    assert set(health._statuses.items()) == {
+        ("", NOT_SERVING),
+        ("service", NOT_SERVING),
+        ("b", NOT_SERVING),
+        ("c", NOT_SERVING),
+        ("liveness", SERVING),
+    }
+
+
+def test_a_folder_cannot_pass_for_a_service() -> None:
+    """A model called like the service or like liveness, usable or not, changes neither, nor when it goes."""
+    health = Health(["service"], ["liveness", "service", "good"])
+    health.follow({"liveness": False, "service": False, "good": True})
+    assert health._statuses == {
+        "": SERVING,
+        "service": SERVING,
+        "good": SERVING,
+        "liveness": SERVING,
+    }
+    health.follow({"good": False})
+    assert health._statuses["service"] == NOT_SERVING
+    assert health._statuses["liveness"] == SERVING
+
+
+class Watcher:
+    """A watcher, as its context: takes what is written, at once or never."""
+
+    def __init__(self, *, hangs: bool = False) -> None:
+        self.seen: list[int] = []
+        self._reads = asyncio.Event()
+        if not hangs:
+            self._reads.set()
+
+    async def write(self, reply: HealthCheckResponse) -> None:
+        await self._reads.wait()
+        self.seen.append(reply.status)
+
+    def read_on(self) -> None:
+        """Take what waits, and all that follows."""
+        self._reads.set()
+
+
+async def rest() -> None:
+    """Let every task go as far as it can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
+    """Changes are made and reach the others; when it reads on it gets the latest state, and no older one."""
+
+    async def body() -> None:
+        health = Health([], ["a"])
+        lazy: Any = Watcher(hangs=True)
+        quick: Any = Watcher()
+        request = HealthCheckRequest(service="a")
+        watches = [asyncio.create_task(health.Watch(request, watcher)) for watcher in (lazy, quick)]
+        await rest()
+        for ready in (True, False, True):
+            health.follow({"a": ready})
+            await rest()
+        assert quick.seen == [NOT_SERVING, SERVING, NOT_SERVING, SERVING]
+        assert lazy.seen == []
+        lazy.read_on()
+        await rest()
+        assert lazy.seen == [NOT_SERVING, SERVING]
+        health.end_watches()
+        await asyncio.wait_for(asyncio.gather(*watches), 1)
+
+    asyncio.run(body())
+
+
+def test_watches_end_whether_they_are_read_or_not() -> None:
+    """Nor is one begun afterwards kept; a caller that leaves leaves nothing behind."""
+
+    async def body() -> None:
+        health = Health([], [])
+        lazy: Any = Watcher(hangs=True)
+        left = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
+        stays = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
+        await rest()
+        left.cancel()
+        await rest()
+        assert left.cancelled()
+        assert len(health._watches) == len(health._changed) == 1
+        health.end_watches()
+        await asyncio.wait_for(stays, 1)
+        await asyncio.wait_for(health.Watch(HealthCheckRequest(), lazy), 1)
+        assert not health._watches
+        assert not health._changed
+
+    asyncio.run(body())
+
+
+def test_only_changes_are_written() -> None:
+    """A state that is reported again is not sent again; an unknown name is SERVICE_UNKNOWN until it comes."""
+
+    async def body() -> None:
+        health = Health([], ["a"])
+        known: Any = Watcher()
+        unknown: Any = Watcher()
+        watches = [
+            asyncio.create_task(health.Watch(HealthCheckRequest(service=name), watcher))
+            for name, watcher in (("a", known), ("b", unknown))
+        ]
+        await rest()
+        for models in ({"a": True}, {"a": True}, {"b": True}):
+            health.follow(models)
+            await rest()
+        assert known.seen == [NOT_SERVING, SERVING, SERVICE_UNKNOWN]
+        assert unknown.seen == [SERVICE_UNKNOWN, SERVING]
+        health.end_watches()
+        await asyncio.gather(*watches)
+
+    asyncio.run(body())

@@ -1,0 +1,84 @@
+import asyncio
+import ctypes
+import gc
+import sys
+import time
+import weakref
+
+import pytest
+
+from convvae_service.server import memory as heap
+from convvae_service.server.memory import return_freed_memory, trim
+from support.resident import resident_kib
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_trimming_gives_back_what_is_pinned_by_a_little() -> None:
+    """Freed blocks between blocks that are still used go back to the system, which glibc alone keeps."""
+    # Below the size from which glibc gives a block back by itself.
+    blocks = [b"x" * 65_536 for _ in range(1000)]
+    pins = blocks[::50]
+    full_kib = resident_kib()
+    del blocks
+    assert trim()
+    assert full_kib - resident_kib() > 40_000
+    assert len(pins) == 20
+
+
+def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that nobody calls is not woken for nothing."""
+    trims: list[float] = []
+    arrived_s = 1.0
+
+    def count() -> bool:
+        trims.append(time.monotonic())
+        return True
+
+    monkeypatch.setattr(heap, "trim", count)
+
+    async def comes_to(number: int) -> None:
+        async with asyncio.timeout(20):
+            while len(trims) < number:  # noqa: ASYNC110 - a thread trims
+                await asyncio.sleep(0.01)
+
+    async def watch() -> None:
+        nonlocal arrived_s
+        task = asyncio.create_task(return_freed_memory(lambda: arrived_s, interval_s=0.02))
+        # Once for what came before, once more after a call, and not again without one.
+        await comes_to(1)
+        arrived_s += 1
+        await comes_to(2)
+        await asyncio.sleep(0.3)
+        task.cancel()
+
+    asyncio.run(watch())
+    assert len(trims) == 2
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no `malloc_trim` nothing is done."""
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: sys)
+    assert not trim()
+
+
+def test_garbage_in_circles_is_collected_after_calls() -> None:
+    """What only the collector frees does not wait for the next rush."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    circle = weakref.ref(Circle())
+    assert circle() is not None
+
+    async def watch() -> None:
+        task = asyncio.create_task(return_freed_memory(lambda: 1.0, interval_s=0.01))
+        await asyncio.sleep(0.2)
+        task.cancel()
+
+    gc.disable()
+    try:
+        asyncio.run(watch())
+    finally:
+        gc.enable()
+    assert circle() is None

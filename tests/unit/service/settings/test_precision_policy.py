@@ -1,0 +1,50 @@
+import pytest
+
+from convvae_service.settings.policies import PrecisionPolicies, parse_precisions
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], PrecisionPolicies()),
+        (["auto"], PrecisionPolicies(None)),
+        (["fp16"], PrecisionPolicies("fp16")),
+        (["faces=int8"], PrecisionPolicies(None, {"faces": "int8"})),
+        (
+            ["faces=int8", "fp16", "mnist=auto", "a.b-c_d=fp32"],
+            PrecisionPolicies("fp16", {"faces": "int8", "mnist": None, "a.b-c_d": "fp32"}),
+        ),
+    ],
+)
+def test_words_make_policies(words: list[str], expected: PrecisionPolicies) -> None:
+    """Each precision is understood for every model and for one, in any order; without a word it is auto."""
+    assert parse_precisions(words) == expected
+
+
+@pytest.mark.parametrize("word", ["", "fp64", "FP16", "int8 ", "=int8", "m=", "m=fp64", "a=b=int8", "int8=m"])
+def test_other_words_are_refused(word: str) -> None:
+    """A word of no known form is named, with the forms there are."""
+    with pytest.raises(ValueError, match="is none of auto, fp32, fp16, int8, nor MODEL= and one") as caught:
+        parse_precisions([word])
+    assert repr(word) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "who"),
+    [
+        (["fp16", "int8"], "all models"),
+        (["auto", "auto"], "all models"),
+        (["m=fp16", "fp32", "m=int8"], "m"),
+        (["m=int8", "m=int8"], "m"),
+    ],
+)
+def test_one_word_for_each(words: list[str], who: str) -> None:
+    """A second word for the same models is refused, whether or not it says the same."""
+    with pytest.raises(ValueError, match=f"^'{words[-1]}' is a second word for {who}: give one$"):
+        parse_precisions(words)
+
+
+def test_a_model_has_its_own_precision_or_that_of_all() -> None:
+    """`auto` for one model is its own word, and not that of the others."""
+    policies = parse_precisions(["int8", "mnist=auto", "faces=fp16"])
+    assert [policies.of(name) for name in ("mnist", "faces", "other")] == [None, "fp16", "int8"]

@@ -1,0 +1,68 @@
+"""What `evaluate` leaves in the run folder: of two figures the one that rests on more."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from convvae_trainer.cli.commands import _SUPPORT, run_evaluate
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
+from convvae_trainer.evaluation.optional_metrics import EvalOptions
+from convvae_trainer.runs.fit import fit
+from convvae_trainer.settings.config import Config
+
+
+@pytest.fixture
+def run_dir(config: Config, dataset: Dataset, tmp_path: Path) -> Path:
+    """A run that has ended, with 8 test images."""
+    fit(config, dataset, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def evaluated(run_dir: Path, samples: int, images: int) -> tuple[dict[str, Any], str]:
+    """Return the log-likelihood that is kept after one of so many samples and images, and what was said."""
+    screen = io.StringIO()
+    run_evaluate(
+        run_dir,
+        dataset=None,
+        data_root=None,
+        download=False,
+        binarize=None,
+        seed=None,
+        device="cpu",
+        options=EvalOptions(importance_samples=samples, limit_images=images),
+        console=Console(file=screen, width=200),
+    )
+    kept = json.loads((run_dir / "evaluation.json").read_text())["log_likelihood"]
+    return kept, screen.getvalue()
+
+
+def test_a_quick_look_does_not_replace_a_long_evaluation(run_dir: Path) -> None:
+    """Fewer images, or as many with fewer samples, change nothing and say so; as much or more is kept."""
+    first, said = evaluated(run_dir, 4, 6)
+    assert "not kept" not in said
+    line = "log likelihood not kept in the run folder, which has that of 6 images, 4 samples\n"
+    for samples, images in ((50, 5), (3, 6)):
+        kept, said = evaluated(run_dir, samples, images)
+        assert kept == first
+        assert said.endswith(line)
+    for samples, images in ((4, 6), (5, 6), (1, 8)):
+        kept, said = evaluated(run_dir, samples, images)
+        assert (kept["samples"], kept["images"]) == (samples, images)
+        assert "not kept" not in said
+
+
+def test_a_damaged_figure_is_replaced(run_dir: Path) -> None:
+    """What is no figure rests on nothing."""
+    path = run_dir / "evaluation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"log_likelihood": 7}))
+    assert evaluated(run_dir, 2, 2)[0]["samples"] == 2
+
+
+def test_every_further_figure_says_what_it_rests_on() -> None:
+    """The table is complete."""
+    assert set(_SUPPORT) == set(OPTIONAL_METRICS)

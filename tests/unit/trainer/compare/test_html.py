@@ -1,0 +1,255 @@
+"""The report: one file that needs nothing else, its text escaped, with pictures and numbers beside it."""
+
+import base64
+import dataclasses
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from convvae_trainer.__main__ import main
+from convvae_trainer.compare.comparison import Comparison
+from convvae_trainer.compare.html import render, write
+from convvae_trainer.compare.run import Options, pictures, run_compare
+from convvae_trainer.compare.table import FIGURES, table
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.errors import BadConfig
+
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Collects tags, attributes and text, and checks that what is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.text += data
+
+    def attributes(self, name: str) -> list[str]:
+        return [str(attrs[name]) for _, attrs in self.tags if name in attrs]
+
+
+@pytest.fixture(scope="module")
+def made(
+    published_pair: tuple[Path, Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Comparison, Path]:
+    """A report on a vae and an autoencoder, with a scatter of one epoch; to be read only."""
+    root, dataset = published_pair
+    out = tmp_path_factory.mktemp("report") / "some" / "report.html"
+    options = Options(
+        models=[str(root / "blobs"), str(root / "blobs-ae")],
+        dataset=dataset.name,
+        out=out,
+        columns=4,
+        scatter_epochs=1,
+    )
+    return run_compare(options, command="convvae-train compare <these>"), out
+
+
+def test_the_report_needs_no_other_file_and_no_script(made: tuple[Comparison, Path]) -> None:
+    """All sources are data, all links lead to the page's own sections, every tag is closed."""
+    page = Page(made[1].read_text(encoding="utf-8"))
+    assert page.open == []
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert all(source.startswith("data:image/png;base64,") for source in page.attributes("src"))
+    assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
+    links, targets = page.attributes("href"), page.attributes("id")
+    assert len(links) == 8
+    assert {link.removeprefix("#") for link in links} == set(targets)
+    assert "url(" not in made[1].read_text(encoding="utf-8")
+    assert all(page.attributes("alt"))
+
+
+def test_the_pictures_lie_beside_the_report(made: tuple[Comparison, Path]) -> None:
+    """Those in the page are those in the folder: reconstructions, scatter, sheets of each model, curves."""
+    page = Page(made[1].read_text(encoding="utf-8"))
+    embedded = {base64.b64decode(source.partition(",")[2]) for source in page.attributes("src")}
+    files = {path.name: path.read_bytes() for path in (made[1].parent / "report_files").iterdir()}
+    sheets = {f"{kind}-{number}.png" for kind in ("traversal", "interpolation") for number in (1, 2)}
+    assert set(files) == {"reconstructions.png", "scatter.png", "curves.png", *sheets}
+    assert set(files.values()) == embedded
+
+
+def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> None:
+    """The JSON holds what the comparison found; None is null, and no number is NaN."""
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    comparison, out = made
+    text = out.with_suffix(".json").read_text(encoding="utf-8")
+    found: dict[str, Any] = json.loads(text, parse_constant=refuse)
+    vae, ae = found["systems"]
+    assert [vae["label"], ae["label"]] == ["blobs", "blobs-ae"]
+    assert vae["elbo"] == comparison.systems[0].elbo == -(vae["distortion"] + vae["rate"])
+    assert ae["elbo"] is None
+    assert vae["mse"] == comparison.systems[0].quality.mse
+    assert [plane["terms"] for plane in found["scatter"]] == ["distortion", "rate", "both"]
+    assert found["scatter_epochs"] == 1
+    assert found["shown"] == sorted(np.random.default_rng(0).permutation(8)[:4].tolist())
+    assert (found["images"], found["scatter"][0]["train_images"], found["scatter"][0]["test_images"]) == (
+        8,
+        72,
+        8,
+    )
+    assert "no labels" in found["classifier"]["missing"]
+    assert len(found["claims"]) == len(comparison.claims) == 9
+
+
+def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
+    """Names, split, verdicts, the missing labels and the command stand in it."""
+    comparison, out = made
+    page = Page(out.read_text(encoding="utf-8"))
+    for words in (
+        "2 models on blobs.npy",
+        comparison.split,
+        "blobs-ae",
+        "Fréchet distances were not measured: the data have no labels",
+        "convvae-train compare <these>",
+        "in one colour, since there are no labels",
+        *(claim.verdict for claim in comparison.claims),
+        *(claim.text for claim in comparison.claims),
+    ):
+        assert words in page.text, words
+    spread = f"{comparison.planes[0].spread:.3g}"
+    assert f"Reconstruction term alone: the posterior means spread by {spread}" in page.text
+    alone = comparison.planes[0]
+    figures = f"the rate is {alone.rate:.3g} nats, the distortion {alone.distortion:.1f} nats"
+    assert f"Of test images {figures}" in page.text
+    assert "on 72 training images of 12x10x1" in page.text
+    assert "rate and distortion of 8 test images" in page.text
+
+
+def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
+    """What the names of data, labels and commands hold is shown, not obeyed."""
+    evil = '<script>alert("1")</script>&amp;'
+    first = made[0].systems[0]
+    model = dataclasses.replace(
+        first.model, published=dataclasses.replace(first.published, label=evil + " $x^")
+    )
+    comparison = dataclasses.replace(
+        made[0],
+        dataset=evil.replace("/", ""),
+        split=evil,
+        command=evil,
+        unjudged=evil,
+        libraries={evil: evil},
+        systems=[dataclasses.replace(first, model=model)],
+    )
+    page = Page(render(comparison, pictures(comparison), stem=evil))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.open == []
+    assert page.text.count(evil) >= 6
+    assert any(evil in alt for alt in page.attributes("alt"))
+
+
+def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, Path]) -> None:
+    """Of the least error one cell is marked; of bounds of different likelihoods none is."""
+    vae = made[0].systems[0]
+    worse = dataclasses.replace(vae, quality=dataclasses.replace(vae.quality, mse=2 * vae.quality.mse))
+    worse = dataclasses.replace(worse, elbo=(vae.elbo or 0) - 1)
+    text = table(dataclasses.replace(made[0], systems=[worse, vae]))
+    assert f"<td>{worse.quality.mse:.5f}</td><td class=best>{vae.quality.mse:.5f}</td>" in text
+    assert f"<td class=best>{vae.elbo:.2f}</td>" in text
+    assert "do not compare, and none is marked" not in text
+    manifest = vae.published.manifest
+    gaussian = dataclasses.replace(
+        manifest,
+        likelihood=dataclasses.replace(
+            manifest.likelihood, name="gaussian", probability_clamp=None, sigma=0.1
+        ),
+    )
+    published = dataclasses.replace(worse.published, manifest=gaussian)
+    other = dataclasses.replace(worse, model=dataclasses.replace(worse.model, published=published))
+    text = table(dataclasses.replace(made[0], systems=[other, vae]))
+    assert f"<td class=best>{vae.quality.mse:.5f}</td>" in text
+    assert f"<td class=best>{vae.elbo:.2f}</td>" not in text
+    assert "do not compare, and none is marked" in text
+
+
+def test_the_best_epoch_is_said_where_early_stopping_took_it(made: tuple[Comparison, Path]) -> None:
+    """The table's head has the epochs that were trained, and those after which the weights were kept."""
+    vae = made[0].systems[0]
+    assert "the weights are those after epoch" not in table(dataclasses.replace(made[0], systems=[vae]))
+    manifest = vae.published.manifest
+    metrics = {**manifest.training.metrics, "training_best_epoch": 3}
+    early = dataclasses.replace(manifest, training=dataclasses.replace(manifest.training, metrics=metrics))
+    published = dataclasses.replace(vae.published, manifest=early)
+    stopped = dataclasses.replace(vae, model=dataclasses.replace(vae.model, published=published))
+    text = table(dataclasses.replace(made[0], systems=[stopped]))
+    assert "4 epochs of blobs.npy, the weights are those after epoch 3" in text
+
+
+def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -> None:
+    """An autoencoder alone has no line of an ELBO; every figure has a name of its own."""
+    text = table(dataclasses.replace(made[0], systems=[made[0].systems[1]]))
+    assert "ELBO<small>" not in text
+    assert "MSE" in text
+    assert len({figure.name for figure in FIGURES}) == len(FIGURES)
+
+
+def test_a_report_can_be_made_anew_but_not_in_place_of_a_folder(
+    made: tuple[Comparison, Path], tmp_path: Path
+) -> None:
+    """Files of an earlier report are replaced; a folder in the way is named."""
+    out = tmp_path / "r.html"
+    for numbers in ("1", "2"):
+        write(made[0], {**pictures(made[0])}, numbers, out)
+    assert (tmp_path / "r.json").read_text() == "2\n"
+    (tmp_path / "s_files").write_text("a file")
+    with pytest.raises(BadConfig, match=r"s\.html cannot be written"):
+        write(made[0], pictures(made[0]), "1", tmp_path / "s.html")
+
+
+def test_the_command_prints_verdicts_and_refuses_in_one_line(
+    published_pair: tuple[Path, Dataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`compare` writes the report where it is told; what is wrong is one line and exit code 2."""
+    root, dataset = published_pair
+    report = tmp_path / "r.html"
+    arguments = ["convvae-train", "compare", str(root / "blobs"), "--dataset", dataset.name, "--no-scatter"]
+    monkeypatch.setattr("sys.argv", [*arguments, "--seed", "3", "--images", "5", "--out", str(report)])
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code in (None, 0)
+    shown = capsys.readouterr().out
+    assert "measuring blobs" in shown
+    assert "cannot be said" in shown
+    assert str(report) in shown
+    numbers = json.loads(report.with_suffix(".json").read_text())
+    assert (numbers["images"], numbers["seed"], numbers["scatter"]) == (5, 3, [])
+    assert numbers["shown"] == sorted(np.random.default_rng(3).permutation(8)[:5].tolist())
+    page = Page(report.read_text())
+    assert "Test images drawn by seed 3" in page.text
+    assert "The scatter was left out" in page.text
+    monkeypatch.setattr(
+        "sys.argv", ["convvae-train", "compare", "nowhere", "--dataset", "digits", "--out", "r.html"]
+    )
+    with pytest.raises(SystemExit) as raised:
+        main()
+    assert raised.value.code == 2
+    assert (
+        capsys.readouterr().err == "error: nowhere does not exist: give ROOT/MODEL, or ROOT/MODEL@VERSION\n"
+    )

@@ -1,0 +1,343 @@
+"""The adversarial losses by hand, and what a step of the train_state does to each network."""
+
+import copy
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from convvae_trainer.networks.discriminator import FEATURE_SIDE, Discriminator
+from convvae_trainer.objectives.adversarial import (
+    EQUILIBRIUM,
+    LOG_SIGMA_RANGE,
+    MAX_ADAPTIVE_WEIGHT,
+    FeatureLikelihood,
+    adaptive_weight,
+    adversarial_losses,
+)
+from convvae_trainer.settings.config import config_from
+from convvae_trainer.step.optimizers import ADVERSARIAL_BETAS, BETAS, LIKELIHOOD_RATE
+from convvae_trainer.step.train_state import TrainState
+from unit.trainer.objectives.test_adversarial import (
+    BATCH,
+    CHANNELS,
+    HEIGHT,
+    LATENT_DIM,
+    WIDTH,
+    Found,
+    Game,
+    assert_same,
+    expected_gan,
+    expected_vae_disl,
+    expected_vae_gan,
+)
+
+NETWORKS = ("encoder", "decoder", "discriminator", "likelihood", "features")
+RATE = 1e-3
+
+
+def test_losses_are_those_of_the_papers() -> None:
+    """Every loss equals its formula, worked out by hand for two real and three made logits."""
+    real, made = torch.tensor([0.5, -2.0]), torch.tensor([1.5, 0.0, -3.0])
+    p_real = [1 / (1 + math.exp(-value)) for value in real.tolist()]
+    p_made = [1 / (1 + math.exp(-value)) for value in made.tolist()]
+    cross_entropy = -sum(map(math.log, p_real)) / 2 - sum(math.log(1 - p) for p in p_made) / 3
+    expected = {
+        "non-saturating": (cross_entropy, -sum(map(math.log, p_made)) / 3),
+        "minimax": (cross_entropy, sum(math.log(1 - p) for p in p_made) / 3),
+        # Margins: 1 - 0.5 and 1 + 2; 1 + 1.5, 1 and none.
+        "hinge": ((0.5 + 3.0) / 2 + (2.5 + 1.0) / 3, -(1.5 + 0.0 - 3.0) / 3),
+    }
+    for kind, values in expected.items():
+        found = [loss.item() for loss in adversarial_losses(kind, real, made)]
+        assert found == pytest.approx(values, rel=1e-6), kind
+
+
+@pytest.mark.parametrize(("kind", "slope"), [("non-saturating", -1.0), ("hinge", -1.0), ("minimax", 0.0)])
+def test_a_lost_decoder_still_learns(kind: str, slope: float) -> None:
+    """Where the discriminator is certain, only the paper's own loss has no gradient left."""
+    made = torch.tensor([-40.0], requires_grad=True)
+    _, loss = adversarial_losses(kind, torch.tensor([40.0]), made)
+    assert torch.autograd.grad(loss, made)[0].item() == pytest.approx(slope, abs=1e-6)
+    for value in (-1e4, 1e4):
+        extreme = torch.tensor([value], requires_grad=True)
+        for loss in adversarial_losses(kind, -extreme, extreme):
+            assert torch.isfinite(torch.autograd.grad(loss, extreme)[0]).all()
+
+
+def test_the_adaptive_weight_levels_the_gradients() -> None:
+    """Times the weight, the adversarial gradient is as long as the other; the weight has a limit."""
+    recon_grad, adv_grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])
+    assert adaptive_weight(recon_grad, adv_grad).item() == pytest.approx(10)
+    assert adaptive_weight(recon_grad, torch.zeros(2)).item() == MAX_ADAPTIVE_WEIGHT
+
+
+def test_the_discriminator_judges_each_image_alone() -> None:
+    """Features and logit of an image do not depend on the batch; the features' layer has short sides."""
+    game = Game()
+    together = game.discriminator(game.x)
+    alone = [game.discriminator(image[None]) for image in game.x]
+    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
+        torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-4, atol=1e-5)
+    for side in (8, 28, 64, 256):
+        made = Discriminator(height=side, width=side, channels=1, base=1)
+        seen: list[tuple[Tensor, Tensor]] = []
+        layer = made.convolutions[made.feature_level]
+        layer.register_forward_hook(lambda _, given, output, seen=seen: seen.append((given[0], output)))
+        features, logit = made(torch.rand(2, 1, side, side))
+        assert logit.shape == (2,)
+        assert features.shape == (2, made.num_features)
+        ((given, output),) = seen
+        assert torch.equal(features, output.flatten(1))
+        # The first layer so small: what goes into it is larger, unless the image is as small itself.
+        assert output.shape[-1] <= FEATURE_SIDE
+        assert given.shape[-1] > FEATURE_SIDE or given.shape[-1] == side
+
+
+def test_the_features_sigma_is_the_likeliest() -> None:
+    """Its gradient vanishes at the root of the mean squared difference, and its range holds."""
+    torch.manual_seed(0)
+    real, made = torch.randn(6, 50), torch.randn(6, 50)
+    features = FeatureLikelihood()
+    with torch.no_grad():
+        features.log_sigma.copy_((real - made).square().mean().sqrt().log())
+    (slope,) = torch.autograd.grad(features.distortion(real, made).mean(), features.log_sigma)
+    assert slope.item() == pytest.approx(0, abs=1e-3)
+    with torch.no_grad():
+        features.log_sigma.fill_(-50.0)
+        least = features.distortion(real, real)
+    constant = LOG_SIGMA_RANGE[0] + 0.5 * math.log(2 * math.pi)
+    torch.testing.assert_close(least, torch.full((6,), 50 * constant))
+
+
+def learner_of(objective: str, **settings: Any) -> TrainState:
+    values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": LATENT_DIM, "discriminator_width": 2}
+    limits = {"max_gradient_norm": 1e12, "weight_decay": 0.1}
+    config = config_from(values, {"objective": objective, **limits, **settings})
+    return TrainState(config, shape=(HEIGHT, WIDTH, CHANNELS), device=torch.device("cpu"))
+
+
+def images() -> Tensor:
+    generator = torch.Generator().manual_seed(8)
+    return torch.randint(0, 256, (BATCH, CHANNELS, HEIGHT, WIDTH), generator=generator, dtype=torch.uint8)
+
+
+def modules_of(train_state: TrainState) -> dict[str, nn.Module]:
+    return {
+        "encoder": train_state.model.encoder,
+        "decoder": train_state.model.decoder,
+        "discriminator": train_state.discriminator,
+        "likelihood": train_state.likelihood,
+        "features": train_state.features,
+    }
+
+
+def game_of(train_state: TrainState) -> Game:
+    """Return the step that `train_state` is about to take: copies of its networks, and the same draws."""
+    config = train_state.config
+    is_vae_gan = config.objective == "vae-gan"
+    game = Game(loss=config.adversarial_loss, weight=config.adversarial_weight, adaptive=is_vae_gan, beta=1.2)
+    game.model, game.likelihood = copy.deepcopy(train_state.model), copy.deepcopy(train_state.likelihood)  # type: ignore[assignment]
+    game.discriminator = copy.deepcopy(train_state.discriminator)
+    game.features = copy.deepcopy(train_state.features)
+    generator = torch.Generator().manual_seed(config.seed)
+    game.x = images().float() / 255
+    game.noise = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    game.prior = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    return game
+
+
+@pytest.mark.parametrize(
+    ("objective", "fraction", "is_played"),
+    [("vae-gan", 0.5, True), ("vae-gan", 0.05, False), ("vae-disl", 0.1, True), ("vae-disl", 0.5, True)],
+)
+def test_a_step_applies_these_gradients_and_no_others(
+    objective: str, fraction: float, is_played: bool
+) -> None:
+    """A step moves each network by AdamW along its own formula; who has none stays as it was, bit by bit."""
+    train_state = learner_of(objective)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
+    game = game_of(train_state)
+    game.is_played = is_played
+    if objective == "vae-gan":
+        expected: Found = expected_vae_gan(game)
+    else:
+        expected = expected_gan(game) if fraction < train_state.config.gan_share else expected_vae_disl(game)
+    train_state.step(images(), learning_rate=RATE, beta=1.2, fraction=fraction)
+    given: Found = {}
+    for name, module in modules_of(train_state).items():
+        gradients = [parameter.grad for parameter in module.parameters()]
+        held = tuple(gradient for gradient in gradients if gradient is not None)
+        assert len(held) in (0, len(gradients))
+        if held:
+            given[name] = held
+    assert_same(given, expected)
+    for name, module in modules_of(train_state).items():
+        start = list(before[name].parameters())
+        if name in given:
+            follow(name, start, given[name])
+        for ours, theirs in zip(module.parameters(), start, strict=True):
+            if name in given:
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-7)
+            else:
+                assert torch.equal(ours, theirs), name
+
+
+def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
+    """Take the step in torch's plain AdamW: the players without much momentum, the scales fast."""
+    is_scale = name in ("likelihood", "features")
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    torch.optim.AdamW(
+        parameters,
+        lr=RATE * (LIKELIHOOD_RATE if is_scale else 1),
+        betas=ADVERSARIAL_BETAS if name in ("decoder", "discriminator") else BETAS,
+        weight_decay=0.0 if is_scale else 0.1,
+        fused=False,
+    ).step()
+
+
+def test_the_second_phase_never_moves_the_discriminator() -> None:
+    """In VAE_Dis_l it learns before `gan_share` and not at all after; the encoder the other way round."""
+    train_state = learner_of("vae-disl", gan_share=0.5)
+    for fraction, still, moving in ((0.2, "encoder", "discriminator"), (0.5, "discriminator", "encoder")):
+        before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
+        for _ in range(3):
+            train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+        assert same_weights(modules_of(train_state)[still], before[still])
+        assert not same_weights(modules_of(train_state)[moving], before[moving])
+        assert not same_weights(train_state.model.decoder, before["decoder"])
+
+
+def test_what_is_not_played_has_no_loss() -> None:
+    """Of VAE_Dis_l's phases each has its own figures; an epoch with both averages each over its own steps."""
+    train_state = learner_of("vae-disl", gan_share=0.5)
+
+    def means_after(*fractions: float) -> dict[str, Any]:
+        for fraction in fractions:
+            train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+        return train_state.step_metrics.means()
+
+    gan = means_after(0.2, 0.3)
+    both = means_after(0.5)
+    train_state.step_metrics.clear()
+    encoding = means_after(0.6)
+    for name in ("adversarial", "discrimination"):
+        assert gan[name] == both[name] > 0
+        assert encoding[name] is None
+    assert gan["feature_distortion"] is None
+    assert both["feature_distortion"] != 0 != encoding["feature_distortion"]
+    assert gan["adversarial_weight"] is both["adversarial_weight"] is encoding["adversarial_weight"] is None
+    train_state = learner_of("vae-gan", adversarial_start=0.5)
+    first = means_after(0.2)
+    assert first["adversarial"] > 0
+    assert first["feature_distortion"] != 0
+    assert first["adversarial_weight"] == 0
+
+
+def same_weights(one: nn.Module, other: nn.Module) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+
+
+class Biased(nn.Module):
+    """A discriminator with moved logits: those of the real images by one amount, of made ones by another."""
+
+    def __init__(self, inner: nn.Module, *, real: float, made: float) -> None:
+        super().__init__()
+        self.inner, self.real, self.made = inner, real, made
+
+    def forward(self, x_BCHW: Tensor) -> tuple[Tensor, Tensor]:
+        features, logit = self.inner(x_BCHW)
+        moved = torch.full_like(logit, self.made)
+        moved[:BATCH] = self.real
+        return features, logit + moved
+
+
+@pytest.mark.parametrize(("objective", "fraction"), [("vae-gan", 0.5), ("vae-disl", 0.1)])
+@pytest.mark.parametrize(
+    ("real", "made", "margin", "sits"),
+    [
+        (8.0, -8.0, 0.35, "discriminator"),
+        (-8.0, 8.0, 0.35, "decoder"),
+        # Ahead on one side and behind on the other: both play.
+        (8.0, 8.0, 0.35, None),
+        (0.0, 0.0, 0.35, None),
+        (8.0, -8.0, 0.0, None),
+        (-8.0, 8.0, 0.0, None),
+    ],
+)
+def test_who_is_ahead_sits_out(
+    objective: str, fraction: float, real: float, made: float, margin: float, sits: str | None
+) -> None:
+    """Beyond the margin one player sits the step out, never both; the counts are in the metrics."""
+    train_state = learner_of(objective, equilibrium_margin=margin)
+    train_state._judging = Biased(train_state.discriminator, real=real, made=made)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
+    for _ in range(2):
+        train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+    means = train_state.step_metrics.means()
+    for player in ("decoder", "discriminator"):
+        is_still = player == sits
+        assert same_weights(modules_of(train_state)[player], before[player]) == is_still, player
+        assert means[f"{player}_skips"] == 2 * is_still
+        assert means[f"{player}_updates"] == 2 - 2 * is_still
+    assert same_weights(train_state.model.encoder, before["encoder"]) == (objective == "vae-disl")
+    assert means["skipped_steps"] == 0
+    assert means["steps"] == 2
+
+
+def test_a_decoder_that_does_not_play_yet_never_sits_out() -> None:
+    """Before `adversarial_start` the decoder rebuilds at every step, however the discriminator fares."""
+    for real, made, is_still in ((-8.0, 8.0, False), (8.0, -8.0, True)):
+        train_state = learner_of("vae-gan", equilibrium_margin=0.35, adversarial_start=0.5)
+        train_state._judging = Biased(train_state.discriminator, real=real, made=made)
+        before = copy.deepcopy(train_state.discriminator)
+        decoder = copy.deepcopy(train_state.model.decoder)
+        train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=0.4)
+        assert not same_weights(train_state.model.decoder, decoder)
+        assert same_weights(train_state.discriminator, before) == is_still
+        means = train_state.step_metrics.means()
+        assert (means["decoder_skips"], means["discriminator_skips"]) == (0, int(is_still))
+
+
+def test_the_equilibrium_is_that_of_a_coin() -> None:
+    """Neither is ahead where the discriminator cannot tell: its cross-entropy is ln 2."""
+    assert pytest.approx(math.log(2), abs=0.02) == EQUILIBRIUM
+
+
+def test_a_step_that_is_not_finite_moves_nobody() -> None:
+    """One bad logit, and no network moves, with or without a margin."""
+    train_state = learner_of("vae-gan", equilibrium_margin=0.35)
+    train_state._judging = Biased(train_state.discriminator, real=math.nan, made=0.0)
+    before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
+    train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=0.5)
+    assert all(same_weights(modules_of(train_state)[name], before[name]) for name in NETWORKS)
+    means = train_state.step_metrics.means()
+    assert (means["skipped_steps"], means["decoder_skips"], means["discriminator_skips"]) == (1, 0, 0)
+
+
+class FromHost(TorchDispatchMode):
+    """Collects the operations that copy a value from the host to the device or back."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if str(func) in ("aten.lift_fresh.default", "aten._local_scalar_dense.default"):
+            self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    ("objective", "fraction"), [("vae-gan", 0.0), ("vae-gan", 1.0), ("vae-disl", 0.0), ("vae-disl", 1.0)]
+)
+def test_no_step_makes_the_host_wait(objective: str, fraction: float) -> None:
+    """A GPU is never waited for: no number is made on the host and moved, and none is fetched."""
+    train_state = learner_of(objective)
+    with FromHost() as mode:
+        train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
+    assert mode.seen == []

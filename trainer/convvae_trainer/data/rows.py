@@ -1,0 +1,84 @@
+"""Pictures that come one by one, in one array."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.bundle import ImageShape
+from convvae_trainer.data.arrays import check_size
+from convvae_trainer.errors import BadData
+
+__all__ = ["ImageStack"]
+
+
+class ImageStack:
+    """An array of images that is filled picture by picture, RGB from the first one in colour on.
+
+    Args:
+        count: How many pictures will come.
+        image_size: (height, width) of all rows. None: that of the first picture, and others are refused.
+        channels: Of all rows. None: 1 unless a picture is in colour. Each picture is decoded once: another
+            look at all headers beforehand took a third as long as decoding small JPEG files.
+    """
+
+    def __init__(self, count: int, *, image_size: tuple[int, int] | None, channels: int | None) -> None:
+        self._count = count
+        self._image_size = image_size
+        self._channels = channels
+        self._first = ""
+        self._size = (0, 0)
+        self._rows = np.empty((0, 0, 0, 0), np.uint8)
+        self._filled = 0
+        self._num_grey = 0
+
+    @property
+    def images(self) -> NDArray[np.uint8]:
+        """The rows, uint8 of shape (N, H, W, C)."""
+        return self._rows
+
+    @property
+    def note(self) -> str:
+        """How many pictures are read in other colours than they have, in words, or ""."""
+        is_grey = self._rows.shape[3] == 1
+        number = self._filled - self._num_grey if is_grey else self._num_grey
+        if not number:
+            return ""
+        all_of = f"{number} of {self._filled} pictures" if number < self._filled else f"all {number} pictures"
+        return f"{all_of} are in colour, read as grey" if is_grey else f"{all_of} are grey, read as RGB"
+
+    def next_shape(self, picture: tuple[int, int, int], *, name: str) -> ImageShape:
+        """Return the shape that the next picture has to be brought to.
+
+        Args:
+            picture: Its own (height, width, channels).
+            name: What messages call it.
+
+        Raises:
+            BadData: It is of another size than the first one, or of a size that is none to train at.
+        """
+        height, width, channels = picture
+        if not self._filled:
+            self._first, self._size = name, self._image_size or (height, width)
+            if self._image_size is None:
+                # Before the memory is taken: a photograph's size is no size to train at.
+                check_size(height, width, name=name)
+            self._rows = np.empty((self._count, *self._size, self._channels or channels), np.uint8)
+        elif self._image_size is None and (height, width) != self._size:
+            raise BadData(
+                f"images are of mixed sizes: {self._first} is {self._size[0]}x{self._size[1]}, {name} is"
+                f" {height}x{width}; give --image-size"
+            )
+        self._num_grey += channels == 1
+        if self._channels is None and channels > self._rows.shape[3]:
+            self._widen()
+        return ImageShape(height=self._size[0], width=self._size[1], channels=self._rows.shape[3])
+
+    def add(self, image: NDArray[np.uint8]) -> None:
+        """Append a picture of the shape that `next_shape` returned."""
+        self._rows[self._filled] = image
+        self._filled += 1
+
+    def _widen(self) -> None:
+        """Make the rows so far what they would be had they been read as RGB: the grey value three times."""
+        wide = np.empty((*self._rows.shape[:3], 3), np.uint8)
+        wide[: self._filled] = self._rows[: self._filled]
+        self._rows = wide
