@@ -301,7 +301,7 @@ def _unknown(name: str, value: Any) -> BadSetting:
     elif near := difflib.get_close_matches(name, get_type_hints(Config), n=1, cutoff=0.5):
         hint = f"did you mean {near[0]}?"
     else:
-        hint = "docs/training.md lists them"
+        hint = "docs/training/settings.md lists them"
     return BadSetting(Setting(name, value), f" is no setting: {hint}")
 
 

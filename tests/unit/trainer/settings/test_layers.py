@@ -14,7 +14,7 @@ from unit.trainer.cli.test_app import run
     ("text", "message"),
     [
         ("latent_dmi = 3", "run.toml: latent_dmi is no setting: did you mean latent_dim?"),
-        ("qwertzuiop = 3", "run.toml: qwertzuiop is no setting: docs/training.md lists them"),
+        ("qwertzuiop = 3", "run.toml: qwertzuiop is no setting: docs/training/settings.md lists them"),
         (
             "[train]\nepochs = 3",
             "run.toml: train is no setting: settings stand at the top of the file, in no",

@@ -29,7 +29,8 @@ def test_every_preset_is_listed() -> None:
         name.replace("-", "_") for name in PRESETS
     ]
     assert set(presets.__all__) == {"PRESETS", "preset_settings", *(f.__name__ for f in PRESETS.values())}
-    text = (Path(__file__).parents[4] / "docs" / "training.md").read_text().partition("## Presets")[2]
+    settings = Path(__file__).parents[4] / "docs" / "training" / "settings.md"
+    text = settings.read_text().partition("## Presets")[2]
     help_text = str(cli_fit.fit.__annotations__["preset"].__metadata__[0].help)
     for name in PRESETS:
         assert f"| `{name}` |" in text
