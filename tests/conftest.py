@@ -1,5 +1,7 @@
 """Fixtures for all tests: tiny bundles and a server of them. And the skips that are allowed."""
 
+import asyncio
+import inspect
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +20,9 @@ settings.load_profile("any machine")
 # A test that skips proves nothing. Those that may, where their tool or data is absent, are listed here;
 # with REQUIRE_ALL=1 none may, but those marked `gpu`: what is missing there cannot be installed.
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
+
+# A test that waits for ever on its event loop fails with a traceback of where it waits.
+ASYNC_TIMEOUT_S = 60
 
 
 class SkipReferee:
@@ -56,6 +61,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Watch the skips, once for all workers."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipReferee(), "skip-referee")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test in an event loop of its own."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+
+    async def run() -> None:
+        async with asyncio.timeout(ASYNC_TIMEOUT_S):
+            await pyfuncitem.obj(**arguments)
+
+    asyncio.run(run())
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Traces of a server on this event loop, kept in memory."""
 
-import asyncio
 from pathlib import Path
 
 import grpc
@@ -23,23 +22,21 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 METADATA = (("traceparent", f"00-{TRACE}-{CALLER}-01"), ("x-request-id", "me-1"))
 
 
-def test_a_call_has_spans_of_its_waits_and_runs(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_has_spans_of_its_waits_and_runs(
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The caller's trace goes on in the call's span, with queue and engine below, and what they ran."""
     kept = InMemorySpanExporter()
     monkeypatch.setattr(tracing, "otlp_processor", lambda: SimpleSpanProcessor(kept))
-
-    async def body() -> None:
-        flags = ("--tracing", "--max-batch-rows", "2")
-        async with (
-            started(tiny_root, *flags) as (_, target),
-            grpc.aio.insecure_channel(target) as channel,
-        ):
-            stub = vae_pb2_grpc.VaeServiceStub(channel)
-            await stub.Sample(pb.SampleRequest(count=3), timeout=TIMEOUT_S, metadata=METADATA)
-            with pytest.raises(grpc.aio.AioRpcError):
-                await stub.Sample(pb.SampleRequest(count=-1), timeout=TIMEOUT_S)
-
-    asyncio.run(body())
+    flags = ("--tracing", "--max-batch-rows", "2")
+    async with (
+        started(tiny_root, *flags) as (_, target),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        stub = vae_pb2_grpc.VaeServiceStub(channel)
+        await stub.Sample(pb.SampleRequest(count=3), timeout=TIMEOUT_S, metadata=METADATA)
+        with pytest.raises(grpc.aio.AioRpcError):
+            await stub.Sample(pb.SampleRequest(count=-1), timeout=TIMEOUT_S)
     *below, whole, refused = kept.get_finished_spans()
     assert [span.name for span in below] == ["queue", "engine", "engine"]
     for span in (whole, refused):
@@ -87,7 +84,7 @@ def attributes(span: ReadableSpan) -> dict[str, object]:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1", "OTEL_TRACES_EXPORTER": "none"}, False),
     ],
 )
-def test_the_standard_variables_switch_traces(
+async def test_the_standard_variables_switch_traces(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], traced: bool
 ) -> None:
     """An endpoint asks for traces, the variables that forbid them win, and without any there are none."""
@@ -97,9 +94,5 @@ def test_the_standard_variables_switch_traces(
         monkeypatch.setenv(name, value)
     kept = InMemorySpanExporter()
     monkeypatch.setattr(tracing, "otlp_processor", lambda: SimpleSpanProcessor(kept))
-
-    async def body() -> None:
-        async with started(tiny_root) as (server, _):
-            assert (server._tracing is not None) is traced
-
-    asyncio.run(body())
+    async with started(tiny_root) as (server, _):
+        assert (server._tracing is not None) is traced

@@ -47,10 +47,9 @@ async def wait_for(health: Any, name: str, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
-def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Liveness is red while a run takes too long, through a Watch too, and green when the engine moves."""
-
-    async def body() -> None:
+    with caplog.at_level(logging.WARNING):
         async with (
             started(tiny_root, "--watchdog-timeout-s", "1.5") as (server, target),
             grpc.aio.insecure_channel(target) as channel,
@@ -72,20 +71,16 @@ def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.Log
             assert (await watch.read()).status == SERVING
             assert server._metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 0
             watch.cancel()
-
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(body())
     found = [record for record in caplog.records if record.message.startswith("a lane")]
     assert [record.message for record in found] == ["a lane is stuck", "a lane moves again"]
     assert found[0].facts["stage"] == "decode"  # type: ignore[attr-defined]
 
 
-def test_an_event_loop_that_stands_still_is_told_of(
+async def test_an_event_loop_that_stands_still_is_told_of(
     tiny_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A thread logs it while nothing else moves; afterwards liveness is red and green again."""
-
-    async def body() -> None:
+    with caplog.at_level(logging.WARNING):
         async with (
             started(tiny_root, "--watchdog-timeout-s", "0.5") as (_, target),
             grpc.aio.insecure_channel(target) as channel,
@@ -101,47 +96,36 @@ def test_an_event_loop_that_stands_still_is_told_of(
             assert (await watch.read()).status == SERVING
             watch.cancel()
 
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(body())
 
-
-def test_without_a_watchdog_nothing_is_watched(tiny_root: Path) -> None:
+async def test_without_a_watchdog_nothing_is_watched(tiny_root: Path) -> None:
     """A timeout of 0 leaves liveness as it is, however long a run takes."""
-
-    async def body() -> None:
-        async with (
-            started(tiny_root, "--watchdog-timeout-s", "0") as (server, target),
-            grpc.aio.insecure_channel(target) as channel,
-        ):
-            assert server._guarding is None
-            health, stub = health_pb2_grpc.HealthStub(channel), vae_pb2_grpc.VaeServiceStub(channel)
-            released = hang(server)
-            call = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
-            try:
-                await asyncio.sleep(0.3)
-                assert await state(health, "liveness") == SERVING
-            finally:
-                released.set()
-            await call
-
-    asyncio.run(body())
+    async with (
+        started(tiny_root, "--watchdog-timeout-s", "0") as (server, target),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        assert server._guarding is None
+        health, stub = health_pb2_grpc.HealthStub(channel), vae_pb2_grpc.VaeServiceStub(channel)
+        released = hang(server)
+        call = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)
+        try:
+            await asyncio.sleep(0.3)
+            assert await state(health, "liveness") == SERVING
+        finally:
+            released.set()
+        await call
 
 
-def test_a_drain_leaves_liveness(tiny_root: Path) -> None:
+async def test_a_drain_leaves_liveness(tiny_root: Path) -> None:
     """While the server drains with a watchdog that looks often, liveness stays green and the rest is red."""
-
-    async def body() -> None:
-        async with (
-            started(tiny_root, "--watchdog-timeout-s", "1.5") as (server, target),
-            grpc.aio.insecure_channel(target) as channel,
-        ):
-            health = health_pb2_grpc.HealthStub(channel)
-            await wait_for(health, "", SERVING)
-            draining = asyncio.create_task(server.drain(delay_s=0.5, grace_s=1))
-            await wait_for(health, "", NOT_SERVING)
-            for _ in range(6):
-                assert await state(health, "liveness") == SERVING
-                await asyncio.sleep(0.05)
-            await draining
-
-    asyncio.run(body())
+    async with (
+        started(tiny_root, "--watchdog-timeout-s", "1.5") as (server, target),
+        grpc.aio.insecure_channel(target) as channel,
+    ):
+        health = health_pb2_grpc.HealthStub(channel)
+        await wait_for(health, "", SERVING)
+        draining = asyncio.create_task(server.drain(delay_s=0.5, grace_s=1))
+        await wait_for(health, "", NOT_SERVING)
+        for _ in range(6):
+            assert await state(health, "liveness") == SERVING
+            await asyncio.sleep(0.05)
+        await draining

@@ -311,19 +311,19 @@ def test_server_that_comes_back_is_reached(servicer: Servicer) -> None:
 
 
 def test_closed_client_says_so(target: str) -> None:
-    """A call after close is refused by both clients."""
+    """A call after close is refused."""
     client = Client(target)
     client.close()
     with pytest.raises(convvae.ClientClosed):
         client.encode(images(1))
 
-    async def main() -> None:
-        client = AsyncClient(target)
-        await client.close()
-        with pytest.raises(convvae.ClientClosed):
-            await client.encode(images(1))
 
-    asyncio.run(main())
+async def test_closed_async_client_says_so(target: str) -> None:
+    """A call after close is refused by the asynchronous client too."""
+    client = AsyncClient(target)
+    await client.close()
+    with pytest.raises(convvae.ClientClosed):
+        await client.encode(images(1))
 
 
 def test_close_during_a_call(target: str, servicer: Servicer) -> None:
@@ -336,33 +336,30 @@ def test_close_during_a_call(target: str, servicer: Servicer) -> None:
         with pytest.raises(convvae.Cancelled):
             client.encode(images(count))
 
-    async def main() -> None:
-        for count in (1, 20):
-            client = AsyncClient(target)
-            await client.model()
-            task = asyncio.create_task(client.encode(images(count)))
-            await asyncio.sleep(0.2)
-            await client.close()
-            with pytest.raises(convvae.Cancelled):
-                await task
 
-    asyncio.run(main())
+async def test_async_close_during_a_call(target: str, servicer: Servicer) -> None:
+    """Closing the asynchronous client ends its calls with Cancelled too."""
+    servicer.delay_s = 5.0
+    for count in (1, 20):
+        client = AsyncClient(target)
+        await client.model()
+        task = asyncio.create_task(client.encode(images(count)))
+        await asyncio.sleep(0.2)
+        await client.close()
+        with pytest.raises(convvae.Cancelled):
+            await task
 
 
-def test_cancelled_task_cancels_its_requests(target: str, servicer: Servicer) -> None:
+async def test_cancelled_task_cancels_its_requests(target: str, servicer: Servicer) -> None:
     """Cancelling a task raises CancelledError in it, and the server sees its requests cancelled."""
     servicer.delay_s = 5.0
-
-    async def main() -> None:
-        async with AsyncClient(target) as client:
-            task = asyncio.create_task(client.encode(images(100)))
-            await asyncio.to_thread(wait_until, lambda: servicer.in_flight == 4)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
-            await asyncio.to_thread(wait_until, lambda: servicer.cancelled == 4)
-
-    asyncio.run(main())
+    async with AsyncClient(target) as client:
+        task = asyncio.create_task(client.encode(images(100)))
+        await asyncio.to_thread(wait_until, lambda: servicer.in_flight == 4)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.to_thread(wait_until, lambda: servicer.cancelled == 4)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -1,4 +1,3 @@
-import asyncio
 import threading
 from typing import Any
 
@@ -10,7 +9,7 @@ from convvae_service.api.noise import latent_noise
 
 
 @pytest.mark.parametrize(("count", "aside"), [(10, False), (5000, True)])
-def test_much_noise_is_made_beside_the_event_loop(
+async def test_much_noise_is_made_beside_the_event_loop(
     count: int, aside: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A large sample does not hold up health and other calls; the values are the seed's either way."""
@@ -21,6 +20,6 @@ def test_much_noise_is_made_beside_the_event_loop(
         return latent_noise(seed, **words)
 
     monkeypatch.setattr(rpc, "latent_noise", noted)
-    made = asyncio.run(rpc._noise(7, first_row=3, count=count, dimension=16))
+    made = await rpc._noise(7, first_row=3, count=count, dimension=16)
     np.testing.assert_array_equal(made, latent_noise(7, first_row=3, count=count, dimension=16))
     assert (makers != [threading.get_ident()]) is aside

@@ -1,7 +1,8 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from convvae_service.batching.batcher import Batcher
 from convvae_service.batching.report import BatchReport
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import Overloaded
+
+MakeBatcher = Callable[..., Batcher]
 
 
 class Recorder:
@@ -40,170 +43,140 @@ def values(*numbers: int) -> Rows:
     return (np.array(numbers, np.int64),)
 
 
-def make(**changes: Any) -> Batcher:
+def new_batcher(**changes: Any) -> Batcher:
+    """Return a batcher of one lane and batches of four rows, but for `changes`."""
     limits = {"lanes": 1, "max_batch_rows": 4, "max_queued_rows": 100, "max_queued_bytes": 1000}
     return Batcher(**{**limits, **changes})
 
 
-def run(batcher: Batcher, body: Callable[[], Awaitable[None]]) -> None:
-    async def bounded() -> None:
-        await asyncio.wait_for(body(), 20)
-
-    try:
-        asyncio.run(bounded())
-    finally:
-        batcher.close()
+@pytest.fixture
+def make() -> Iterator[MakeBatcher]:
+    """Return `new_batcher`; what it has made is closed after the test."""
+    with ExitStack() as stack:
+        yield lambda **changes: stack.enter_context(closing(new_batcher(**changes)))
 
 
 async def settle() -> None:
-    """Let the lanes' threads and the loop catch up."""
-    for _ in range(20):
-        await asyncio.sleep(0.002)
+    """Let every task run once: a new call arrives, and a cancelled one leaves."""
+    await asyncio.sleep(0)
 
 
-def test_an_idle_lane_takes_a_call_at_once() -> None:
+async def test_an_idle_lane_takes_a_call_at_once(make: MakeBatcher) -> None:
     """A lone row is not held back to fill a batch."""
     batcher, recorder = make(), Recorder()
-
-    async def body() -> None:
-        doubled, plus = await batcher.run(recorder.stage, values(3))
-        assert (doubled.tolist(), plus.tolist()) == ([6], [[3.5]])
-
-    run(batcher, body)
+    doubled, plus = await batcher.run(recorder.stage, values(3))
+    assert (doubled.tolist(), plus.tolist()) == ([6], [[3.5]])
     assert recorder.batches == [[3]]
 
 
-def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch() -> None:
+async def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch(make: MakeBatcher) -> None:
     """Three calls behind a running batch are one batch, and each gets its own rows back."""
     batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
-        await settle()
-        recorder.gate.set()
-        assert [(await task)[0].tolist() for task in tasks] == [[2], [4], [6], [8]]
-
-    run(batcher, body)
+    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
+    await settle()
+    recorder.gate.set()
+    assert [(await task)[0].tolist() for task in tasks] == [[2], [4], [6], [8]]
     assert recorder.batches == [[1], [2, 3, 4]]
 
 
-def test_a_large_call_does_not_hold_up_a_small_one() -> None:
+async def test_a_large_call_does_not_hold_up_a_small_one(make: MakeBatcher) -> None:
     """A single row that comes behind a hundred is in the next batch, not in the last."""
     batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        large = asyncio.create_task(batcher.run(recorder.stage, values(*range(100, 140))))
-        await settle()
-        small = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-        await settle()
-        recorder.gate.set()
-        assert (await small)[0].tolist() == [2]
-        assert (await large)[0].tolist() == [2 * n for n in range(100, 140)]
-
-    run(batcher, body)
+    large = asyncio.create_task(batcher.run(recorder.stage, values(*range(100, 140))))
+    await settle()
+    small = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+    await settle()
+    recorder.gate.set()
+    assert (await small)[0].tolist() == [2]
+    assert (await large)[0].tolist() == [2 * n for n in range(100, 140)]
     assert 1 in recorder.batches[1]
 
 
-def waiting_behind(*calls: Rows) -> list[list[int]]:
+async def waiting_behind(batcher: Batcher, *calls: Rows) -> list[list[int]]:
     """Return the batches that are made of calls which have arrived, in this order, while another one ran."""
-    batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        tasks = []
-        for rows in (values(0), *calls):
-            tasks.append(asyncio.create_task(batcher.run(recorder.stage, rows)))
-            await settle()
-        recorder.gate.set()
-        await asyncio.gather(*tasks)
-
-    run(batcher, body)
+    recorder = Recorder(gated=True)
+    tasks = []
+    for rows in (values(0), *calls):
+        tasks.append(asyncio.create_task(batcher.run(recorder.stage, rows)))
+        await settle()
+    recorder.gate.set()
+    await asyncio.gather(*tasks)
     return recorder.batches[1:]
 
 
-def test_equal_calls_are_done_one_after_another() -> None:
+async def test_equal_calls_are_done_one_after_another(make: MakeBatcher) -> None:
     """None of them waits for the last: sharing each batch would make all as late as that."""
-    batches = waiting_behind(values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
+    batches = await waiting_behind(make(), values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
     assert batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
 
 
-def test_short_calls_go_first_and_the_oldest_gets_on() -> None:
+async def test_short_calls_go_first_and_the_oldest_gets_on(make: MakeBatcher) -> None:
     """A shorter call overtakes, while the oldest has its share of each batch."""
-    batches = waiting_behind(values(*range(10, 18)), values(1, 2), values(3))
+    batches = await waiting_behind(make(), values(*range(10, 18)), values(1, 2), values(3))
     assert batches == [[10, 1, 2, 3], [11, 12, 13, 14], [15, 16, 17]]
 
 
-def test_the_oldest_call_is_not_starved() -> None:
+async def test_the_oldest_call_is_not_starved(make: MakeBatcher) -> None:
     """However many short calls come again and again, a long one ends."""
     batcher, recorder = make(max_batch_rows=4, max_queued_rows=1000), Recorder()
+    long = asyncio.create_task(batcher.run(recorder.stage, values(*range(1000, 1020))))
 
-    async def body() -> None:
-        long = asyncio.create_task(batcher.run(recorder.stage, values(*range(1000, 1020))))
+    async def again_and_again() -> None:
+        while not long.done():
+            await batcher.run(recorder.stage, values(1, 2))
 
-        async def again_and_again() -> None:
-            while not long.done():
-                await batcher.run(recorder.stage, values(1, 2))
-
-        await asyncio.gather(*(again_and_again() for _ in range(6)))
-        assert len((await long)[0]) == 20
-
-    run(batcher, body)
+    await asyncio.gather(*(again_and_again() for _ in range(6)))
+    assert len((await long)[0]) == 20
 
 
-def test_a_long_call_gets_on_beside_many_short_ones() -> None:
+async def test_a_long_call_gets_on_beside_many_short_ones(make: MakeBatcher) -> None:
     """Its part of a batch does not shrink with the number of callers: a quarter, where many wait."""
-    batches = waiting_behind(values(*range(10, 18)), *(values(number) for number in range(100, 110)))
+    batches = await waiting_behind(
+        make(), values(*range(10, 18)), *(values(number) for number in range(100, 110))
+    )
     assert [sum(10 <= value < 18 for value in batch) for batch in batches[:3]] == [1, 1, 1]
     wide = make(max_batch_rows=16)
     recorder = Recorder(gated=True)
-
-    async def body() -> None:
-        tasks = [asyncio.create_task(wide.run(recorder.stage, values(0)))]
-        await settle()
-        tasks.append(asyncio.create_task(wide.run(recorder.stage, values(*range(10, 30)))))
-        tasks += [asyncio.create_task(wide.run(recorder.stage, values(number))) for number in range(100, 140)]
-        await settle()
-        recorder.gate.set()
-        await asyncio.gather(*tasks)
-
-    run(wide, body)
+    tasks = [asyncio.create_task(wide.run(recorder.stage, values(0)))]
+    await settle()
+    tasks.append(asyncio.create_task(wide.run(recorder.stage, values(*range(10, 30)))))
+    tasks += [asyncio.create_task(wide.run(recorder.stage, values(number))) for number in range(100, 140)]
+    await settle()
+    recorder.gate.set()
+    await asyncio.gather(*tasks)
     assert sum(value < 100 for value in recorder.batches[1]) == 4
 
 
-def test_a_call_that_has_failed_is_in_no_further_batch() -> None:
+async def test_a_call_that_has_failed_is_in_no_further_batch(make: MakeBatcher) -> None:
     """What is left of it is not computed, though it is still in the queue when its batch ends."""
     batcher, recorder = make(), Recorder(poison=2)
-
-    async def body() -> None:
-        with pytest.raises(ValueError, match="poison"):
-            await batcher.run(recorder.stage, values(*range(12)))
-
-    run(batcher, body)
+    with pytest.raises(ValueError, match="poison"):
+        await batcher.run(recorder.stage, values(*range(12)))
     assert recorder.batches == [[0, 1, 2, 3]]
 
 
-def test_calls_behind_many_that_have_ended_are_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_calls_behind_many_that_have_ended_are_not_lost(
+    make: MakeBatcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all that are compared have ended in this turn of the loop, the next ones are looked at."""
     monkeypatch.setattr(batcher_module, "_MAX_COMPARED", 2)
     batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
-        await settle()
-        for work in list(batcher._queues[recorder.stage])[:2]:
-            work.done.cancel()
-        assert batcher._take(recorder.stage) == []
-        recorder.gate.set()
-        assert (await tasks[0])[0].tolist() == [2]
-        assert (await tasks[3])[0].tolist() == [8]
-        await asyncio.wait(tasks)
-        assert tasks[1].cancelled()
-        assert tasks[2].cancelled()
-
-    run(batcher, body)
+    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
+    await settle()
+    for work in list(batcher._queues[recorder.stage])[:2]:
+        work.done.cancel()
+    assert batcher._take(recorder.stage) == []
+    recorder.gate.set()
+    assert (await tasks[0])[0].tolist() == [2]
+    assert (await tasks[3])[0].tolist() == [8]
+    await asyncio.wait(tasks)
+    assert tasks[1].cancelled()
+    assert tasks[2].cancelled()
     assert recorder.batches == [[1], [4]]
 
 
-def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
+async def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
+    make: MakeBatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A call for whose results there is no memory fails alone, and the lane goes on."""
@@ -212,22 +185,19 @@ def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
     def no_room(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    async def body() -> None:
-        first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-        await settle()
-        # Its results come in parts, for which room is made when the first of them is there.
-        parted = asyncio.create_task(batcher.run(recorder.stage, values(*range(10, 18))))
-        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(3)))
-        await settle()
-        monkeypatch.setattr(np, "empty", no_room)
-        recorder.gate.set()
-        assert (await first)[0].tolist() == [2]
-        assert (await neighbour)[0].tolist() == [6]
-        with pytest.raises(MemoryError, match="no room"):
-            await parted
-        assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
-
-    run(batcher, body)
+    first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+    await settle()
+    # Its results come in parts, for which room is made when the first of them is there.
+    parted = asyncio.create_task(batcher.run(recorder.stage, values(*range(10, 18))))
+    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(3)))
+    await settle()
+    monkeypatch.setattr(np, "empty", no_room)
+    recorder.gate.set()
+    assert (await first)[0].tolist() == [2]
+    assert (await neighbour)[0].tolist() == [6]
+    with pytest.raises(MemoryError, match="no room"):
+        await parted
+    assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
 
 
 @settings(max_examples=60, deadline=None)
@@ -238,84 +208,75 @@ def test_every_call_gets_its_own_rows_in_order(
     sizes: list[int], max_batch_rows: int, lanes: int, gated: bool
 ) -> None:
     """However calls are split and mixed: results are complete, in order, and batches keep to their limit."""
-    batcher, recorder = make(lanes=lanes, max_batch_rows=max_batch_rows), Recorder(gated=gated)
+    recorder = Recorder(gated=gated)
     calls = [np.arange(size) + 1000 * index for index, size in enumerate(sizes)]
 
-    async def body() -> None:
+    async def answer(batcher: Batcher) -> list[Rows]:
         tasks = [asyncio.create_task(batcher.run(recorder.stage, (rows,))) for rows in calls]
-        await asyncio.sleep(0)
+        await settle()
         recorder.gate.set()
-        for rows, (doubled, plus) in zip(calls, await asyncio.gather(*tasks), strict=True):
-            np.testing.assert_array_equal(doubled, rows * 2)
-            np.testing.assert_array_equal(plus, rows.astype(np.float32)[:, None] + 0.5)
+        async with asyncio.timeout(20):
+            return await asyncio.gather(*tasks)
 
-    run(batcher, body)
+    with closing(new_batcher(lanes=lanes, max_batch_rows=max_batch_rows)) as batcher:
+        answers = asyncio.run(answer(batcher))
+    for rows, (doubled, plus) in zip(calls, answers, strict=True):
+        np.testing.assert_array_equal(doubled, rows * 2)
+        np.testing.assert_array_equal(plus, rows.astype(np.float32)[:, None] + 0.5)
     assert max(map(len, recorder.batches)) <= max_batch_rows
     assert sorted(itertools.chain.from_iterable(recorder.batches)) == sorted(np.concatenate(calls).tolist())
 
 
-def test_a_cancelled_call_is_never_computed() -> None:
+async def test_a_cancelled_call_is_never_computed(make: MakeBatcher) -> None:
     """Rows that still wait when their caller leaves do not reach the engine, and neighbours are answered."""
     batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        running = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-        await settle()
-        leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
-        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
-        await settle()
-        leaver.cancel()
-        await settle()
-        recorder.gate.set()
-        with pytest.raises(asyncio.CancelledError):
-            await leaver
-        assert (await neighbour)[0].tolist() == [4]
-        await running
-
-    run(batcher, body)
+    running = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+    await settle()
+    leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
+    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
+    await settle()
+    leaver.cancel()
+    await settle()
+    recorder.gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert (await neighbour)[0].tolist() == [4]
+    await running
     assert recorder.batches == [[1], [2]]
 
 
-def test_completing_a_call_that_left_harms_nobody() -> None:
+async def test_completing_a_call_that_left_harms_nobody(make: MakeBatcher) -> None:
     """A caller that leaves while its batch runs does not disturb those who share it."""
     batcher, recorder = make(), Recorder(gated=True)
-
-    async def body() -> None:
-        first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-        await settle()
-        leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
-        neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
-        recorder.gate.set()
-        await first
-        leaver.cancel()
-        assert (await neighbour)[0].tolist() == [4]
-        with pytest.raises(asyncio.CancelledError):
-            await leaver
-        assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
-
-    run(batcher, body)
+    first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
+    await settle()
+    leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
+    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
+    recorder.gate.set()
+    await first
+    leaver.cancel()
+    assert (await neighbour)[0].tolist() == [4]
+    with pytest.raises(asyncio.CancelledError):
+        await leaver
+    assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
 
 
-def test_a_poisonous_row_fails_its_own_call_alone() -> None:
+async def test_a_poisonous_row_fails_its_own_call_alone(make: MakeBatcher) -> None:
     """When a batch fails, its calls run one by one and only the guilty one fails."""
     batcher, recorder = make(), Recorder(gated=True, poison=66)
-
-    async def body() -> None:
-        tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 66, 3)]
-        await settle()
-        recorder.gate.set()
-        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [str(o) if isinstance(o, Exception) else o[0].tolist() for o in outcomes] == [  # type: ignore[index]
-            [2],
-            [4],
-            "poison",
-            [6],
-        ]
-
-    run(batcher, body)
+    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 66, 3)]
+    await settle()
+    recorder.gate.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(o) if isinstance(o, Exception) else o[0].tolist() for o in outcomes] == [  # type: ignore[index]
+        [2],
+        [4],
+        "poison",
+        [6],
+    ]
 
 
-def test_admission_counts_rows_and_bytes() -> None:
+def test_admission_counts_rows_and_bytes(make: MakeBatcher) -> None:
     """A call beyond either limit is refused with a delay; room that is given back is room."""
     batcher = make(max_queued_rows=10, max_queued_bytes=100)
     with batcher.admit(rows=8, num_bytes=10):
@@ -328,54 +289,41 @@ def test_admission_counts_rows_and_bytes() -> None:
     assert (batcher.queued_rows, batcher.queued_bytes) == (0, 0)
     with batcher.admit(rows=10, num_bytes=100):
         pass
-    batcher.close()
 
 
-def test_a_delay_lets_a_batch_fill() -> None:
+async def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
     """With a queue delay an idle lane waits for company, and goes at once when the batch is full."""
     batcher, recorder = make(max_queue_delay_s=0.5), Recorder()
-
-    async def body() -> None:
-        tasks = []
-        for number in (1, 2):
-            tasks.append(asyncio.create_task(batcher.run(recorder.stage, values(number))))
-            await asyncio.sleep(0.005)
-        await asyncio.gather(*tasks)
-        loop = asyncio.get_running_loop()
-        started_s = loop.time()
-        await asyncio.gather(*(batcher.run(recorder.stage, values(n)) for n in (1, 2, 3, 4)))
-        assert loop.time() - started_s < 0.4
-
-    run(batcher, body)
+    tasks = []
+    for number in (1, 2):
+        tasks.append(asyncio.create_task(batcher.run(recorder.stage, values(number))))
+        await asyncio.sleep(0.005)
+    await asyncio.gather(*tasks)
+    loop = asyncio.get_running_loop()
+    started_s = loop.time()
+    await asyncio.gather(*(batcher.run(recorder.stage, values(n)) for n in (1, 2, 3, 4)))
+    assert loop.time() - started_s < 0.4
     assert recorder.batches == [[1, 2], [1, 2, 3, 4]]
 
 
-def test_stages_take_turns() -> None:
+async def test_stages_take_turns(make: MakeBatcher) -> None:
     """A stage with a long queue does not keep the lane from another."""
     batcher, busy, other = make(), Recorder(gated=True), Recorder()
     other.batches = busy.batches
-
-    async def body() -> None:
-        many = [asyncio.create_task(batcher.run(busy.stage, values(n))) for n in range(17)]
-        await settle()
-        one = asyncio.create_task(batcher.run(other.stage, values(99)))
-        await settle()
-        busy.gate.set()
-        await asyncio.gather(one, *many)
-
-    run(batcher, body)
+    many = [asyncio.create_task(batcher.run(busy.stage, values(n))) for n in range(17)]
+    await settle()
+    one = asyncio.create_task(batcher.run(other.stage, values(99)))
+    await settle()
+    busy.gate.set()
+    await asyncio.gather(one, *many)
     assert busy.batches.index([99]) == 2
 
 
-def test_reports_say_what_ran() -> None:
+async def test_reports_say_what_ran(make: MakeBatcher) -> None:
     """Each run reports its stage, rows, engine time, and the wait of every call that begins in it."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
-
-    async def body() -> None:
-        await batcher.run(recorder.stage, values(*range(6)))
-
-    run(batcher, body)
+    await batcher.run(recorder.stage, values(*range(6)))
     assert [(report.stage, report.rows, len(report.queue_s)) for report in reports] == [
         ("double", 4, 1),
         ("double", 2, 0),
@@ -383,38 +331,35 @@ def test_reports_say_what_ran() -> None:
     assert all(report.engine_s >= 0 for report in reports)
 
 
-def test_times_are_the_clocks_own() -> None:
+async def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
     """Queue time runs from arrival to the lane's start, engine time over the run, both by the clock."""
     reports: list[BatchReport] = []
     now_s = [10.0]
     batcher = make(on_batch=reports.append, clock=lambda: now_s[0])
-    gate = threading.Event()
+    began, gate = threading.Event(), threading.Event()
 
     def slow(rows: Rows) -> Rows:
+        began.set()
         assert gate.wait(10)
         now_s[0] += 0.0007
         return rows
 
     stage = Stage("slow", slow)
-
-    async def body() -> None:
-        first = asyncio.create_task(batcher.run(stage, values(1)))
-        await settle()
-        (running,) = batcher.runs
-        assert (running.stage, running.rows, running.started_s) == ("slow", 1, 10.0)
-        second = asyncio.create_task(batcher.run(stage, values(2, 3)))
-        await settle()
-        now_s[0] = 10.25
-        gate.set()
-        await asyncio.gather(first, second)
-        assert batcher.runs == ()
-
-    run(batcher, body)
+    first = asyncio.create_task(batcher.run(stage, values(1)))
+    assert await asyncio.to_thread(began.wait, 10)
+    (running,) = batcher.runs
+    assert (running.stage, running.rows, running.started_s) == ("slow", 1, 10.0)
+    second = asyncio.create_task(batcher.run(stage, values(2, 3)))
+    await settle()
+    now_s[0] = 10.25
+    gate.set()
+    await asyncio.gather(first, second)
+    assert batcher.runs == ()
     assert [report.queue_s for report in reports] == [(0.0,), (pytest.approx(0.2507),)]
     assert [report.engine_s for report in reports] == [pytest.approx(0.2507), pytest.approx(0.0007)]
 
 
-def test_times_are_finer_than_uvloops_clock() -> None:
+def test_times_are_finer_than_uvloops_clock(make: MakeBatcher) -> None:
     """Under uvloop, whose clock has whole milliseconds, runs of a fraction of one are told apart."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
@@ -425,7 +370,6 @@ def test_times_are_finer_than_uvloops_clock() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(body())
-    batcher.close()
     times_s = [report.engine_s for report in reports] + [report.queue_s[0] for report in reports]
     assert all(seconds > 0 for seconds in times_s)
     assert any(abs(1000 * seconds - round(1000 * seconds)) > 1e-6 for seconds in times_s)

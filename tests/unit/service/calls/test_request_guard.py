@@ -83,17 +83,13 @@ def test_a_call_in_time_is_answered(left_s: float | None) -> None:
     assert caller.is_read
 
 
-def test_a_call_whose_caller_has_left_is_not_answered() -> None:
+async def test_a_call_whose_caller_has_left_is_not_answered() -> None:
     """A call without a request whose caller has left, as gRPC tells a moment later, is sent nothing."""
-
-    async def body() -> None:
-        caller, metrics = Caller(None, []), Metrics()
-        called = asyncio.create_task(handler_of(metrics)(aiter(caller), caller))
-        await asyncio.sleep(0.01)
-        called.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await called
-        # Its context cannot be aborted, which would have raised.
-        assert "code=" not in generate_latest(metrics.registry).decode()
-
-    asyncio.run(body())
+    caller, metrics = Caller(None, []), Metrics()
+    called = asyncio.create_task(handler_of(metrics)(aiter(caller), caller))
+    await asyncio.sleep(0.01)
+    called.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await called
+    # Its context cannot be aborted, which would have raised.
+    assert "code=" not in generate_latest(metrics.registry).decode()

@@ -17,7 +17,7 @@ from support.wire import Refusal
 Handle = Callable[[pb.SampleRequest, Call], Awaitable[pb.SampleResponse]]
 
 
-def call(
+async def call(
     handle: Handle, *, runner: CallRunner | None = None, timeout_s: float = 5.0, request_id: str = "id-1"
 ) -> tuple[pb.SampleResponse | Refusal, CallRunner]:
     """Serve one call by `handle`, and return how it ended."""
@@ -25,48 +25,45 @@ def call(
         runner if runner is not None else CallRunner(metrics=Metrics(), max_call_s=60, unavailable_reason="")
     )
 
-    async def body() -> pb.SampleResponse | Refusal:
-        async def sample(request: pb.SampleRequest, context: Context) -> pb.SampleResponse:
-            return await runner.answer("Sample", handle, request, context)
+    async def sample(request: pb.SampleRequest, context: Context) -> pb.SampleResponse:
+        return await runner.answer("Sample", handle, request, context)
 
-        method = grpc.unary_unary_rpc_method_handler(
-            sample, pb.SampleRequest.FromString, pb.SampleResponse.SerializeToString
-        )
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers(
-            (grpc.method_handlers_generic_handler("convvae.v1.VaeService", {"Sample": method}),)
-        )
-        port = server.add_insecure_port("127.0.0.1:0")
-        await server.start()
-        try:
-            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-                stub = vae_pb2_grpc.VaeServiceStub(channel)
-                metadata = (("x-request-id", request_id),)
-                try:
-                    reply: pb.SampleResponse = await stub.Sample(
-                        pb.SampleRequest(), timeout=timeout_s, metadata=metadata
-                    )
-                except grpc.aio.AioRpcError as error:
-                    return Refusal(error)
-                return reply
-        finally:
-            await server.stop(5)
-
-    return asyncio.run(body()), runner
+    method = grpc.unary_unary_rpc_method_handler(
+        sample, pb.SampleRequest.FromString, pb.SampleResponse.SerializeToString
+    )
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers(
+        (grpc.method_handlers_generic_handler("convvae.v1.VaeService", {"Sample": method}),)
+    )
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = vae_pb2_grpc.VaeServiceStub(channel)
+            metadata = (("x-request-id", request_id),)
+            try:
+                reply: pb.SampleResponse = await stub.Sample(
+                    pb.SampleRequest(), timeout=timeout_s, metadata=metadata
+                )
+            except grpc.aio.AioRpcError as error:
+                return Refusal(error), runner
+            return reply, runner
+    finally:
+        await server.stop(5)
 
 
 def counted(runner: CallRunner, code: str) -> float:
     return float(runner.metrics.calls.labels("Sample", code)._value.get())
 
 
-def test_a_fault_of_the_service_is_kept_from_the_caller(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_fault_of_the_service_is_kept_from_the_caller(caplog: pytest.LogCaptureFixture) -> None:
     """The caller sees INTERNAL with an id; the exception's text stands in the log, under that id, alone."""
 
     async def fail(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         raise KeyError("a secret of the inside")
 
     with caplog.at_level(logging.ERROR):
-        refusal, runner = call(fail)
+        refusal, runner = await call(fail)
     assert isinstance(refusal, Refusal)
     assert (refusal.code, refusal.message) == (grpc.StatusCode.INTERNAL, "internal error, id id-1")
     assert "secret" not in str(refusal.metadata)
@@ -77,7 +74,7 @@ def test_a_fault_of_the_service_is_kept_from_the_caller(caplog: pytest.LogCaptur
     assert runner.in_flight == 0
 
 
-def test_a_cancelled_handler_is_not_swallowed() -> None:
+async def test_a_cancelled_handler_is_not_swallowed() -> None:
     """At the caller's deadline the handler is cancelled, and the call is counted as expired."""
     seen: list[str] = []
 
@@ -89,7 +86,7 @@ def test_a_cancelled_handler_is_not_swallowed() -> None:
             raise
         return pb.SampleResponse()
 
-    refusal, runner = call(wait, timeout_s=0.1)
+    refusal, runner = await call(wait, timeout_s=0.1)
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert seen == ["cancelled"]
@@ -97,37 +94,39 @@ def test_a_cancelled_handler_is_not_swallowed() -> None:
     assert runner.in_flight == 0
 
 
-def test_the_server_limits_a_call() -> None:
+async def test_the_server_limits_a_call() -> None:
     """A caller without a deadline meets the server's own, in the server's words."""
 
     async def wait(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         await asyncio.sleep(30)
         return pb.SampleResponse()
 
-    refusal, _ = call(wait, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, unavailable_reason=""))
+    refusal, _ = await call(
+        wait, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, unavailable_reason="")
+    )
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert refusal.message == "the call took longer than the server's 0.05 s"
 
 
-def test_no_call_is_taken_while_the_server_starts() -> None:
+async def test_no_call_is_taken_while_the_server_starts() -> None:
     """Before it is ready a server answers UNAVAILABLE, with what to do."""
 
     async def answer(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         return pb.SampleResponse(seed=1)
 
-    refusal, runner = call(answer, runner=CallRunner(metrics=Metrics(), max_call_s=60))
+    refusal, runner = await call(answer, runner=CallRunner(metrics=Metrics(), max_call_s=60))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
     assert refusal.message == "the server is starting: try again, or another server"
     runner.unavailable_reason = ""
-    reply, _ = call(answer, runner=runner)
+    reply, _ = await call(answer, runner=runner)
     assert isinstance(reply, pb.SampleResponse)
     assert reply.seed == 1
 
 
 @pytest.mark.parametrize("request_id", ["", "with space", "x" * 129])
-def test_an_id_that_no_log_should_hold_is_replaced(request_id: str) -> None:
+async def test_an_id_that_no_log_should_hold_is_replaced(request_id: str) -> None:
     """Ids of the caller are taken only when they are short and printable."""
     ids: list[str] = []
 
@@ -135,39 +134,36 @@ def test_an_id_that_no_log_should_hold_is_replaced(request_id: str) -> None:
         ids.append(call.request_id)
         return pb.SampleResponse()
 
-    call(answer, request_id=request_id)
+    await call(answer, request_id=request_id)
     assert len(ids[0]) == 16
 
 
-def test_quiet_waits_for_the_last_arrival() -> None:
+async def test_quiet_waits_for_the_last_arrival() -> None:
     """Each arrival puts the end off, and the bound holds whatever arrives."""
     runner = CallRunner(metrics=Metrics(), max_call_s=60)
 
-    async def body() -> tuple[float, float]:
-        loop = asyncio.get_running_loop()
-        runner.last_arrival_s = loop.time()
-        started_s = loop.time()
-        await runner.wait_until_idle(0.1, at_most_s=5)
-        first_s = loop.time() - started_s
+    loop = asyncio.get_running_loop()
+    runner.last_arrival_s = loop.time()
+    started_s = loop.time()
+    await runner.wait_until_idle(0.1, at_most_s=5)
+    first_s = loop.time() - started_s
 
-        async def keep_calling() -> None:
-            while True:
-                runner.last_arrival_s = loop.time()
-                await asyncio.sleep(0.01)
+    async def keep_calling() -> None:
+        while True:
+            runner.last_arrival_s = loop.time()
+            await asyncio.sleep(0.01)
 
-        calling = asyncio.create_task(keep_calling())
-        await asyncio.sleep(0)
-        started_s = loop.time()
-        await runner.wait_until_idle(0.1, at_most_s=0.3)
-        calling.cancel()
-        return first_s, loop.time() - started_s
-
-    first_s, second_s = asyncio.run(body())
+    calling = asyncio.create_task(keep_calling())
+    await asyncio.sleep(0)
+    started_s = loop.time()
+    await runner.wait_until_idle(0.1, at_most_s=0.3)
+    calling.cancel()
+    second_s = loop.time() - started_s
     assert 0.09 <= first_s < 2
     assert 0.29 <= second_s < 3
 
 
-def test_a_refusal_is_counted_before_it_goes_out() -> None:
+async def test_a_refusal_is_counted_before_it_goes_out() -> None:
     """Whoever has an answer, good or bad, finds the call counted and no longer in flight."""
     runner = CallRunner(metrics=Metrics(), max_call_s=60, unavailable_reason="")
     seen: list[tuple[str, float, int]] = []
@@ -192,5 +188,5 @@ def test_a_refusal_is_counted_before_it_goes_out() -> None:
 
     for handle in (refuse, fail):
         with pytest.raises(grpc.aio.AbortError):
-            asyncio.run(runner.answer("Sample", handle, pb.SampleRequest(), cast("Context", Watched())))
+            await runner.answer("Sample", handle, pb.SampleRequest(), cast("Context", Watched()))
     assert seen == [("NOT_FOUND", 1.0, 0), ("INTERNAL", 1.0, 0)]

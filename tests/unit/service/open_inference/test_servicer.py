@@ -114,7 +114,7 @@ def test_raw_and_typed_values_are_the_same_array(served: LoadedVersion, rows: in
         np.testing.assert_array_equal(read(request, graph), latents)
 
 
-def test_typed_values_give_others_a_turn(served: LoadedVersion) -> None:
+async def test_typed_values_give_others_a_turn(served: LoadedVersion) -> None:
     """A long list of typed values is read in pieces: what else the loop has to do runs in between."""
     rows = 3000
     request = pb.ModelInferRequest()
@@ -122,22 +122,18 @@ def test_typed_values_give_others_a_turn(served: LoadedVersion) -> None:
     values = np.random.default_rng(0).integers(0, 256, rows * SHAPE.num_values).tolist()
     request.inputs[0].contents.uint_contents.extend(values)
 
-    async def body() -> tuple[Any, int]:
-        turns = 0
+    turns = 0
 
-        async def other() -> None:
-            nonlocal turns
-            while True:
-                turns += 1
-                await asyncio.sleep(0)
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
 
-        running = asyncio.create_task(other())
-        graph = GraphModel.of(served, "encoder")
-        images = await read_input(request, graph=graph, max_rows=rows, max_message_bytes=10**9)
-        running.cancel()
-        return images, turns
-
-    images, turns = asyncio.run(body())
+    running = asyncio.create_task(other())
+    graph = GraphModel.of(served, "encoder")
+    images = await read_input(request, graph=graph, max_rows=rows, max_message_bytes=10**9)
+    running.cancel()
     assert images.ravel().tolist() == values
     assert turns >= 3
 
@@ -222,7 +218,7 @@ async def sent(count: int, *, read: list[int] | None = None) -> AsyncIterator[pb
         await asyncio.sleep(0)
 
 
-def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
+async def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
     """Answers that finish in any order go out in the requests' order, and no more than 16 are under way."""
     context, under_way, most = StreamContext(), 0, 0
 
@@ -239,14 +235,14 @@ def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
         return pb.ModelInferResponse(id=request.id)
 
     stream = InferStream(infer, sent(60), cast("Context", context), request_id="flow")
-    asyncio.run(stream.serve())
+    await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(60)]
     assert [n for n, reply in enumerate(context.written) if reply.error_message] == [3]
     assert context.written[3].error_message == "NOT_FOUND: not here (request id flow.4)"
     assert 2 < most <= 16
 
 
-def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slowly a caller reads, few large replies are made ahead of it and many small ones; all come."""
     monkeypatch.setattr(open_inference_stream, "_MAX_AHEAD_BYTES", 1000)
     made, most = 0, {"large": 0, "small": 0}
@@ -278,32 +274,29 @@ def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.M
 
     context = SlowContext()
     stream = InferStream(infer, requests(), cast("Context", context), request_id="flow")
-    asyncio.run(stream.serve())
+    await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(40)]
     assert most["large"] == 2
     assert most["small"] > 10
 
 
-def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
+async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
     """When the caller goes, its answers under way are cancelled, and the cancellation goes on up."""
     cancelled: list[str] = []
 
-    async def body() -> None:
-        async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                cancelled.append(request.id)
-                raise
-            return pb.ModelInferResponse()
+    async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(request.id)
+            raise
+        return pb.ModelInferResponse()
 
-        stream = InferStream(infer, sent(5), cast("Context", StreamContext()), request_id="flow")
-        serving = asyncio.create_task(stream.serve())
-        await asyncio.sleep(0.05)
-        serving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await serving
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    asyncio.run(body())
+    stream = InferStream(infer, sent(5), cast("Context", StreamContext()), request_id="flow")
+    serving = asyncio.create_task(stream.serve())
+    await asyncio.sleep(0.05)
+    serving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await serving
+    assert asyncio.all_tasks() == {asyncio.current_task()}
     assert sorted(cancelled) == ["0", "1", "2", "3", "4"]

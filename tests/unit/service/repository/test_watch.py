@@ -79,7 +79,7 @@ def test_a_stamp_changes_with_the_files(tmp_path: Path) -> None:
     assert stamp_of(folder) is None
 
 
-def test_look_finds_what_is_published(tmp_path: Path) -> None:
+async def test_look_finds_what_is_published(tmp_path: Path) -> None:
     """Half-written versions, files and empty folders are passed over; only tried versions are stamped."""
     publish_tiny(tmp_path, "a")
     publish_tiny(tmp_path, "a")
@@ -88,82 +88,68 @@ def test_look_finds_what_is_published(tmp_path: Path) -> None:
     (tmp_path / "a" / ".tmp-1").mkdir()
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
-
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            published, _ = look(tmp_path, followed.repository.models)
-            assert published == {
-                "a": {1: None, 2: stamp_of(tmp_path / "a" / "2")},
-                "b": {1: stamp_of(tmp_path / "b" / "1")},
-            }
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        published, _ = look(tmp_path, followed.repository.models)
+        assert published == {
+            "a": {1: None, 2: stamp_of(tmp_path / "a" / "2")},
+            "b": {1: stamp_of(tmp_path / "b" / "1")},
+        }
 
 
-def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
+async def test_nothing_new_changes_nothing(tmp_path: Path) -> None:
     """A look at the same files loads and unloads nothing."""
     publish_tiny(tmp_path)
     publish_tiny(tmp_path)
-
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            before = followed.repository.resolve("tiny", 0)
-            for _ in range(3):
-                await followed.watch.look_once()
-            assert followed.changes == []
-            assert followed.repository.resolve("tiny", 0) is before
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        before = followed.repository.resolve("tiny", 0)
+        for _ in range(3):
+            await followed.watch.look_once()
+        assert followed.changes == []
+        assert followed.repository.resolve("tiny", 0) is before
 
 
-def test_a_lease_keeps_a_version_open(tmp_path: Path) -> None:
+async def test_a_lease_keeps_a_version_open(tmp_path: Path) -> None:
     """A replaced version is closed when the last of its leases ends, and not before."""
     publish_tiny(tmp_path)
-
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            first, second = followed.repository.lease("tiny", 0), followed.repository.lease("tiny", 1)
-            served = first.__enter__()
-            assert second.__enter__() is served
-            publish_tiny(tmp_path)
-            await followed.watch.look_once()
-            assert followed.repository.resolve("tiny", 0).version == 2
-            with pytest.raises(VersionNotLoaded, match="published but not loaded; serving: 2"):
-                followed.repository.resolve("tiny", 1)
-            first.__exit__(None, None, None)
-            assert followed.changes == [("tiny", 2, "loaded")]
-            second.__exit__(None, None, None)
-            assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
-            # It is closed in a thread; what has not begun is given up when the loader ends.
-            async with asyncio.timeout(20):
-                while served.engine._encoder is not None:  # noqa: ASYNC110 - there is nothing to be woken by
-                    await asyncio.sleep(0.01)
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        first, second = followed.repository.lease("tiny", 0), followed.repository.lease("tiny", 1)
+        served = first.__enter__()
+        assert second.__enter__() is served
+        publish_tiny(tmp_path)
+        await followed.watch.look_once()
+        assert followed.repository.resolve("tiny", 0).version == 2
+        with pytest.raises(VersionNotLoaded, match="published but not loaded; serving: 2"):
+            followed.repository.resolve("tiny", 1)
+        first.__exit__(None, None, None)
+        assert followed.changes == [("tiny", 2, "loaded")]
+        second.__exit__(None, None, None)
+        assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
+        # It is closed in a thread; what has not begun is given up when the loader ends.
+        async with asyncio.timeout(20):
+            while served.engine._encoder is not None:  # noqa: ASYNC110 - there is nothing to be woken by
+                await asyncio.sleep(0.01)
 
 
-def test_a_removed_model_stays_open_for_its_calls(tmp_path: Path) -> None:
+async def test_a_removed_model_stays_open_for_its_calls(tmp_path: Path) -> None:
     """New calls do not find it; the one that runs on it keeps it until it ends."""
     publish_tiny(tmp_path, "gone")
     publish_tiny(tmp_path, "other")
-
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            with followed.repository.lease("gone", 0) as served:
-                shutil.rmtree(tmp_path / "gone")
-                await followed.watch.look_once()
-                assert followed.ready == {"other": 1}
-                with pytest.raises(NotFound, match="no model 'gone' here"):
-                    followed.repository.resolve("gone", 0)
-                assert followed.changes == []
-                (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
-                assert mean.shape == (1, LATENT_DIM)
-            assert followed.changes == [("gone", 1, "unloaded")]
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        with followed.repository.lease("gone", 0) as served:
+            shutil.rmtree(tmp_path / "gone")
+            await followed.watch.look_once()
+            assert followed.ready == {"other": 1}
+            with pytest.raises(NotFound, match="no model 'gone' here"):
+                followed.repository.resolve("gone", 0)
+            assert followed.changes == []
+            (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
+            assert mean.shape == (1, LATENT_DIM)
+        assert followed.changes == [("gone", 1, "unloaded")]
 
 
-def test_a_load_that_is_given_up_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_that_is_given_up_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A drain does not wait for a version that loads, and one that is loaded after all is not swapped in."""
     publish_tiny(tmp_path)
     begun, go_on = threading.Event(), threading.Event()
@@ -173,55 +159,48 @@ def test_a_load_that_is_given_up_changes_nothing(tmp_path: Path, monkeypatch: py
         assert go_on.wait(20)
         return load_version(folder, options, **more)
 
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            publish_tiny(tmp_path)
-            monkeypatch.setattr("convvae_service.repository.loader.load_version", wait)
-            watching = asyncio.create_task(followed.watch.run())
-            await until(begun.is_set)
-            watching.cancel()
-            await asyncio.wait((watching,), timeout=5)
-            assert watching.cancelled()
-            assert followed.loader.loading
-            assert followed.repository.models["tiny"].versions[2].state is VersionState.NOT_LOADED
-            go_on.set()
-            await followed.loader.close()
-            assert not followed.loader.loading
-            assert followed.repository.resolve("", 0).version == 1
-            assert followed.changes == []
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        publish_tiny(tmp_path)
+        monkeypatch.setattr("convvae_service.repository.loader.load_version", wait)
+        watching = asyncio.create_task(followed.watch.run())
+        await until(begun.is_set)
+        watching.cancel()
+        await asyncio.wait((watching,), timeout=5)
+        assert watching.cancelled()
+        assert followed.loader.loading
+        assert followed.repository.models["tiny"].versions[2].state is VersionState.NOT_LOADED
+        go_on.set()
+        await followed.loader.close()
+        assert not followed.loader.loading
+        assert followed.repository.resolve("", 0).version == 1
+        assert followed.changes == []
 
 
-def test_a_lost_mount_unloads_nothing(tmp_path: Path) -> None:
+async def test_a_lost_mount_unloads_nothing(tmp_path: Path) -> None:
     """An empty folder in the place of another, and a root that is gone, leave all as it was."""
     root = tmp_path / "models"
     publish_tiny(root)
-
-    async def body() -> None:
-        async with Followed(root) as followed:
-            root.rename(tmp_path / "elsewhere")
-            with pytest.raises(FileNotFoundError):
-                await followed.watch.look_once()
-            root.mkdir()
-            with pytest.raises(OSError, match="an empty folder has taken its place"):
-                await followed.watch.look_once()
-            assert followed.repository.resolve("", 0).version == 1
-            root.rmdir()
-            (tmp_path / "elsewhere").rename(root)
+    async with Followed(root) as followed:
+        root.rename(tmp_path / "elsewhere")
+        with pytest.raises(FileNotFoundError):
             await followed.watch.look_once()
-            assert followed.changes == []
-            # The same folder, emptied: that was meant.
-            shutil.rmtree(root / "tiny")
+        root.mkdir()
+        with pytest.raises(OSError, match="an empty folder has taken its place"):
             await followed.watch.look_once()
-            assert followed.changes == [("tiny", 1, "unloaded")]
-            assert followed.ready == {}
-
-    asyncio.run(body())
+        assert followed.repository.resolve("", 0).version == 1
+        root.rmdir()
+        (tmp_path / "elsewhere").rename(root)
+        await followed.watch.look_once()
+        assert followed.changes == []
+        # The same folder, emptied: that was meant.
+        shutil.rmtree(root / "tiny")
+        await followed.watch.look_once()
+        assert followed.changes == [("tiny", 1, "unloaded")]
+        assert followed.ready == {}
 
 
 @pytest.mark.parametrize("reason", [errno.EIO, errno.ESTALE])
-def test_a_failing_disk_unloads_nothing_and_is_said_once(
+async def test_a_failing_disk_unloads_nothing_and_is_said_once(
     tmp_path: Path, reason: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A manifest that can for the moment not be read is not taken for one that has gone."""
@@ -234,104 +213,88 @@ def test_a_failing_disk_unloads_nothing_and_is_said_once(
             raise OSError(reason, os.strerror(reason))
         return original(path, **options)
 
-    async def body() -> None:
-        nonlocal failing
-        async with Followed(tmp_path) as followed:
-            monkeypatch.setattr(Path, "stat", stat)
-            watching = asyncio.create_task(followed.watch.run())
-            await until(lambda: followed.errors >= 3)
-            assert followed.repository.resolve("", 0).version == 1
-            failing = False
-            publish_tiny(tmp_path)
-            await until(lambda: ("tiny", 1, "unloaded") in followed.changes)
-            watching.cancel()
-            assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
-        said = [record for record in caplog.records if "cannot be followed" in record.message]
-        assert len(said) == 1
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        monkeypatch.setattr(Path, "stat", stat)
+        watching = asyncio.create_task(followed.watch.run())
+        await until(lambda: followed.errors >= 3)
+        assert followed.repository.resolve("", 0).version == 1
+        failing = False
+        publish_tiny(tmp_path)
+        await until(lambda: ("tiny", 1, "unloaded") in followed.changes)
+        watching.cancel()
+        assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
+    said = [record for record in caplog.records if "cannot be followed" in record.message]
+    assert len(said) == 1
 
 
-def test_a_file_that_cannot_be_read_now_is_tried_again(
+async def test_a_file_that_cannot_be_read_now_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault of the disk says nothing about the version, whose files need not change for another attempt."""
     publish_tiny(tmp_path)
+    async with Followed(tmp_path) as followed:
+        publish_tiny(tmp_path)
+        with monkeypatch.context() as broken:
 
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            publish_tiny(tmp_path)
-            with monkeypatch.context() as broken:
+            def read(*_: object, **__: object) -> None:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-                def read(*_: object, **__: object) -> None:
-                    raise OSError(errno.EIO, os.strerror(errno.EIO))
-
-                broken.setattr("convvae_service.repository.loader.load_version", read)
-                await followed.watch.look_once()
-            found = followed.repository.models["tiny"].versions[2]
-            assert found.error == "cannot be read: Input/output error"
+            broken.setattr("convvae_service.repository.loader.load_version", read)
             await followed.watch.look_once()
-            assert followed.repository.resolve("", 0).version == 2
-            assert found.error == ""
+        found = followed.repository.models["tiny"].versions[2]
+        assert found.error == "cannot be read: Input/output error"
+        await followed.watch.look_once()
+        assert followed.repository.resolve("", 0).version == 2
+        assert found.error == ""
 
-    asyncio.run(body())
 
-
-def test_a_fault_in_loading_is_not_the_callers_to_read(
+async def test_a_fault_in_loading_is_not_the_callers_to_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What nobody thought of fails the version, with its traceback in the log alone; the watch goes on."""
     publish_tiny(tmp_path)
+    async with Followed(tmp_path) as followed:
+        publish_tiny(tmp_path)
 
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            publish_tiny(tmp_path)
+        def fail(*_: object, **__: object) -> None:
+            raise RuntimeError("secret")
 
-            def fail(*_: object, **__: object) -> None:
-                raise RuntimeError("secret")
-
-            monkeypatch.setattr("convvae_service.repository.loader.load_version", fail)
-            await followed.watch.look_once()
-            assert followed.repository.models["tiny"].versions[2].error == (
-                "internal error, described in the server's log"
-            )
-            assert followed.repository.resolve("", 0).version == 1
-            assert "secret" in caplog.text
-
-    asyncio.run(body())
+        monkeypatch.setattr("convvae_service.repository.loader.load_version", fail)
+        await followed.watch.look_once()
+        assert followed.repository.models["tiny"].versions[2].error == (
+            "internal error, described in the server's log"
+        )
+        assert followed.repository.resolve("", 0).version == 1
+        assert "secret" in caplog.text
 
 
-def test_the_event_loop_runs_on_while_a_version_loads(
+async def test_the_event_loop_runs_on_while_a_version_loads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loading waits in a thread: calls are answered and health is asked meanwhile."""
     publish_tiny(tmp_path)
+    async with Followed(tmp_path) as followed:
+        publish_tiny(tmp_path)
+        loop = asyncio.get_running_loop()
+        seen: list[int] = []
 
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            publish_tiny(tmp_path)
-            loop = asyncio.get_running_loop()
-            seen: list[int] = []
+        def wait_for_the_loop(folder: Path, options: EngineOptions, **more: Any) -> LoadedVersion:
+            # Comes back only if the event loop answers in the middle of the load.
+            answer = asyncio.run_coroutine_threadsafe(ask(), loop)
+            seen.append(answer.result(timeout=10))
+            return load_version(folder, options, **more)
 
-            def wait_for_the_loop(folder: Path, options: EngineOptions, **more: Any) -> LoadedVersion:
-                # Comes back only if the event loop answers in the middle of the load.
-                answer = asyncio.run_coroutine_threadsafe(ask(), loop)
-                seen.append(answer.result(timeout=10))
-                return load_version(folder, options, **more)
+        async def ask() -> int:
+            assert followed.repository.models["tiny"].versions[2].state.name == "LOADING"
+            return followed.repository.resolve("", 0).version
 
-            async def ask() -> int:
-                assert followed.repository.models["tiny"].versions[2].state.name == "LOADING"
-                return followed.repository.resolve("", 0).version
-
-            monkeypatch.setattr("convvae_service.repository.loader.load_version", wait_for_the_loop)
-            await followed.watch.look_once()
-            assert seen == [1]
-            assert followed.repository.resolve("", 0).version == 2
-
-    asyncio.run(body())
+        monkeypatch.setattr("convvae_service.repository.loader.load_version", wait_for_the_loop)
+        await followed.watch.look_once()
+        assert seen == [1]
+        assert followed.repository.resolve("", 0).version == 2
 
 
-def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A model whose folder cannot be listed stays as it is; one that never could is nobody's business."""
     publish_tiny(tmp_path)
     (tmp_path / "lost+found").mkdir()
@@ -342,15 +305,12 @@ def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.MonkeyP
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         return original(folder)
 
-    async def body() -> None:
-        async with Followed(tmp_path) as followed:
-            monkeypatch.setattr(watch_module, "_versions", refuse)
-            publish_tiny(tmp_path, "other")
-            await followed.watch.look_once()
-            assert followed.changes == [("other", 1, "loaded")]
-            assert followed.repository.resolve("tiny", 0).version == 1
-
-    asyncio.run(body())
+    async with Followed(tmp_path) as followed:
+        monkeypatch.setattr(watch_module, "_versions", refuse)
+        publish_tiny(tmp_path, "other")
+        await followed.watch.look_once()
+        assert followed.changes == [("other", 1, "loaded")]
+        assert followed.repository.resolve("tiny", 0).version == 1
 
 
 def test_listed_versions_must_be_published(tmp_path: Path) -> None:
@@ -361,20 +321,16 @@ def test_listed_versions_must_be_published(tmp_path: Path) -> None:
     assert str(caught.value) == f"--versions tiny=7: no such version is published under {str(tmp_path)!r}"
 
 
-def test_a_list_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
+async def test_a_list_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     """A list for all models that none of them has ends the start, unless models may come later."""
     publish_tiny(tmp_path)
-
-    async def body() -> None:
-        repository = Repository(tmp_path, pinned={}, policies=parse_policies(["7"]))
-        loader = Loader(repository, EngineOptions(device="cpu"))
-        with pytest.raises(StartupError, match="no version to serve: --versions lists none of those"):
-            await loader.load()
-        await loader.close()
-        async with Followed(tmp_path, "2") as followed:
-            assert followed.repository.loaded == []
-            publish_tiny(tmp_path)
-            await followed.watch.look_once()
-            assert followed.ready == {"tiny": 2}
-
-    asyncio.run(body())
+    repository = Repository(tmp_path, pinned={}, policies=parse_policies(["7"]))
+    loader = Loader(repository, EngineOptions(device="cpu"))
+    with pytest.raises(StartupError, match="no version to serve: --versions lists none of those"):
+        await loader.load()
+    await loader.close()
+    async with Followed(tmp_path, "2") as followed:
+        assert followed.repository.loaded == []
+        publish_tiny(tmp_path)
+        await followed.watch.look_once()
+        assert followed.ready == {"tiny": 2}

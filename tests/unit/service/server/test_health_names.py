@@ -76,70 +76,58 @@ async def rest() -> None:
         await asyncio.sleep(0)
 
 
-def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
+async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
     """Changes are made and reach the others; when it reads on it gets the latest state, and no older one."""
-
-    async def body() -> None:
-        health = Health([], ["a"])
-        lazy: Any = Watcher(hangs=True)
-        quick: Any = Watcher()
-        request = HealthCheckRequest(service="a")
-        watches = [asyncio.create_task(health.Watch(request, watcher)) for watcher in (lazy, quick)]
+    health = Health([], ["a"])
+    lazy: Any = Watcher(hangs=True)
+    quick: Any = Watcher()
+    request = HealthCheckRequest(service="a")
+    watches = [asyncio.create_task(health.Watch(request, watcher)) for watcher in (lazy, quick)]
+    await rest()
+    for ready in (True, False, True):
+        health.follow({"a": ready})
         await rest()
-        for ready in (True, False, True):
-            health.follow({"a": ready})
-            await rest()
-        assert quick.seen == [NOT_SERVING, SERVING, NOT_SERVING, SERVING]
-        assert lazy.seen == []
-        lazy.read_on()
-        await rest()
-        assert lazy.seen == [NOT_SERVING, SERVING]
-        health.end_watches()
-        await asyncio.wait_for(asyncio.gather(*watches), 1)
-
-    asyncio.run(body())
+    assert quick.seen == [NOT_SERVING, SERVING, NOT_SERVING, SERVING]
+    assert lazy.seen == []
+    lazy.read_on()
+    await rest()
+    assert lazy.seen == [NOT_SERVING, SERVING]
+    health.end_watches()
+    await asyncio.wait_for(asyncio.gather(*watches), 1)
 
 
-def test_watches_end_whether_they_are_read_or_not() -> None:
+async def test_watches_end_whether_they_are_read_or_not() -> None:
     """Nor is one begun afterwards kept; a caller that leaves leaves nothing behind."""
-
-    async def body() -> None:
-        health = Health([], [])
-        lazy: Any = Watcher(hangs=True)
-        left = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
-        stays = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
-        await rest()
-        left.cancel()
-        await rest()
-        assert left.cancelled()
-        assert len(health._watches) == len(health._changed) == 1
-        health.end_watches()
-        await asyncio.wait_for(stays, 1)
-        await asyncio.wait_for(health.Watch(HealthCheckRequest(), lazy), 1)
-        assert not health._watches
-        assert not health._changed
-
-    asyncio.run(body())
+    health = Health([], [])
+    lazy: Any = Watcher(hangs=True)
+    left = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
+    stays = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
+    await rest()
+    left.cancel()
+    await rest()
+    assert left.cancelled()
+    assert len(health._watches) == len(health._changed) == 1
+    health.end_watches()
+    await asyncio.wait_for(stays, 1)
+    await asyncio.wait_for(health.Watch(HealthCheckRequest(), lazy), 1)
+    assert not health._watches
+    assert not health._changed
 
 
-def test_only_changes_are_written() -> None:
+async def test_only_changes_are_written() -> None:
     """A state that is reported again is not sent again; an unknown name is SERVICE_UNKNOWN until it comes."""
-
-    async def body() -> None:
-        health = Health([], ["a"])
-        known: Any = Watcher()
-        unknown: Any = Watcher()
-        watches = [
-            asyncio.create_task(health.Watch(HealthCheckRequest(service=name), watcher))
-            for name, watcher in (("a", known), ("b", unknown))
-        ]
+    health = Health([], ["a"])
+    known: Any = Watcher()
+    unknown: Any = Watcher()
+    watches = [
+        asyncio.create_task(health.Watch(HealthCheckRequest(service=name), watcher))
+        for name, watcher in (("a", known), ("b", unknown))
+    ]
+    await rest()
+    for models in ({"a": True}, {"a": True}, {"b": True}):
+        health.follow(models)
         await rest()
-        for models in ({"a": True}, {"a": True}, {"b": True}):
-            health.follow(models)
-            await rest()
-        assert known.seen == [NOT_SERVING, SERVING, SERVICE_UNKNOWN]
-        assert unknown.seen == [SERVICE_UNKNOWN, SERVING]
-        health.end_watches()
-        await asyncio.gather(*watches)
-
-    asyncio.run(body())
+    assert known.seen == [NOT_SERVING, SERVING, SERVICE_UNKNOWN]
+    assert unknown.seen == [SERVICE_UNKNOWN, SERVING]
+    health.end_watches()
+    await asyncio.gather(*watches)

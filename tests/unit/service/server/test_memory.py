@@ -25,7 +25,7 @@ def test_trimming_gives_back_what_is_pinned_by_a_little() -> None:
     assert len(pins) == 20
 
 
-def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that nobody calls is not woken for nothing."""
     trims: list[float] = []
     arrived_s = 1.0
@@ -41,17 +41,13 @@ def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyPatch) 
             while len(trims) < number:  # noqa: ASYNC110 - a thread trims
                 await asyncio.sleep(0.01)
 
-    async def watch() -> None:
-        nonlocal arrived_s
-        task = asyncio.create_task(return_freed_memory(lambda: arrived_s, interval_s=0.02))
-        # Once for what came before, once more after a call, and not again without one.
-        await comes_to(1)
-        arrived_s += 1
-        await comes_to(2)
-        await asyncio.sleep(0.3)
-        task.cancel()
-
-    asyncio.run(watch())
+    task = asyncio.create_task(return_freed_memory(lambda: arrived_s, interval_s=0.02))
+    # Once for what came before, once more after a call, and not again without one.
+    await comes_to(1)
+    arrived_s += 1
+    await comes_to(2)
+    await asyncio.sleep(0.3)
+    task.cancel()
     assert len(trims) == 2
 
 
@@ -61,7 +57,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not trim()
 
 
-def test_garbage_in_circles_is_collected_after_calls() -> None:
+async def test_garbage_in_circles_is_collected_after_calls() -> None:
     """What only the collector frees does not wait for the next rush."""
 
     class Circle:
@@ -71,14 +67,11 @@ def test_garbage_in_circles_is_collected_after_calls() -> None:
     circle = weakref.ref(Circle())
     assert circle() is not None
 
-    async def watch() -> None:
+    gc.disable()
+    try:
         task = asyncio.create_task(return_freed_memory(lambda: 1.0, interval_s=0.01))
         await asyncio.sleep(0.2)
         task.cancel()
-
-    gc.disable()
-    try:
-        asyncio.run(watch())
     finally:
         gc.enable()
     assert circle() is None
