@@ -91,7 +91,7 @@ if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            value = import_module("convvae.channel").distribution_version()
+            value = import_module("convvae.version").distribution_version()
         elif name in __all__:
             # From the lightest module to the heaviest.
             module = next(m for m in map(import_module, _MODULES) if name in m.__all__)

@@ -1,4 +1,4 @@
-"""The asynchronous client: as `convvae.client`, with `await`."""
+"""The asynchronous client: the methods of `convvae.client` with `await`."""
 
 import asyncio
 from functools import partial
@@ -9,18 +9,18 @@ import grpc
 from numpy.typing import ArrayLike
 
 from convvae import results
-from convvae.calls import Models, Steps, check_health, list_models, run
-from convvae.channel import Connection, open_methods
+from convvae.calls.exchanges import Exchange, ModelCache, check_health, list_models, run_operation
+from convvae.calls.images import check_images
+from convvae.calls.inputs import check_latents
+from convvae.calls.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
 from convvae.client import ImagesLike
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
-from convvae.flight import Flight, TimeLimit
-from convvae.images import check_images
-from convvae.inputs import check_latents
 from convvae.model_name import ModelName
-from convvae.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
-from convvae.retry import RetryPolicy
-from convvae.status import from_rpc_error
+from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.retry import RetryPolicy
+from convvae.transport.scheduler import RequestScheduler, TimeLimit
+from convvae.transport.status import from_rpc_error
 
 __all__ = ["AsyncClient"]
 
@@ -28,12 +28,13 @@ R = TypeVar("R")
 
 
 class AsyncClient:
-    """Calls a convvae server from asyncio; settings and methods are those of `Client`.
+    """A client of a convvae server for asyncio, with the settings and methods of `Client`.
 
         async with AsyncClient("localhost:50051", model="mnist") as vae:
             z = (await vae.encode(images)).mean
 
-    Belongs to the event loop of its first call. Cancelling a task cancels its requests on the server too.
+    It belongs to the event loop of its first call. If a task is cancelled, its requests are cancelled on the
+    server too.
     """
 
     def __init__(
@@ -62,9 +63,9 @@ class AsyncClient:
             compression=compression,
             follow_health=follow_health,
         )
-        self._models = Models()
+        self._models = ModelCache()
         self._policy = RetryPolicy(retry)
-        self._connection = Connection(self._config)
+        self._factory = ChannelFactory(self._config)
         self._channel: Any = None
         self._methods: dict[str, Any] = {}
         self._closed = False
@@ -77,14 +78,14 @@ class AsyncClient:
         model: str | None = None,
         timeout_s: float | None = None,
     ) -> results.Encoded:
-        """Do as `Client.encode`."""
-        return await self._run(Encode(check_images(images), include_log_variance), model, timeout_s)
+        """See `Client.encode`."""
+        return await self._call(Encode(check_images(images), include_log_variance), model, timeout_s)
 
     async def decode(
         self, latents: ArrayLike, *, model: str | None = None, timeout_s: float | None = None
     ) -> results.Decoded:
-        """Do as `Client.decode`."""
-        return await self._run(Decode(check_latents(latents)), model, timeout_s)
+        """See `Client.decode`."""
+        return await self._call(Decode(check_latents(latents)), model, timeout_s)
 
     async def sample(
         self,
@@ -96,15 +97,15 @@ class AsyncClient:
         model: str | None = None,
         timeout_s: float | None = None,
     ) -> results.Sampled:
-        """Do as `Client.sample`."""
+        """See `Client.sample`."""
         operation = Sample.checked(count, seed, temperature, first_row)
-        return await self._run(operation, model, timeout_s)
+        return await self._call(operation, model, timeout_s)
 
     async def reconstruct(
         self, images: ImagesLike, *, model: str | None = None, timeout_s: float | None = None
     ) -> results.Reconstructed:
-        """Do as `Client.reconstruct`."""
-        return await self._run(Reconstruct(check_images(images)), model, timeout_s)
+        """See `Client.reconstruct`."""
+        return await self._call(Reconstruct(check_images(images)), model, timeout_s)
 
     async def score(
         self,
@@ -116,21 +117,21 @@ class AsyncClient:
         model: str | None = None,
         timeout_s: float | None = None,
     ) -> results.Scored:
-        """Do as `Client.score`."""
+        """See `Client.score`."""
         operation = Score.checked(images, num_samples, seed, first_row)
-        return await self._run(operation, model, timeout_s)
+        return await self._call(operation, model, timeout_s)
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[results.ModelSummary, ...]:
-        """Do as `Client.models`."""
-        return await self._drive(list_models(), timeout_s)
+        """See `Client.models`."""
+        return await self._run_exchange(list_models(), timeout_s)
 
     async def model(self, *, model: str | None = None, timeout_s: float | None = None) -> results.ModelInfo:
-        """Do as `Client.model`."""
-        return await self._drive(self._models.fetch(self._name(model)), timeout_s)
+        """See `Client.model`."""
+        return await self._run_exchange(self._models.fetch(self._name(model)), timeout_s)
 
     async def health(self, service: str = "", *, timeout_s: float | None = None) -> results.Health:
-        """Do as `Client.health`."""
-        return await self._drive(check_health(service), timeout_s)
+        """See `Client.health`."""
+        return await self._run_exchange(check_health(service), timeout_s)
 
     async def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
@@ -149,68 +150,67 @@ class AsyncClient:
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
 
-    async def _run(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
-        steps = run(operation, self._name(model), self._models, self._config.max_in_flight)
-        return await self._drive(steps, timeout_s)
+    async def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
+        exchange = run_operation(operation, self._name(model), self._models, self._config.max_in_flight)
+        return await self._run_exchange(exchange, timeout_s)
 
-    async def _drive(self, steps: Steps[R], timeout_s: float | None) -> R:
+    async def _run_exchange(self, exchange: Exchange[R], timeout_s: float | None) -> R:
         limit = TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
         try:
-            batch = next(steps)
+            batch = next(exchange)
             while True:
                 try:
-                    replies = await self._send(Flight(batch, self._policy, limit))
+                    replies = await self._send(RequestScheduler(batch, self._policy, limit))
                 except ConvvaeError as error:
-                    batch = steps.throw(error)
+                    batch = exchange.throw(error)
                 else:
-                    batch = steps.send(replies)
+                    batch = exchange.send(replies)
         except StopIteration as stop:
             result: R = stop.value
             return result
 
-    async def _send(self, flight: Flight) -> list[Any]:
-        flying: dict[int, Any] = {}
-        ended: asyncio.Queue[int] = asyncio.Queue()
+    async def _send(self, scheduler: RequestScheduler) -> list[Any]:
+        running: dict[int, Any] = {}
+        finished: asyncio.Queue[int] = asyncio.Queue()
         try:
-            while not flight.finished:
-                for index, call, remaining_s in flight.due():
-                    request = call.build()
-                    flying[index] = self._start(call.method, request, remaining_s)
-                    flying[index].add_done_callback(partial(_report, ended, index))
+            while not scheduler.finished:
+                for index, request, remaining_s in scheduler.due():
+                    running[index] = self._start(request.method, request.build(), remaining_s)
+                    running[index].add_done_callback(partial(_report, finished, index))
                 try:
-                    async with asyncio.timeout(flight.wait_s()):
-                        index = await ended.get()
+                    async with asyncio.timeout(scheduler.wait_s()):
+                        index = await finished.get()
                 except TimeoutError:
                     continue
-                rpc = flying.pop(index)
+                rpc = running.pop(index)
                 try:
                     reply = await rpc
                 except asyncio.CancelledError:
-                    # The request has ended, so this is no cancellation of the task, unless one is under way:
-                    # gRPC raises it for requests that closing the channel cancelled.
+                    # gRPC raises this for requests that were cancelled because the channel was closed. Only
+                    # if the task itself is being cancelled does it belong to the caller.
                     task = asyncio.current_task()
                     if task is None or task.cancelling():
                         raise
                     raise Cancelled("the client was closed during the call", code="CANCELLED") from None
                 except grpc.aio.AioRpcError as error:
-                    flight.failed(index, from_rpc_error(error, self._config.target))
+                    scheduler.failed(index, from_rpc_error(error, self._config.target))
                 else:
-                    flight.succeeded(index, reply)
+                    scheduler.succeeded(index, reply)
         finally:
-            for rpc in flying.values():
+            for rpc in running.values():
                 rpc.cancel()
-        return flight.results
+        return scheduler.results
 
-    def _start(self, method: str, request: Any, timeout_s: float) -> Any:
+    def _start(self, method: str, message: Any, timeout_s: float) -> Any:
         if self._closed:
             raise ClientClosed("the client is closed")
         if self._channel is None:
-            # Here and not in __init__: a channel of grpc.aio belongs to the event loop that runs now.
-            self._channel = self._connection.open(grpc.aio)
+            # Not in __init__: a channel of grpc.aio belongs to the running event loop.
+            self._channel = self._factory.open(grpc.aio)
             self._methods = open_methods(self._channel)
-        return self._methods[method](request, timeout=timeout_s, metadata=self._connection.metadata)
+        return self._methods[method](message, timeout=timeout_s, metadata=self._factory.metadata)
 
 
-def _report(ended: asyncio.Queue[int], index: int, rpc: Any) -> None:
+def _report(finished: asyncio.Queue[int], index: int, rpc: Any) -> None:
     del rpc
-    ended.put_nowait(index)
+    finished.put_nowait(index)

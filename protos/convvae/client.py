@@ -1,4 +1,4 @@
-"""The synchronous client: opens the channel, sends what `convvae.calls` asks for, and waits."""
+"""The synchronous client: sends the requests of `convvae.calls.exchanges` and waits for the replies."""
 
 import queue
 import threading
@@ -14,17 +14,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convvae import results
-from convvae.calls import Batch, Models, Steps, check_health, list_models, run
-from convvae.channel import Connection, open_methods
+from convvae.calls.exchanges import (
+    Exchange,
+    ModelCache,
+    RequestBatch,
+    check_health,
+    list_models,
+    run_operation,
+)
+from convvae.calls.images import check_images
+from convvae.calls.inputs import check_latents
+from convvae.calls.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
-from convvae.flight import Flight, TimeLimit
-from convvae.images import check_images
-from convvae.inputs import check_latents
 from convvae.model_name import ModelName
-from convvae.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
-from convvae.retry import RetryPolicy
-from convvae.status import from_rpc_error
+from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.retry import RetryPolicy
+from convvae.transport.scheduler import RequestScheduler, TimeLimit
+from convvae.transport.status import from_rpc_error
 
 __all__ = ["Client", "ImagesLike"]
 
@@ -33,32 +40,32 @@ ImagesLike = NDArray[np.uint8] | Sequence[bytes | Path]
 
 
 class Client:
-    """Calls a convvae server; numpy in, numpy out. May be used by several threads at once.
+    """A client of a convvae server with numpy arrays in and out. Several threads may share one.
 
         with Client("localhost:50051", model="mnist") as vae:
             z = vae.encode(images).mean
 
-    Every method takes `model`, to use another than the client's, and `timeout_s`. Arrays of any length are
-    cut into requests that the server accepts; one version of the model answers all of them.
+    Every method takes `model` and `timeout_s`, which replace the client's own for one call. Arrays of any
+    length are split into requests that the server accepts. One version of the model answers all of them.
 
     Args:
-        target: `HOST:PORT`, or any target of gRPC. A name with several addresses is used in turn.
+        target: `HOST:PORT`, or any gRPC target. If a name has several addresses, calls alternate among them.
         model: `NAME`, `NAME@VERSION`, or empty for the server's only model.
-        timeout_s: How long a request and its retries may take, in seconds. A call that fits in
-            `max_in_flight` requests ends within `timeout_s`, one of n requests within
+        timeout_s: Most seconds for a request and its retries. A call of n requests ends within
             `timeout_s` x ceil(n / `max_in_flight`).
-        max_in_flight: Most requests of one call that are sent before the first of them is answered.
-        retry: Rules of repeating requests. `RetryConfig(retries=0)` turns it off.
-        tls: Encrypts the connection. None: plain text.
-        token: Bearer token. In plain text only to this machine, unless `allow_insecure_token`.
+        max_in_flight: Most requests of one call in flight at the same time.
+        retry: Rules for retries. `RetryConfig(retries=0)` turns them off.
+        tls: Settings of an encrypted connection. None means plain text.
+        token: Bearer token. It is sent in plain text only to this machine, unless `allow_insecure_token`.
         allow_insecure_token: Whether the token may cross the network unencrypted.
-        compression: `gzip` or `deflate` for requests; pays off on slow networks only.
-        follow_health: Whether servers that report NOT_SERVING get no calls, so that one of several addresses
-            can drain without a failed call. Not behind a proxy that spreads calls over servers: one that
-            drains would speak for all. While none serves, every call fails as `Unavailable`, `health` too.
+        compression: `gzip` or `deflate` for requests, or None. Compression helps only on slow networks.
+        follow_health: Whether to send no calls to servers that report NOT_SERVING, so that one of several
+            addresses can drain without a failed call. Do not use it behind a proxy that balances calls: one
+            draining server would then stop the calls to all. While no server serves, every call raises
+            `Unavailable`, also `health`.
 
     Raises:
-        InvalidInput: A setting is out of its range, or the token would travel unencrypted.
+        InvalidInput: A setting is out of range, or the token would travel unencrypted.
     """
 
     def __init__(
@@ -87,12 +94,12 @@ class Client:
             compression=compression,
             follow_health=follow_health,
         )
-        self._models = Models()
+        self._models = ModelCache()
         self._policy = RetryPolicy(retry)
-        self._connection = Connection(self._config)
-        self._channel = self._connection.open(grpc)
+        self._factory = ChannelFactory(self._config)
+        self._channel = self._factory.open(grpc)
         self._methods = open_methods(self._channel)
-        self._left: list[grpc.Channel] = []
+        self._abandoned: list[grpc.Channel] = []
         self._closed = False
 
     def encode(
@@ -109,16 +116,16 @@ class Client:
             images: uint8 array (N, H, W, C) of the model's size, (N, H, W) for a grey model, or a list of
                 JPEG, PNG or WebP files as bytes or `pathlib.Path`, of any size.
             include_log_variance: Whether to return `log_variance` as well.
-            model: `NAME` or `NAME@VERSION` instead of the client's.
-            timeout_s: Instead of the client's.
+            model: `NAME` or `NAME@VERSION`; None uses the client's.
+            timeout_s: Time limit in seconds; None uses the client's.
         """
-        return self._run(Encode(check_images(images), include_log_variance), model, timeout_s)
+        return self._call(Encode(check_images(images), include_log_variance), model, timeout_s)
 
     def decode(
         self, latents: ArrayLike, *, model: str | None = None, timeout_s: float | None = None
     ) -> results.Decoded:
         """Map latent vectors, finite numbers of shape (N, Z), to images."""
-        return self._run(Decode(check_latents(latents)), model, timeout_s)
+        return self._call(Decode(check_latents(latents)), model, timeout_s)
 
     def sample(
         self,
@@ -133,22 +140,22 @@ class Client:
         """Draw images from the prior.
 
         Args:
-            count: Number of images, 1 or above.
-            seed: 0 to 2^64 - 1. None: a new one, which the result names. Row i of a seed is the same latent
-                vector in every call.
-            temperature: Standard deviation of the noise, 0 or above.
-            first_row: Index of the first row; rows 100 to 199 are `sample(100, first_row=100)`.
-            model: `NAME` or `NAME@VERSION` instead of the client's.
-            timeout_s: Instead of the client's.
+            count: Number of images, at least 1.
+            seed: 0 to 2^64 - 1. None draws a new seed, which the result contains. Row i of a seed is the same
+                latent vector in every call.
+            temperature: Standard deviation of the noise, at least 0.
+            first_row: Index of the first row. Rows 100 to 199 are `sample(100, first_row=100)`.
+            model: `NAME` or `NAME@VERSION`; None uses the client's.
+            timeout_s: Time limit in seconds; None uses the client's.
         """
         operation = Sample.checked(count, seed, temperature, first_row)
-        return self._run(operation, model, timeout_s)
+        return self._call(operation, model, timeout_s)
 
     def reconstruct(
         self, images: ImagesLike, *, model: str | None = None, timeout_s: float | None = None
     ) -> results.Reconstructed:
-        """Encode images, as `encode` takes them, and decode their posterior means."""
-        return self._run(Reconstruct(check_images(images)), model, timeout_s)
+        """Encode images and decode their posterior means. `images` is as in `encode`."""
+        return self._call(Reconstruct(check_images(images)), model, timeout_s)
 
     def score(
         self,
@@ -163,33 +170,33 @@ class Client:
         """Compute the evidence lower bound of images, in nats per image.
 
         Args:
-            images: As `encode` takes them.
-            num_samples: Draws to average the distortion over. 0: one evaluation at the posterior mean.
-            seed: Seed of the draws, as in `sample`. Used only when `num_samples` is above 0.
+            images: As in `encode`.
+            num_samples: Number of draws to average the distortion over. 0 uses the posterior mean.
+            seed: Seed of the draws, as in `sample`. It is used only when `num_samples` is above 0.
             first_row: Index of the first image's draws.
-            model: `NAME` or `NAME@VERSION` instead of the client's.
-            timeout_s: Instead of the client's.
+            model: `NAME` or `NAME@VERSION`; None uses the client's.
+            timeout_s: Time limit in seconds; None uses the client's.
         """
         operation = Score.checked(images, num_samples, seed, first_row)
-        return self._run(operation, model, timeout_s)
+        return self._call(operation, model, timeout_s)
 
     def models(self, *, timeout_s: float | None = None) -> tuple[results.ModelSummary, ...]:
         """List the server's models and their versions, loaded or not."""
-        return self._drive(list_models(), timeout_s)
+        return self._run_exchange(list_models(), timeout_s)
 
     def model(self, *, model: str | None = None, timeout_s: float | None = None) -> results.ModelInfo:
-        """Describe the model, with the limits that the server puts on requests. Always asks the server."""
-        return self._drive(self._models.fetch(self._name(model)), timeout_s)
+        """Fetch the description of the model and the server's limits. This always calls the server."""
+        return self._run_exchange(self._models.fetch(self._name(model)), timeout_s)
 
     def health(self, service: str = "", *, timeout_s: float | None = None) -> results.Health:
-        """Ask once, without retries, for the health of the server or of one model (`service`)."""
-        return self._drive(check_health(service), timeout_s)
+        """Fetch the health of the server, or of one model (`service`). There are no retries."""
+        return self._run_exchange(check_health(service), timeout_s)
 
     def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
         self._closed = True
-        for channel in self._left:
-            # It may wait for ever.
+        for channel in self._abandoned:
+            # Closing may block for ever; see `_abandon_channel`.
             threading.Thread(target=channel.close, daemon=True).start()
         self._channel.close()
 
@@ -204,93 +211,93 @@ class Client:
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
 
-    def _run(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
-        steps = run(operation, self._name(model), self._models, self._config.max_in_flight)
-        return self._drive(steps, timeout_s)
+    def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
+        exchange = run_operation(operation, self._name(model), self._models, self._config.max_in_flight)
+        return self._run_exchange(exchange, timeout_s)
 
-    def _drive(self, steps: Steps[R], timeout_s: float | None) -> R:
+    def _run_exchange(self, exchange: Exchange[R], timeout_s: float | None) -> R:
         limit = TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
         try:
-            batch = next(steps)
+            batch = next(exchange)
             while True:
                 try:
                     replies = self._send(batch, limit)
                 except ConvvaeError as error:
-                    batch = steps.throw(error)
+                    batch = exchange.throw(error)
                 else:
-                    batch = steps.send(replies)
+                    batch = exchange.send(replies)
         except StopIteration as stop:
             result: R = stop.value
             return result
 
-    def _send(self, batch: Batch, limit: TimeLimit) -> list[Any]:
-        flight = Flight(batch, self._policy, limit)
+    def _send(self, batch: RequestBatch, limit: TimeLimit) -> list[Any]:
+        scheduler = RequestScheduler(batch, self._policy, limit)
         try:
-            if len(batch.calls) == 1:
-                self._send_one(flight)
+            if len(batch.requests) == 1:
+                self._send_one(scheduler)
             else:
-                self._send_many(flight)
+                self._send_many(scheduler)
         except ValueError as error:
-            # What gRPC raises on a closed channel.
+            # gRPC raises ValueError on a closed channel.
             if self._closed and not isinstance(error, ConvvaeError):
                 raise ClientClosed("the client is closed") from None
             raise
         except Exception:
             raise
         except BaseException:
-            self._leave_channel()
+            self._abandon_channel()
             raise
-        return flight.results
+        return scheduler.results
 
-    def _leave_channel(self) -> None:
-        """Go on with a new channel after an interrupt.
+    def _abandon_channel(self) -> None:
+        """Replace the channel after an interrupt such as Ctrl-C.
 
-        Raised within gRPC's own code it may leave a lock of the channel taken, since the end of a `with` on a
-        `threading.Condition` can be interrupted: the next call, and closing, would wait for it for ever. The
-        old channel is not closed yet, for the calls of other threads.
+        An interrupt inside gRPC's code may leave a lock of the channel held, because the end of a `with` on a
+        `threading.Condition` can be interrupted. The next call on that channel, or its `close`, would then
+        wait for ever. The old channel stays open for the calls of other threads.
         """
         if not self._closed:
-            self._left.append(self._channel)
-            self._channel = self._connection.open(grpc)
+            self._abandoned.append(self._channel)
+            self._channel = self._factory.open(grpc)
             self._methods = open_methods(self._channel)
 
-    def _send_one(self, flight: Flight) -> None:
-        # A blocking call takes gRPC two thirds of the time of a future: no second thread has a part in it.
-        while not flight.finished:
-            for index, call, remaining_s in flight.due():
+    def _send_one(self, scheduler: RequestScheduler) -> None:
+        # A blocking call takes two thirds of the time of a future: gRPC needs no second thread for it.
+        while not scheduler.finished:
+            for index, request, remaining_s in scheduler.due():
                 try:
-                    reply = self._methods[call.method](
-                        call.build(), timeout=remaining_s, metadata=self._connection.metadata
+                    reply = self._methods[request.method](
+                        request.build(), timeout=remaining_s, metadata=self._factory.metadata
                     )
                 except grpc.RpcError as error:
-                    flight.failed(index, self._error(error))
+                    scheduler.failed(index, self._error(error))
                 else:
-                    flight.succeeded(index, reply)
-            time.sleep(flight.wait_s() or 0)
+                    scheduler.succeeded(index, reply)
+            time.sleep(scheduler.wait_s() or 0)
 
-    def _send_many(self, flight: Flight) -> None:
-        # Futures, driven from the calling thread: a blocking call in a worker thread could not be cancelled
-        # when another fails, or at Ctrl-C.
-        flying: dict[int, Any] = {}
-        ended: queue.SimpleQueue[int] = queue.SimpleQueue()
+    def _send_many(self, scheduler: RequestScheduler) -> None:
+        # Futures, not worker threads: a blocking call in a worker could not be cancelled when another request
+        # fails, or at Ctrl-C.
+        running: dict[int, Any] = {}
+        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
         try:
-            while not flight.finished:
-                for index, call, remaining_s in flight.due():
-                    flying[index] = self._methods[call.method].future(
-                        call.build(), timeout=remaining_s, metadata=self._connection.metadata
+            while not scheduler.finished:
+                for index, request, remaining_s in scheduler.due():
+                    running[index] = self._methods[request.method].future(
+                        request.build(), timeout=remaining_s, metadata=self._factory.metadata
                     )
-                    flying[index].add_done_callback(partial(_report, ended, index))
+                    running[index].add_done_callback(partial(_report, finished, index))
                 try:
-                    index = ended.get(timeout=flight.wait_s())
+                    index = finished.get(timeout=scheduler.wait_s())
                 except queue.Empty:
                     continue
-                future = flying.pop(index)
+                future = running.pop(index)
                 if future.code() is grpc.StatusCode.OK:
-                    flight.succeeded(index, future.result())
+                    scheduler.succeeded(index, future.result())
                 else:
-                    flight.failed(index, self._error(future))
+                    scheduler.failed(index, self._error(future))
         finally:
-            for future in flying.values():
+            for future in running.values():
                 future.cancel()
 
     def _error(self, error: Any) -> ConvvaeError:
@@ -299,6 +306,6 @@ class Client:
         return from_rpc_error(error, self._config.target)
 
 
-def _report(ended: "queue.SimpleQueue[int]", index: int, future: Any) -> None:
+def _report(finished: "queue.SimpleQueue[int]", index: int, future: Any) -> None:
     del future
-    ended.put(index)
+    finished.put(index)

@@ -18,7 +18,7 @@
     │   └── BadReply                               the reply contradicts the contract
     └── ClientClosed                               a call after `close()`
 
-`convvae.status` is the only place that makes them out of gRPC's errors.
+`convvae.transport.status` is the only place that makes them out of gRPC's errors.
 """
 
 from collections.abc import Sequence

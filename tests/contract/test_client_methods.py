@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convvae import AsyncClient, Client, Limits, ModelInfo
-from convvae.images import check_images
+from convvae.calls.chunks import OVERHEAD_BYTES, split_rows
+from convvae.calls.images import check_images
+from convvae.calls.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
 from convvae.model_name import ModelName
-from convvae.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
-from convvae.pieces import OVERHEAD_BYTES, cut
 from convvae.results import Likelihood
 from convvae.v1 import vae_pb2
 
@@ -113,16 +113,16 @@ def test_no_message_is_above_the_limit(
     model = ModelName(name, 2**62).to_message()
     served = vae_pb2.ServedModel(name=name, version=2**62, precision="fp32")
     for operation in operations:
-        pieces = cut(
+        chunks = split_rows(
             rows,
             request_bytes=operation.request_bytes(about),
             reply_bytes=operation.reply_bytes(about),
             limits=limits,
             draws=operation.draws,
         )
-        for piece in pieces:
-            assert len(piece) * operation.draws <= max_rows
-            request = operation.request(model, piece, about)
+        for chunk in chunks:
+            assert len(chunk) * operation.draws <= max_rows
+            request = operation.request(model, chunk, about)
             assert request.ByteSize() <= limits.max_message_bytes
-            reply_bytes = served.ByteSize() + len(piece) * operation.reply_bytes(about)
+            reply_bytes = served.ByteSize() + len(chunk) * operation.reply_bytes(about)
             assert reply_bytes + 200 <= limits.max_message_bytes

@@ -43,20 +43,14 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "convvae": (
         "v1",
+        "version",
+        "addresses",
         "errors",
         "model_name",
         "config",
         "results",
-        "inputs",
-        "images",
-        "pieces",
-        "replies",
-        "operations",
         "calls",
-        "retry",
-        "status",
-        "flight",
-        "channel",
+        "transport",
         "client",
         "aio",
         "__init__",
@@ -68,7 +62,7 @@ FOLDERS = {"convvae_service": "service", "convvae_trainer": "trainer", "convvae"
 # What one package may take from another: wings of the service, and of the client what anyone may import.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "convvae_trainer": {"convvae_service": ("bundle", "images", "engine")},
-    "convvae_service": {"convvae": ("v1", "__init__", "channel")},
+    "convvae_service": {"convvae": ("v1", "__init__", "addresses")},
     "convvae": {},
 }
 # Wings with a face: others import what it lists, and none of its modules.

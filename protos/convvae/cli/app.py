@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from convvae.channel import distribution_version
 from convvae.cli.connect import connected
 from convvae.cli.outputs import Form, Output
 from convvae.cli.pictures import read_for_grid
@@ -17,6 +16,7 @@ from convvae.cli.sources import read_array, read_images
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.results import Answer, Health
+from convvae.version import distribution_version
 
 __all__ = ["app"]
 
@@ -126,10 +126,10 @@ def reconstruct(
     output.check_count(2 * len(source.images))
     with source.naming():
         answer = client.reconstruct(source.images)
-    about = client.model(model=f"{answer.model}@{answer.version}") if output.form == "png" else None
+    info = client.model(model=f"{answer.model}@{answer.version}") if output.form == "png" else None
     output.write_images(
         {"images": answer.images},
-        above=None if about is None else partial(read_for_grid, source.images, about),
+        above=None if info is None else partial(read_for_grid, source.images, info),
     )
     rows = len(answer.images)
     _report(as_json, answer, f"{out}: {rows} images", out=str(out), rows=rows, inputs=source.names)

@@ -72,15 +72,15 @@ def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return picture
 
 
-def read_for_grid(images: NDArray[Any] | Sequence[Path], about: ModelInfo) -> NDArray[np.uint8]:
+def read_for_grid(images: NDArray[Any] | Sequence[Path], info: ModelInfo) -> NDArray[np.uint8]:
     """Return what was sent, at the model's size, to be shown; the server's own resizing may differ."""
     if isinstance(images, np.ndarray):
-        return images.reshape(len(images), *about.image_shape)
+        return images.reshape(len(images), *info.image_shape)
     image_module, ops = _pillow()
-    shown = np.empty((len(images), *about.image_shape), np.uint8)
+    shown = np.empty((len(images), *info.image_shape), np.uint8)
     for row, path in enumerate(images):
         with image_module.open(path) as image:
-            upright = ops.exif_transpose(image).convert("L" if about.channels == 1 else "RGB")
-            fitted = ops.fit(upright, (about.width, about.height))
-        shown[row] = np.asarray(fitted).reshape(about.image_shape)
+            upright = ops.exif_transpose(image).convert("L" if info.channels == 1 else "RGB")
+            fitted = ops.fit(upright, (info.width, info.height))
+        shown[row] = np.asarray(fitted).reshape(info.image_shape)
     return shown

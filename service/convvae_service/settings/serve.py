@@ -24,7 +24,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from convvae.channel import is_loopback
+from convvae.addresses import is_loopback
 from convvae_service.engine.arena import ArenaUse
 from convvae_service.errors import StartupError
 from convvae_service.settings.environment import (

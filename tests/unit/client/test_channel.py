@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from convvae import AsyncClient, Client, InvalidInput, TLSConfig
-from convvae.channel import is_loopback
+from convvae.addresses import is_loopback
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convvae import inputs
+from convvae.calls import inputs
+from convvae.calls.images import FileImages, PixelImages, check_images
 from convvae.errors import InvalidInput
-from convvae.images import FileImages, PixelImages, check_images
 from convvae.model_name import ModelName
 
 

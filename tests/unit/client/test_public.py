@@ -49,6 +49,7 @@ def test_import_alone_loads_nothing() -> None:
 
 def test_health_messages_stand_beside_grpc_health() -> None:
     """The health check of the client and grpcio-health-checking load in one process, in either order."""
-    ours, theirs = "import convvae.client, convvae.channel", "import grpc_health.v1.health_pb2_grpc"
+    ours = "import convvae.client, convvae.transport.channel"
+    theirs = "import grpc_health.v1.health_pb2_grpc"
     for code in (f"{ours}\n{theirs}", f"{theirs}\n{ours}"):
         assert {"convvae.client", "grpc_health.v1.health_pb2"} <= modules_after(code)

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 from convvae import errors
 from convvae.config import RetryConfig
 from convvae.errors import ConvvaeError
-from convvae.retry import RETRYABLE, RetryPolicy
-from convvae.status import CLASSES
+from convvae.transport.retry import RETRYABLE, RetryPolicy
+from convvae.transport.status import CLASSES
 
 KINDS = sorted({*CLASSES.values(), errors.Overloaded}, key=lambda kind: kind.__name__)
 

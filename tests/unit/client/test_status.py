@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from convvae import errors
 from convvae.errors import ConvvaeError, InvalidInput, Violation
-from convvae.status import CLASSES, from_rpc_error, rebase
+from convvae.transport.status import CLASSES, from_rpc_error, rebase
 
 
 class Failure:

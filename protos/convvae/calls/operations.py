@@ -1,6 +1,6 @@
 """The five batched calls: what each sends for some rows, what it reads back, what it returns in the end.
 
-No operation knows how its messages travel; `convvae.calls` cuts and orders, the clients send.
+No operation knows how its messages travel; `convvae.calls.exchanges` cuts and orders, the clients send.
 """
 
 import secrets
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae import results
-from convvae.images import Images, check_images
-from convvae.inputs import (
+from convvae.calls.images import Images, check_images
+from convvae.calls.inputs import (
     check_count,
     check_first_row,
     check_num_samples,
@@ -21,11 +21,11 @@ from convvae.inputs import (
     check_temperature,
     refuse,
 )
-from convvae.replies import Served, read_pixels, read_served, read_values, read_vectors
+from convvae.calls.replies import Served, read_pixels, read_served, read_values, read_vectors
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
-__all__ = ["Decode", "Encode", "Operation", "Part", "Reconstruct", "Sample", "Score"]
+__all__ = ["ChunkReply", "Decode", "Encode", "Operation", "Reconstruct", "Sample", "Score"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -33,7 +33,7 @@ _FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ChunkReply:
     """The answer to one piece: an array for each field with rows, a value for each that has none."""
 
     served: Served
@@ -64,31 +64,31 @@ class Operation(Protocol[R_co]):
     def field(self) -> str:
         """Name of the rows in errors."""
 
-    def check(self, about: ModelInfo, /) -> None:
+    def check(self, info: ModelInfo, /) -> None:
         """Raise `InvalidInput` when the arguments do not fit the model."""
 
-    def request_bytes(self, about: ModelInfo, /) -> int | Sequence[int]:
+    def request_bytes(self, info: ModelInfo, /) -> int | Sequence[int]:
         """Return what a row adds to a request: one number for all rows, or one for each."""
 
-    def reply_bytes(self, about: ModelInfo, /) -> int:
+    def reply_bytes(self, info: ModelInfo, /) -> int:
         """Return what a row adds to a reply."""
 
-    def prepared(self, pieces: int, /) -> Self:
-        """Return the operation to send when it is cut into `pieces`."""
+    def prepared(self, chunks: int, /) -> Self:
+        """Return the operation to send when it is cut into `chunks`."""
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, about: ModelInfo, /) -> Any:
+    def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo, /) -> Any:
         """Return the message for some rows."""
 
-    def read(self, reply: Any, rows: range, about: ModelInfo, /) -> Part:
+    def parse(self, reply: Any, rows: range, info: ModelInfo, /) -> ChunkReply:
         """Return what the reply to these rows holds."""
 
 
 class _Whole:
-    """What most operations share: the server counts a row as one, and pieces need nothing in common."""
+    """What most operations share: the server counts a row as one, and chunks need nothing in common."""
 
     draws = 1
 
-    def prepared(self, _pieces: int) -> Self:
+    def prepared(self, _chunks: int) -> Self:
         return self
 
 
@@ -104,11 +104,11 @@ class _OfImages(_Whole):
     def field(self) -> str:
         return self.images.field
 
-    def check(self, about: ModelInfo) -> None:
-        self.images.check(about)
+    def check(self, info: ModelInfo) -> None:
+        self.images.check(info)
 
-    def request_bytes(self, about: ModelInfo) -> int | Sequence[int]:
-        return self.images.row_bytes(about)
+    def request_bytes(self, info: ModelInfo) -> int | Sequence[int]:
+        return self.images.row_bytes(info)
 
 
 @dataclass(frozen=True)
@@ -119,24 +119,24 @@ class Encode(_OfImages):
     method = "Encode"
     answer = results.Encoded
 
-    def reply_bytes(self, about: ModelInfo) -> int:
+    def reply_bytes(self, info: ModelInfo) -> int:
         """Count the mean, and the log-variance when asked for."""
-        return about.latent_dim * _FLOAT32_BYTES * (2 if self.include_log_variance else 1)
+        return info.latent_dim * _FLOAT32_BYTES * (2 if self.include_log_variance else 1)
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, about: ModelInfo) -> vae_pb2.EncodeRequest:
+    def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.EncodeRequest:
         """Return the message for some rows."""
         request = vae_pb2.EncodeRequest(model=model, include_log_variance=self.include_log_variance)
-        self.images.fill(request, rows, about)
+        self.images.fill(request, rows, info)
         return request
 
-    def read(self, reply: vae_pb2.EncodeResponse, rows: range, about: ModelInfo) -> Part:
+    def parse(self, reply: vae_pb2.EncodeResponse, rows: range, info: ModelInfo) -> ChunkReply:
         """Return mean and, where the reply has it, log_variance."""
-        arrays = {"mean": read_vectors(reply.mean, rows=len(rows), dimension=about.latent_dim)}
+        arrays = {"mean": read_vectors(reply.mean, rows=len(rows), dimension=info.latent_dim)}
         if self.include_log_variance and reply.HasField("log_variance"):
             arrays["log_variance"] = read_vectors(
-                reply.log_variance, rows=len(rows), dimension=about.latent_dim
+                reply.log_variance, rows=len(rows), dimension=info.latent_dim
             )
-        return Part(read_served(reply.model), arrays)
+        return ChunkReply(read_served(reply.model), arrays)
 
 
 @dataclass(frozen=True)
@@ -153,32 +153,32 @@ class Decode(_Whole):
         """Rows of the whole call."""
         return len(self.latents)
 
-    def check(self, about: ModelInfo) -> None:
+    def check(self, info: ModelInfo) -> None:
         """Compare the vectors' dimension with the model's."""
-        if self.latents.shape[1] != about.latent_dim:
+        if self.latents.shape[1] != info.latent_dim:
             raise refuse(
                 "latents",
-                f"shape is {self.latents.shape}; model {about.model!r} takes (N, {about.latent_dim})",
+                f"shape is {self.latents.shape}; model {info.model!r} takes (N, {info.latent_dim})",
             )
 
-    def request_bytes(self, about: ModelInfo) -> int:
+    def request_bytes(self, info: ModelInfo) -> int:
         """Count one vector."""
-        return about.latent_dim * _FLOAT32_BYTES
+        return info.latent_dim * _FLOAT32_BYTES
 
-    def reply_bytes(self, about: ModelInfo) -> int:
+    def reply_bytes(self, info: ModelInfo) -> int:
         """Count one image."""
-        return int(np.prod(about.image_shape))
+        return int(np.prod(info.image_shape))
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, about: ModelInfo) -> vae_pb2.DecodeRequest:
+    def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.DecodeRequest:
         """Return the message for some rows."""
         data = self.latents[rows.start : rows.stop].tobytes()
-        vectors = vae_pb2.Vectors(data=data, count=len(rows), dimension=about.latent_dim)
+        vectors = vae_pb2.Vectors(data=data, count=len(rows), dimension=info.latent_dim)
         return vae_pb2.DecodeRequest(model=model, latents=vectors)
 
-    def read(self, reply: vae_pb2.DecodeResponse, rows: range, about: ModelInfo) -> Part:
+    def parse(self, reply: vae_pb2.DecodeResponse, rows: range, info: ModelInfo) -> ChunkReply:
         """Return the images."""
-        images = read_pixels(reply.images, rows=len(rows), image_shape=about.image_shape)
-        return Part(read_served(reply.model), {"images": images})
+        images = read_pixels(reply.images, rows=len(rows), image_shape=info.image_shape)
+        return ChunkReply(read_served(reply.model), {"images": images})
 
 
 @dataclass(frozen=True)
@@ -200,22 +200,22 @@ class Sample:
         rows = check_count(count)
         return cls(rows, check_seed(seed), check_temperature(temperature), check_first_row(first_row, rows))
 
-    def check(self, _about: ModelInfo) -> None:
+    def check(self, _info: ModelInfo) -> None:
         """Do nothing: a sample fits every model."""
 
-    def request_bytes(self, _about: ModelInfo) -> int:
+    def request_bytes(self, _info: ModelInfo) -> int:
         """Count nothing: a request names its rows."""
         return 0
 
-    def reply_bytes(self, about: ModelInfo) -> int:
+    def reply_bytes(self, info: ModelInfo) -> int:
         """Count one image and one vector."""
-        return int(np.prod(about.image_shape)) + about.latent_dim * _FLOAT32_BYTES
+        return int(np.prod(info.image_shape)) + info.latent_dim * _FLOAT32_BYTES
 
-    def prepared(self, pieces: int) -> Self:
+    def prepared(self, chunks: int) -> Self:
         """Draw the seed here when several requests need the same."""
-        return replace(self, seed=secrets.randbelow(2**53)) if pieces > 1 and self.seed is None else self
+        return replace(self, seed=secrets.randbelow(2**53)) if chunks > 1 and self.seed is None else self
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, _about: ModelInfo) -> vae_pb2.SampleRequest:
+    def request(self, model: vae_pb2.ModelRef, rows: range, _info: ModelInfo) -> vae_pb2.SampleRequest:
         """Return the message for some rows."""
         return vae_pb2.SampleRequest(
             model=model,
@@ -225,13 +225,13 @@ class Sample:
             temperature=self.temperature,
         )
 
-    def read(self, reply: vae_pb2.SampleResponse, rows: range, about: ModelInfo) -> Part:
+    def parse(self, reply: vae_pb2.SampleResponse, rows: range, info: ModelInfo) -> ChunkReply:
         """Return the images and their latent vectors."""
         arrays: dict[str, NDArray[Any]] = {
-            "images": read_pixels(reply.images, rows=len(rows), image_shape=about.image_shape),
-            "latents": read_vectors(reply.latents, rows=len(rows), dimension=about.latent_dim),
+            "images": read_pixels(reply.images, rows=len(rows), image_shape=info.image_shape),
+            "latents": read_vectors(reply.latents, rows=len(rows), dimension=info.latent_dim),
         }
-        return Part(read_served(reply.model), arrays, {"seed": reply.seed})
+        return ChunkReply(read_served(reply.model), arrays, {"seed": reply.seed})
 
 
 @dataclass(frozen=True)
@@ -241,20 +241,20 @@ class Reconstruct(_OfImages):
     method = "Reconstruct"
     answer = results.Reconstructed
 
-    def reply_bytes(self, about: ModelInfo) -> int:
+    def reply_bytes(self, info: ModelInfo) -> int:
         """Count one image."""
-        return int(np.prod(about.image_shape))
+        return int(np.prod(info.image_shape))
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, about: ModelInfo) -> vae_pb2.ReconstructRequest:
+    def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.ReconstructRequest:
         """Return the message for some rows."""
         request = vae_pb2.ReconstructRequest(model=model)
-        self.images.fill(request, rows, about)
+        self.images.fill(request, rows, info)
         return request
 
-    def read(self, reply: vae_pb2.ReconstructResponse, rows: range, about: ModelInfo) -> Part:
+    def parse(self, reply: vae_pb2.ReconstructResponse, rows: range, info: ModelInfo) -> ChunkReply:
         """Return the images."""
-        images = read_pixels(reply.images, rows=len(rows), image_shape=about.image_shape)
-        return Part(read_served(reply.model), {"images": images})
+        images = read_pixels(reply.images, rows=len(rows), image_shape=info.image_shape)
+        return ChunkReply(read_served(reply.model), {"images": images})
 
 
 @dataclass(frozen=True)
@@ -280,17 +280,17 @@ class Score(_OfImages):
         """The server counts every draw as a row."""
         return max(1, self.num_samples)
 
-    def prepared(self, pieces: int) -> Self:
+    def prepared(self, chunks: int) -> Self:
         """Draw the seed here when several requests need the same."""
-        if pieces > 1 and self.num_samples and self.seed is None:
+        if chunks > 1 and self.num_samples and self.seed is None:
             return replace(self, seed=secrets.randbelow(2**53))
         return self
 
-    def reply_bytes(self, _about: ModelInfo) -> int:
+    def reply_bytes(self, _info: ModelInfo) -> int:
         """Count three numbers."""
         return 3 * _FLOAT32_BYTES
 
-    def request(self, model: vae_pb2.ModelRef, rows: range, about: ModelInfo) -> vae_pb2.ScoreRequest:
+    def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.ScoreRequest:
         """Return the message for some rows."""
         request = vae_pb2.ScoreRequest(
             model=model,
@@ -298,14 +298,14 @@ class Score(_OfImages):
             seed=self.seed,
             first_row=self.first_row + rows.start,
         )
-        self.images.fill(request, rows, about)
+        self.images.fill(request, rows, info)
         return request
 
-    def read(self, reply: vae_pb2.ScoreResponse, rows: range, _about: ModelInfo) -> Part:
+    def parse(self, reply: vae_pb2.ScoreResponse, rows: range, _info: ModelInfo) -> ChunkReply:
         """Return the three figures."""
         arrays = {
             name: read_values(getattr(reply, name), name, rows=len(rows))
             for name in ("elbo", "distortion", "rate")
         }
         seed = reply.seed if self.num_samples and reply.HasField("seed") else None
-        return Part(read_served(reply.model), arrays, {"seed": seed})
+        return ChunkReply(read_served(reply.model), arrays, {"seed": seed})

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae.calls.inputs import refuse
 from convvae.errors import InvalidInput, Violation
-from convvae.inputs import refuse
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
@@ -28,25 +28,25 @@ class PixelImages:
         self.array = array
         self.rows = len(array)
 
-    def check(self, about: ModelInfo) -> None:
+    def check(self, info: ModelInfo) -> None:
         """Raise `InvalidInput` unless the images have the model's size."""
-        due = about.image_shape
+        due = info.image_shape
         shape = self.array.shape
-        if shape[1:] == due or (len(shape) == 3 and about.channels == 1 and shape[1:] == due[:2]):
+        if shape[1:] == due or (len(shape) == 3 and info.channels == 1 and shape[1:] == due[:2]):
             return
         if shape == due:
             raise refuse("images", f"shape {shape} is one image; a batch of one is images[np.newaxis]")
         raise refuse(
-            "images", f"shape is {shape}; model {about.model!r} takes (N, {due[0]}, {due[1]}, {due[2]})"
+            "images", f"shape is {shape}; model {info.model!r} takes (N, {due[0]}, {due[1]}, {due[2]})"
         )
 
-    def row_bytes(self, about: ModelInfo) -> int:
+    def row_bytes(self, info: ModelInfo) -> int:
         """Return what one row adds to a request."""
-        return int(np.prod(about.image_shape))
+        return int(np.prod(info.image_shape))
 
-    def fill(self, request: ImageRequest, rows: range, about: ModelInfo) -> None:
+    def fill(self, request: ImageRequest, rows: range, info: ModelInfo) -> None:
         """Put some rows into `request`."""
-        height, width, channels = about.image_shape
+        height, width, channels = info.image_shape
         request.pixels.data = self.array[rows.start : rows.stop].tobytes()
         request.pixels.count = len(rows)
         request.pixels.height = height
@@ -63,10 +63,10 @@ class FileImages:
         self.files = files
         self.rows = len(files)
 
-    def check(self, _about: ModelInfo) -> None:
+    def check(self, _info: ModelInfo) -> None:
         """Do nothing: the server brings files of any size to the model's."""
 
-    def row_bytes(self, _about: ModelInfo) -> Sequence[int]:
+    def row_bytes(self, _info: ModelInfo) -> Sequence[int]:
         """Return what each row adds to a request; refuse a path that cannot be read."""
         sizes: list[int] = []
         bad: list[Violation] = []
@@ -84,7 +84,7 @@ class FileImages:
             raise InvalidInput(str(bad[0]), violations=bad)
         return sizes
 
-    def fill(self, request: ImageRequest, rows: range, _about: ModelInfo) -> None:
+    def fill(self, request: ImageRequest, rows: range, _info: ModelInfo) -> None:
         """Put some rows into `request`."""
         request.files.extend(self._read(row) for row in rows)
 

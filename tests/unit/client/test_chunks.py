@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convvae.calls.chunks import OVERHEAD_BYTES, chunks_in_flight, split_rows
 from convvae.errors import InvalidInput
-from convvae.pieces import OVERHEAD_BYTES, cut, pieces_in_flight
 from convvae.results import Limits
 
 ROOM = 100
@@ -23,34 +23,34 @@ def limits(rows: int, room: int = ROOM, queued: int = 0) -> Limits:
 def test_equal_rows_are_covered_in_order_within_limits(
     rows: int, most: int, request_bytes: int, reply_bytes: int, draws: int
 ) -> None:
-    """Pieces cover every row once, in order, and none is above rows, request bytes or reply bytes."""
+    """Chunks cover every row once, in order, and none is above rows, request bytes or reply bytes."""
     bound = limits(most * draws)
-    pieces = cut(rows, request_bytes=request_bytes, reply_bytes=reply_bytes, limits=bound, draws=draws)
-    assert [row for piece in pieces for row in piece] == list(range(rows))
-    for piece in pieces:
-        assert 1 <= len(piece) <= most
-        assert len(piece) * max(request_bytes, reply_bytes) <= ROOM
+    chunks = split_rows(rows, request_bytes=request_bytes, reply_bytes=reply_bytes, limits=bound, draws=draws)
+    assert [row for chunk in chunks for row in chunk] == list(range(rows))
+    for chunk in chunks:
+        assert 1 <= len(chunk) <= most
+        assert len(chunk) * max(request_bytes, reply_bytes) <= ROOM
     full = min(most, ROOM // max(request_bytes, reply_bytes))
-    assert len(pieces) == -(-rows // full)
+    assert len(chunks) == -(-rows // full)
 
 
 @given(sizes=st.lists(st.integers(0, ROOM), min_size=1, max_size=200), most=st.integers(1, 50))
 def test_rows_of_different_sizes_are_packed_in_order_within_limits(sizes: list[int], most: int) -> None:
-    """Files are packed in order; no piece is above the limits, and none could take the next file as well."""
-    pieces = cut(len(sizes), request_bytes=sizes, reply_bytes=1, limits=limits(most))
-    assert [row for piece in pieces for row in piece] == list(range(len(sizes)))
-    for piece, following in zip(pieces, [*pieces[1:], None], strict=True):
-        used = sum(sizes[row] for row in piece)
+    """Files are packed in order; no chunk is above the limits, and none could take the next file as well."""
+    chunks = split_rows(len(sizes), request_bytes=sizes, reply_bytes=1, limits=limits(most))
+    assert [row for chunk in chunks for row in chunk] == list(range(len(sizes)))
+    for chunk, following in zip(chunks, [*chunks[1:], None], strict=True):
+        used = sum(sizes[row] for row in chunk)
         assert used <= ROOM
-        assert len(piece) <= most
+        assert len(chunk) <= most
         if following is not None:
-            assert len(piece) == most or used + sizes[following.start] > ROOM
+            assert len(chunk) == most or used + sizes[following.start] > ROOM
 
 
 def test_file_above_message_limit_is_named() -> None:
     """Files that fit in no message are refused, each by its index."""
     with pytest.raises(InvalidInput, match=r"files\[1\]: more than the 100 bytes") as caught:
-        cut(3, request_bytes=[5, 101, 200], reply_bytes=1, limits=limits(9), field="files")
+        split_rows(3, request_bytes=[5, 101, 200], reply_bytes=1, limits=limits(9), field="files")
     assert [violation.field for violation in caught.value.violations] == ["files[1]", "files[2]"]
 
 
@@ -67,26 +67,28 @@ def test_single_row_above_a_limit_is_refused(
 ) -> None:
     """A row that alone is above a limit cannot be sent, and the error says which limit."""
     with pytest.raises(InvalidInput, match=message):
-        cut(2, request_bytes=request_bytes, reply_bytes=reply_bytes, limits=limits(9), draws=draws)
+        split_rows(2, request_bytes=request_bytes, reply_bytes=reply_bytes, limits=limits(9), draws=draws)
 
 
 def test_limits_that_are_not_stated_do_not_divide() -> None:
-    """A server that states no limit of rows gets one piece, under gRPC's own limit of bytes."""
-    assert cut(10, request_bytes=8, reply_bytes=8, limits=Limits()) == [range(10)]
-    assert len(cut(2, request_bytes=3 << 20, reply_bytes=8, limits=Limits())) == 2
+    """A server that states no limit of rows gets one chunk, under gRPC's own limit of bytes."""
+    assert split_rows(10, request_bytes=8, reply_bytes=8, limits=Limits()) == [range(10)]
+    assert len(split_rows(2, request_bytes=3 << 20, reply_bytes=8, limits=Limits())) == 2
 
 
 def test_one_call_does_not_fill_the_queue() -> None:
-    """No more pieces fly at once than the server's queue holds, and at least one does."""
-    pieces = [range(10), range(10, 20), range(20, 25)]
-    assert pieces_in_flight(pieces, limits=limits(10), draws=1, max_in_flight=4) == 4
-    assert pieces_in_flight(pieces, limits=limits(10, queued=25), draws=1, max_in_flight=4) == 2
-    assert pieces_in_flight(pieces, limits=limits(10, queued=25), draws=3, max_in_flight=4) == 1
+    """No more chunks fly at once than the server's queue holds, and at least one does."""
+    chunks = [range(10), range(10, 20), range(20, 25)]
+    assert chunks_in_flight(chunks, limits=limits(10), draws=1, max_in_flight=4) == 4
+    assert chunks_in_flight(chunks, limits=limits(10, queued=25), draws=1, max_in_flight=4) == 2
+    assert chunks_in_flight(chunks, limits=limits(10, queued=25), draws=3, max_in_flight=4) == 1
 
 
 def test_piece_is_no_larger_than_the_queue() -> None:
     """A call above what the queue holds is cut further than the rows of a call demand."""
-    assert [len(piece) for piece in cut(10, request_bytes=1, reply_bytes=1, limits=limits(9, queued=4))] == [
+    assert [
+        len(chunk) for chunk in split_rows(10, request_bytes=1, reply_bytes=1, limits=limits(9, queued=4))
+    ] == [
         4,
         4,
         2,

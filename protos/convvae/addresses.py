@@ -1,0 +1,36 @@
+"""The targets of gRPC that are certain to be this machine."""
+
+import ipaddress
+
+__all__ = ["is_loopback"]
+
+
+def is_loopback(target: str) -> bool:
+    """Return whether every address of a gRPC target is certain to be this machine."""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in ("unix", "unix-abstract"):
+        return True
+    if colon and scheme in ("ipv4", "ipv6"):
+        return all(_is_loopback_host(_host(address)) for address in rest.lstrip("/").split(","))
+    if colon and scheme == "dns":
+        rest = rest.rpartition("/")[2]
+        return _is_loopback_host(_host(rest))
+    if "://" in target:
+        return False
+    return _is_loopback_host(_host(target))
+
+
+def _host(address: str) -> str:
+    if address.startswith("["):
+        return address[1:].partition("]")[0]
+    # More than one colon and no brackets: an IPv6 address without a port.
+    return address.partition(":")[0] if address.count(":") == 1 else address
+
+
+def _is_loopback_host(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.replace("%25", "%").partition("%")[0]).is_loopback
+    except ValueError:
+        return False
