@@ -94,7 +94,7 @@ def fit(
     ] = None,
     terms: Annotated[str | None, typer.Option(help="both, distortion or rate. [default: both]")] = None,
     adversarial_loss: Annotated[
-        str | None, typer.Option(help="non-saturating, hinge or minimax. [default: non-saturating]")
+        str | None, typer.Option(help="non-saturating or minimax. [default: non-saturating]")
     ] = None,
     adversarial_weight: Annotated[
         float | None, typer.Option(help="Of the adversarial gradient in the decoder. [default: 0.5]")
@@ -104,12 +104,6 @@ def fit(
     ] = None,
     adversarial_start: Annotated[
         float | None, typer.Option(help="Share of the run before the decoder gets it. [default: 0.1]")
-    ] = None,
-    gradient_penalty: Annotated[
-        float | None, typer.Option(help="On the slope of the discriminator's logit. [default: 0]")
-    ] = None,
-    equilibrium_margin: Annotated[
-        float | None, typer.Option(help="Nats ahead at which a player sits out. [default: 0, never]")
     ] = None,
     discriminator_width: Annotated[int | None, typer.Option(help="[default: 32]")] = None,
     gan_share: Annotated[
@@ -174,8 +168,6 @@ def fit(
         "adversarial_weight": adversarial_weight,
         "adaptive_weight": adaptive_weight,
         "adversarial_start": adversarial_start,
-        "gradient_penalty": gradient_penalty,
-        "equilibrium_margin": equilibrium_margin,
         "discriminator_width": discriminator_width,
         "gan_share": gan_share,
         "early_stop_epochs": early_stop_epochs,

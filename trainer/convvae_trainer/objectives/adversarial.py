@@ -2,7 +2,7 @@
 
     encoder          rate + feature distortion
     decoder          feature distortion + w * adversarial
-    discriminator    discrimination + penalty on its slope, where the run has one
+    discriminator    discrimination
     likelihood       distortion of pixels, of images taken as given: its sigma alone follows it
 
 The feature distortion is -log N(Dis_l(x) | Dis_l(x'), s^2) of a reconstruction x', with one learned s for all
@@ -23,7 +23,6 @@ from convvae_trainer.networks.likelihoods import PixelLikelihood, bounded
 from convvae_trainer.objectives.bound import Mean, Networks, Terms, kl_to_prior, rate_loss, reparameterise
 
 __all__ = [
-    "EQUILIBRIUM",
     "FeatureLikelihood",
     "GanContext",
     "Gradients",
@@ -34,8 +33,6 @@ __all__ = [
     "vae_gan_gradients",
 ]
 
-# The cross-entropy in nats at which neither player is ahead, as the paper's code has it; ln 2 = 0.69.
-EQUILIBRIUM = 0.68
 MAX_ADAPTIVE_WEIGHT = 1e4
 LOG_SIGMA_RANGE = (-7.0, 7.0)
 
@@ -59,15 +56,14 @@ class FeatureLikelihood(nn.Module):
 class Gradients:
     """What a batch asks of each network, and what it showed.
 
-    `of` has a gradient for each parameter, by network; `skip` is 1 where a network sits this step out. `loss`
-    is finite unless the step has to be skipped. `terms` is None where no image was encoded.
+    `of` has a gradient for each parameter, by network. `loss` is finite unless the step has to be skipped.
+    `terms` is None where no image was encoded.
     """
 
     of: dict[str, tuple[Tensor, ...]]
     loss: Tensor
     terms: Terms | None = None
     figures: dict[str, Tensor] = field(default_factory=dict)
-    skip: dict[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,24 +78,20 @@ class GanContext:
     loss: str
     adversarial_weight: float
     adaptive_weight: bool
-    equilibrium_margin: float
     autocast: torch.dtype | None
     mean: Mean
-    gradient_penalty: float = 0.0
 
 
 def adversarial_losses(kind: str, real_B: Tensor, fake_B: Tensor) -> tuple[Tensor, Tensor]:
     """Return (discrimination, adversarial): means of what discriminator and decoder minimise.
 
     Args:
-        kind: `non-saturating` (Goodfellow et al. 2014, section 3), `hinge` (Lim and Ye 2017), or
-            `minimax`, in which the decoder maximises what the discriminator minimises.
+        kind: `non-saturating` (Goodfellow et al. 2014, section 3), or `minimax`, in which the decoder
+            maximises what the discriminator minimises.
         real_B: Logits of images of the data.
         fake_B: Logits of made ones.
     """
     softplus = nn.functional.softplus
-    if kind == "hinge":
-        return (1 - real_B).relu().mean() + (1 + fake_B).relu().mean(), -fake_B.mean()
     discrimination = softplus(-real_B).mean() + softplus(fake_B).mean()
     if kind == "minimax":
         return discrimination, -softplus(fake_B).mean()
@@ -120,26 +112,21 @@ def gradients_of(loss: Tensor, *parameters: list[nn.Parameter]) -> list[tuple[Te
 
 def gan_gradients(parts: GanContext, x_BCHW: Tensor, prior_BZ: Tensor) -> Gradients:
     """Return the gradients of a GAN: the decoder makes images of prior draws, no image is encoded."""
-    shown_BCHW = x_BCHW.detach().requires_grad_(parts.gradient_penalty > 0)
     with _autocast(parts, x_BCHW):
         fake_BCHW = parts.likelihood.pixel_mean(parts.model.decoder(prior_BZ))
-        _, logit = parts.discriminator(torch.cat((shown_BCHW, fake_BCHW)))
+        _, logit = parts.discriminator(torch.cat((x_BCHW, fake_BCHW)))
     real_B, fake_B = logit.chunk(2)
     discrimination, adversarial = adversarial_losses(parts.loss, real_B, fake_B)
     of = parts.parameters
     (decoder,) = gradients_of(adversarial, of["decoder"])
-    penalty = slope_penalty(parts, real_B, shown_BCHW)
-    (discriminator,) = gradients_of(discrimination + penalty, of["discriminator"])
-    loss = discrimination + penalty + adversarial
+    (discriminator,) = gradients_of(discrimination, of["discriminator"])
     figures = {"adversarial": adversarial.detach(), "discrimination": discrimination.detach()}
-    entropies = _cross_entropies(real_B, fake_B)
-    loss = loss.detach()
-    parts.mean([*decoder, *discriminator, *figures.values(), *entropies, loss])
+    loss = (discrimination + adversarial).detach()
+    parts.mean([*decoder, *discriminator, *figures.values(), loss])
     return Gradients(
         of={"decoder": decoder, "discriminator": discriminator},
         loss=loss,
         figures=figures,
-        skip=_skips(*entropies, margin=parts.equilibrium_margin),
     )
 
 
@@ -186,12 +173,11 @@ def vae_gan_gradients(
     Until `is_played` the decoder gets no adversarial gradient.
     """
     count = len(x_BCHW)
-    shown_BCHW = x_BCHW.detach().requires_grad_(parts.gradient_penalty > 0)
     with _autocast(parts, x_BCHW):
         mean_BZ, log_variance_BZ = parts.model.encoder(x_BCHW)
         latent_BZ = reparameterise(mean_BZ, log_variance_BZ, noise_BZ)
         fake_BCHW = parts.likelihood.pixel_mean(parts.model.decoder(torch.cat((latent_BZ, prior_BZ))))
-        features, logit = parts.discriminator(torch.cat((shown_BCHW, fake_BCHW)))
+        features, logit = parts.discriminator(torch.cat((x_BCHW, fake_BCHW)))
     real_B, fake_B = logit[:count], logit[count:]
     discrimination, adversarial = adversarial_losses(parts.loss, real_B, fake_B)
     feature_distortion = parts.features.distortion(features[:count], features[count : 2 * count]).mean()
@@ -202,28 +188,22 @@ def vae_gan_gradients(
         rate + feature_distortion, of["encoder"], of["decoder"], of["features"]
     )
     (adv_grad,) = gradients_of(adversarial, of["decoder"])
-    penalty = slope_penalty(parts, real_B, shown_BCHW)
-    (discriminator,) = gradients_of(discrimination + penalty, of["discriminator"])
+    (discriminator,) = gradients_of(discrimination, of["discriminator"])
     (likelihood,) = gradients_of(terms.distortion.mean(), of["likelihood"])
     figures = {
         "feature_distortion": feature_distortion.detach(),
         "adversarial": adversarial.detach(),
         "discrimination": discrimination.detach(),
     }
-    entropies = _cross_entropies(real_B, fake_B)
-    loss = (rate + feature_distortion + adversarial + discrimination + penalty).detach()
+    loss = (rate + feature_distortion + adversarial + discrimination).detach()
     found = (*encoder, *recon_grad, *adv_grad, *feature_sigma, *discriminator, *likelihood)
-    parts.mean([*found, *figures.values(), *entropies, loss])
+    parts.mean([*found, *figures.values(), loss])
     # Made on the device: a copy from the host would wait for it.
     weight = torch.full((), float(parts.adversarial_weight * is_played), device=loss.device)
     if parts.adaptive_weight:
         # Of the last layer's kernel (Esser et al. 2021, equation 7).
         weight = weight * adaptive_weight(recon_grad[-2], adv_grad[-2])
     figures["adversarial_weight"] = weight
-    skip = _skips(*entropies, margin=parts.equilibrium_margin)
-    if not is_played:
-        # Who does not play yet cannot be ahead: the decoder goes on learning to rebuild.
-        skip.pop("decoder", None)
     return Gradients(
         of={
             "encoder": encoder,
@@ -235,19 +215,7 @@ def vae_gan_gradients(
         loss=loss,
         terms=terms,
         figures=figures,
-        skip=skip,
     )
-
-
-def slope_penalty(parts: GanContext, real_B: Tensor, shown_BCHW: Tensor) -> Tensor:
-    """Return the penalty on the logit's slope at images of the data (R1 of Mescheder et al. 2018, eq. 9).
-
-    It keeps a discriminator that wins from growing ever steeper, which leaves the decoder none to follow.
-    """
-    if not parts.gradient_penalty:
-        return torch.zeros((), device=shown_BCHW.device)
-    (slope_BCHW,) = torch.autograd.grad(real_B.sum(), shown_BCHW, create_graph=True)
-    return 0.5 * parts.gradient_penalty * slope_BCHW.float().square().flatten(1).sum(1).mean()
 
 
 def adaptive_weight(recon_grad: Tensor, adv_grad: Tensor) -> Tensor:
@@ -266,17 +234,3 @@ def _terms(
     """Return the terms of the bound on pixels; the images' own gradient is cut off."""
     distortion_B = parts.likelihood.evaluated_distortion(recon_BCHW.detach(), x_BCHW)
     return Terms(distortion=distortion_B, rates=kl_to_prior(mean_BZ, log_variance_BZ), mean=mean_BZ)
-
-
-def _cross_entropies(real_B: Tensor, fake_B: Tensor) -> tuple[Tensor, Tensor]:
-    softplus = nn.functional.softplus
-    return softplus(-real_B.detach()).mean(), softplus(fake_B.detach()).mean()
-
-
-def _skips(real: Tensor, made: Tensor, *, margin: float) -> dict[str, Tensor]:
-    """Return who sits this step out: the one that is ahead by `margin`, never both."""
-    if not margin:
-        return {}
-    ahead = (real < EQUILIBRIUM - margin) | (made < EQUILIBRIUM - margin)
-    behind = (real > EQUILIBRIUM + margin) | (made > EQUILIBRIUM + margin)
-    return {"discriminator": ahead & ~behind, "decoder": behind & ~ahead}

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings.layers import BadSetting, Layer, Setting
+from convvae_trainer.settings.objectives import OBJECTIVES, settings_by_user
 
 __all__ = ["LAST_SIDE", "MAX_SIDE", "MIN_SIDE", "Config", "config_from", "parse_image_size", "to_json_object"]
 
@@ -37,7 +38,8 @@ class Config:
     """Height and width to resize to. None: as the data are."""
     resize_mode: Literal["crop", "stretch"] = "crop"
     resize_filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
-    objective: Literal["ae", "vae", "vae-disl", "vae-gan"] = "vae"
+    objective: str = "vae"
+    """What the networks are trained for: a name in the table of `settings/objectives.py`."""
     likelihood: Literal["bernoulli", "gaussian", "discretised-logistic"] = "bernoulli"
     """Of the decoder. `vae-disl` and `vae-gan` need `gaussian`, whose sigma is fitted at their end."""
     sigma: float | None = None
@@ -72,7 +74,7 @@ class Config:
     """Posterior draws of the importance-weighted bound. 1 is the evidence lower bound."""
     terms: Literal["both", "distortion", "rate"] = "both"
     """Which terms of the bound are trained. One alone shows what the other is for."""
-    adversarial_loss: Literal["non-saturating", "hinge", "minimax"] = "non-saturating"
+    adversarial_loss: Literal["non-saturating", "minimax"] = "non-saturating"
     """How decoder and discriminator play. `minimax` is that of Larsen et al. 2016."""
     adversarial_weight: float = 0.5
     """Weight of the adversarial gradient beside the reconstruction's: 1 / gamma of Larsen et al. 2016."""
@@ -80,10 +82,6 @@ class Config:
     """Scale the adversarial gradient to the reconstruction's size at the decoder's last layer first."""
     adversarial_start: float = 0.1
     """Share of the run before the decoder gets the adversarial gradient; the discriminator learns at once."""
-    gradient_penalty: float = 0.0
-    """Weight of the squared slope of the discriminator's logit at images of the data, in pixels in 0..1."""
-    equilibrium_margin: float = 0.0
-    """A player sits a step out where the other is so far behind, in nats around 0.68. 0: never."""
     discriminator_width: int = 32
     """Channels of the discriminator after the first halving."""
     gan_share: float = 0.3
@@ -118,6 +116,8 @@ class Config:
             raise BadSetting(
                 self._set("epochs"), " and ", self._set("minutes"), " are both set: give one of them"
             )
+        if self.objective not in OBJECTIVES:
+            raise self._bad("objective", f"is {self.objective!r}: give one of {', '.join(OBJECTIVES)}")
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
             raise self._bad("device", f"is {self.device!r}: use auto, cpu, cuda or cuda:N")
         for name, hint in get_type_hints(Config).items():
@@ -131,8 +131,9 @@ class Config:
 
     def _check_objective(self) -> None:
         """Refuse what the objective does not use, and what does not go together."""
+        users_of = settings_by_user()
         for field in dataclasses.fields(Config):
-            users = USED_BY.get(field.name)
+            users = users_of.get(field.name)
             if users and self.objective not in users and getattr(self, field.name) != field.default:
                 raise BadSetting(
                     self._set(field.name),
@@ -140,8 +141,9 @@ class Config:
                     self._set("objective"),
                     f": it belongs to {', '.join(users)}",
                 )
-        if self.is_adversarial and self.likelihood != "gaussian":
-            raise self._needs("objective", "likelihood", "gaussian")
+        for name, value in OBJECTIVES[self.objective].needs.items():
+            if getattr(self, name) != value:
+                raise self._needs("objective", name, value)
         if self.binarize == "dynamic" and self.likelihood != "bernoulli":
             raise self._needs("binarize", "likelihood", "bernoulli")
         if self.sigma is not None and self.likelihood != "gaussian":
@@ -170,39 +172,13 @@ class Config:
     @property
     def is_adversarial(self) -> bool:
         """Whether a discriminator takes part."""
-        return self.objective in ADVERSARIAL
+        return "discriminator_width" in OBJECTIVES[self.objective].settings
 
     @property
     def total_epochs(self) -> int | None:
         """Epochs to train, or None where `minutes` decides."""
         return None if self.minutes is not None else self.epochs or DEFAULT_EPOCHS
 
-
-ADVERSARIAL = ("vae-disl", "vae-gan")
-_RATED = ("vae", *ADVERSARIAL)
-# Whose settings these are; all others belong to every objective.
-USED_BY: dict[str, tuple[str, ...]] = {
-    "sigma": ("ae", "vae"),
-    "binarize": ("ae", "vae"),
-    "beta": _RATED,
-    "kl_warmup_epochs": ("vae", "vae-gan"),
-    "free_bits": _RATED,
-    "importance_samples": ("vae",),
-    "terms": ("vae",),
-    "early_stop_epochs": ("ae", "vae"),
-    "adversarial_loss": ADVERSARIAL,
-    "adversarial_weight": ("vae-gan",),
-    "adaptive_weight": ("vae-gan",),
-    "adversarial_start": ("vae-gan",),
-    "gradient_penalty": ADVERSARIAL,
-    "equilibrium_margin": ADVERSARIAL,
-    "discriminator_width": ADVERSARIAL,
-    "gan_share": ("vae-disl",),
-}
-# Where an objective's defaults are others than those above.
-OBJECTIVE_DEFAULTS: dict[str, dict[str, Any]] = {
-    objective: {"likelihood": "gaussian", "learning_rate": 5e-4} for objective in ADVERSARIAL
-}
 
 _RANGES: tuple[tuple[str, float, float], ...] = (
     ("train_images", 2, 1e9),
@@ -225,8 +201,6 @@ _RANGES: tuple[tuple[str, float, float], ...] = (
     ("sigma", 1e-4, 10.0),
     ("adversarial_weight", 0.0, 1e6),
     ("adversarial_start", 0.0, 1.0),
-    ("gradient_penalty", 0.0, 1e6),
-    ("equilibrium_margin", 0.0, 0.68),
     ("discriminator_width", 1, 1024),
     ("gan_share", 0.01, 0.99),
     ("early_stop_epochs", 1, 1e6),
@@ -289,8 +263,8 @@ def config_from(*layers: Mapping[str, Any] | Layer) -> Config:
             raise BadConfig(
                 "dataset is not set: --dataset names a data set (such as digits), a folder or a file"
             )
-        defaults = OBJECTIVE_DEFAULTS.get(merged.get("objective", ""), {})
-        return Config(**(defaults | merged))
+        row = OBJECTIVES.get(merged.get("objective", ""))
+        return Config(**({**row.defaults, **merged} if row else merged))
     except BadSetting as error:
         raise error.located(origins, vars(_DEFAULTS)) from None
 

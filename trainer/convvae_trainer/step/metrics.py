@@ -26,8 +26,6 @@ NAMES = (
     "adversarial",
     "discrimination",
     "adversarial_weight",
-    "decoder_skips",
-    "discriminator_skips",
 )
 _GAMES = ("adversarial", "discrimination")
 
@@ -65,7 +63,7 @@ class StepMetrics:
     def add(self, found: Gradients, *, finite: Tensor, gradient_norm: Tensor) -> None:
         """Add a step; of one that is not finite only that it was skipped."""
         seen = dict.fromkeys(NAMES, self._zero) | {"steps": self._one, "gradient_norm": gradient_norm}
-        seen |= found.figures | {f"{name}_skips": skip.float() for name, skip in found.skip.items()}
+        seen |= found.figures
         skipped = ~finite
         if (terms := found.terms) is not None:
             rate_BZ, mean_BZ = terms.rates.detach(), terms.mean.detach()
@@ -115,11 +113,6 @@ class StepMetrics:
             figures |= {name: _mean(sums[name], played) for name in _GAMES}
             figures["feature_distortion"] = _mean(sums["feature_distortion"], sums["encoded"])
             figures["adversarial_weight"] = _mean(sums["adversarial_weight"], both)
-            for player in ("decoder", "discriminator"):
-                figures[f"{player}_skips"] = int(sums[f"{player}_skips"])
-                # A decoder goes on without a game, a discriminator does not.
-                steps_of = played if player == "discriminator" else sums["steps"]
-                figures[f"{player}_updates"] = int(steps_of - sums[f"{player}_skips"])
         return figures
 
     def rate_per_dimension(self) -> list[float]:

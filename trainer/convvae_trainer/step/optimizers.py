@@ -85,11 +85,10 @@ class Optimizers:
         for name, optimizer in self.by_team.items():
             if not any(network in found.of for network in _networks(optimizer)):
                 continue
-            skip = ~finite | found.skip[name] if name in found.skip else ~finite
             # What a GradScaler sets: the fused kernel divides by the one, which clips, and where the other
             # is 1 leaves everything as it was. So no look at the device is needed.
             optimizer.grad_scale = (norms[name] / self._config.max_gradient_norm).clamp(min=1)  # type: ignore[attr-defined]
-            optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+            optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
             optimizer.step()
         return finite, each.norm()
 

@@ -129,9 +129,7 @@ class TrainState:
             self._bound_loss = made(self._plain_bound_loss)
             return
         self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
-        # A penalty on slopes is differentiated twice, which compiled code is not.
-        judging = _as_it_is if self.config.gradient_penalty else made
-        self._judging = judging(self.discriminator)
+        self._judging = made(self.discriminator)
 
     def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float, fraction: float = 0.0) -> None:
         """Take one step on a batch of uint8 images; one whose loss or gradient is not finite changes nothing.
@@ -188,8 +186,6 @@ class TrainState:
             loss=config.adversarial_loss,
             adversarial_weight=config.adversarial_weight,
             adaptive_weight=config.adaptive_weight,
-            equilibrium_margin=config.equilibrium_margin,
-            gradient_penalty=config.gradient_penalty,
             autocast=self.autocast,
             mean=self.dist.mean_,
         )

@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from convvae_service.bundle import OBJECTIVES
 from convvae_trainer.compute.cuda_graph import WARMUP_CALLS, GraphedStep
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import ADVERSARIAL, Config, config_from
+from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState, trial_of
 from unit.trainer.conftest import TINY
 
@@ -92,7 +92,7 @@ def test_each_call_is_done_once_whether_plain_or_replayed(graphs: list[FakeGraph
 
 def learner_of(objective: str, **changes: Any) -> TrainState:
     """Return a small train_state."""
-    if objective in ADVERSARIAL:
+    if "discriminator_width" in OBJECTIVES[objective].settings:
         changes["discriminator_width"] = 4
     config = config_from({"dataset": "x", "objective": objective}, TINY, changes)
     return TrainState(config, shape=SHAPE, device=CPU)

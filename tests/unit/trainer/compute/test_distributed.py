@@ -27,7 +27,7 @@ TIMEOUT_S = 200
 TOLERANCE = 2e-3
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"binarize": "dynamic", "free_bits": 0.05},
-    "vae-gan": {"objective": "vae-gan", "adversarial_start": 0.3, "equilibrium_margin": 0.3},
+    "vae-gan": {"objective": "vae-gan", "adversarial_start": 0.3},
     "vae-disl": {"objective": "vae-disl", "gan_share": 0.5},
     "stopping early": {"early_stop_epochs": 1, "importance_samples": 2},
 }

@@ -20,7 +20,7 @@ from convvae_trainer.settings.config import Config
 
 # Two levels, so that the features are those of a layer in the middle.
 HEIGHT, WIDTH, CHANNELS, LATENT_DIM, BATCH = 20, 12, 3, 3, 5
-LOSSES = ("non-saturating", "hinge", "minimax")
+LOSSES = ("non-saturating", "minimax")
 NORMAL = Normal(torch.tensor(0.0), torch.tensor(1.0))
 Found = dict[str, tuple[Tensor, ...]]
 
@@ -35,7 +35,6 @@ class Game:
     is_played: bool = True
     beta: float = 1.5
     free_bits: float = 0.0
-    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         torch.manual_seed(4)
@@ -76,9 +75,7 @@ def rate(game: Game, mean: Tensor, log_variance: Tensor) -> Tensor:
 
 
 def play(kind: str, real: Tensor, made: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (discrimination, adversarial) as the papers print them, in probabilities or margins."""
-    if kind == "hinge":
-        return (1 - real).clamp(min=0).mean() + (1 + made).clamp(min=0).mean(), -made.mean()
+    """Return (discrimination, adversarial) as the papers print them, in probabilities."""
     discrimination = -real.sigmoid().log().mean() - (1 - made.sigmoid()).log().mean()
     if kind == "minimax":
         return discrimination, (1 - made.sigmoid()).log().mean()
@@ -99,16 +96,6 @@ def rebuild(game: Game) -> tuple[Tensor, Tensor, Tensor]:
     return feature_distortion, rate(game, mean, log_variance), rebuilt
 
 
-def steepness(game: Game) -> Tensor:
-    """Return half the weighted mean over images of the squared slope of an image's own logit."""
-    total = torch.zeros(())
-    for x in game.x:
-        image = x[None].clone().requires_grad_()
-        (slope,) = torch.autograd.grad(game.discriminator(image)[1], image, create_graph=True)
-        total = total + slope.square().sum()
-    return 0.5 * game.penalty * total / len(game.x)
-
-
 def expected_vae_gan(game: Game) -> Found:
     """Return algorithm 1's gradients, each of its formula alone."""
     of = game.parameters
@@ -124,7 +111,7 @@ def expected_vae_gan(game: Game) -> Found:
     return {
         "encoder": grad(weighted_rate + feature_distortion, of["encoder"]),
         "decoder": tuple(r + weight * p for r, p in zip(recon_grad, adversarial_part, strict=True)),
-        "discriminator": grad(discrimination + steepness(game), of["discriminator"]),
+        "discriminator": grad(discrimination, of["discriminator"]),
         "features": grad(feature_distortion, of["features"]),
         "likelihood": grad(normal_loss(game.x, rebuilt, game.likelihood.log_sigma), of["likelihood"]),
     }
@@ -150,7 +137,7 @@ def expected_gan(game: Game) -> Found:
     discrimination, adv_grad = play(game.loss, real_logit, made_logit)
     return {
         "decoder": grad(adv_grad, of["decoder"]),
-        "discriminator": grad(discrimination + steepness(game), of["discriminator"]),
+        "discriminator": grad(discrimination, of["discriminator"]),
     }
 
 
@@ -164,8 +151,6 @@ def parts_of(module: Any, game: Game) -> Any:
         loss=game.loss,
         adversarial_weight=game.weight,
         adaptive_weight=game.adaptive,
-        equilibrium_margin=0.0,
-        gradient_penalty=game.penalty,
         autocast=None,
         mean=lambda tensors: None,  # noqa: ARG005 - a single process
     )
@@ -215,7 +200,6 @@ def check_gan(module: Any, game: Game) -> None:
         {"is_played": False},
         {"free_bits": 0.02},
         {"weight": 3.0, "beta": 0.5},
-        {"penalty": 4.0},
     ],
     ids=str,
 )

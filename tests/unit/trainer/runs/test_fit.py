@@ -97,7 +97,7 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
         {"likelihood": "gaussian"},
         {"binarize": "dynamic", "ema_decay": 0.0},
         {"importance_samples": 2},
-        {"objective": "vae-gan", "adversarial_start": 0.3, "equilibrium_margin": 0.3},
+        {"objective": "vae-gan", "adversarial_start": 0.3},
         {"objective": "vae-disl", "gan_share": 0.3},
         {"objective": "vae-disl", "gan_share": 0.8},
     ],

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from convvae_service.bundle import OBJECTIVES, read_bundle
+from convvae_service.bundle import read_bundle
 from convvae_trainer.cli.commands import run_evaluate, run_export
 from convvae_trainer.compute.cuda_graph import WARMUP_CALLS
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import ADVERSARIAL, Config, config_from
+from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
 from unit.trainer.conftest import TINY, write_blobs
 
@@ -37,7 +38,7 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
 ) -> None:
     """It is stopped, resumed, evaluated with the CPU's figures, and published with parity."""
     changes: dict[str, Any] = {"device": "cuda", "objective": objective, "epochs": 2, "precision": precision}
-    if objective in ADVERSARIAL:
+    if "discriminator_width" in OBJECTIVES[objective].settings:
         changes["discriminator_width"] = 4
     config = config_from({"dataset": str(write_blobs(tmp_path / "blobs.npy"))}, TINY, changes)
     dataset, run_dir = load_dataset(config), tmp_path / "run"
@@ -74,7 +75,7 @@ def evaluated(run_dir: Path, device: str) -> Evaluation:
 
 def learner_of(objective: str, dataset: str, **changes: Any) -> TrainState:
     """Return a small train_state on the GPU."""
-    small = {"discriminator_width": 4} if objective in ADVERSARIAL else {}
+    small = {"discriminator_width": 4} if "discriminator_width" in OBJECTIVES[objective].settings else {}
     config = config_from(
         {"dataset": dataset}, TINY, {"objective": objective, "device": "cuda"}, small, changes
     )
