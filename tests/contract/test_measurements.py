@@ -1,9 +1,12 @@
-"""docs/measurements.md says which programs there are, and which of them `make bench` runs."""
+"""docs/measurements.md agrees with the result files, with the programs, and with `make bench`."""
 
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "tests" / "bench" / "results"
 
 
 def test_the_document_and_the_makefile_agree() -> None:
@@ -20,3 +23,55 @@ def test_the_document_and_the_makefile_agree() -> None:
         assert (ROOT / "tests" / "bench" / f"{name}.py").is_file()
     for name in named:
         assert f"make bench FIGURES={name} " in text
+
+
+def gpu_figures(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the figures of the GPU, and of the CPU with bf16 beside it."""
+    short, long = results["mnist_likelihood_cuda_36s"], results["mnist_likelihood_cuda"]
+    cpu, cuda = results["training_throughput_bf16"], results["training_throughput_cuda"]
+    ratios = ("ratio_fp32", "ratio_auto", "ratio_auto_compiled")
+    return [
+        f"after {short['until']['training_seconds']:.0f} s and",
+        f"after {long['training_seconds']:.0f} s of training",
+        f"by {short['until']['samples']} and {long['importance_samples']:,} samples",
+        f"{short['until']['looks'][-1]['nats']:.2f}, {long['negative_log_likelihood_nats']:.2f} nats",
+        ", ".join(f"{cpu[name]:.2f}" for name in ratios) + " times",
+        f"{results['training_throughput']['ratio_fp32']:.2f} times",
+        ", ".join(f"{cuda[name]:.1f}" for name in ratios) + " times",
+    ]
+
+
+def fault_figures(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the figures of the runs with faults and load."""
+    rolling, overload = results["rolling"], results["overload"]
+    growth = "growth_of_the_second_half_kib"
+    kib = [results[name][growth] for name in ("cancel_storm", "mutations")]
+    return [
+        f"lost of {rolling['sigterm']['calls']:,}",
+        f"{rolling['sigterm']['lost']}, {rolling['sigkill']['lost']} |",
+        f"{overload['accepted_ms']['p99_ratio']:.1f} times, {overload['health_ms']['p99']:.0f} ms",
+        ", ".join(f"{growth / 1024:.1f}" for growth in kib) + " MiB",
+    ]
+
+
+def test_the_summary_is_what_was_measured() -> None:
+    """The first table quotes the result files, no more favourable than they are."""
+    files = [*RESULTS.glob("*.json"), *(ROOT / "tests" / "fault" / "results").glob("*.json")]
+    results = {path.stem: json.loads(path.read_text()) for path in files}
+    elbo, demo = results["mnist_elbo"], results["demo_time"]
+    likelihood, parity = results["mnist_likelihood"], results["mnist_elbo"]["parity"]
+    quoted = [
+        f"{elbo['test_elbo_nats']:.2f} nats",
+        f"{likelihood['importance_samples']} importance samples",
+        f"{likelihood['negative_elbo_nats']:.2f}, {likelihood['negative_log_likelihood_nats']:.2f} nats",
+        f"{demo['demo_s']:.0f} s, of which {demo['training_s']:.0f} s training",
+        f"{max(parity['mean'], parity['log_variance']):.0e} on mean and log-variance",
+        f"{parity['image_steps']} steps of 255",
+        f"{results['start_up']['median_s']:.2f} s",
+        f"{results['embed_throughput']['cpu_ratio']:.2f} times",
+        *gpu_figures(results),
+        *fault_figures(results),
+    ]
+    document = (ROOT / "docs" / "measurements.md").read_text()
+    summary = document.partition("## Summary")[2].partition("## Make them")[0]
+    assert [figure for figure in quoted if figure not in summary] == []

@@ -6,13 +6,13 @@ import re
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "tests" / "bench" / "results"
 README = (ROOT / "README.md").read_text()
 
 
@@ -26,7 +26,7 @@ def free_port() -> int:
 def test_the_blocks_run_in_order(tmp_path: Path) -> None:
     """Every shell and Python block works as printed, one after the other, in an empty folder."""
     blocks = re.findall(r"```(sh|python)\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 3
     target = f"127.0.0.1:{free_port()}"
     script = ["set -euo pipefail", "trap 'kill $(jobs -p)' EXIT"]
     for index, (language, text) in enumerate(blocks):
@@ -47,64 +47,57 @@ def test_the_blocks_run_in_order(tmp_path: Path) -> None:
         command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (tmp_path / "samples.png").stat().st_size > 0
+    assert len(list((tmp_path / "samples").glob("*.png"))) == 16
     assert (tmp_path / "embeddings.parquet").stat().st_size > 0
 
 
-def test_links_and_targets_exist() -> None:
-    """Every relative link leads to a file, and every make target is one."""
-    for link in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (ROOT / link).exists(), link
+def test_targets_and_extras_exist() -> None:
+    """Every make target is one, and every extra to install is one of the package."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = re.findall(r"^    pip install '?\.(?:\[(.*?)\]')? +#", README, re.MULTILINE)
+    assert len(lines) == 4
+    named = {extra for line in lines for extra in line.split(",") if extra}
+    assert named <= set(project["optional-dependencies"])
 
 
 def test_the_first_screen_says_what_it_is() -> None:
-    """One sentence, the arrow, the two commands and the results stand within 32 lines."""
-    first = README.splitlines()[:32]
+    """One sentence, the arrow, the two commands, the picture and the installation stand within 24 lines."""
+    first = README.splitlines()[:24]
     assert any("--trainer-->" in line for line in first)
-    assert any(line.strip().startswith("make demo") for line in first)
-    assert any(line.strip().startswith("make test") for line in first)
-    assert sum(line.startswith("|") for line in first) >= 4
+    for command in ("make demo", "make test", "pip install ."):
+        assert any(line.startswith(f"    {command} ") for line in first), command
+    (picture,) = re.findall(r"!\[.+\]\((.+)\)", "\n".join(first))
+    assert 1_000 < (ROOT / picture).stat().st_size < 150_000
 
 
-def gpu_figures(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the figures of the GPU, and of the CPU beside it that has bf16."""
-    short, long = results["mnist_likelihood_cuda_36s"], results["mnist_likelihood_cuda"]
-    cpu, cuda = results["training_throughput_bf16"], results["training_throughput_cuda"]
-    ratios = ("ratio_fp32", "ratio_auto", "ratio_auto_compiled")
-    return [
-        f"after {short['until']['training_seconds']:.0f} s and",
-        f"after {long['training_seconds']:.0f} s of training",
-        f"by {short['until']['samples']} and {long['importance_samples']:,} samples",
-        f"{short['until']['looks'][-1]['nats']:.2f}, {long['negative_log_likelihood_nats']:.2f} nats",
-        ", ".join(f"{cpu[name]:.2f}" for name in ratios) + " times",
-        f"(without bf16: {results['training_throughput']['ratio_fp32']:.2f})",
-        ", ".join(f"{cuda[name]:.1f}" for name in ratios) + " times",
-    ]
+def result(name: str) -> dict[str, Any]:
+    """Return a result file of the measurements, given as `bench/NAME` or `fault/NAME`."""
+    kind, _, stem = name.partition("/")
+    content: dict[str, Any] = json.loads((ROOT / "tests" / kind / "results" / f"{stem}.json").read_text())
+    return content
 
 
 def test_the_figures_are_those_that_were_measured() -> None:
-    """The results table quotes the result files, no more favourable than they are."""
-    results = {path.stem: json.loads(path.read_text()) for path in RESULTS.glob("*.json")}
-    elbo, demo = results["mnist_elbo"], results["demo_time"]
-    likelihood = results["mnist_likelihood"]
-    start_up, embed = results["start_up"], results["embed_throughput"]
-    parity = elbo["parity"]
-    demo_metrics = demo["training_metrics"]
-    # Results of before the metrics carried their unit have the shorter name.
-    demo_elbo = demo_metrics.get("test_elbo_nats", demo_metrics.get("test_elbo"))
+    """Each row of the table quotes its result file, with hardware and date."""
+    likelihood, cpu = result("bench/mnist_likelihood"), result("bench/training_throughput")
+    cuda, start_up, rolling = (
+        result(name) for name in ("bench/training_throughput_cuda", "bench/start_up", "fault/rolling")
+    )
+    assert cpu["date"][:10] == cuda["date"][:10]
+    assert rolling["sigterm"]["lost"] == rolling["sigkill"]["lost"] == 0
     quoted = [
-        f"{elbo['test_elbo_nats']:.2f} nats",
-        f"{likelihood['importance_samples']} importance samples",
-        f"{likelihood['negative_elbo_nats']:.2f}, {likelihood['negative_log_likelihood_nats']:.2f} nats",
-        f"{demo_elbo:.2f} nats per image",
-        f"{demo['demo_s']:.0f} s, of which {demo['training_s']:.0f} s training",
-        f"{max(parity['mean'], parity['log_variance']):.0e} on mean and log-variance",
-        f"{parity['image_steps']} steps of 255",
-        f"{start_up['median_s']:.2f} s",
-        f"{embed['cpu_ratio']:.2f} times",
-        *gpu_figures(results),
+        (likelihood, f"by {likelihood['importance_samples']} importance samples"),
+        (likelihood, f"{likelihood['negative_log_likelihood_nats']:.2f} nats"),
+        (cpu, f"{cpu['ratio_fp32']:.2f} times, {cuda['ratio_fp32']:.1f} times"),
+        (start_up, f"{start_up['median_s']:.2f} s"),
+        (rolling, f"0 of {rolling['sigterm']['calls']:,}"),
     ]
-    first = "\n".join(README.splitlines()[:32])
-    assert [figure for figure in quoted if figure not in first] == []
+    rows = [line for line in README.partition("## Figures")[2].splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 4
+    for content, figure in quoted:
+        (row,) = [row for row in rows if figure in row]
+        processor, cores = content["hardware"].split(", ")[:2]
+        assert row.endswith(f"| {content['date'][:10]} |"), figure
+        assert f"{cores} of an {processor}" in row, figure
