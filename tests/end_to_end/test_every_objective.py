@@ -25,7 +25,7 @@ from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
 from support.serving import serving
-from unit.trainer.conftest import write_blobs
+from support.tiny_run import write_blobs
 
 pytestmark = pytest.mark.slow
 

@@ -23,12 +23,15 @@ from convvae_service.bundle import (
     describe_graph,
     publish,
 )
+from convvae_service.images import ModelInput
 
 OPSET = 20
 BERNOULLI = LikelihoodSpec(name="bernoulli", probability_clamp=1e-6)
 GAUSSIAN = LikelihoodSpec(name="gaussian", sigma=0.1)
 SHAPE = ImageShape(height=8, width=6, channels=1)
 LATENT_DIM = 4
+# How the model `tiny` takes its images.
+TINY_INPUT = ModelInput("tiny", SHAPE, Resize())
 # Added to a model's seed, so that the answers tell which graphs ran.
 PRECISION_SEEDS: dict[Precision, int] = {"fp32": 0, "fp16": 1000, "int8": 2000}
 

@@ -1,9 +1,7 @@
 """Fixtures: image files, arrays, and the command run in this process."""
 
-import struct
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,26 +10,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images import ModelInput
 from convvae_service.pipeline.__main__ import main
-
-TINY = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), Resize())
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How the command ended."""
-
-    code: int
-    out: str
-    err: str
+from support.ended import Ended
+from support.tiny_bundle import TINY_INPUT
 
 
 @pytest.fixture
 def tiny_input() -> ModelInput:
     """What the model `tiny` takes."""
-    return TINY
+    return TINY_INPUT
 
 
 @pytest.fixture
@@ -68,9 +56,3 @@ def embed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         return Ended(code, *capsys.readouterr())
 
     return run
-
-
-def idx_bytes(array: NDArray[Any], code: int = 0x08) -> bytes:
-    """Return `array` as an idx file."""
-    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()

@@ -1,31 +1,15 @@
 """A tiny data set and settings that train in a second."""
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.settings.config import Config
-
-TINY: dict[str, Any] = {
-    "width": 4,
-    "hidden": 16,
-    "latent_dim": 4,
-    "batch_size": 16,
-    "epochs": 4,
-    "precision": "fp32",
-    "threads": 1,
-    "device": "cpu",
-}
-needs_compiler = pytest.mark.skipif(
-    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
-)
+from support.tiny_run import TINY, write_blobs
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +25,6 @@ def one_thread() -> Iterator[None]:
 def blobs(tmp_path: Path) -> Path:
     """A .npy file of 80 grey images, 12x10, each a bright rectangle somewhere."""
     return write_blobs(tmp_path / "blobs.npy")
-
-
-def write_blobs(path: Path, *, count: int = 80, shape: tuple[int, ...] = (12, 10)) -> Path:
-    random = np.random.default_rng(0)
-    images = np.zeros((count, *shape), dtype=np.uint8)
-    for image in images:
-        top, left = random.integers(0, shape[0] - 3), random.integers(0, shape[1] - 3)
-        image[top : top + 4, left : left + 4] = random.integers(100, 256)
-    np.save(path, images)
-    return path
 
 
 @pytest.fixture

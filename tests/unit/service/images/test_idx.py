@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convvae_service.images.idx import BadArray, is_idx, open_idx
-from unit.service.conftest import idx_bytes
+from support.idx_file import idx_bytes
 
 ARRAY = np.arange(24, dtype=np.uint8).reshape(4, 3, 2)
 SOUND = idx_bytes(ARRAY)

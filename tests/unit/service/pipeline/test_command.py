@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from convvae_service.bundle import ImageShape, read_bundle
 from convvae_service.engine.stages import Engine
 from convvae_service.images import decode_file
-from support.tiny_bundle import publish_tiny
-from unit.service.conftest import TINY, Ended, idx_bytes
+from support.ended import Ended
+from support.idx_file import idx_bytes
+from support.tiny_bundle import TINY_INPUT, publish_tiny
 
 Embed = Callable[..., Ended]
 
@@ -78,7 +79,9 @@ def test_files_are_embedded_as_the_engine_does(
     ids = table.column("id").to_pylist()
     assert ids == sorted(ids)
     assert len(ids) == 12
-    pixels = [decode_file((folder / i).read_bytes(), shape=TINY.shape, resize=TINY.resize) for i in ids]
+    pixels = [
+        decode_file((folder / i).read_bytes(), shape=TINY_INPUT.shape, resize=TINY_INPUT.resize) for i in ids
+    ]
     np.testing.assert_allclose(vectors(sink), engine.encode.run((np.stack(pixels),))[0], atol=1e-6)
 
 

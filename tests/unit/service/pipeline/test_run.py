@@ -13,7 +13,7 @@ from convvae_service.images import BadSource, ImageBatch, ModelInput, Rejected
 from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.run import BATCHES_PER_THREAD, RunSettings, embed
-from unit.service.conftest import TINY
+from support.tiny_bundle import TINY_INPUT
 
 
 class Numbers:
@@ -45,7 +45,7 @@ class Echo:
     """An encoder whose embedding is the number in the image; earlier rows may take longer."""
 
     info = EncoderInfo(
-        input=TINY, version=1, precision="fp32", sha256="", latent_dim=1, has_log_variance=True
+        input=TINY_INPUT, version=1, precision="fp32", sha256="", latent_dim=1, has_log_variance=True
     )
     batch_rows = 4
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 
-from convvae_trainer.__main__ import main
 from convvae_trainer.cli import fit as cli_fit
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import write_blobs
+from support.commands import run_train
+from support.tiny_run import write_blobs
 
 SHORT = [
     "--width",
@@ -32,16 +32,6 @@ SHORT = [
     "--threads",
     "1",
 ]
-
-
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run `convvae-train` in this process and return its exit code."""
-    monkeypatch.setattr("sys.argv", ["convvae-train", *arguments])
-    with pytest.raises(SystemExit) as raised:
-        main()
-    code = raised.value.code
-    assert code is None or isinstance(code, int)
-    return code or 0
 
 
 @pytest.mark.parametrize(
@@ -80,7 +70,7 @@ def test_bad_input_is_one_line(
 ) -> None:
     """Bad input is answered by one line and exit code 2; no run folder appears."""
     monkeypatch.chdir(tmp_path)
-    assert run(monkeypatch, "fit", "--run-dir", "run", *arguments) == 2
+    assert run_train(monkeypatch, "fit", "--run-dir", "run", *arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert error.count("\n") == 1
@@ -94,7 +84,7 @@ def test_a_missing_package_names_its_extra(
 ) -> None:
     """Without the trainer's packages the message says what to install."""
     monkeypatch.setitem(sys.modules, package, None)
-    assert run(monkeypatch, "fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run")) == 2
+    assert run_train(monkeypatch, "fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run")) == 2
     assert capsys.readouterr().err == f'error: {package} is not installed: pip install "convvae[trainer]"\n'
 
 
@@ -104,7 +94,7 @@ def test_a_missing_runtime_is_noticed_before_training(
     """A run that is to be exported is refused at once when ONNX Runtime is missing."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     arguments = ["--dataset", "digits", "--models", str(tmp_path / "m"), "--name", "digits"]
-    assert run(monkeypatch, "fit", "--run-dir", str(tmp_path / "run"), *arguments) == 2
+    assert run_train(monkeypatch, "fit", "--run-dir", str(tmp_path / "run"), *arguments) == 2
     message = (
         'error: onnxruntime is not installed: pip install "convvae[gpu]" or pip install "convvae[cpu]"\n'
     )
@@ -117,28 +107,28 @@ def test_fit_evaluate_export(
 ) -> None:
     """The three commands follow one another; each says where things are and what to type next."""
     run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
-    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     output = capsys.readouterr().out
     assert "the last 8 of 80 images after a shuffle by seed 0 are held out" in output
     assert "test ELBO" in output
     assert f"next          convvae-train export {run_dir} --models models --name NAME" in output
 
-    assert run(monkeypatch, "evaluate", run_dir, "--json") == 0
+    assert run_train(monkeypatch, "evaluate", run_dir, "--json") == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures == json.loads((tmp_path / "run" / "evaluation.json").read_text())
 
-    assert run(monkeypatch, "evaluate", run_dir, "--seed", "5") == 0
+    assert run_train(monkeypatch, "evaluate", run_dir, "--seed", "5") == 0
     assert "active units" in capsys.readouterr().out
 
-    assert run(monkeypatch, "export", run_dir, "--models", models, "--name", "blobs") == 0
+    assert run_train(monkeypatch, "export", run_dir, "--models", models, "--name", "blobs") == 0
     output = capsys.readouterr().out
     assert f"exported      {models}/blobs/1" in output
     assert f"next          convvae-serve --models {models}" in output
 
-    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 2
+    assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 2
     assert "already holds a run: --resume continues it" in capsys.readouterr().err
-    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir) == 0
-    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--latent-dim", "9") == 2
+    assert run_train(monkeypatch, "fit", "--resume", "--run-dir", run_dir) == 0
+    assert run_train(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--latent-dim", "9") == 2
     assert "has latent_dim=4, not 9" in capsys.readouterr().err
 
 
@@ -147,16 +137,16 @@ def test_evaluation_on_other_images(
 ) -> None:
     """Other data must have the run's size and channels."""
     run_dir = str(tmp_path / "run")
-    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     capsys.readouterr()
-    assert run(monkeypatch, "evaluate", run_dir, "--dataset", "digits") == 2
+    assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", "digits") == 2
     assert "images of digits are 32x32x1, the run's 12x10x1" in capsys.readouterr().err
-    assert run(monkeypatch, "evaluate", str(tmp_path), "--json") == 2
+    assert run_train(monkeypatch, "evaluate", str(tmp_path), "--json") == 2
     assert "holds no run" in capsys.readouterr().err
     write_blobs(tmp_path / "other.npy", count=30)
-    assert run(monkeypatch, "evaluate", run_dir, "--dataset", str(tmp_path / "other.npy")) == 0
+    assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", str(tmp_path / "other.npy")) == 0
     assert f"evaluated     {tmp_path / 'other.npy'}: all 30 images" in capsys.readouterr().out
-    assert run(monkeypatch, "evaluate", run_dir, "--device", "foo") == 2
+    assert run_train(monkeypatch, "evaluate", run_dir, "--device", "foo") == 2
     assert "device is 'foo'" in capsys.readouterr().err
 
 
@@ -165,21 +155,21 @@ def test_changed_data_are_not_taken_for_the_runs_own(
 ) -> None:
     """Their held-out images would be others, of which the run may have seen some; moved data are the same."""
     run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
-    assert run(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
+    assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())
     capsys.readouterr()
     moved = blobs.rename(tmp_path / "moved.npy")
     write_blobs(blobs, count=81)
     for command in (["evaluate", run_dir], ["export", run_dir, "--models", models, "--name", "x"]):
-        assert run(monkeypatch, *command) == 2
+        assert run_train(monkeypatch, *command) == 2
         assert "are not those that the run in" in capsys.readouterr().err
     assert not Path(models).exists()
-    assert run(monkeypatch, "evaluate", run_dir, "--dataset", str(moved), "--json") == 0
+    assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", str(moved), "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert (again["elbo"], again["split"]) == (figures["elbo"], figures["split"])
-    assert run(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--dataset", str(moved)) == 0
+    assert run_train(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--dataset", str(moved)) == 0
     export = ["export", run_dir, "--models", models, "--name", "x", "--dataset", str(moved)]
-    assert run(monkeypatch, *export) == 0
+    assert run_train(monkeypatch, *export) == 0
 
 
 def test_a_run_is_used_and_made_again_from_any_folder(
@@ -188,18 +178,18 @@ def test_a_run_is_used_and_made_again_from_any_folder(
     """Data are typed by relative paths; the reproducing line works in the run folder, as it says."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--dataset", "blobs.npy", "--data-root", "sets", "--run-dir", "run", *SHORT]
-    assert run(monkeypatch, "fit", *arguments) == 0
+    assert run_train(monkeypatch, "fit", *arguments) == 0
     text = (tmp_path / "run" / "reproduce.txt").read_text()
     line = next(line for line in text.splitlines() if line.startswith("   convvae-train"))
     monkeypatch.chdir(tmp_path / "run")
-    assert run(monkeypatch, *shlex.split(line)[1:-1], str(tmp_path / "again")) == 0
+    assert run_train(monkeypatch, *shlex.split(line)[1:-1], str(tmp_path / "again")) == 0
     first, second = (
         read_checkpoint(tmp_path / name / "checkpoint.safetensors")[0] for name in ("run", "again")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    assert run(monkeypatch, "evaluate", ".") == 0
-    assert run(monkeypatch, "fit", "--resume", "--run-dir", ".") == 0
-    assert run(monkeypatch, "export", ".", "--models", "../models", "--name", "x") == 0
+    assert run_train(monkeypatch, "evaluate", ".") == 0
+    assert run_train(monkeypatch, "fit", "--resume", "--run-dir", ".") == 0
+    assert run_train(monkeypatch, "export", ".", "--models", "../models", "--name", "x") == 0
     for path in (tmp_path / "models" / "x" / "1").iterdir():
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
@@ -225,7 +215,7 @@ def test_a_stopped_run_says_how_to_go_on(
         arguments = ["--dataset", str(blobs), "--run-dir", str(run_dir), *SHORT, "--data-root", "my sets"]
         arguments += ["--batch-size", "16"]
         target = ["--models", str(models), "--name", "x", "--device", "cpu"]
-        assert run(patch, "fit", *arguments, *target) == 128 + number
+        assert run_train(patch, "fit", *arguments, *target) == 128 + number
     error = capsys.readouterr().err
     assert error.startswith(f"stopped by {number.name} at step 1; a checkpoint is saved: ")
     words = shlex.split(error.partition("is saved: ")[2])
@@ -233,9 +223,9 @@ def test_a_stopped_run_says_how_to_go_on(
     assert words == ["convvae-train", "fit", "--resume", "--run-dir", str(run_dir), *expected]
     with monkeypatch.context() as patch:
         patch.setattr(TrainState, "step", stop)
-        assert run(patch, *words[1:], "--no-cuda-graph") == 128 + number
+        assert run_train(patch, *words[1:], "--no-cuda-graph") == 128 + number
     assert shlex.split(capsys.readouterr().err.partition("is saved: ")[2]) == [*words, "--no-cuda-graph"]
-    assert run(monkeypatch, *words[1:]) == 0
+    assert run_train(monkeypatch, *words[1:]) == 0
     assert (models / "x" / "1" / "manifest.json").is_file()
 
 
@@ -260,7 +250,7 @@ def test_what_the_system_refuses_is_one_line(
         raise error
 
     monkeypatch.setattr("convvae_trainer.cli.commands.run_evaluate", fail)
-    assert run(monkeypatch, "evaluate", str(tmp_path)) == 1
+    assert run_train(monkeypatch, "evaluate", str(tmp_path)) == 1
     assert capsys.readouterr().err == message
 
 
@@ -293,7 +283,7 @@ def test_help_shows_whole_names_and_defaults(
 ) -> None:
     """What can be copied from the help is whole, on a narrow screen too."""
     monkeypatch.setenv("COLUMNS", "80")
-    assert run(monkeypatch, "fit", "--help") == 0
+    assert run_train(monkeypatch, "fit", "--help") == 0
     text = capsys.readouterr().out
     assert "--importance-samples" in text
     assert "[default: 32]" in text

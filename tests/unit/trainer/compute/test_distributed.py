@@ -2,11 +2,7 @@
 
 import dataclasses
 import json
-import os
 import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +12,14 @@ import torch
 from convvae_trainer.compute.distributed import DistContext, joined
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig, Interrupted
-from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from, to_json_object
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import TINY, needs_compiler, write_blobs
+from support.commands import run_two
+from support.ended import Ended
+from support.run_comparison import assert_near
+from support.tiny_run import TINY, needs_compiler, write_blobs
 
-TIMEOUT_S = 200
-# The processes add up a batch in another order than one does: relative to the largest of each tensor.
-TOLERANCE = 2e-3
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"binarize": "dynamic", "free_bits": 0.05},
     "vae-gan": {"objective": "vae-gan", "adversarial_start": 0.3},
@@ -94,53 +89,6 @@ print("threads of the groups at the end:", *(name for name in thread_names() if 
 """
 
 
-@dataclasses.dataclass(frozen=True)
-class Ended:
-    """What a process left: exit code, output and errors."""
-
-    code: int
-    out: str
-    err: str
-
-
-def run(arguments: list[str], *, code: str) -> list[Ended]:
-    """Run two processes of `code`, started as torchrun does on a free port, to their end."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    running: list[subprocess.Popen[str]] = []
-    try:
-        for rank in ("0", "1"):
-            given = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            given |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-            process = subprocess.Popen(
-                [sys.executable, "-c", code, *arguments],
-                env=os.environ | given,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-            running.append(process)
-        return [Ended(p.returncode, *texts) for p in running for texts in [p.communicate(timeout=TIMEOUT_S)]]
-    finally:
-        for process in running:
-            process.kill()
-            process.wait()
-
-
-def assert_near(first: Path, second: Path) -> None:
-    """Compare two checkpoints: what was drawn bit by bit, what was computed within the tolerance."""
-    (one, state), (other, other_state) = (
-        read_checkpoint(path / "checkpoint.safetensors") for path in (first, second)
-    )
-    assert one.keys() == other.keys()
-    assert torch.equal(one["generator"], other["generator"])
-    assert state["progress"]["step"] == other_state["progress"]["step"]
-    for name, value in one.items():
-        scale = max(1e-3, float(value.abs().max()))
-        assert (value.double() - other[name].double()).abs().max() <= TOLERANCE * scale, name
-
-
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Config], list[Ended]]:
     """Two processes that trained with each of some settings, and met two mistakes: folder, settings, ends."""
@@ -148,7 +96,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, C
     common = {"dataset": str(write_blobs(folder / "blobs.npy")), **TINY, "epochs": 2}
     configs = {name: config_from(common, settings) for name, settings in OBJECTIVES.items()}
     settings = json.dumps({name: to_json_object(config) for name, config in configs.items()})
-    return folder, configs, run([str(folder), settings], code=SESSION)
+    return folder, configs, run_two([str(folder), settings], code=SESSION)
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -180,7 +128,7 @@ def test_two_processes_with_compiled_steps_train_what_one_does(tmp_path: Path) -
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(free | {"compile": True}))
     words = ["fit", "--config", str(settings), "--run-dir", str(tmp_path / "two")]
-    first, second = run(words, code=COMMAND_LINE)
+    first, second = run_two(words, code=COMMAND_LINE)
     assert (first.code, second.code) == (0, 0), first.err + second.err
     config = config_from(free)
     fit(config, load_dataset(config), tmp_path / "one")
@@ -248,7 +196,7 @@ def test_a_signal_stops_all_with_one_checkpoint_and_one_process_goes_on(
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(to_json_object(config)))
     words = ["fit", "--config", str(settings), "--run-dir", str(tmp_path / "two")]
-    first, second = run(words, code=STOPPED + COMMAND_LINE)
+    first, second = run_two(words, code=STOPPED + COMMAND_LINE)
     assert (first.code, second.code) == (143, 143), first.err + second.err
     assert "stopped by SIGTERM at step 6; a checkpoint is saved" in first.err
     assert second.out == ""
@@ -274,7 +222,9 @@ def test_two_processes_go_on_where_one_stopped(
         with pytest.raises(Interrupted):
             fit(config, dataset, tmp_path / "run")
     export = ["--models", str(tmp_path / "models"), "--name", "blobs"]
-    first, second = run(["fit", "--resume", "--run-dir", str(tmp_path / "run"), *export], code=COMMAND_LINE)
+    first, second = run_two(
+        ["fit", "--resume", "--run-dir", str(tmp_path / "run"), *export], code=COMMAND_LINE
+    )
     assert (first.code, second.code) == (0, 0), first.err + second.err
     for words in ("resuming at step 6", ", 2 processes", "test ELBO", "exported"):
         assert words in first.out

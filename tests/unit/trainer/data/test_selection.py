@@ -22,7 +22,7 @@ from convvae_trainer.runs import fit
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, opened_tensorboard
 from convvae_trainer.settings.config import Config
-from unit.trainer.conftest import TINY
+from support.tiny_run import TINY
 
 SORTED = np.repeat(np.arange(5, dtype=np.int64), [10, 10, 10, 2, 1])
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from convvae_service.bundle import read_bundle
-from convvae_trainer.cli.commands import run_evaluate, run_export, run_fit
+from convvae_trainer.cli.commands import run_export, run_fit
 from convvae_trainer.cli.terminal import print_evaluation
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig, BadData, BadRun, TrainerError
@@ -23,14 +23,15 @@ from convvae_trainer.evaluation.embedding import worth
 from convvae_trainer.evaluation.frechet import frechet_distance, train_classifier
 from convvae_trainer.evaluation.image_quality import quality_of, sharpness_of
 from convvae_trainer.evaluation.inference import posterior_means, reconstructions, samples
-from convvae_trainer.evaluation.metrics import BINARIZE_SEED, Evaluation, binarized, evaluate
+from convvae_trainer.evaluation.metrics import BINARIZE_SEED, binarized, evaluate
 from convvae_trainer.evaluation.optional_metrics import EvalOptions
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, elbo_terms
 from convvae_trainer.runs.fit import Fitted, fit, load_run
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.settings.config import Config
-from unit.trainer.conftest import TINY
+from support.commands import evaluated
+from support.tiny_run import TINY
 
 
 def test_figures_add_up(fitted: tuple[Fitted, Dataset]) -> None:
@@ -150,11 +151,6 @@ def make_run(tmp_path: Path) -> Run:
         return run_dir
 
     return make
-
-
-def evaluated(run_dir: Path, **arguments: Any) -> Evaluation:
-    usual: dict[str, Any] = {"dataset": None, "data_root": None, "download": False, "binarize": None}
-    return run_evaluate(run_dir, **{**usual, "seed": 0, "device": None, **arguments})
 
 
 def kept(run_dir: Path) -> Any:

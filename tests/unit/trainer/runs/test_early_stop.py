@@ -22,7 +22,7 @@ from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit, load_run
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import TINY
+from support.tiny_run import TINY
 
 STEPS_PER_EPOCH = 65 // 16
 TURN = 2

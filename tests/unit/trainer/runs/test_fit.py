@@ -5,7 +5,6 @@ import io
 import json
 import math
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +17,14 @@ import convvae_trainer.runs.loop as train_module
 from convvae_trainer.cli.commands import run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
-from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit, load_run
 from convvae_trainer.runs.loop import effective_beta, epoch_order, learning_rate
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import TINY
-
-
-class Killed(BaseException):
-    """Stands for a kill: nothing of the program runs after it."""
-
-
-def before_step(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
-    """Have `act` called right before step `number` of the next run."""
-    step = TrainState.step
-
-    def wrapped(self: TrainState, *args: Any, **kwargs: Any) -> None:
-        if self.num_steps == number:
-            act()
-        step(self, *args, **kwargs)
-
-    monkeypatch.setattr(TrainState, "step", wrapped)
-
-
-def kill() -> None:
-    raise Killed
-
-
-def final(run_dir: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(run_dir / "checkpoint.safetensors")[0]
-
-
-def metrics(run_dir: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key != "elapsed_s"} for line in lines]
-
-
-def assert_same(first: Path, second: Path) -> None:
-    one, other = final(first), final(second)
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert metrics(first) == metrics(second)
+from support.interruption import Killed, before_step, kill
+from support.run_comparison import assert_same, final, metrics
+from support.tiny_run import TINY
 
 
 def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:

@@ -15,7 +15,7 @@ from convvae_trainer.runs.fit import Fitted, fit, load_run
 from convvae_trainer.runs.folder import RunFolder, repeatability, reproducing_command
 from convvae_trainer.runs.segments import distinct, libraries_of, segments_of
 from convvae_trainer.settings.config import Config
-from unit.trainer.runs.test_fit import before_step
+from support.interruption import before_step
 
 
 def stopped(config: Config, dataset: Dataset, run_dir: Path, *, step: int, **more: Any) -> None:

@@ -22,10 +22,10 @@ from convvae_trainer.runs.fit import fit, load_run
 from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.cli.test_app import run as typed
-from unit.trainer.conftest import TINY
-from unit.trainer.evaluation.test_metrics import evaluated
-from unit.trainer.runs.test_fit import Killed, assert_same, before_step
+from support.commands import evaluated, run_train
+from support.interruption import Killed, before_step
+from support.run_comparison import assert_same
+from support.tiny_run import TINY
 
 STEPS = 4 * (72 // 16)
 
@@ -54,14 +54,14 @@ def test_a_run_that_has_not_ended_is_refused(
     run_dir, models = tmp_path / "a run", tmp_path / "models"
     stop(config, dataset, run_dir, step=STEPS // 4)
     words = ["export", str(run_dir), "--models", str(models), "--name", "blobs"]
-    assert typed(monkeypatch, *words) == 2
+    assert run_train(monkeypatch, *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: the run has not ended (25 % of its training is done): convvae-train fit")
     assert error.endswith(", or export it as it is with --unfinished\n")
     assert not models.exists()
     resume = shlex.split(error.partition("is done): ")[2].partition(", or export")[0])
-    assert typed(monkeypatch, *resume[1:]) == 0
-    assert typed(monkeypatch, *words) == 0
+    assert run_train(monkeypatch, *resume[1:]) == 0
+    assert run_train(monkeypatch, *words) == 0
     assert "nfinished" not in (models / "blobs" / "1" / "MODEL_CARD.md").read_text()
 
 

@@ -14,10 +14,10 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from, to_json_object
-from unit.trainer.compute.test_distributed import assert_near
-from unit.trainer.compute.test_distributed import run as run_two
-from unit.trainer.conftest import TINY
-from unit.trainer.runs.test_fit import Killed, assert_same, before_step, kill, metrics
+from support.commands import run_two
+from support.interruption import Killed, before_step, kill
+from support.run_comparison import assert_near, assert_same, metrics
+from support.tiny_run import TINY
 
 # Looks every second step, and is killed before the eighth, the last one of the second epoch.
 TRAINING = """

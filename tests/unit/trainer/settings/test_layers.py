@@ -7,7 +7,7 @@ import pytest
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.layers import FLAGS, Layer
-from unit.trainer.cli.test_app import run
+from support.commands import run_train
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_a_refusal_names_the_file(
     monkeypatch.chdir(tmp_path)
     Path("run.toml").write_text(text)
     dataset = [] if "dataset" in text else ["--dataset", "digits"]
-    assert run(monkeypatch, "fit", "--config", "run.toml", "--run-dir", "run", *dataset) == 2
+    assert run_train(monkeypatch, "fit", "--config", "run.toml", "--run-dir", "run", *dataset) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"error: {message}")
     assert error.count("\n") == 1
@@ -96,7 +96,7 @@ def test_a_refusal_names_the_flag_or_the_preset(
 ) -> None:
     """A flag is called as it is typed; a preset is not blamed on the user, who learns what to add."""
     words = ["fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run"), *arguments]
-    assert run(monkeypatch, *words) == 2
+    assert run_train(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
 
 

@@ -13,7 +13,7 @@ from convvae_trainer.settings import presets
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.presets import PRESETS, preset_settings
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.cli.test_app import run
+from support.commands import run_train
 
 SHAPES = {
     "mnist": (28, 28, 1),
@@ -97,7 +97,7 @@ def test_an_unknown_preset_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, near: str
 ) -> None:
     """The message has the nearest name and all others; nothing is made."""
-    assert run(monkeypatch, "fit", "--preset", name, "--run-dir", str(tmp_path / "run")) == 2
+    assert run_train(monkeypatch, "fit", "--preset", name, "--run-dir", str(tmp_path / "run")) == 2
     message = f"error: unknown preset '{name}': did you mean '{near}'? There are {', '.join(PRESETS)}\n"
     assert capsys.readouterr().err == message
     assert not (tmp_path / "run").exists()
@@ -127,7 +127,7 @@ def test_the_flag_reaches_the_run(
         "--run-dir",
         str(tmp_path / "r"),
     )
-    assert run(monkeypatch, *words) == 2
+    assert run_train(monkeypatch, *words) == 2
     assert "seen" in capsys.readouterr().err
     expected = config_from(preset_settings("mnist"), {"latent_dim": 7, "width": 6})
     assert seen == [expected]

@@ -13,7 +13,7 @@ from convvae_trainer.objectives.adversarial import Gradients
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import TINY, needs_compiler
+from support.tiny_run import TINY, needs_compiler
 
 # torch's compiler warns of itself.
 quiet = pytest.mark.filterwarnings("ignore")

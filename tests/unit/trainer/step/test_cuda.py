@@ -18,7 +18,7 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.conftest import TINY, write_blobs
+from support.tiny_run import TINY, write_blobs
 
 pytestmark = [
     pytest.mark.gpu,

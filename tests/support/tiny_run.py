@@ -1,0 +1,33 @@
+"""A tiny data set, and settings that train on it in a second."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+TINY: dict[str, Any] = {
+    "width": 4,
+    "hidden": 16,
+    "latent_dim": 4,
+    "batch_size": 16,
+    "epochs": 4,
+    "precision": "fp32",
+    "threads": 1,
+    "device": "cpu",
+}
+needs_compiler = pytest.mark.skipif(
+    shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
+)
+
+
+def write_blobs(path: Path, *, count: int = 80, shape: tuple[int, ...] = (12, 10)) -> Path:
+    """Write `count` images of this shape, each with a bright rectangle somewhere; return the path."""
+    random = np.random.default_rng(0)
+    images = np.zeros((count, *shape), dtype=np.uint8)
+    for image in images:
+        top, left = random.integers(0, shape[0] - 3), random.integers(0, shape[1] - 3)
+        image[top : top + 4, left : left + 4] = random.integers(100, 256)
+    np.save(path, images)
+    return path
