@@ -1,37 +1,28 @@
-"""The bundle: a model version on disk, how it is published and read, and its likelihood."""
+"""The bundle: a model version on disk, its publication, its verification, and its likelihood."""
 
-from convvae_service.bundle.likelihood import distortion, rate
-from convvae_service.bundle.manifest import (
-    CAPABILITIES,
-    OBJECTIVES,
+from convvae_service.bundle.errors import BundleError
+from convvae_service.bundle.graphs import (
     PRECISIONS,
-    SCHEMA_VERSION,
-    BundleError,
     Graph,
-    ImageShape,
-    LikelihoodSpec,
-    Manifest,
-    Parity,
     Precision,
-    Resize,
     Role,
     TensorSpec,
-    Training,
-    check_model_name,
+    describe_graph,
     expected_tensors,
 )
-from convvae_service.bundle.store import (
+from convvae_service.bundle.likelihood import distortion, rate
+from convvae_service.bundle.manifest import CAPABILITIES, OBJECTIVES, SCHEMA_VERSION, Manifest
+from convvae_service.bundle.names import VERSION_NAME, check_model_name
+from convvae_service.bundle.publisher import METRICS_FILE, publish
+from convvae_service.bundle.reader import (
     MANIFEST_FILE,
-    METRICS_FILE,
-    VERSION_NAME,
     Bundle,
-    describe_graph,
     list_models,
     list_versions,
-    publish,
     read_bundle,
     read_manifest,
 )
+from convvae_service.bundle.records import ImageShape, LikelihoodSpec, Parity, Resize, Training
 
 __all__ = [
     "CAPABILITIES",

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle.manifest import LikelihoodSpec
+from convvae_service.bundle.records import LikelihoodSpec
 
 __all__ = ["distortion", "rate"]
 
@@ -22,9 +22,9 @@ def distortion(
     """Return -log p(x|z) of each image, on pixels in 0..1.
 
     Args:
-        likelihood: The distribution and its constants.
+        likelihood: The distribution and its constant.
         images: x, uint8, shape (B, ...).
-        pixel_mean: Mean of p(x|z) in 0..1, the same shape.
+        pixel_mean: Mean of p(x|z) in 0..1, with the same shape.
 
     Returns:
         float32 array of shape (B,), nats per image.
@@ -50,7 +50,7 @@ def rate(mean: NDArray[np.float32], log_variance: NDArray[np.float32]) -> NDArra
 
 
 def _bernoulli(likelihood: LikelihoodSpec, x_BD: Float, mean_BD: Float) -> Float:
-    """Cross-entropy, which for 0 and 1 is the likelihood and for greys its expectation."""
+    """Return the cross-entropy: the likelihood for pixels 0 and 1, its expectation for grey levels."""
     clamp = likelihood.probability_clamp
     assert clamp is not None
     p_BD = mean_BD.clip(clamp, 1.0 - clamp)
@@ -65,14 +65,17 @@ def _gaussian(likelihood: LikelihoodSpec, x_BD: Float, mean_BD: Float) -> Float:
 
 
 def _discretised_logistic(likelihood: LikelihoodSpec, x_BD: Float, mean_BD: Float) -> Float:
-    """Mass of the 1/255-wide bin around each value; the end bins take the tails (Salimans et al. 2017)."""
+    """Return -log of the mass of the 1/255-wide bin around each value (Salimans et al. 2017).
+
+    The first and last bin include the tails.
+    """
     scale = likelihood.scale
     assert scale is not None
     upper_BD = (x_BD - mean_BD + 0.5 / 255.0) / scale
     lower_BD = (x_BD - mean_BD - 0.5 / 255.0) / scale
     log_cdf_upper_BD = np.where(x_BD >= 1.0, 0.0, -np.logaddexp(0.0, -upper_BD))
     log_cdf_lower_BD = np.where(x_BD <= 0.0, -np.inf, -np.logaddexp(0.0, -lower_BD))
-    # In the upper tail both are near 0: there the survival functions keep the digits.
+    # In the upper tail both are near 0. The survival functions keep their precision there.
     log_survival_lower_BD = np.where(x_BD <= 0.0, 0.0, -np.logaddexp(0.0, lower_BD))
     log_survival_upper_BD = np.where(x_BD >= 1.0, -np.inf, -np.logaddexp(0.0, upper_BD))
     with np.errstate(divide="ignore"):

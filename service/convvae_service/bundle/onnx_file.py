@@ -1,7 +1,8 @@
-"""What must be known of ONNX bytes before ONNX Runtime may open them.
+"""A check of ONNX bytes before ONNX Runtime opens them: all weights must be inside the file.
 
-A graph can name files beside it for its weights (external data), and a runtime would open them. The few
-fields of onnx.proto that lead there are declared here, so that protobuf finds them without the onnx package.
+A graph can keep its weights in other files (external data), and a runtime would open those files. This
+module declares the few fields of onnx.proto that lead to them, so that protobuf can read these fields without
+the onnx package.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError, Message
 
-from convvae_service.bundle.manifest import BundleError
+from convvae_service.bundle.errors import BundleError
 
 __all__ = ["refuse_external_data"]
 
@@ -40,7 +41,7 @@ def _model_class() -> type[Message]:
     for name, fields in _FIELDS.items():
         message = file.message_type.add(name=name)
         for field_name, (number, kind) in fields.items():
-            # Repeated reads a singular field too.
+            # A repeated field also reads a singular one.
             message.field.add(
                 name=field_name,
                 number=number,
@@ -64,10 +65,10 @@ _Model = _model_class()
 
 
 def refuse_external_data(data: bytes, name: str) -> None:
-    """Check that the graph `data`, called `name` in messages, keeps every weight inside itself.
+    """Check that the graph `data` keeps every weight inside itself. Messages call it `name`.
 
     Raises:
-        BundleError: The bytes are no ONNX model, or a tensor points to another file.
+        BundleError: The bytes are not an ONNX model, or a tensor points to another file.
     """
     try:
         model = _Model.FromString(data)

@@ -49,7 +49,7 @@ SHORT = [
             "--epochs 1 and --minutes 1 are both",
         ),
         (["--dataset", "digits", "--models", "models"], "--models and --name go together"),
-        (["--dataset", "digits", "--models", "models", "--name", "a b"], "--name: 'a b' is no model name"),
+        (["--dataset", "digits", "--models", "models", "--name", "a b"], "--name: 'a b' is not a model name"),
         (["--dataset", "nonsense-xyz"], "unknown data set 'nonsense-xyz'"),
         (["--dataset", "mnist", "--data-root", "absent"], "MNIST was not found in"),
         (["--dataset", "digits", "--config", "absent.toml"], "config file 'absent.toml' cannot be read"),

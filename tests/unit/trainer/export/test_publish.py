@@ -212,9 +212,9 @@ def test_codes_of_any_size_export() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "--name: '' is no model name"),
-        ("a/b", "--name: 'a/b' is no model name"),
-        ("../x", "--name: '../x' is no model name"),
+        ("", "--name: '' is not a model name"),
+        ("a/b", "--name: 'a/b' is not a model name"),
+        ("../x", "--name: '../x' is not a model name"),
         ("liveness", "--name: 'liveness' is reserved"),
     ],
 )

@@ -1,33 +1,19 @@
 import errno
-import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import onnx
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from convvae_service.bundle import (
     BundleError,
     list_models,
     list_versions,
-    publish,
     read_bundle,
-    read_manifest,
 )
-from convvae_service.bundle.onnx_file import refuse_external_data
 from support.tiny_bundle import LATENT_DIM, SHAPE, decoder, encoder, publish_tiny
-
-
-@pytest.fixture
-def version(tmp_path: Path) -> Path:
-    return publish_tiny(tmp_path / "models")
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
@@ -38,60 +24,12 @@ def rewrite(folder: Path, **changes: Any) -> None:
     file.write_text(json.dumps(content))
 
 
-def replace_encoder(folder: Path, data: bytes) -> None:
-    """Put other bytes in place of the encoder, with a manifest that agrees with them."""
-    (folder / "encoder.onnx").write_bytes(data)
-    rewrite(folder, sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-
-
 def test_a_published_version_is_read_back(version: Path) -> None:
     """Publishing and reading give the same manifest and the same graphs."""
     bundle = read_bundle(version)
     assert (bundle.manifest.model, bundle.version) == ("tiny", 1)
     assert bundle.graphs["encoder", "fp32"] == encoder(SHAPE, LATENT_DIM)
     assert bundle.graphs["decoder", "fp32"] == decoder(SHAPE, LATENT_DIM)
-
-
-def test_versions_count_up(tmp_path: Path) -> None:
-    """Each publication is the next version; a gap is not filled."""
-    root = tmp_path / "models"
-    assert [publish_tiny(root).name for _ in range(3)] == ["1", "2", "3"]
-    shutil.rmtree(root / "tiny" / "2")
-    assert publish_tiny(root).name == "4"
-    assert list_versions(root, "tiny") == [1, 3, 4]
-    assert list_models(root) == ["tiny"]
-
-
-def test_publishers_do_not_collide(tmp_path: Path) -> None:
-    """Publishing at the same time gives each publisher a version of its own."""
-    with ThreadPoolExecutor(8) as pool:
-        folders = list(pool.map(lambda _: publish_tiny(tmp_path), range(16)))
-    assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
-    for folder in folders:
-        read_bundle(folder)
-
-
-def test_a_failed_publication_leaves_nothing(tmp_path: Path, version: Path) -> None:
-    """What stops a publication before the rename leaves neither a version nor a temporary folder."""
-    manifest = read_manifest(version)
-    graphs = {"encoder.onnx": encoder(SHAPE, LATENT_DIM), "decoder.onnx": decoder(SHAPE, LATENT_DIM)}
-
-    def refuse(folder: Path) -> None:
-        assert (folder / "manifest.json").is_file()
-        raise KeyboardInterrupt
-
-    root = tmp_path / "other"
-    with pytest.raises(KeyboardInterrupt):
-        publish(root, manifest, graphs, before_rename=refuse)
-    assert list((root / "tiny").iterdir()) == []
-
-
-def test_graphs_that_the_manifest_does_not_list_are_not_published(tmp_path: Path, version: Path) -> None:
-    """Publishing checks that names and checksums of manifest and files agree."""
-    graphs = {"encoder.onnx": encoder(SHAPE, LATENT_DIM, seed=9), "decoder.onnx": decoder(SHAPE, LATENT_DIM)}
-    with pytest.raises(BundleError, match="are not those that the manifest lists"):
-        publish(tmp_path / "other", read_manifest(version), graphs)
-    assert not (tmp_path / "other").exists()
 
 
 def test_folders_that_are_no_versions_are_passed_over(tmp_path: Path) -> None:
@@ -188,7 +126,9 @@ def test_a_pipe_in_place_of_a_graph_is_refused(version: Path) -> None:
 def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
     """The manifest's word on a file's length is not trusted with memory."""
     rewrite(version, bytes=size)
-    with pytest.raises(BundleError, match=r"encoder\.onnx (is said to have|has \d+ bytes, the manifest)"):
+    with pytest.raises(
+        BundleError, match=r"encoder\.onnx has \d+ bytes, the manifest|states \S+ bytes for encoder\.onnx"
+    ):
         read_bundle(version)
 
 
@@ -217,50 +157,3 @@ def test_a_version_under_another_name_is_refused(version: Path) -> None:
     version.parent.rename(version.parent.with_name("other"))
     with pytest.raises(BundleError, match="manifest is of model 'tiny', its folder of 'other'"):
         read_bundle(version.parent.with_name("other") / "1")
-
-
-@pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph", "function"])
-def test_external_data_is_refused(version: Path, place: str) -> None:
-    """A tensor that points to another file is found wherever a graph can hide it."""
-    model = onnx.load_from_string(encoder(SHAPE, LATENT_DIM))
-    tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
-    tensor.external_data.add(key="location", value="/etc/passwd")
-    attribute = onnx.AttributeProto(name="value", type=onnx.AttributeProto.TENSOR, t=tensor)
-    node = onnx.NodeProto(op_type="Constant", output=["w"], attribute=[attribute])
-    if place == "initializer":
-        model.graph.initializer.append(tensor)
-    elif place == "attribute":
-        model.graph.node.append(node)
-    elif place == "subgraph":
-        branch = onnx.AttributeProto(name="then_branch", type=onnx.AttributeProto.GRAPH)
-        branch.g.node.append(node)
-        model.graph.node.append(onnx.NodeProto(op_type="If", attribute=[branch]))
-    else:
-        model.functions.add(name="f", domain="d").node.append(node)
-    replace_encoder(version, model.SerializeToString())
-    with pytest.raises(BundleError, match=r"encoder\.onnx keeps weights in another file \(external data\)"):
-        read_bundle(version)
-
-
-def test_bytes_that_are_no_graph_are_refused(version: Path) -> None:
-    """A file with the right checksum and no ONNX in it is refused."""
-    replace_encoder(version, b"\xff" * 100)
-    with pytest.raises(BundleError, match=r"encoder\.onnx is not an ONNX model"):
-        read_bundle(version)
-
-
-@settings(deadline=None)
-@given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
-def test_any_bytes_pass_or_are_refused(edits: list[tuple[int, int]], length: int) -> None:
-    """The look into a graph ends in silence or in `BundleError`, whatever the bytes are."""
-    seed = encoder(SHAPE, LATENT_DIM)
-    data = bytearray(seed[: length % (2 * len(seed))])
-    for position, value in edits:
-        if data:
-            data[position % len(data)] = value
-    message = "graph "
-    try:
-        refuse_external_data(bytes(data), "graph")
-    except BundleError as error:
-        message = str(error)
-    assert message.startswith("graph ")

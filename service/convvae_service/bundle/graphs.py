@@ -1,0 +1,103 @@
+"""The graphs of a bundle: role, precision, file, checksum, and the tensors that each must have."""
+
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from convvae_service.bundle.errors import BundleError
+from convvae_service.bundle.records import ImageShape
+
+__all__ = [
+    "PRECISIONS",
+    "ROLES",
+    "Graph",
+    "Precision",
+    "Role",
+    "TensorSpec",
+    "describe_graph",
+    "expected_tensors",
+]
+
+Role = Literal["encoder", "decoder"]
+Precision = Literal["fp32", "fp16", "int8"]
+ROLES: tuple[Role, ...] = get_args(Role)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorSpec:
+    """An input or output of a graph. An axis of any size has a name instead of a number in `shape`."""
+
+    name: str
+    dtype: Literal["uint8", "float32"]
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Graph:
+    """One ONNX file of the bundle. `sha256` detects damage; it does not prove who made the file."""
+
+    role: Role
+    precision: Precision
+    file: str
+    sha256: str
+    bytes: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    opset: int
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.file):
+            raise BundleError(f"graph file {self.file!r} is not a plain file name")
+        if self.bytes < 1:
+            raise BundleError(f"the manifest states {self.bytes} bytes for {self.file}")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise BundleError(f"sha256 of {self.file} is not 64 lower-case hexadecimal digits")
+
+
+def expected_tensors(
+    role: Role, *, image: ImageShape, latent_dim: int, objective: str
+) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Return the (inputs, outputs) that a graph of this role has in every bundle."""
+    latent = ("batch", latent_dim)
+    pixels = ("batch", *image.as_tuple)
+    if role == "encoder":
+        mean = TensorSpec(name="mean", dtype="float32", shape=latent)
+        log_variance = TensorSpec(name="log_variance", dtype="float32", shape=latent)
+        outputs = (mean,) if objective == "ae" else (mean, log_variance)
+        return (TensorSpec(name="image", dtype="uint8", shape=pixels),), outputs
+    return (
+        (TensorSpec(name="latent", dtype="float32", shape=latent),),
+        (
+            TensorSpec(name="image", dtype="uint8", shape=pixels),
+            TensorSpec(name="pixel_mean", dtype="float32", shape=pixels),
+        ),
+    )
+
+
+def describe_graph(
+    data: bytes,
+    *,
+    role: Role,
+    precision: Precision,
+    opset: int,
+    image: ImageShape,
+    latent_dim: int,
+    objective: str,
+) -> Graph:
+    """Return the manifest's entry for the ONNX bytes `data`.
+
+    The file is named `<role>.onnx` for fp32 and `<role>.<precision>.onnx` for the others.
+    """
+    inputs, outputs = expected_tensors(role, image=image, latent_dim=latent_dim, objective=objective)
+    return Graph(
+        role=role,
+        precision=precision,
+        file=f"{role}.onnx" if precision == "fp32" else f"{role}.{precision}.onnx",
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        inputs=inputs,
+        outputs=outputs,
+        opset=opset,
+    )

@@ -1,0 +1,29 @@
+"""The names that a model may have, and the names of versions."""
+
+import re
+
+from convvae_service.bundle.errors import BundleError
+
+__all__ = ["VERSION_NAME", "check_model_name"]
+
+# A positive integer below 10^18.
+VERSION_NAME = re.compile(r"[1-9][0-9]{0,17}")
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# The server's health service uses these names.
+_RESERVED_NAMES = frozenset({"liveness"})
+
+
+def check_model_name(name: str) -> str:
+    """Return `name` if a model may have it.
+
+    Raises:
+        BundleError: `name` is reserved, or not 1 to 64 letters, digits, dots, dashes and underscores.
+    """
+    if not _MODEL_NAME.fullmatch(name):
+        raise BundleError(
+            f"{name!r} is not a model name: use 1 to 64 letters, digits, '.', '-' and '_', and start with a"
+            " letter or a digit"
+        )
+    if name in _RESERVED_NAMES:
+        raise BundleError(f"{name!r} is reserved for the health service: choose another model name")
+    return name

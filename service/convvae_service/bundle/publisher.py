@@ -1,0 +1,94 @@
+"""The publication of a model version: a new folder that readers see complete or not at all.
+
+A version is written to a temporary folder beside the others, manifest last, and then renamed. Published
+versions never change.
+"""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from convvae_service.bundle.errors import BundleError
+from convvae_service.bundle.manifest import Manifest
+from convvae_service.bundle.names import VERSION_NAME
+from convvae_service.bundle.reader import MANIFEST_FILE
+
+__all__ = ["METRICS_FILE", "publish"]
+
+# The training metrics of a run, one JSON object per line. A bundle may contain it.
+METRICS_FILE = "metrics.jsonl"
+
+
+def publish(
+    root: Path,
+    manifest: Manifest,
+    graphs: Mapping[str, bytes],
+    extras: Mapping[str, bytes] | None = None,
+    *,
+    before_rename: Callable[[Path], object] | None = None,
+) -> Path:
+    """Publish a new version of `manifest.model` under `root`, and return its folder.
+
+    Args:
+        root: The model repository; created if it does not exist.
+        manifest: The description of the files in `graphs`.
+        graphs: ONNX bytes by file name.
+        extras: Other files by name, such as the model card and pictures.
+        before_rename: Called with the complete temporary folder. An exception stops the publication.
+
+    Raises:
+        BundleError: The files in `graphs` are not those of the manifest.
+    """
+    listed = {graph.file: graph.sha256 for graph in manifest.graphs}
+    given = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
+    if listed != given:
+        raise BundleError(f"graphs {sorted(given)} are not those of the manifest, {sorted(listed)}")
+    folder = root / manifest.model
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".tmp-{secrets.token_hex(6)}"
+    temporary.mkdir()
+    try:
+        for name, data in {**(extras or {}), **graphs}.items():
+            _write(temporary / name, data)
+        _write(temporary / MANIFEST_FILE, manifest.to_json().encode())
+        _sync(temporary)
+        if before_rename is not None:
+            before_rename(temporary)
+        target = _claim_next_version(folder, temporary)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    _sync(folder)
+    return target
+
+
+def _claim_next_version(folder: Path, temporary: Path) -> Path:
+    while True:
+        taken = [int(entry.name) for entry in folder.iterdir() if VERSION_NAME.fullmatch(entry.name)]
+        target = folder / str(max(taken, default=0) + 1)
+        try:
+            temporary.rename(target)
+        except OSError:
+            # If the target exists, another publisher took this number after it was chosen: try the next.
+            if not target.exists():
+                raise
+        else:
+            return target
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
