@@ -202,7 +202,7 @@ def export(variant: Variant, test_NHWC: Images) -> None:
             role=role,
             image=ImageShape(height=28, width=28, channels=1),
             latent_dim=train_state.config.latent_dim,
-            objective="vae",
+            has_log_variance=True,
         )
         session, optimised = load(data)
         variant.sessions[role] = session

@@ -114,7 +114,7 @@ def publish_reference(root: Path, bench_root: Path) -> Path:
                 opset=20,
                 image=SHAPE,
                 latent_dim=LATENT_DIM,
-                objective="vae",
+                has_log_variance=True,
             )
             for role in ("encoder", "decoder")
         ),

@@ -127,7 +127,7 @@ def publish_tiny(
                 opset=OPSET,
                 image=shape,
                 latent_dim=latent_dim,
-                objective=objective,
+                has_log_variance=objective != "ae",
             )
             described.append(graph)
             graphs[graph.file] = data

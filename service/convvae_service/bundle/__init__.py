@@ -11,7 +11,7 @@ from convvae_service.bundle.graphs import (
     expected_tensors,
 )
 from convvae_service.bundle.likelihood import distortion, rate
-from convvae_service.bundle.manifest import CAPABILITIES, OBJECTIVES, SCHEMA_VERSION, Manifest
+from convvae_service.bundle.manifest import CAPABILITIES, SCHEMA_VERSION, Manifest
 from convvae_service.bundle.names import VERSION_NAME, check_model_name
 from convvae_service.bundle.publisher import METRICS_FILE, publish
 from convvae_service.bundle.reader import (
@@ -28,7 +28,6 @@ __all__ = [
     "CAPABILITIES",
     "MANIFEST_FILE",
     "METRICS_FILE",
-    "OBJECTIVES",
     "PRECISIONS",
     "SCHEMA_VERSION",
     "VERSION_NAME",

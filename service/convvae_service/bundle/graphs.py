@@ -57,15 +57,18 @@ class Graph:
 
 
 def expected_tensors(
-    role: Role, *, image: ImageShape, latent_dim: int, objective: str
+    role: Role, *, image: ImageShape, latent_dim: int, has_log_variance: bool
 ) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Return the (inputs, outputs) that a graph of this role has in every bundle."""
+    """Return the (inputs, outputs) that a graph of this role must have.
+
+    `has_log_variance`: whether the encoder returns a log-variance beside the mean.
+    """
     latent = ("batch", latent_dim)
     pixels = ("batch", *image.as_tuple)
     if role == "encoder":
         mean = TensorSpec(name="mean", dtype="float32", shape=latent)
         log_variance = TensorSpec(name="log_variance", dtype="float32", shape=latent)
-        outputs = (mean,) if objective == "ae" else (mean, log_variance)
+        outputs = (mean, log_variance) if has_log_variance else (mean,)
         return (TensorSpec(name="image", dtype="uint8", shape=pixels),), outputs
     return (
         (TensorSpec(name="latent", dtype="float32", shape=latent),),
@@ -84,13 +87,15 @@ def describe_graph(
     opset: int,
     image: ImageShape,
     latent_dim: int,
-    objective: str,
+    has_log_variance: bool,
 ) -> Graph:
     """Return the manifest's entry for the ONNX bytes `data`.
 
     The file is named `<role>.onnx` for fp32 and `<role>.<precision>.onnx` for the others.
     """
-    inputs, outputs = expected_tensors(role, image=image, latent_dim=latent_dim, objective=objective)
+    inputs, outputs = expected_tensors(
+        role, image=image, latent_dim=latent_dim, has_log_variance=has_log_variance
+    )
     return Graph(
         role=role,
         precision=precision,

@@ -13,13 +13,12 @@ from typing import Self
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.graphs import PRECISIONS, ROLES, Graph, Precision, expected_tensors
 from convvae_service.bundle.json_records import decode_record, parse_object
-from convvae_service.bundle.names import check_model_name
+from convvae_service.bundle.names import check_model_name, check_objective_name
 from convvae_service.bundle.records import ImageShape, LikelihoodSpec, Parity, Resize, Training
 
-__all__ = ["CAPABILITIES", "OBJECTIVES", "SCHEMA_VERSION", "Manifest"]
+__all__ = ["CAPABILITIES", "SCHEMA_VERSION", "Manifest"]
 
 SCHEMA_VERSION = 1
-OBJECTIVES = ("ae", "vae", "vae-disl", "vae-gan")
 CAPABILITIES = ("encode", "decode", "sample", "reconstruct", "score")
 
 
@@ -41,17 +40,14 @@ class Manifest:
 
     def __post_init__(self) -> None:
         check_model_name(self.model)
-        if self.objective not in OBJECTIVES:
-            raise BundleError(f"objective is {self.objective!r}: it must be one of {', '.join(OBJECTIVES)}")
+        check_objective_name(self.objective)
         if not 1 <= self.latent_dim <= 65536:
             raise BundleError(f"latent_dim is {self.latent_dim}: it must be 1 to 65536")
         if unknown := set(self.capabilities) - set(CAPABILITIES):
             raise BundleError(f"unknown capabilities {sorted(unknown)}: known are {', '.join(CAPABILITIES)}")
-        if self.objective == "ae" and not {"sample", "score"}.isdisjoint(self.capabilities):
-            raise BundleError(
-                "an ae has no prior and no rate: it cannot have the capabilities sample and score"
-            )
         self._check_graphs()
+        if not self.has_log_variance and not {"sample", "score"}.isdisjoint(self.capabilities):
+            raise BundleError("the capabilities sample and score need a log_variance output of the encoder")
 
     def _check_graphs(self) -> None:
         seen: set[tuple[str, str]] = set()
@@ -61,13 +57,22 @@ class Manifest:
                 raise BundleError(f"two {graph.precision} {graph.role} graphs: at most one is allowed")
             seen.add(key)
             inputs, outputs = expected_tensors(
-                graph.role, image=self.image, latent_dim=self.latent_dim, objective=self.objective
+                graph.role,
+                image=self.image,
+                latent_dim=self.latent_dim,
+                has_log_variance=self.has_log_variance,
             )
             if graph.inputs != inputs or graph.outputs != outputs:
                 raise BundleError(f"inputs or outputs of {graph.file} contradict image or latent_dim")
         for role in ROLES:
             if not any(graph.role == role for graph in self.graphs):
                 raise BundleError(f"no {role} graph is listed")
+
+    @property
+    def has_log_variance(self) -> bool:
+        """Whether the encoder returns a log-variance beside the mean. An autoencoder's does not."""
+        outputs = [tensor for graph in self.graphs if graph.role == "encoder" for tensor in graph.outputs]
+        return any(tensor.name == "log_variance" for tensor in outputs)
 
     @property
     def precisions(self) -> tuple[Precision, ...]:

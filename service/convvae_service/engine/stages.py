@@ -85,9 +85,7 @@ class Engine:
         }
         self._encoder: Session | None = sessions["encoder"]
         self._decoder: Session | None = sessions["decoder"]
-        self._encoder_outputs = [
-            tensor.name for graph in manifest.graphs if graph.role == "encoder" for tensor in graph.outputs
-        ][: 1 if manifest.objective == "ae" else 2]
+        self._encoder_outputs = ["mean", "log_variance"] if manifest.has_log_variance else ["mean"]
         self.provider: str = sessions["encoder"].provider
         # A GPU prepares its kernels anew for each shape: few shapes, all warmed before the first call.
         self._pads = self.provider != "CPUExecutionProvider"

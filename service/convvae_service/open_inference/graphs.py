@@ -52,11 +52,10 @@ class GraphModel:
 
     @classmethod
     def of(cls, served: LoadedVersion, role: Role) -> "GraphModel":
-        """Describe a graph by the manifest; the encoder of an `ae` has no log-variance."""
+        """Describe a graph as the manifest does."""
         manifest = served.manifest
         (graph,) = (g for g in manifest.graphs if g.role == role and g.precision == served.engine.precision)
-        outputs = [t for t in graph.outputs if manifest.objective != "ae" or t.name != "log_variance"]
-        return cls(served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, outputs)))
+        return cls(served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, graph.outputs)))
 
     @property
     def name(self) -> str:

@@ -58,7 +58,9 @@ def example_input(role: Role, *, image: ImageShape, latent_dim: int, batch: int 
     return torch.zeros((batch, latent_dim))
 
 
-def to_onnx(module: nn.Module, *, role: Role, image: ImageShape, latent_dim: int, objective: str) -> bytes:
+def to_onnx(
+    module: nn.Module, *, role: Role, image: ImageShape, latent_dim: int, has_log_variance: bool
+) -> bytes:
     """Return the ONNX bytes of `module`, with a dynamic batch, checked, without traces of this machine.
 
     Raises:
@@ -69,7 +71,9 @@ def to_onnx(module: nn.Module, *, role: Role, image: ImageShape, latent_dim: int
         import onnxscript  # noqa: F401 - the exporter needs it
     except ImportError as error:
         raise MissingExtra(error.name or "onnx") from None
-    inputs, outputs = expected_tensors(role, image=image, latent_dim=latent_dim, objective=objective)
+    inputs, outputs = expected_tensors(
+        role, image=image, latent_dim=latent_dim, has_log_variance=has_log_variance
+    )
     example = example_input(role, image=image, latent_dim=latent_dim)
     with _quiet():
         program = torch.onnx.export(

@@ -44,7 +44,7 @@ def model_card(
         ("sha256 of all pixels", data["sha256"]),
     ]
     kind, source, vectors = "variational autoencoder", " from the posterior mean", "draws from the prior"
-    if manifest.objective == "ae":
+    if not manifest.has_log_variance:
         kind, source, vectors = "autoencoder", "", "standard normal vectors"
     return f"""# {manifest.model}
 
@@ -133,14 +133,14 @@ _LIKELIHOOD_LIMITS = {
 
 
 def _samples(manifest: Manifest) -> str:
-    if manifest.objective == "ae":
+    if not manifest.has_log_variance:
         return "It has no prior: what `samples.png` shows are decoded standard normal vectors.\n"
     return "Draws from the prior:\n\n![Draws from the prior](samples.png)\n"
 
 
 def _limits(manifest: Manifest) -> str:
     rebuilt = "Reconstructions are pixel means: smoother than the images."
-    if manifest.objective == "ae":
+    if not manifest.has_log_variance:
         return f"{rebuilt}\n- Its distortion does not compare with that of other likelihoods."
     text = f"{rebuilt} Samples are no better than the prior's fit."
     return f"{text}\n- {_LIKELIHOOD_LIMITS[manifest.likelihood.name]}"

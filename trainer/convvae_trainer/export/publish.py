@@ -110,7 +110,7 @@ def export(
         shape: dict[str, Any] = {
             "image": dataset.image,
             "latent_dim": config.latent_dim,
-            "objective": config.objective,
+            "has_log_variance": not train_state.model.encoder.is_point,
         }
         graphs = {role: to_onnx(modules[role], role=role, **shape) for role in ROLES}
         parity = check_parity(

@@ -72,7 +72,7 @@ def test_graphs_have_the_contracts_inputs_and_outputs(published: tuple[Path, Exp
     for graph in exported.manifest.graphs:
         model = onnx.load(exported.folder / graph.file)
         inputs, outputs = expected_tensors(
-            graph.role, image=exported.manifest.image, latent_dim=4, objective="vae"
+            graph.role, image=exported.manifest.image, latent_dim=4, has_log_variance=True
         )
         assert [described(value) for value in model.graph.input] == [tuple(i.shape) for i in inputs]
         assert [value.name for value in model.graph.input] == [i.name for i in inputs]
@@ -160,7 +160,7 @@ def test_every_shape_exports_with_parity(shape: tuple[int, int, int], settings: 
     torch.manual_seed(0)
     model = ConvVAE(config, height=image.height, width=image.width, channels=image.channels)
     modules = {"encoder": EncoderGraph(model), "decoder": DecoderGraph(model, make_likelihood("gaussian"))}
-    arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "objective": "vae"}
+    arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "has_log_variance": True}
     data = np.random.default_rng(0).integers(0, 256, (5, *shape), dtype=np.uint8)
     parity = check_parity(
         encoder=modules["encoder"],
@@ -186,7 +186,7 @@ def test_codes_of_any_size_export() -> None:
             parameter.mul_(1e4)
         next(model.decoder.parameters()).mul_(1e-4)
     modules = {"encoder": EncoderGraph(model), "decoder": DecoderGraph(model, make_likelihood("gaussian"))}
-    arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "objective": "ae"}
+    arguments: dict[str, Any] = {"image": image, "latent_dim": 5, "has_log_variance": False}
     graphs: dict[Any, bytes] = {
         role: to_onnx(modules[role], role=role, **arguments) for role in ("encoder", "decoder")
     }
