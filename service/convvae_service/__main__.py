@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        import convvae_service.settings.serve  # noqa: F401 - one message for everything that the extra brings
+        import convvae_service.settings.loader  # noqa: F401 - one message for everything that the extra brings
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed: pip install 'convvae[service,gpu]' or 'convvae[service,cpu]'")
     match words:
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _serve(words: Sequence[str]) -> None:
     from convvae_service.errors import StartupError
     from convvae_service.observability.logs import set_up_logging
-    from convvae_service.settings.serve import load_settings
+    from convvae_service.settings.loader import load_settings
 
     # A damaged file is the caller's to hear of, not the log's.
     warnings.filterwarnings("ignore", module="PIL")

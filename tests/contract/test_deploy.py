@@ -15,7 +15,8 @@ import yaml
 from convvae_service.errors import StartupError
 from convvae_service.server.health import LIVENESS
 from convvae_service.settings.environment import ENV_PREFIX
-from convvae_service.settings.serve import ServeSettings, load_settings
+from convvae_service.settings.loader import load_settings
+from convvae_service.settings.serve import ServeSettings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

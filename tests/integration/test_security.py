@@ -155,8 +155,8 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (("--tls-key", "KEY"), "tls_certificate and tls_key belong together: give both or neither"),
-        (("--tls-client-ca", "CA"), "tls_client_ca needs tls_certificate and tls_key"),
+        (("--tls-key", "KEY"), "--tls-certificate and --tls-key belong together: give both or neither"),
+        (("--tls-client-ca", "CA"), "--tls-client-ca needs --tls-certificate and --tls-key"),
         (("--tls-certificate", "/no", "--tls-key", "KEY"), "TLS: /no: No such file or directory"),
         (("--tls-certificate", "CA", "--tls-key", "KEY"), "no certificate and key that belong together"),
         (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "no certificate and key that belong together"),
@@ -164,7 +164,7 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
         (("--token-file", "EMPTY"), "holds no token: write one a line"),
         (
             ("--token-file", "KEY", "--address", "0.0.0.0:0"),
-            "tokens would travel in plain text to 0.0.0.0:0: give tls_certificate and tls_key, or",
+            "tokens would travel in plain text to 0.0.0.0:0: give --tls-certificate and --tls-key, or",
         ),
     ],
 )

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from convvae_service.server.grpc_server import Server
-from convvae_service.settings.serve import load_settings
+from convvae_service.settings.loader import load_settings
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""ONNX Runtime's arenas: what graphs hold of memory between their runs.
+"""The memory arenas of ONNX Runtime: memory that a graph keeps between runs.
 
-A graph has an arena on each device that it uses, which keeps the memory of its largest run for the next.
+A graph has one arena on each device that it uses. An arena keeps the memory of the largest run for the next.
 """
 
 from dataclasses import dataclass
@@ -8,17 +8,16 @@ from typing import Any, Literal
 
 __all__ = ["DEFAULT_ARENAS", "ArenaUse", "Arenas"]
 
-ArenaUse = Literal["keep", "shrink", "off"]
+ArenaUse = Literal["keep", "off"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Arenas:
-    """How each graph's arenas are used.
+    """The arena settings of each graph.
 
-    Args:
-        use: `keep` keeps memory for the next run, `shrink` gives it back after each. `off` uses no arena for
-            memory of the CPU; a GPU's always has one, and keeps it.
-        max_gpu_bytes: Most bytes of one graph's arena on a GPU; 0 for no limit.
+    Attributes:
+        use: `keep` keeps memory for the next run. `off` uses no arena on the CPU; a GPU always has one.
+        max_gpu_bytes: Most bytes of one graph's arena on a GPU; 0 means no limit.
     """
 
     use: ArenaUse = "keep"
@@ -29,17 +28,8 @@ class Arenas:
         return {"gpu_mem_limit": str(self.max_gpu_bytes)} if self.max_gpu_bytes else {}
 
     def configure(self, options: Any) -> None:
-        """Set what a session's options say of arenas."""
+        """Set the arena options of a session."""
         options.enable_cpu_mem_arena = self.use != "off"
-        if self.use == "shrink":
-            # What lies beside weights in an arena could not be given back.
-            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-
-    def configure_run(self, options: Any, *, gpu: str | None) -> None:
-        """Set what a run's options say of arenas; `gpu` is the index of its GPU, None on the CPU."""
-        if self.use == "shrink":
-            devices = "cpu:0" if gpu is None else f"cpu:0;gpu:{gpu}"
-            options.add_run_config_entry("memory.enable_memory_arena_shrinkage", devices)
 
 
 DEFAULT_ARENAS = Arenas()

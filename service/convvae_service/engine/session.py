@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import BundleError, Graph
 from convvae_service.engine.arena import Arenas
-from convvae_service.engine.runtime import CUDA, import_runtime, make_session
+from convvae_service.engine.runtime import CUDA, make_session
 
 __all__ = ["Session"]
 
@@ -58,16 +58,13 @@ class Session:
         self.provider: str = self._session.get_providers()[0]
         # On the CPU a plain run copies nothing, and binding takes 15 us of each run's processor time.
         self.binds = self.provider == CUDA
-        gpu = self._session.get_provider_options()[CUDA]["device_id"] if self.provider == CUDA else None
-        self._run_options = import_runtime().RunOptions()
-        arenas.configure_run(self._run_options, gpu=gpu)
 
     def run(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
         """Return the named `outputs` for the input `name`, as arrays of their own."""
         rows_B = np.ascontiguousarray(rows_B)
         if self.binds:
             return self._run_bound(outputs, name, rows_B)
-        results: list[NDArray[Any]] = self._session.run(outputs, {name: rows_B}, self._run_options)
+        results: list[NDArray[Any]] = self._session.run(outputs, {name: rows_B})
         return results
 
     def _run_bound(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
@@ -84,7 +81,7 @@ class Session:
             result = np.empty((len(rows_B), *sizes), tensor.dtype)
             binding.bind_output(output, "cpu", 0, result.dtype.type, result.shape, result.ctypes.data)
             results.append(result)
-        self._session.run_with_iobinding(binding, self._run_options)
+        self._session.run_with_iobinding(binding)
         return results
 
 

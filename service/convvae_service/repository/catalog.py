@@ -8,7 +8,8 @@ from convvae_service.bundle import BundleError, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
 from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
 from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
-from convvae_service.settings.policies import PrecisionPolicies, VersionPolicies
+from convvae_service.settings.precision_policy import PrecisionPolicies
+from convvae_service.settings.version_policy import VersionPolicies
 
 __all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
 

@@ -5,7 +5,7 @@ from enum import Enum
 
 from convvae_service.bundle import Precision
 from convvae_service.repository.loaded_version import LoadedVersion, Stamp
-from convvae_service.settings.policies import VersionPolicy
+from convvae_service.settings.version_policy import VersionPolicy
 
 __all__ = ["ModelEntry", "VersionEntry", "VersionState"]
 

@@ -1,4 +1,4 @@
-"""The environment's variables that are settings; one of that prefix that is none is refused."""
+"""The environment variables of the server. An unknown variable with the server's prefix is refused."""
 
 import difflib
 import os
@@ -7,12 +7,12 @@ from collections.abc import Iterable
 
 from convvae_service.errors import StartupError
 
-__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "nearest", "refuse_unknown_variables"]
+__all__ = ["CONFIG_VARIABLE", "ENV_PREFIX", "refuse_unknown_variables", "suggestion"]
 
 ENV_PREFIX = "CONVVAE_SERVE_"
 CONFIG_VARIABLE = f"{ENV_PREFIX}CONFIG"
-# Kubernetes describes services to every container in variables of these forms; a service named
-# `convvae-serve` would otherwise keep its own pods from starting.
+# Kubernetes describes each service to every container by variables of these forms. Without this exception a
+# service named `convvae-serve` would prevent its own pods from starting.
 _SERVICE_LINK = re.compile(
     r".*_SERVICE_(HOST=.*|PORT(_\w+)?=\d+)"
     r"|.*_PORT(_\d+_(TCP|UDP|SCTP))?=(tcp|udp|sctp)://.*"
@@ -21,14 +21,14 @@ _SERVICE_LINK = re.compile(
 
 
 def refuse_unknown_variables(keys: Iterable[str]) -> None:
-    """Check that each variable of the prefix is one of the settings `keys`, or names the file.
+    """Check that each variable with the prefix is one of the settings `keys`, or names the config file.
 
     Raises:
-        StartupError: A variable is none of these, nor Kubernetes' description of a service.
+        StartupError: A variable is unknown, and not a Kubernetes service link.
     """
     known = set(keys)
     for name, value in sorted(os.environ.items()):
-        # Names count in any case, as they do where values are read.
+        # pydantic-settings reads variables in any case, so they are checked in any case.
         upper = name.upper()
         if (
             not upper.startswith(ENV_PREFIX)
@@ -38,10 +38,12 @@ def refuse_unknown_variables(keys: Iterable[str]) -> None:
             continue
         key = upper.removeprefix(ENV_PREFIX).lower()
         if key not in known:
-            raise StartupError(f"unknown environment variable {name}{nearest(key, known, ENV_PREFIX)}")
+            close = suggestion(key, known)
+            hint = f": did you mean {ENV_PREFIX}{close.upper()}?" if close else ""
+            raise StartupError(f"unknown environment variable {name}{hint}")
 
 
-def nearest(key: str, keys: Iterable[str], prefix: str = "") -> str:
-    """Return the end of a message about the unknown `key`: which of `keys` may have been meant, if any."""
+def suggestion(key: str, keys: Iterable[str]) -> str | None:
+    """Return the one of `keys` that is most similar to the unknown `key`, or None if none is similar."""
     close = difflib.get_close_matches(key, sorted(keys), n=1)
-    return f": did you mean {prefix}{close[0].upper() if prefix else close[0]}?" if close else ""
+    return close[0] if close else None

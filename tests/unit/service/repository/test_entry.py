@@ -4,7 +4,7 @@ import pytest
 
 from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
 from convvae_service.repository.loaded_version import LoadedVersion
-from convvae_service.settings.policies import VersionPolicy
+from convvae_service.settings.version_policy import VersionPolicy
 
 LOADED = cast(LoadedVersion, object())
 

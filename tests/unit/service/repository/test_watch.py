@@ -17,7 +17,7 @@ from convvae_service.repository.entry import VersionState
 from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion, load_version, stamp_of
 from convvae_service.repository.loader import Loader, VersionChange
 from convvae_service.repository.watch import Watch, look
-from convvae_service.settings.policies import parse_policies
+from convvae_service.settings.version_policy import parse_version_policies
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 
 
@@ -27,7 +27,9 @@ class Followed:
     def __init__(self, root: Path, *words: str) -> None:
         self.changes: list[tuple[str, int, str]] = []
         self.errors = 0
-        self.repository = Repository(root, pinned={}, policies=parse_policies(words), may_be_empty=True)
+        self.repository = Repository(
+            root, pinned={}, policies=parse_version_policies(words), may_be_empty=True
+        )
         self.loader = Loader(self.repository, EngineOptions(device="cpu"), on_change=self._note)
         self.watch = Watch(
             self.repository,
@@ -317,14 +319,14 @@ def test_listed_versions_must_be_published(tmp_path: Path) -> None:
     """A version that a flag names and nobody published is a mistake that the start tells."""
     publish_tiny(tmp_path)
     with pytest.raises(StartupError) as caught:
-        Repository(tmp_path, pinned={}, policies=parse_policies(["tiny=1", "tiny=7"]))
+        Repository(tmp_path, pinned={}, policies=parse_version_policies(["tiny=1", "tiny=7"]))
     assert str(caught.value) == f"--versions tiny=7: no such version is published under {str(tmp_path)!r}"
 
 
 async def test_a_list_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     """A list for all models that none of them has ends the start, unless models may come later."""
     publish_tiny(tmp_path)
-    repository = Repository(tmp_path, pinned={}, policies=parse_policies(["7"]))
+    repository = Repository(tmp_path, pinned={}, policies=parse_version_policies(["7"]))
     loader = Loader(repository, EngineOptions(device="cpu"))
     with pytest.raises(StartupError, match="no version to serve: --versions lists none of those"):
         await loader.load()

@@ -1,6 +1,6 @@
 import pytest
 
-from convvae_service.settings.policies import PrecisionPolicies, parse_precisions
+from convvae_service.settings.precision_policy import PrecisionPolicies, parse_precision_policies
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ from convvae_service.settings.policies import PrecisionPolicies, parse_precision
 )
 def test_words_make_policies(words: list[str], expected: PrecisionPolicies) -> None:
     """Each precision is understood for every model and for one, in any order; without a word it is auto."""
-    assert parse_precisions(words) == expected
+    assert parse_precision_policies(words) == expected
 
 
 @pytest.mark.parametrize("word", ["", "fp64", "FP16", "int8 ", "=int8", "m=", "m=fp64", "a=b=int8", "int8=m"])
 def test_other_words_are_refused(word: str) -> None:
     """A word of no known form is named, with the forms there are."""
-    with pytest.raises(ValueError, match="is none of auto, fp32, fp16, int8, nor MODEL= and one") as caught:
-        parse_precisions([word])
+    with pytest.raises(ValueError, match="is not auto, fp32, fp16 or int8, nor MODEL= followed") as caught:
+        parse_precision_policies([word])
     assert repr(word) in str(caught.value)
 
 
@@ -40,11 +40,11 @@ def test_other_words_are_refused(word: str) -> None:
 )
 def test_one_word_for_each(words: list[str], who: str) -> None:
     """A second word for the same models is refused, whether or not it says the same."""
-    with pytest.raises(ValueError, match=f"^'{words[-1]}' is a second word for {who}: give one$"):
-        parse_precisions(words)
+    with pytest.raises(ValueError, match=f"^'{words[-1]}' is a second word for {who}: give only one$"):
+        parse_precision_policies(words)
 
 
 def test_a_model_has_its_own_precision_or_that_of_all() -> None:
     """`auto` for one model is its own word, and not that of the others."""
-    policies = parse_precisions(["int8", "mnist=auto", "faces=fp16"])
+    policies = parse_precision_policies(["int8", "mnist=auto", "faces=fp16"])
     assert [policies.of(name) for name in ("mnist", "faces", "other")] == [None, "fp16", "int8"]

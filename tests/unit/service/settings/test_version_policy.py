@@ -1,6 +1,6 @@
 import pytest
 
-from convvae_service.settings.policies import VersionPolicies, VersionPolicy, parse_policies
+from convvae_service.settings.version_policy import VersionPolicies, VersionPolicy, parse_version_policies
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from convvae_service.settings.policies import VersionPolicies, VersionPolicy, pa
 )
 def test_words_make_policies(words: list[str], expected: VersionPolicies) -> None:
     """Each form is understood for every model and for one; versions add up, and the default is latest:1."""
-    assert parse_policies(words) == expected
+    assert parse_version_policies(words) == expected
 
 
 @pytest.mark.parametrize(
@@ -31,8 +31,8 @@ def test_words_make_policies(words: list[str], expected: VersionPolicies) -> Non
 )
 def test_other_words_are_refused(word: str) -> None:
     """A word of no known form is named."""
-    with pytest.raises(ValueError, match="is none of latest:N, all and VERSION") as caught:
-        parse_policies([word])
+    with pytest.raises(ValueError, match="is not latest:N, all or VERSION") as caught:
+        parse_version_policies([word])
     assert repr(word) in str(caught.value)
 
 
@@ -41,8 +41,8 @@ def test_other_words_are_refused(word: str) -> None:
 )
 def test_words_that_contradict_each_other_are_refused(words: list[str]) -> None:
     """There is one policy for a model."""
-    with pytest.raises(ValueError, match=f"'{words[1]}' contradicts the word before it for "):
-        parse_policies(words)
+    with pytest.raises(ValueError, match=f"'{words[1]}' contradicts an earlier word for "):
+        parse_version_policies(words)
 
 
 def test_candidates_are_the_newest_first() -> None:
