@@ -275,7 +275,7 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
         "training_commit": run.record["commit"],
         "training_libraries": run.record["libraries"],
         "trainer_command": run.record["command"].replace(str(run_dir), "RUN_DIR"),
-        "hardware": ", ".join([hardware(), *gpu_name(pick_device(device))]),
+        "hardware": ", ".join(filter(None, (hardware(), gpu_name(pick_device(device))))),
         "commit": code_commit(),
         "libraries": library_versions(),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

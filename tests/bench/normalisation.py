@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from unittest import mock
@@ -41,7 +40,7 @@ from torch import Tensor, nn
 
 from convvae_service.bundle import ImageShape, Role
 from convvae_service.images.idx import open_idx
-from convvae_trainer.compute.device import choose_computation
+from convvae_trainer.compute.precision import choose_precision
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.runs.folder import RunFolder
@@ -49,7 +48,7 @@ from convvae_trainer.runs.loop import TrainProgress, train
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
-from convvae_trainer.step.train_state import TrainState, trial_of
+from convvae_trainer.step.train_state import TrainState
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.normalised import make_networks
@@ -96,7 +95,7 @@ def main() -> None:
         np.array(open_idx(options.data_root / RAW / f"{part}-images-idx3-ubyte")[:count])[..., None]
         for part, count in (("train", options.images), ("t10k", options.test_images))
     )
-    precision = choose_precision(images_NHWC, options.threads)
+    precision = choose_precision("auto", CPU).name
     variants = [
         make_variant(network, kind, images_NHWC, test_NHWC, precision, options.epochs, range(options.seeds))
         for network, kind in itertools.product(options.networks, KINDS)
@@ -146,17 +145,6 @@ def make_learner(
     )
     with mock.patch.object(train_state_module, "ConvVAE", make_networks(kind)):
         return TrainState(config, shape=(28, 28, 1), device=CPU, autocast=autocast)
-
-
-def choose_precision(images_NHWC: Images, threads: int) -> str:
-    """Return the precision that `auto` takes here for the product's plain networks."""
-    batch_BCHW = as_tensor(images_NHWC[: Config(dataset="mnist").batch_size])
-    return choose_computation(
-        precision="auto",
-        threads=threads,
-        device=CPU,
-        trial=trial_of(partial(make_learner, "plain", "none", seed=0), batch_BCHW),
-    ).precision
 
 
 def make_variant(

@@ -5,14 +5,12 @@ ready and one for each line on its standard input.
 """
 
 import argparse
-import dataclasses
 import io
 import json
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -34,13 +32,15 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from convvae_service.images.idx import open_idx
-from convvae_trainer.compute.device import choose_computation, keep_freed_memory, pick_device, synchronise
+from convvae_trainer.compute.device import synchronise
+from convvae_trainer.compute.precision import autocast_dtype, choose_precision
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.loop import TrainProgress, train
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
-from convvae_trainer.step.train_state import TrainState, trial_of
+from convvae_trainer.step.train_state import TrainState
 
 IMAGES = "MNIST/raw/train-images-idx3-ubyte"
 BATCH = 100
@@ -176,21 +176,11 @@ def our_trainer(
         device=str(device),
         compile=compiled,
     )
-    threads = torch.get_num_threads()
+    chosen = choose_precision(precision, device)
     made = ConvVAE if network == "plain" else PythaeNetworks
-    batch_BCHW = torch.from_numpy(images_NHWC[:BATCH]).permute(0, 3, 1, 2).contiguous().to(device)
     with mock.patch.object(train_state_module, "ConvVAE", made):
-        # As `fit` does: compiling each candidate would take minutes.
-        make = partial(
-            TrainState, dataclasses.replace(config, compile=False), shape=(28, 28, 1), device=device
-        )
-        computation = choose_computation(
-            precision=precision,
-            threads=threads,
-            device=device,
-            trial=trial_of(make, batch_BCHW),
-        )
-        train_state = TrainState(config, shape=(28, 28, 1), device=device, autocast=computation.autocast)
+        autocast = autocast_dtype(chosen.name)
+        train_state = TrainState(config, shape=(28, 28, 1), device=device, autocast=autocast)
     # A live bar, as pythae shows one.
     console = Console(file=Nowhere(), force_terminal=True)
 
@@ -198,7 +188,7 @@ def our_trainer(
         run_folder = RunFolder(folder, config=config, record={})
         return train(run_folder, train_state, images_NHWC, TrainProgress(), console=console).elapsed_s
 
-    facts: dict[str, Any] = {"precision": computation.precision, "reason": computation.reason}
+    facts: dict[str, Any] = {"precision": chosen.name, "reason": chosen.reason}
     facts |= {"channels_last": train_state.is_channels_last, "cuda_graph": train_state.is_graphed}
     return run, {**facts, "parameters": num_parameters(train_state.model)}
 
@@ -221,12 +211,11 @@ def main() -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     options = parser.parse_args()
     # Ours switches TF32 off; on a GPU pythae has what is torch's default, which rounds in convolutions.
-    device = pick_device(options.device) if options.trainer == "ours" else torch.device(options.device)
+    device = torch.device(options.device)
     torch.set_num_threads(options.threads)
     images_NHWC = np.array(open_idx(options.data_root / IMAGES)[: options.images])[..., None]
-    if options.trainer == "ours" and device.type == "cpu":
-        # As `fit` does.
-        keep_freed_memory()
+    if options.trainer == "ours":
+        configure_process(keep_freed_memory=device.type == "cpu")
     with tempfile.TemporaryDirectory() as folder:
         if options.trainer == "pythae":
             run, facts = pythae_trainer(options.network, Path(folder), device)

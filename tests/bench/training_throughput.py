@@ -145,7 +145,7 @@ def main() -> None:
         "device": options.device,
         "threads": options.threads,
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
-        "hardware": ", ".join([hardware(), *gpu_name(pick_device(options.device))]),
+        "hardware": ", ".join(filter(None, (hardware(), gpu_name(pick_device(options.device))))),
         "libraries": {**library_versions(), **PACKAGES},
         "pythae_environment": "pythae, tqdm and imageio in a venv of their own, all else the project's own",
         "command": shlex.join(["python", "tests/bench/training_throughput.py", *sys.argv[1:]]),

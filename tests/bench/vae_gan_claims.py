@@ -159,13 +159,12 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) 
     """Train and measure every system on one data set, and keep what is done in `folder`."""
     if not seeds:
         return
-    import torch
-
+    from convvae_trainer.compute.process import configure_process
     from convvae_trainer.data.dataset import load_dataset
     from convvae_trainer.evaluation import frechet
     from convvae_trainer.settings.config import config_from
 
-    torch.set_num_threads(1)
+    configure_process(threads=1)
     base = {"data_root": data_root, "epochs": epochs, "device": "cpu", "tensorboard": False}
     base |= {**COMMON, **DATASETS[name]["all"], "dataset": name}
     if name == "cifar10":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from convvae import Client
 from convvae.errors import NotPossible
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
@@ -66,8 +67,9 @@ CASES = (
 
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
-    """Leave torch's threads as they were: a run sets them."""
+    """Configure this process for runs on one thread, and restore torch's threads at the end."""
     before = torch.get_num_threads()
+    configure_process(threads=1)
     yield
     torch.set_num_threads(before)
 

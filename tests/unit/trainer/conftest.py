@@ -4,21 +4,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.settings.config import Config
 from support.tiny_run import TINY, write_blobs
 
 
+@pytest.fixture(scope="session", autouse=True)
+def configured() -> None:
+    """Configure this process as the commands do, with one thread, since tests run side by side."""
+    configure_process(threads=1)
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny networks on one thread: tests run side by side."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    """Restore the one thread that a test may have changed."""
     yield
-    torch.set_num_threads(before)
+    configure_process(threads=1)
 
 
 @pytest.fixture

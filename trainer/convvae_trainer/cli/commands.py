@@ -12,6 +12,7 @@ from rich.console import Console
 
 from convvae_trainer.compute.device import enough_memory, pick_device
 from convvae_trainer.compute.distributed import DistContext, joined
+from convvae_trainer.compute.process import configure_process, default_threads
 from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset, load_dataset, load_other, with_absolute_paths
 from convvae_trainer.data.selection import lacking
@@ -79,6 +80,9 @@ def run_fit(
             dataset = dist.rank0_first(lambda: load_dataset(config, download=True))
         else:
             dataset = load_dataset(config)
+        threads = RunFolder.open(run_dir).record["threads"] if resume else config.threads
+        threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
+        configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
         fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console, dist=dist)
     if not dist.is_first:
         return None
@@ -129,6 +133,7 @@ def run_export(
         BadRun: The run has not ended, or its encoder is not trained yet.
     """
     check_target(models, name)
+    configure_process()
     run, train_state, progress = load_run(run_dir)
     ended = _check_ended(run, progress, unfinished=unfinished, console=Console(quiet=True))
     config = _changed(run, {"data_root": data_root, "dataset": dataset})
@@ -193,6 +198,7 @@ def run_evaluate(
     if out is not None and (out.is_dir() or not can_be_written(out.absolute().parent)):
         raise BadConfig(f"--out: {out} cannot be written")
     console = console or Console(quiet=True)
+    configure_process()
     with enough_memory():
         run, train_state, progress = load_run(run_dir, device=device)
     has_ended = _check_ended(run, progress, unfinished=True, console=console)

@@ -55,6 +55,7 @@ def compare(
     require(*TRAINER_PACKAGES, "matplotlib")
     require_runtime()
     from convvae_trainer.compare.run import Options, run_compare
+    from convvae_trainer.compute.process import configure_process
 
     options = Options(
         models=models,
@@ -70,6 +71,7 @@ def compare(
         scatter_epochs=scatter_epochs,
         frechet=frechet,
     )
+    configure_process()
     console = Console()
     command = shlex.join(["convvae-train", *sys.argv[1:]])
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))

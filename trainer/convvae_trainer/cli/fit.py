@@ -116,9 +116,9 @@ def fit(
     seed: Annotated[int | None, typer.Option(help="[default: 0]")] = None,
     device: Device = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto (measured), fp32 or bf16. [default: auto]")
+        str | None, typer.Option(help="fp32, bf16, or auto: bf16 if the device has it. [default: auto]")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Of the CPU. [default: measured]")] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads. [default: all available CPUs]")] = None,
     compile: Annotated[  # noqa: A002 - it is the setting's name
         bool | None, typer.Option(help="Compile networks and loss with torch.compile. [default: no]")
     ] = None,

@@ -101,8 +101,6 @@ def train_planes(
             seed=seed,
             device="cpu",
             precision="fp32",
-            # Networks this small gain nothing from a second thread, and wait for it on a busy machine.
-            threads=1,
             tensorboard=False,
         )
         planes.append(_plane(kind, config, small))

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_trainer.compute.device import available_cores
+from convvae_service.engine.cpus import available_cpus
 from convvae_trainer.errors import MissingExtra
 
 __all__ = ["Graph", "open_graph"]
@@ -32,7 +32,7 @@ def open_graph(data: bytes) -> Graph:
     except ImportError:
         raise MissingExtra("onnxruntime", "gpu", "cpu") from None
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = available_cores()
+    options.intra_op_num_threads = available_cpus()
     # Threads that spin while they wait take the cores from the rest of the machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])

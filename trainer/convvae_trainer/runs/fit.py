@@ -2,27 +2,19 @@
 
 import dataclasses
 import datetime
-import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 
-from convvae_trainer.compute.device import (
-    Computation,
-    autocast_of,
-    choose_computation,
-    enough_memory,
-    gpu_name,
-    keep_freed_memory,
-    pick_device,
-)
+from convvae_trainer.compute.device import enough_memory, gpu_name, pick_device
 from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
+from convvae_trainer.compute.precision import autocast_dtype, choose_precision
+from convvae_trainer.compute.process import check_process
 from convvae_trainer.data.dataset import Dataset, hold_out_validation
 from convvae_trainer.data.selection import varied
 from convvae_trainer.errors import BadConfig, BadData, BadRun
@@ -35,14 +27,9 @@ from convvae_trainer.runs.provenance import code_commit, hardware, library_versi
 from convvae_trainer.runs.segments import RunSegment
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, TensorBoardWriter, opened_tensorboard
 from convvae_trainer.settings.config import Config
-from convvae_trainer.step.train_state import TrainState, trial_of
+from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["Fitted", "fit", "load_run"]
-
-# Images in a trial of precision and threads: a batch of small ones, a few of large ones. A batch of 128 took
-# 27 s to measure at 128x128x3.
-TRIAL_IMAGES = 16
-TRIAL_VALUES = 1 << 18
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +80,6 @@ def fit(
     _check_shares(config, dataset, len(images), dist)
     with _friendly_errors(run_dir):
         device = dist.device(pick_device(config.device))
-        if device.type == "cpu":
-            keep_freed_memory()
         run, train_state, progress = _begin(
             config,
             dataset,
@@ -189,7 +174,7 @@ def _begin(
         run.check_same(config, dataset)
         if dist.is_first:
             run.discard_leftovers()
-        torch.set_num_threads(run.record["threads"])
+        check_process(threads=run.record["threads"], device=device, is_compiled=config.compile)
         train_state = _make_train_state(run, dataset, device, dist, cuda_graph=config.cuda_graph)
         progress = _restore(run, train_state, required=False)
         dist.wait()
@@ -202,19 +187,17 @@ def _begin(
         console.print(f"resuming at step {progress.step}", highlight=False)
         return run, train_state, progress
     record: dict[str, Any] = {}
+    threads = config.threads or torch.get_num_threads()
+    check_process(threads=threads, device=device, is_compiled=config.compile)
     if dist.is_first:
-        computation = _computation(config, dataset, device, console, processes=dist.local_size)
-        # The train_states that were measured with refer to themselves, and hold memory of the device.
-        gc.collect()
-        taken = asdict(computation)
-        reason = taken.pop("reason")
+        precision = choose_precision(config.precision, device)
+        taken = {"precision": precision.name, "threads": threads}
+        reason = precision.reason
         segment = asdict(_segment(0, command, device, dist, taken))
         start = {name: value for name, value in segment.items() if name != "step"}
         record = {**start, "reason": reason, "data": describe_data(dataset), "segments": [segment]}
         RunFolder.create(run_dir, config=config, record=record)
-    # One process measures for all.
     run = RunFolder(run_dir, config=config, record=dist.broadcast(record))
-    torch.set_num_threads(run.record["threads"])
     train_state = _make_train_state(run, dataset, device, dist, cuda_graph=config.cuda_graph)
     return run, train_state, TrainProgress()
 
@@ -229,7 +212,7 @@ def _segment(
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         commit=code_commit(),
         libraries=library_versions(),
-        hardware=", ".join([hardware(), *gpu_name(device)]),
+        hardware=", ".join(filter(None, (hardware(), gpu_name(device)))),
         device=str(device),
         processes=dist.size,
         **computation,
@@ -269,7 +252,7 @@ def _make_train_state(
     run: RunFolder, dataset: Dataset, device: torch.device, dist: DistContext, *, cuda_graph: bool
 ) -> TrainState:
     config = dataclasses.replace(run.config, cuda_graph=cuda_graph)
-    autocast = autocast_of(run.record["precision"])
+    autocast = autocast_dtype(run.record["precision"])
     return TrainState(config, shape=dataset.image.as_tuple, device=device, autocast=autocast, dist=dist)
 
 
@@ -283,23 +266,6 @@ def _restore(run: RunFolder, train_state: TrainState, *, required: bool) -> Trai
         raise BadRun(f"{run.checkpoint} does not say where the run stopped") from None
     train_state.restore(tensors, num_steps=progress.step)
     return progress
-
-
-def _computation(
-    config: Config, dataset: Dataset, device: torch.device, console: Console, *, processes: int
-) -> Computation:
-    # Compiling each candidate would take minutes.
-    config = dataclasses.replace(config, compile=False)
-    count = min(config.batch_size, max(TRIAL_IMAGES, TRIAL_VALUES // dataset.image.num_values))
-    batch = torch.from_numpy(dataset.train[:count]).permute(0, 3, 1, 2).contiguous().to(device)
-    return choose_computation(
-        precision=config.precision,
-        threads=config.threads,
-        device=device,
-        trial=trial_of(partial(TrainState, config, shape=dataset.image.as_tuple, device=device), batch),
-        processes=processes,
-        announce=lambda: console.print("measuring precision and threads …", highlight=False),
-    )
 
 
 def _announce(

@@ -96,10 +96,10 @@ class Config:
     device: str = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """`auto` measures both on the device and takes the faster. Likelihood and rate are float32 always."""
+    """`auto`: bf16 on a device with bf16 instructions, else fp32. Likelihood and rate are always float32."""
 
     threads: int | None = None
-    """CPU threads. None: measures all cores against one, and takes the faster."""
+    """CPU threads of each process. None: the available CPUs, divided by the processes on this machine."""
     compile: bool = False
     """Compile networks and loss with torch.compile: up to a minute at the start, faster steps after."""
     cuda_graph: bool = True

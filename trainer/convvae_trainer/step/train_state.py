@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convvae_trainer.compute.cuda_graph import WARMUP_CALLS, GraphedStep
+from convvae_trainer.compute.cuda_graph import GraphedStep
 from convvae_trainer.compute.device import is_out_of_memory
 from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
 from convvae_trainer.errors import BadRun
@@ -30,7 +30,7 @@ from convvae_trainer.step.ema import EmaWeights
 from convvae_trainer.step.metrics import StepMetrics
 from convvae_trainer.step.optimizers import Optimizers
 
-__all__ = ["TrainState", "trial_of"]
+__all__ = ["TrainState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,6 @@ class TrainState:
         self.generator = torch.Generator(device).manual_seed(config.seed)
         self._beta = torch.ones((), device=device)
         self._work: tuple[bool, Callable[[Tensor], object]] | None = None
-        self._trial: Callable[[Tensor], object] | None = None
         self.step_metrics = StepMetrics(
             latent_dim=config.latent_dim,
             device=device,
@@ -117,9 +116,6 @@ class TrainState:
         Of a bound that is all of the loss; of two players their networks.
         """
         made: Callable[[Any], Any] = torch.compile if self.config.compile else _as_it_is
-        if self.config.compile:
-            # A donated buffer is gone after one backward pass; two losses go back through one graph here.
-            torch._functorch.config.donated_buffer = False
         self._add_up = made(self.step_metrics.add)
         self._mean: Mean = self.dist.mean_
         if self.config.compile and self.dist.size > 1:
@@ -226,18 +222,6 @@ class TrainState:
         rate = rate_loss(terms, beta=self._beta, free_bits=config.free_bits, mean=self._mean)
         return rate if config.terms == "rate" else distortion + rate, terms
 
-    def trial(self, image_BCHW: Tensor) -> None:
-        """Take the gradients of a step in the later phase, by its road, and change nothing."""
-        state = self.generator.get_state()
-        if self._trial is None:
-            self._trial = functools.partial(self._gradients, is_later=True)
-            if self.is_graphed:
-                self._trial = GraphedStep(self._trial, self.generator)
-                for _ in range(WARMUP_CALLS):
-                    self._trial(image_BCHW)
-        self._trial(image_BCHW)
-        self.generator.set_state(state)
-
     def end_steps(self) -> None:
         """Free what was graphed of steps; another step records anew."""
         self._work = None
@@ -298,23 +282,6 @@ class TrainState:
         self.num_steps = num_steps
         # What was graphed changes the moments that were here before.
         self._work = None
-
-
-def trial_of(make: Callable[..., TrainState], image_BCHW: Tensor) -> Callable[[torch.dtype | None], None]:
-    """Return what tries a step in a type of the networks, with a train_state of its own for each.
-
-    Args:
-        make: Returns a train_state that computes in `autocast`.
-        image_BCHW: The uint8 images of the step.
-    """
-    train_states: dict[torch.dtype | None, TrainState] = {}
-
-    def trial(autocast: torch.dtype | None) -> None:
-        if autocast not in train_states:
-            train_states[autocast] = make(autocast=autocast)
-        train_states[autocast].trial(image_BCHW)
-
-    return trial
 
 
 def _as_it_is(called: Any) -> Any:

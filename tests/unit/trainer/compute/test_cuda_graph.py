@@ -17,7 +17,7 @@ from convvae_trainer.errors import Interrupted
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
-from convvae_trainer.step.train_state import TrainState, trial_of
+from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY
 
 CPU = torch.device("cpu")
@@ -155,25 +155,6 @@ def test_a_phase_a_restore_and_the_end_begin_anew() -> None:
     assert again is not late
     train_state.end_steps()
     assert train_state._work_of(True) is not again
-
-
-def test_a_trial_changes_nothing() -> None:
-    """Weights, totals and the stream of draws are as before; each type has a train_state of its own."""
-    train_state = learner_of("vae", binarize="dynamic")
-    before = {name: value.clone() for name, value in train_state.tensors().items()}
-    train_state.trial(images())
-    after = train_state.tensors()
-    assert all(torch.equal(value, after[name]) for name, value in before.items())
-    made: list[torch.dtype | None] = []
-
-    def make(*, autocast: torch.dtype | None) -> TrainState:
-        made.append(autocast)
-        return TrainState(train_state.config, shape=SHAPE, device=CPU, autocast=autocast)
-
-    trial = trial_of(make, images())
-    for autocast in (None, torch.bfloat16, None, torch.bfloat16):
-        trial(autocast)
-    assert made == [None, torch.bfloat16]
 
 
 def test_moments_come_back_in_the_order_of_their_weights() -> None:

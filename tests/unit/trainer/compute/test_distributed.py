@@ -49,6 +49,7 @@ import torch
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.compute.distributed import joined
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.errors import TrainerError
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.step.train_state import TrainState
@@ -56,6 +57,7 @@ from convvae_trainer.step.train_state import TrainState
 def thread_names():
     return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
 
+configure_process(threads=1)
 folder = Path(sys.argv[1])
 with joined(torch.device("cpu")) as dist:
     for name, settings in json.loads(sys.argv[2]).items():

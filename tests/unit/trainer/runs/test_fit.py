@@ -365,14 +365,20 @@ def test_seeds_differ(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     assert not torch.equal(final(tmp_path / "a")[name], final(tmp_path / "c")[name])
 
 
-def test_precision_is_measured_or_as_asked(config: Config, dataset: Dataset, tmp_path: Path) -> None:
-    """`auto` settles on one and records why; a resumed run keeps it."""
+def test_the_precision_is_recorded_with_its_reason(
+    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`auto` follows from the hardware; a resumed run keeps it, also on other hardware."""
     auto = dataclasses.replace(config, precision="auto", epochs=1)
+    monkeypatch.setattr("convvae_trainer.compute.precision._has_bf16", lambda _: True)
     done = fit(auto, dataset, tmp_path / "run")
-    assert done.run.record["precision"] in ("fp32", "bf16")
-    assert done.run.record["threads"] == 1
-    asked = fit(dataclasses.replace(auto, precision="bf16"), dataset, tmp_path / "asked")
-    assert (asked.run.record["precision"], asked.run.record["reason"]) == ("bf16", "as asked")
+    recorded = [done.run.record[name] for name in ("precision", "reason", "threads")]
+    assert recorded == ["bf16", "this CPU has bf16 instructions", 1]
+    assert done.train_state.autocast is torch.bfloat16
+    monkeypatch.setattr("convvae_trainer.compute.precision._has_bf16", lambda _: False)
+    assert fit(auto, dataset, tmp_path / "run", resume=True).train_state.autocast is torch.bfloat16
+    other = fit(auto, dataset, tmp_path / "other")
+    assert (other.run.record["precision"], other.train_state.autocast) == ("fp32", None)
 
 
 def test_images_are_held_once(fitted: tuple[Fitted, Dataset]) -> None:

@@ -28,11 +28,13 @@ STEPS_PER_EPOCH = 72 // 16
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.step.train_state import TrainState
 
+configure_process(threads=1)
 step = TrainState.step
 def killing(self, *args, **kwargs):
     if self.num_steps == 9:

@@ -28,9 +28,11 @@ from convvae_trainer.runs import loop as train
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.compute.distributed import joined
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.step.train_state import TrainState
 
+configure_process(threads=1)
 train.LOOK_EVERY_STEPS = 2
 step = TrainState.step
 def wrapped(self, *args, **kwargs):

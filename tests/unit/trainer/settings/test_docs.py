@@ -18,7 +18,7 @@ IN_WORDS = {
     "image_size": "as the data are",
     "epochs": str(DEFAULT_EPOCHS),
     "minutes": "none",
-    "threads": "measured",
+    "threads": "all CPUs",
     "sigma": "learned",
     "early_stop_epochs": "none",
 }
