@@ -1,9 +1,8 @@
 """Batches that form while the engine is busy.
 
-Work waits per stage, in order of arrival. An idle lane takes what waits at once; what arrives while all
-lanes are busy makes up the next batch. In it the oldest call has its share and the shortest go first, so that
-a call of a thousand rows does not hold up one of a single row. All state belongs to the event loop; only
-stages run in threads.
+Calls wait per stage, in order of arrival. An idle lane takes what waits at once; calls that arrive while all
+lanes are busy form the next batch. `sharing` decides how many rows of each call it contains. All state
+belongs to the event loop; only stages run in threads.
 """
 
 import asyncio
@@ -17,7 +16,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from convvae_service.batching.pending_call import CallSlice, PendingCall, SliceObserver
 from convvae_service.batching.report import BatchReport, SliceReport
+from convvae_service.batching.sharing import share
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import Overloaded
 
@@ -25,93 +26,45 @@ __all__ = ["Batcher", "RunningBatch"]
 
 _log = logging.getLogger(__name__)
 
-
-Observe = Callable[[SliceReport], None]
+# Most calls of a queue that are compared for a batch: 0.1 ms of the event loop.
+_MAX_COMPARED = 1024
+# A dict keeps the order and removes from the middle in constant time, as cancelled calls require.
+_Queue = dict[PendingCall, None]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class RunningBatch:
-    """A batch that a lane computes now; `started_s` is by the batcher's clock."""
+    """A batch that a lane computes now. `started_s` is by the batcher's clock."""
 
     stage: str
     rows: int
     started_s: float
 
 
-@dataclass(eq=False, slots=True)
-class PendingCall:
-    """The rows of one call at one stage; `taken` of them are in batches already."""
-
-    rows: Rows
-    done: asyncio.Future[Rows]
-    arrived_s: float
-    observe: Observe | None = None
-    taken: int = 0
-    returned: int = 0
-    results: Rows = ()
-
-    def __len__(self) -> int:
-        return len(self.rows[0])
-
-    @property
-    def left(self) -> int:
-        """Rows that are in no batch yet."""
-        return len(self) - self.taken
-
-    def accept(self, start: int, results: Rows) -> None:
-        """Take the results of the rows from `start` on; after the last the call is done."""
-        count = len(results[0])
-        if count == len(self):
-            self.results = results
-        else:
-            if not self.results:
-                self.results = tuple(np.empty((len(self), *r.shape[1:]), r.dtype) for r in results)
-            for whole, part in zip(self.results, results, strict=True):
-                whole[start : start + count] = part
-        self.returned += count
-        # A call that was cancelled or has failed meanwhile is done already.
-        if self.returned == len(self) and not self.done.done():
-            self.done.set_result(self.results)
-
-    def fail(self, error: BaseException) -> None:
-        if not self.done.done():
-            self.done.set_exception(error)
-
-
 @dataclass(frozen=True, slots=True)
-class CallSlice:
-    work: PendingCall
-    start: int
-    stop: int
+class _Outcome:
+    """The results or the error of each slice of a batch, and the times of the run."""
 
-    @property
-    def rows(self) -> Rows:
-        return tuple(array[self.start : self.stop] for array in self.work.rows)
-
-
-# So many calls of a queue are compared for a batch, a tenth of a millisecond of the event loop.
-_MAX_COMPARED = 1024
-# Where many wait, the oldest has this part of a batch: with less a long call would hardly get on.
-_MOST_SHARES = 4
-# A dict keeps order and removes from the middle at once, which is what cancelled calls need.
-_Queue = dict[PendingCall, None]
+    results: list[Rows | Exception]
+    started_s: float
+    ended_s: float
 
 
 @dataclass(kw_only=True)
 class Batcher:
-    """Runs stages in batches on a number of lanes, within limits on what may wait.
+    """Runs stages in batches on several lanes, and limits what may wait.
 
     Args:
-        lanes: Runs at the same time.
-        max_batch_rows: Most rows in one run.
-        max_queued_rows: Most rows admitted and not yet answered.
-        max_queued_bytes: Most bytes of inputs and results admitted and not yet answered.
-        max_queue_delay_s: How long an idle lane waits for a batch to fill; 0 never waits.
+        lanes: Number of batches that run at the same time.
+        max_batch_rows: Most rows in one batch.
+        max_queued_rows: Most rows of calls that are admitted and not yet answered.
+        max_queued_bytes: Most bytes of inputs and results of these calls.
+        max_queue_delay_s: Seconds that an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run.
-        begin: Called when a call's rows arrive, in the call's context; what it returns, if anything, is told
-            of each run that has some of them.
-        clock: Seconds for all that is measured here. The event loop's own clock would be too coarse: uvloop's
-            has whole milliseconds.
+        observe_call: Called when a call's rows arrive, in the context of the call. It returns an observer
+            that gets a report of each run with rows of this call, or None.
+        clock: Source of all times here, in seconds. The event loop's clock is too coarse: uvloop's counts
+            whole milliseconds.
     """
 
     lanes: int
@@ -120,7 +73,7 @@ class Batcher:
     max_queued_bytes: int
     max_queue_delay_s: float = 0.0
     on_batch: Callable[[BatchReport], None] = lambda _: None
-    begin: Callable[[], Observe | None] = lambda: None
+    observe_call: Callable[[], SliceObserver | None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     queued_rows: int = field(default=0, init=False)
     queued_bytes: int = field(default=0, init=False)
@@ -134,10 +87,10 @@ class Batcher:
 
     @contextmanager
     def admit(self, *, rows: int, num_bytes: int) -> Iterator[None]:
-        """Reserve room for a call, for as long as it takes.
+        """Reserve room for a call while the block runs.
 
         Raises:
-            Overloaded: There is no room now.
+            Overloaded: There is no room at present.
         """
         if (
             self.queued_rows + rows > self.max_queued_rows
@@ -153,59 +106,59 @@ class Batcher:
             self.queued_bytes -= num_bytes
 
     async def run(self, stage: Stage, rows: Rows) -> Rows:
-        """Return the stage's results for `rows`, in their order.
+        """Return the stage's results for `rows`, in the same order.
 
-        A caller that is cancelled takes its waiting rows out of the queue before they are computed.
+        If the caller is cancelled, its waiting rows leave the queue and are not computed.
         """
         loop = asyncio.get_running_loop()
-        work = PendingCall(rows, loop.create_future(), self.clock(), self.begin())
-        self._queues.setdefault(stage, {})[work] = None
+        call = PendingCall(rows, loop.create_future(), self.clock(), self.observe_call())
+        self._queues.setdefault(stage, {})[call] = None
         self._dispatch()
         try:
-            return await work.done
+            return await call.done
         finally:
             queue = self._queues.get(stage, {})
-            queue.pop(work, None)
+            queue.pop(call, None)
             if not queue:
                 self._queues.pop(stage, None)
 
     @property
     def runs(self) -> tuple[RunningBatch, ...]:
-        """The batches that the lanes compute now. For the event loop, as all state."""
+        """The batches that run now. Read it in the event loop only."""
         return tuple(self._runs)
 
     def close(self) -> None:
-        """End the lanes' threads; runs under way are waited for."""
+        """Stop the lanes' threads after their current runs."""
         if self._timer is not None:
             self._timer.cancel()
         self._threads.shutdown()
 
     def _dispatch(self) -> None:
-        """Give every idle lane a batch, for as long as there is work."""
+        """Start a batch on every idle lane, as long as calls wait."""
         while len(self._runs) < self.lanes:
             stage = self._next_stage()
             if stage is None:
                 return
-            if slices := self._take(stage):
+            if slices := self._take_batch(stage):
                 self._start(stage, slices)
 
     def _next_stage(self) -> Stage | None:
-        """Return the stage whose turn it is, or None when none is due."""
+        """Return the first stage with a batch that is due. Without one, set the timer and return None."""
         now_s = self.clock()
         due_s = None
         for stage, queue in self._queues.items():
             if not queue:
                 continue
             ready_s = next(iter(queue)).arrived_s + self.max_queue_delay_s
-            waiting = sum(work.left for work in queue) if self.max_queue_delay_s else 0
+            waiting = sum(call.num_left for call in queue) if self.max_queue_delay_s else 0
             if ready_s <= now_s or waiting >= self.max_batch_rows:
                 return stage
             due_s = ready_s if due_s is None else min(due_s, ready_s)
         if due_s is not None:
-            self._wake(due_s, now_s)
+            self._set_timer(due_s, now_s)
         return None
 
-    def _wake(self, due_s: float, now_s: float) -> None:
+    def _set_timer(self, due_s: float, now_s: float) -> None:
         if self._timer is not None:
             if self._timer_due_s <= due_s:
                 return
@@ -217,119 +170,99 @@ class Batcher:
         self._timer = None
         self._dispatch()
 
-    def _take(self, stage: Stage) -> list[CallSlice]:
-        """Take the next batch from a stage's queue: a share for the oldest call, then the shortest first.
-
-        So the oldest always gets on, a short call overtakes a long one, and equal ones come one by one:
-        were they all to advance together, each would be done as late as the last.
-        """
+    def _take_batch(self, stage: Stage) -> list[CallSlice]:
+        """Take the next batch out of the stage's queue. It is empty if all compared calls have ended."""
         queue = self._queues.pop(stage)
         waiting: list[PendingCall] = []
-        for work in list(itertools.islice(queue, _MAX_COMPARED)):
-            # A call that has failed, or whose caller has left in this turn of the loop, is still here.
-            if work.done.done():
-                del queue[work]
+        for call in list(itertools.islice(queue, _MAX_COMPARED)):
+            # A call that failed or was cancelled may still be in the queue, until its task runs.
+            if call.done.done():
+                del queue[call]
             else:
-                waiting.append(work)
-        if not waiting:
-            if queue:
-                self._queues[stage] = queue
-            return []
-        space, oldest = self.max_batch_rows, waiting[0]
-        counts = dict.fromkeys(waiting, 0)
-        counts[oldest] = min(oldest.left, max(1, space // min(len(waiting), _MOST_SHARES)))
-        space -= counts[oldest]
-        # Of equal ones the older: the sort is stable.
-        for work in sorted(waiting, key=lambda work: work.left - counts[work]):
-            more = min(work.left - counts[work], space)
-            counts[work] += more
-            space -= more
+                waiting.append(call)
         slices: list[CallSlice] = []
-        for work, count in counts.items():
-            if count:
-                slices.append(CallSlice(work, work.taken, work.taken + count))
-                work.taken += count
-            if not work.left:
-                del queue[work]
+        if waiting:
+            counts = share([call.num_left for call in waiting], self.max_batch_rows)
+            for call, count in zip(waiting, counts, strict=True):
+                if count:
+                    slices.append(call.take(count))
+                    if not call.num_left:
+                        del queue[call]
         if queue:
-            # Put back at the end: the other stages come first.
+            # At the end of the dict, so that the other stages come first.
             self._queues[stage] = queue
         return slices
 
     def _start(self, stage: Stage, slices: list[CallSlice]) -> None:
-        rows = sum(piece.stop - piece.start for piece in slices)
-        current = RunningBatch(stage.name, rows, self.clock())
-        self._runs.add(current)
+        running = RunningBatch(stage.name, sum(map(len, slices)), self.clock())
+        self._runs.add(running)
 
-        def compute() -> tuple[list[Rows | Exception], float, float]:
-            # Measured here, since the event loop may come to the results late.
+        def compute() -> _Outcome:
+            # The lane measures the time, because the event loop may read the results late.
             started_s = self.clock()
-            return _run_batch(stage, slices), started_s, self.clock()
+            return _Outcome(_run_batch(stage, slices), started_s, self.clock())
 
-        run = asyncio.get_running_loop().run_in_executor(self._threads, compute)
-
-        def finish(run: "asyncio.Future[tuple[list[Rows | Exception], float, float]]") -> None:
-            self._runs.discard(current)
+        def finish(future: "asyncio.Future[_Outcome]") -> None:
+            self._runs.discard(running)
             try:
-                self._hand_out(stage, slices, *run.result())
+                outcome = future.result()
+                _deliver(slices, outcome.results)
+                self._report(stage, slices, outcome)
             finally:
                 self._dispatch()
 
-        run.add_done_callback(finish)
+        asyncio.get_running_loop().run_in_executor(self._threads, compute).add_done_callback(finish)
 
-    def _hand_out(
-        self,
-        stage: Stage,
-        slices: list[CallSlice],
-        results: list[Rows | Exception],
-        started_s: float,
-        ended_s: float,
-    ) -> None:
-        """Give each call its part of a run's results, and report the run."""
-        for piece, result in zip(slices, results, strict=True):
-            if isinstance(result, Exception):
-                piece.work.fail(result)
-                continue
-            try:
-                piece.work.accept(piece.start, result)
-            except Exception as error:  # noqa: BLE001 - such as memory that is short; the others are answered
-                piece.work.fail(error)
-        rows = sum(piece.stop - piece.start for piece in slices)
-        queue_s = tuple(started_s - piece.work.arrived_s for piece in slices if piece.start == 0)
-        engine_s = ended_s - started_s
+    def _report(self, stage: Stage, slices: list[CallSlice], outcome: _Outcome) -> None:
+        """Report a run to the stage's statistics, to the metrics and to the observers of its calls."""
+        rows = sum(map(len, slices))
+        queue_s = tuple(outcome.started_s - part.call.arrived_s for part in slices if part.start == 0)
+        engine_s = outcome.ended_s - outcome.started_s
         stage.stats.add(rows=rows, calls=len(slices), queue_s=queue_s, engine_s=engine_s)
         self.on_batch(BatchReport(stage=stage.name, rows=rows, queue_s=queue_s, engine_s=engine_s))
-        for piece in slices:
-            if piece.work.observe is not None:
-                piece.work.observe(
+        for part in slices:
+            if part.call.observe is not None:
+                part.call.observe(
                     SliceReport(
                         stage=stage.name,
-                        rows=piece.stop - piece.start,
+                        rows=len(part),
                         batch_rows=rows,
-                        is_first=piece.start == 0,
-                        times_s=(piece.work.arrived_s, started_s, ended_s),
+                        is_first=part.start == 0,
+                        times_s=(part.call.arrived_s, outcome.started_s, outcome.ended_s),
                         now_s=self.clock(),
                     )
                 )
 
 
+def _deliver(slices: list[CallSlice], results: list[Rows | Exception]) -> None:
+    """Give each call its part of the results, or its error."""
+    for part, result in zip(slices, results, strict=True):
+        if isinstance(result, Exception):
+            part.call.fail(result)
+            continue
+        try:
+            part.call.accept(part.start, result)
+        except Exception as error:  # noqa: BLE001 - for example MemoryError; the other calls get their results
+            part.call.fail(error)
+
+
 def _run_batch(stage: Stage, slices: list[CallSlice]) -> list[Rows | Exception]:
-    """Run one batch in a lane's thread; each slice gets its results, or the error that it alone causes."""
+    """Run one batch in a lane's thread. Return the results of each slice, or the error that it causes."""
     if len(slices) == 1:
         return [_run_alone(stage, slices[0])]
     try:
-        inputs = zip(*(piece.rows for piece in slices), strict=True)
+        inputs = zip(*(part.rows for part in slices), strict=True)
         results = stage.run(tuple(np.concatenate(arrays) for arrays in inputs))
-    except Exception:  # noqa: BLE001 - whatever it is, it is sorted out call by call
-        # One bad row must not fail its neighbours: find out whose it is.
+    except Exception:  # noqa: BLE001 - the cause is found by running the calls one by one
+        # One bad row must not fail the calls that share its batch.
         _log.warning("a batch failed, running its calls one by one", exc_info=True)
-        return [_run_alone(stage, piece) for piece in slices]
-    edges = np.cumsum([piece.stop - piece.start for piece in slices])[:-1]
+        return [_run_alone(stage, part) for part in slices]
+    edges = np.cumsum([len(part) for part in slices])[:-1]
     return list(zip(*(np.split(array, edges) for array in results), strict=True))
 
 
-def _run_alone(stage: Stage, piece: CallSlice) -> Rows | Exception:
+def _run_alone(stage: Stage, part: CallSlice) -> Rows | Exception:
     try:
-        return stage.run(piece.rows)
-    except Exception as error:  # noqa: BLE001 - handed to the call that it belongs to
+        return stage.run(part.rows)
+    except Exception as error:  # noqa: BLE001 - it belongs to this call, which raises it
         return error

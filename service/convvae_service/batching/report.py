@@ -1,4 +1,4 @@
-"""What is told of a batch that has run: to metrics, and to the traces of its calls."""
+"""Reports of a batch that has run: one for the metrics, and one per call for its trace."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,14 @@ __all__ = ["BatchReport", "SliceReport"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BatchReport:
-    """What one run of a stage was: for metrics."""
+    """One run of a stage, for the metrics.
+
+    Attributes:
+        stage: Name of the stage.
+        rows: Rows in the batch.
+        queue_s: Waiting time of each call whose first rows are in the batch, in seconds.
+        engine_s: Duration of the run in seconds.
+    """
 
     stage: str
     rows: int
@@ -17,10 +24,15 @@ class BatchReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SliceReport:
-    """What became of the rows of one call in one run: for traces.
+    """The part of one call in one run, for the trace of the call.
 
-    `times_s` are the arrival of the call's rows and the start and end of the run, `now_s` the present, all by
-    the batcher's clock. `is_first` says that the call's rows have waited until now.
+    Attributes:
+        stage: Name of the stage.
+        rows: Rows of the call in the batch.
+        batch_rows: All rows in the batch.
+        is_first: Whether the first rows of the call are among them.
+        times_s: Arrival of the call, start of the run and end of the run, by the batcher's clock.
+        now_s: The present time by the same clock.
     """
 
     stage: str

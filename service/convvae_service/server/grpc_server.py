@@ -109,7 +109,7 @@ class Server:
         interceptors: list[grpc.aio.ServerInterceptor] = []
         self._tracing = _make_tracing(settings)
         if self._tracing is not None:
-            self._batcher.begin = self._tracing.begin
+            self._batcher.observe_call = self._tracing.begin
             interceptors.append(self._tracing.interceptor)
         if settings.token_file:
             interceptors.append(TokenInterceptor(Tokens(settings.token_file), self._runner))

@@ -163,9 +163,9 @@ async def test_calls_behind_many_that_have_ended_are_not_lost(
     batcher, recorder = make(), Recorder(gated=True)
     tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
     await settle()
-    for work in list(batcher._queues[recorder.stage])[:2]:
-        work.done.cancel()
-    assert batcher._take(recorder.stage) == []
+    for call in list(batcher._queues[recorder.stage])[:2]:
+        call.done.cancel()
+    assert batcher._take_batch(recorder.stage) == []
     recorder.gate.set()
     assert (await tasks[0])[0].tolist() == [2]
     assert (await tasks[3])[0].tolist() == [8]
