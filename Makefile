@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo test lint protos tools bench fault image-test constraints clean
+.PHONY: help install demo test lint protos tools bench fault image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench       measurements; results in tests/bench/results/"
 	@echo "make fault       faults and load; results in tests/fault/results/"
 	@echo "make image-test  build the container images without a Docker engine, and call them"
+	@echo "make release     wheel and sdist in dist/, checked, installed and called"
 	@echo "make clean       remove what the targets made"
 
 install: .venv/installed
@@ -130,6 +131,13 @@ constraints: .venv/installed
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \
 	  | sed -E 's/^(torch|torchvision)==/\1===/'; grep '^onnxruntime==' constraints.txt; } > .venv/new-constraints.txt
 	mv .venv/new-constraints.txt constraints.txt
+
+# Wheel and sdist in dist/. FORMS names the forms of the wheel to install, each in a new environment; add
+# trainer,cpu (some GB) to train a model with the installed trainer too.
+FORMS ?= client service,cpu service,cpu,pipeline
+
+release: .venv/installed
+	$(BIN)/python -m deploy.release --forms $(FORMS)
 
 clean:
 	rm -rf .venv .venv-protos .tools .bench .cache demo build dist
