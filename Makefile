@@ -1,4 +1,4 @@
-# `make demo` and `make test` need Python 3.11 or newer and nothing else; both create .venv first.
+# `make demo`, `make check` and `make test` need Python 3.11 or newer and nothing else; each creates .venv first.
 #
 #   PYTHON=python3.12     the interpreter to use
 #   COMPUTE=cpu           ONNX Runtime without CUDA (default: gpu, which also runs on a CPU-only host)
@@ -16,10 +16,11 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo test lint protos tools bench fault image-test constraints release clean
+.PHONY: help install demo check test lint protos tools bench fault image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
+	@echo "make check       lint, types and the quick tests: two minutes on two cores"
 	@echo "make test        lint, types and all tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make protos      regenerate the stubs from protos/"
@@ -53,8 +54,14 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Long tests start first, and a worker that has nothing left takes tests from another.
+PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+
+check: lint
+	$(PYTEST) -m "not slow" tests/unit tests/contract
+
 test: lint
-	$(BIN)/python -m pytest -n auto
+	$(PYTEST)
 
 # Figures that the README and docs/measurements.md quote, each with its command, hardware and date in
 # tests/bench/results/. About half an hour on 2 cores, 10 minutes of it training; MNIST and the reference graphs

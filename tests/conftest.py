@@ -63,6 +63,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(SkipReferee(), "skip-referee")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start the slow tests first: one that starts last keeps a single worker busy at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an `async def` test in an event loop of its own."""

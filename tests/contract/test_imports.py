@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.test_wings import ORDER, ROOT, modules_of
+from support.source_modules import FOLDERS, ROOT, modules_of
 
 HEAVY = {
     "torch",
@@ -54,7 +54,7 @@ LOADS_LATER = {
     "convvae_service.__main__",
     "convvae_service.pipeline.__main__",
 }
-SOURCES = [(name, path) for package in ORDER for name, path in modules_of(package).items()]
+SOURCES = [(name, path) for package in FOLDERS for name, path in modules_of(package).items()]
 
 
 def run(code: str) -> str:

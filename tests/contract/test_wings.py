@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from support.source_modules import ROOT, modules_of
+
 # The order of each package's wings and top-level modules, lowest first. `errors` and `console` are for all.
 ORDER: dict[str, tuple[str, ...]] = {
     "convvae_service": (
@@ -58,7 +59,6 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__main__",
     ),
 }
-FOLDERS = {"convvae_service": "service", "convvae_trainer": "trainer", "convvae": "protos"}
 # What one package may take from another: wings of the service, and of the client what anyone may import.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "convvae_trainer": {"convvae_service": ("bundle", "images", "engine")},
@@ -67,17 +67,6 @@ TAKES: dict[str, dict[str, tuple[str, ...]]] = {
 }
 # Wings with a face: others import what it lists, and none of its modules.
 FACES = ("convvae_service.bundle", "convvae_service.images")
-
-
-def modules_of(package: str, root: Path = ROOT) -> dict[str, Path]:
-    """Return the modules of a package by dotted name, without generated ones."""
-    folder = root / FOLDERS[package]
-    found = {}
-    for path in sorted((folder / package).rglob("*.py")):
-        if "_pb2" not in path.name:
-            parts = path.relative_to(folder).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-    return found
 
 
 def imports_of(path: Path, known: Mapping[str, object]) -> Iterator[tuple[int, str]]:

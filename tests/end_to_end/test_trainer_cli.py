@@ -13,6 +13,13 @@ from convvae_service.bundle import read_bundle
 from convvae_trainer.runs.checkpoint import read_checkpoint
 
 TRAIN = [sys.executable, "-m", "convvae_trainer"]
+# The same command, with ten checkpoints a second: the first one would come after 20 seconds.
+TRAIN_AND_SAVE = """
+import convvae_trainer.runs.loop
+convvae_trainer.runs.loop.CHECKPOINT_EVERY_S = 0.1
+from convvae_trainer.__main__ import main
+main()
+"""
 SMALL = ["--width", "4", "--hidden", "32", "--latent-dim", "8", "--precision", "fp32"]
 
 
@@ -48,15 +55,16 @@ def test_a_stopped_run_resumes(tmp_path: Path, number: signal.Signals) -> None:
     """A run stopped by SIGTERM, or killed, goes on from its checkpoint with --resume alone."""
     run_dir = tmp_path / "run"
     checkpoint = run_dir / "checkpoint.safetensors"
-    arguments = ["fit", "--dataset", "digits", "--minutes", "0.1", "--run-dir", str(run_dir), *SMALL]
-    if number == signal.SIGKILL:
-        # A kill saves nothing: there has to be a checkpoint before it, and one is written every 20 s.
-        arguments[arguments.index("0.1")] = "0.5"
+    # A kill saves nothing: there has to be a checkpoint before it, and time left for the run that goes on.
+    is_killed = number == signal.SIGKILL
+    minutes = "0.2" if is_killed else "0.1"
+    arguments = ["fit", "--dataset", "digits", "--minutes", minutes, "--run-dir", str(run_dir), *SMALL]
+    command = [sys.executable, "-c", TRAIN_AND_SAVE] if is_killed else TRAIN
     process = subprocess.Popen(
-        [*TRAIN, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    awaited = checkpoint if number == signal.SIGKILL else run_dir / "metrics.jsonl"
+    awaited = checkpoint if is_killed else run_dir / "metrics.jsonl"
     while not awaited.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(number)
