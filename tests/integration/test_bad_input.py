@@ -77,7 +77,7 @@ IMAGE_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
         "files[0]",
         "damaged or truncated image",
     ),
-    "bomb": ({"files": [png_bomb()]}, "files[0]", "more than the 32000000 pixels that are accepted"),
+    "bomb": ({"files": [png_bomb()]}, "files[0]", "more than the limit of 32000000 pixels"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Images: files and arrays to uint8 pixels, and sources of many images. Training and serving share it."""
+"""Images: files and arrays as uint8 pixels, and sources of many images, for training and for serving."""
 
 from convvae_service.images.arrays import (
     BadArray,
@@ -19,7 +19,7 @@ from convvae_service.images.decode import (
     shape_of,
 )
 from convvae_service.images.files import IMAGE_SUFFIXES, image_files
-from convvae_service.images.source import BadSource, ImageBatch, ModelInput, Rejected, Source
+from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
 from convvae_service.images.source_kinds import open_source
 
 __all__ = [
@@ -31,7 +31,7 @@ __all__ = [
     "ImageBatch",
     "InvalidImage",
     "ModelInput",
-    "Rejected",
+    "RejectedRow",
     "Source",
     "as_images",
     "as_uint8",

@@ -1,4 +1,4 @@
-"""Arrays of images in files (.npy, .npz, idx) and in memory. Nothing is unpickled.
+"""Arrays of images, in files (.npy, .npz, idx) and in memory. Nothing is unpickled.
 
 Dimensions: N = images, H, W, C = height, width and channels of an image.
 """
@@ -18,15 +18,15 @@ _BLOCK_VALUES = 1 << 20
 
 
 def is_array_file(path: Path) -> bool:
-    """Tell by the name whether `open_array` takes `path`."""
+    """Return whether `open_array` accepts `path`, judged by its name."""
     return path.suffix.lower() in (".npy", ".npz") or is_idx(path)
 
 
 def open_array(path: Path) -> NDArray[Any]:
-    """Return the array of images in a file, mapped into memory where it is not compressed.
+    """Return the array of images in a file. It is mapped into memory unless it is compressed.
 
     Args:
-        path: An .npy file; an .npz file with the key `images` or one array beside `labels`; an idx file.
+        path: An .npy file, an idx file, or an .npz file with the key `images` or one array beside `labels`.
 
     Raises:
         BadArray: The file cannot be read, is damaged, or has no such array.
@@ -42,7 +42,7 @@ def open_array(path: Path) -> NDArray[Any]:
 
 
 def open_labels(path: Path) -> NDArray[Any] | None:
-    """Return the array `labels` of an .npz file, or None where there is none.
+    """Return the array `labels` of an .npz file, or None if there is none.
 
     Raises:
         BadArray: The file cannot be read or is damaged.
@@ -55,23 +55,23 @@ def as_images(array: NDArray[Any], *, name: str) -> NDArray[Any]:
 
     Args:
         array: (N, H, W) or (N, H, W, C) with C 1 or 3; uint8, bool or floating-point.
-        name: What messages call it.
+        name: Name of the array in messages.
 
     Raises:
-        BadArray: Another shape or type, or no images.
+        BadArray: The array has another shape or type, or no images.
     """
-    # A plain view: every slice of a memmap object pays for its bookkeeping.
+    # A plain view, because slicing a memmap object is slower.
     array_NHWC = np.asarray(array)
     if array_NHWC.ndim == 3:
         array_NHWC = array_NHWC[..., None]
     if array_NHWC.ndim != 4 or array_NHWC.shape[3] not in (1, 3):
         raise BadArray(
-            f"{name} has the shape {array.shape}: images are (N, H, W) or (N, H, W, C) with C 1 or 3"
+            f"{name} has the shape {array.shape}: it must be (N, H, W) or (N, H, W, C) with C 1 or 3"
         )
     if 0 in array_NHWC.shape:
-        raise BadArray(f"{name} holds no images: its shape is {array.shape}")
+        raise BadArray(f"{name} has no images: its shape is {array.shape}")
     if array.dtype not in (np.uint8, np.bool_) and array.dtype.kind != "f":
-        raise BadArray(f"{name} is of type {array.dtype}: images are uint8, or floats within 0 to 1")
+        raise BadArray(f"{name} has the type {array.dtype}: images must be uint8, or floats in 0..1")
     return array_NHWC
 
 
@@ -79,9 +79,9 @@ def as_uint8(images_NHWC: NDArray[Any], *, name: str, first: int = 0) -> NDArray
     """Return images as contiguous uint8.
 
     Args:
-        images_NHWC: From `as_images`; floating-point values within 0 to 1.
-        name: What messages call it.
-        first: Index of the first row, for messages.
+        images_NHWC: Images from `as_images`; floating-point values must be in 0..1.
+        name: Name of the array in messages.
+        first: Index of the first row in messages.
 
     Raises:
         BadArray: A value is out of range; the message names the row.
@@ -89,7 +89,7 @@ def as_uint8(images_NHWC: NDArray[Any], *, name: str, first: int = 0) -> NDArray
     if images_NHWC.dtype == np.uint8:
         return np.ascontiguousarray(images_NHWC)
     pixels_NHWC = np.empty(images_NHWC.shape, np.uint8)
-    # By blocks of rows: the arithmetic needs many times the room of its result.
+    # In blocks of rows, because the arithmetic needs several times the memory of its result.
     step = max(1, _BLOCK_VALUES // max(1, pixels_NHWC[:1].size))
     for start in range(0, len(images_NHWC), step):
         rows_BHWC = images_NHWC[start : start + step]
@@ -100,11 +100,11 @@ def as_uint8(images_NHWC: NDArray[Any], *, name: str, first: int = 0) -> NDArray
 
 
 def _check_range(images_BHWC: NDArray[Any], *, name: str, first: int) -> None:
-    # Not the other way round: NaN is within no range.
+    # NaN fails both comparisons, so it counts as outside.
     inside_B = ((images_BHWC >= 0) & (images_BHWC <= 1)).all(axis=(1, 2, 3))
     if inside_B.all():
         return
     row = int(np.argmin(inside_B))
     low, high = images_BHWC[row].min(), images_BHWC[row].max()
-    held = f"values from {low:g} to {high:g}" if not np.isnan(low) else "values that are no numbers (NaN)"
-    raise BadArray(f"{name}[{row + first}] holds {held}: images are uint8, or floats within 0 to 1")
+    found = f"values from {low:g} to {high:g}" if not np.isnan(low) else "NaN values"
+    raise BadArray(f"{name}[{row + first}] has {found}: images must be uint8, or floats in 0..1")

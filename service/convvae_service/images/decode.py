@@ -1,6 +1,6 @@
-"""Image files to the model's pixels: uint8, height x width x channel.
+"""Image files decoded to the model's pixels: uint8, height x width x channels.
 
-One road for training and serving: what a client sends as a file is treated as a file was in training.
+Training and serving use the same functions, so a file from a client is treated like a training file.
 """
 
 import io
@@ -8,7 +8,7 @@ import io
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL import WebPImagePlugin as _  # noqa: F401 - or the first WebP file makes Pillow load all its plugins
+from PIL import WebPImagePlugin as _  # noqa: F401 - otherwise the first WebP file loads all plugins of Pillow
 
 from convvae_service.bundle import ImageShape, Resize
 
@@ -49,7 +49,7 @@ _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 
 
 class InvalidImage(ValueError):
-    """The bytes are no image that the model can take; the message says why."""
+    """The bytes are not an image that the model can take. The message says why."""
 
 
 def decode_file(
@@ -57,13 +57,13 @@ def decode_file(
 ) -> NDArray[np.uint8]:
     """Decode an image file and bring it to the model's shape.
 
-    EXIF orientation is applied, alpha is laid over black, 16-bit values are scaled to 8, colour becomes grey
-    or grey becomes RGB as `shape.channels` says. Of an animation the first frame is taken.
+    The EXIF orientation is applied, alpha is blended over black, 16-bit values are scaled to 8 bits, and the
+    image is converted to grey or RGB according to `shape.channels`. An animation gives its first frame.
 
     Args:
         data: A JPEG, PNG or WebP file.
-        shape: What the model takes.
-        resize: How to get there from another size.
+        shape: The model's image shape.
+        resize: The rule for images of another size.
         max_pixels: Largest width x height accepted, checked before decoding.
 
     Returns:
@@ -76,26 +76,26 @@ def decode_file(
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise InvalidImage(
-                    f"{image.width}x{image.height} is more than the {max_pixels} pixels that are accepted"
+                    f"{image.width}x{image.height} is more than the limit of {max_pixels} pixels"
                 )
             return pixels_of(image, shape=shape, resize=resize)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except Image.DecompressionBombError:
-        raise InvalidImage(f"more than the {max_pixels} pixels that are accepted") from None
+        raise InvalidImage(f"more than the limit of {max_pixels} pixels") from None
     except InvalidImage:
         raise
     except MemoryError:
         raise
-    except Exception:  # noqa: BLE001 - Pillow's parsers let many kinds of error through
+    except Exception:  # noqa: BLE001 - Pillow's parsers raise many kinds of errors
         raise InvalidImage("damaged or truncated image") from None
 
 
 def pixels_of(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
-    """Bring an opened picture to the model's shape as `decode_file` does, which comes through here.
+    """Bring an opened image to the model's shape, by the rules of `decode_file`.
 
     Raises:
-        InvalidImage: The picture cannot be decoded, or has floating-point pixels.
+        InvalidImage: The image cannot be decoded, or has floating-point pixels.
     """
     try:
         image.load()
@@ -107,9 +107,9 @@ def pixels_of(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArr
 
 
 def picture_shape(data: bytes) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an image file as `decode_file` sees it, without decoding it.
+    """Return (height, width, channels) of an image file without decoding its pixels.
 
-    Height and width are those of the picture upright; channels are 1 for grey files, else 3.
+    Height and width are those after the EXIF orientation. Channels are 1 for grey files, otherwise 3.
 
     Raises:
         InvalidImage: `data` is not an image.
@@ -126,9 +126,9 @@ def picture_shape(data: bytes) -> tuple[int, int, int]:
 
 
 def shape_of(image: Image.Image) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an opened picture as `picture_shape` does of a file."""
+    """Return (height, width, channels) of an opened image, by the rules of `picture_shape`."""
     width, height = image.size
-    # 5 to 8 are the orientations that lie on their side.
+    # The orientations 5 to 8 swap height and width.
     if _orientation(image) >= 5:
         height, width = width, height
     return height, width, 1 if image.mode in _GREY_MODES else 3
@@ -139,11 +139,11 @@ def fit_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -
 
     Args:
         array: uint8, (height, width) or (height, width, 1 or 3).
-        shape: What the model takes.
-        resize: How to get there from another size.
+        shape: The model's image shape.
+        resize: The rule for images of another size.
 
     Returns:
-        uint8 array of shape (height, width, channels); `array` itself when it has that shape.
+        uint8 array of shape (height, width, channels); `array` itself if it has that shape.
     """
     if array.shape == shape.as_tuple:
         return array
@@ -157,10 +157,10 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 where there is none that can be read."""
+    """Return the EXIF orientation, 1 to 8; 1 if it is absent or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # noqa: BLE001 - metadata may hold anything; a picture with damaged EXIF is still a picture
+    except Exception:  # noqa: BLE001 - metadata may hold anything; an image with damaged EXIF is still an image
         return 1
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -184,15 +184,15 @@ def _to_array(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArr
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """Scale the modes that hold more than 8 bits a channel; Pillow's own conversion would clip them."""
+    """Scale images with more than 8 bits per channel to 8 bits. Pillow's own conversion would clip them."""
     if image.mode.startswith("I"):
         wide = np.asarray(image)
         narrow = np.empty(wide.shape, np.uint8)
-        # By blocks of rows: the arithmetic needs eight times the room of its result.
+        # In blocks of rows, because the arithmetic needs eight times the memory of its result.
         for top in range(0, len(wide), _BLOCK_ROWS):
             block = wide[top : top + _BLOCK_ROWS].astype(np.int64).clip(0, 65535)
             narrow[top : top + _BLOCK_ROWS] = (block + 128) // 257
         return Image.fromarray(narrow)
     if image.mode == "F":
-        raise InvalidImage("floating-point pixels: convert the image to 8 bits a channel")
+        raise InvalidImage("floating-point pixels: convert the image to 8 bits per channel")
     return image

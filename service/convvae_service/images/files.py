@@ -1,4 +1,4 @@
-"""The image files of a folder: the same ones, in the same order, in training and in bulk embedding."""
+"""The image files in a folder, with the same rules for training and for bulk embedding."""
 
 import os
 from collections.abc import Iterator
@@ -11,12 +11,13 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 def image_files(folder: Path) -> list[str]:
-    """Return the paths of JPEG, PNG and WebP files below `folder`, at any depth, sorted, with `/` between.
+    """Return the paths of the JPEG, PNG and WebP files in `folder`, at any depth, sorted.
 
-    Names that start with a dot are left out, and links to folders are not followed.
+    Paths are relative to `folder`, with `/` as separator. Names that start with a dot are skipped, and links
+    to folders are not followed.
 
     Raises:
-        OSError: A folder cannot be listed; its `filename` is that folder.
+        OSError: A folder cannot be listed. The error's `filename` is that folder.
     """
     return sorted(_walk(os.fspath(folder)))
 

@@ -1,4 +1,4 @@
-"""A folder of image files, at any depth."""
+"""A source of the image files in a folder, at any depth."""
 
 from pathlib import Path
 
@@ -7,18 +7,18 @@ from numpy.typing import NDArray
 
 from convvae_service.images.decode import InvalidImage, decode_file
 from convvae_service.images.files import image_files
-from convvae_service.images.source import BadSource, ImageBatch, ModelInput, Rejected
+from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow
 
-__all__ = ["ImageFolder"]
+__all__ = ["FolderSource"]
 
 
-class ImageFolder:
-    """The JPEG, PNG and WebP files under a folder, sorted; the id of a file is its path below the folder.
+class FolderSource:
+    """The JPEG, PNG and WebP files in a folder, sorted. The id of a file is its path relative to the folder.
 
-    Names that start with a dot are left out, and links to folders are not followed.
+    Names that start with a dot are skipped, and links to folders are not followed.
 
     Raises:
-        BadSource: There is no such file, or a folder cannot be listed.
+        BadSource: The folder has no images, or a folder in it cannot be listed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -29,15 +29,13 @@ class ImageFolder:
         except OSError as error:
             raise BadSource(f"{error.filename} cannot be listed: {error.strerror}") from None
         if not self._ids:
-            raise BadSource(
-                f"no images in {str(folder)!r}: JPEG, PNG and WebP files, at any depth, are taken"
-            )
+            raise BadSource(f"no images in {str(folder)!r}: it must contain JPEG, PNG or WebP files")
 
     def __len__(self) -> int:
         return len(self._ids)
 
     def check(self, model_input: ModelInput) -> None:
-        """Do nothing: the model's own rule brings files of any size to its shape."""
+        """Do nothing: files of any size are resized by the model's rule."""
 
     def read(self, rows: range, model_input: ModelInput) -> ImageBatch:
         """Decode these files; see `Source`."""
@@ -48,13 +46,13 @@ class ImageFolder:
             try:
                 images[len(ids)] = self._decode(file_id, model_input)
             except InvalidImage as error:
-                rejected.append(Rejected(file_id.encode(errors="replace").decode(), str(error)))
+                rejected.append(RejectedRow(file_id.encode(errors="replace").decode(), str(error)))
             else:
                 ids.append(file_id)
         return ImageBatch(ids=ids, images=images[: len(ids)], rejected=rejected)
 
     def _decode(self, file_id: str, model_input: ModelInput) -> NDArray[np.uint8]:
-        # Python holds bytes that are no UTF-8 as lone surrogates, which no string column can store.
+        # Python represents bytes that are not UTF-8 as lone surrogates. A string column cannot store them.
         if not file_id.isascii() and any("\ud800" <= letter <= "\udfff" for letter in file_id):
             raise InvalidImage("its name is not UTF-8: rename it")
         try:

@@ -1,4 +1,4 @@
-"""The idx format of MNIST and its relatives: a magic number, the sizes, then the values, big-endian."""
+"""The idx format of MNIST and similar data sets: a magic number, the sizes, then the values, big-endian."""
 
 import gzip
 import math
@@ -15,7 +15,7 @@ __all__ = ["MAX_EXPANSION", "BadArray", "is_idx", "open_idx"]
 
 MAX_DIMENSIONS = 4
 MAX_HEADER_BYTES = 4 + 4 * MAX_DIMENSIONS
-# Deflate codes 258 bytes in 2 bits at best, so no file expands further.
+# Deflate encodes at most 258 bytes in 2 bits, so no file expands by a larger factor.
 MAX_EXPANSION = 1032
 _GZIP = b"\x1f\x8b"
 _CHUNK_BYTES = 1 << 20
@@ -23,7 +23,7 @@ _DTYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E
 
 
 class BadArray(ValueError):
-    """A file holds no array of images; the message names the file and what is wrong with it."""
+    """A file has no usable array of images. The message names the file and what is wrong with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,18 +38,18 @@ class _Header:
 
 
 def is_idx(path: Path) -> bool:
-    """Tell by the name whether `path` is taken for an idx file, such as `train-images-idx3-ubyte.gz`."""
+    """Return whether `path` has the name of an idx file, such as `train-images-idx3-ubyte.gz`."""
     stem = path.name.removesuffix(".gz")
     return stem.endswith(".idx") or any(f"idx{n}-" in stem for n in range(1, MAX_DIMENSIONS + 1))
 
 
 def open_idx(path: Path) -> NDArray[Any]:
-    """Return the array of an idx file: mapped into memory, or read where it is gzip-compressed.
+    """Return the array in an idx file. It is mapped into memory, or read if it is gzip-compressed.
 
-    Nothing is allocated before the sizes in the header agree with the length of the file.
+    Memory is allocated only after the sizes in the header agree with the length of the file.
 
     Raises:
-        BadArray: The file cannot be read, is none, or is damaged.
+        BadArray: The file cannot be read, is not an idx file, or is damaged.
     """
     try:
         with path.open("rb") as file:
@@ -71,13 +71,13 @@ def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
         with gzip.GzipFile(fileobj=file) as plain:
             header = _parse_header(plain.read(MAX_HEADER_BYTES), name)
             if header.num_bytes > compressed_bytes * MAX_EXPANSION:
-                raise BadArray(f"{name} is damaged: so short a file cannot hold {_sizes(header)} values")
+                raise BadArray(f"{name} is damaged: it is too short to hold {_sizes(header)} values")
             plain.seek(header.start)
             values = np.empty(header.num_bytes, np.uint8)
             view, filled = values.data, 0
             while filled < len(view) and (count := plain.readinto(view[filled : filled + _CHUNK_BYTES])):
                 filled += count
-            # One read beyond the end also compares the checksum.
+            # gzip compares the checksum only on a read beyond the end.
             _check_size(header, filled + len(plain.read(1)), name)
     except (gzip.BadGzipFile, zlib.error):
         raise BadArray(f"{name} is damaged: its gzip data do not decompress") from None
@@ -90,13 +90,13 @@ def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
 
 def _parse_header(data: bytes, name: str) -> _Header:
     if len(data) < 4 or data[:2] != b"\0\0":
-        raise BadArray(f"{name} is no idx file: it does not start with two zero bytes and a type")
+        raise BadArray(f"{name} is not an idx file: it does not start with two zero bytes and a type")
     code, num_axes = data[2], data[3]
     if code not in _DTYPES or not 1 <= num_axes <= MAX_DIMENSIONS:
-        raise BadArray(f"{name} is no idx file: type 0x{code:02x} with {num_axes} axes is not known")
+        raise BadArray(f"{name} is not an idx file: type 0x{code:02x} with {num_axes} axes is unknown")
     start = 4 + 4 * num_axes
     if len(data) < start:
-        raise BadArray(f"{name} is truncated: its header needs {start} bytes, there are {len(data)}")
+        raise BadArray(f"{name} is truncated: its header needs {start} bytes, but it has {len(data)}")
     shape = struct.unpack(f">{num_axes}I", data[4:start])
     return _Header(np.dtype(_DTYPES[code]), shape, start)
 

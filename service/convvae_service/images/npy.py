@@ -1,4 +1,4 @@
-"""Arrays in .npy and .npz files, mapped into memory where they are not compressed. Nothing is unpickled."""
+"""Arrays in .npy and .npz files, mapped into memory unless they are compressed. Nothing is unpickled."""
 
 import math
 import struct
@@ -21,7 +21,7 @@ __all__ = ["open_npy", "open_npz"]
 _CHUNK_BYTES = 1 << 20
 _LOCAL_HEADER_BYTES = 30
 _ENCRYPTED = 0x1
-# What mutated files make numpy and zipfile raise.
+# The errors that numpy and zipfile raise on damaged files, found with mutated files.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, ValueError, SyntaxError, TypeError,
     EOFError, KeyError, IndexError, OverflowError, AttributeError, RecursionError, NotImplementedError,
@@ -41,7 +41,7 @@ class _Header:
 
 
 def open_npy(path: Path) -> NDArray[Any]:
-    """Return the array of an .npy file, mapped into memory.
+    """Return the array in an .npy file, mapped into memory.
 
     Raises:
         BadArray: The file cannot be read, is damaged, or holds Python objects.
@@ -56,17 +56,17 @@ def open_npy(path: Path) -> NDArray[Any]:
     except OSError as error:
         raise BadArray(f"{path.name} cannot be read: {error.strerror or error}") from None
     except _DAMAGE:
-        raise BadArray(f"{path.name} is no .npy file, or is damaged") from None
+        raise BadArray(f"{path.name} is not an .npy file, or is damaged") from None
 
 
 def open_npz(path: Path, key: str) -> NDArray[Any] | None:
-    """Return one array of an .npz file.
+    """Return the array `key` of an .npz file, or None if it is absent.
 
-    `images` may also be the only array beside `labels`; another key gives None where it is absent.
-    The array is mapped into memory, or read where it is compressed; its checksum is compared either way.
+    The key `images` also stands for the only array beside `labels`. The array is mapped into memory, or read
+    if it is compressed. Its checksum is compared in both cases.
 
     Raises:
-        BadArray: The file cannot be read, is damaged, holds Python objects, or has no such array.
+        BadArray: The file cannot be read, is damaged, holds Python objects, or has no clear array of images.
     """
     try:
         with path.open("rb") as file, zipfile.ZipFile(file) as archive:
@@ -77,7 +77,7 @@ def open_npz(path: Path, key: str) -> NDArray[Any] | None:
                 zipfile.ZIP_STORED,
                 zipfile.ZIP_DEFLATED,
             ):
-                raise BadArray(f"{path.name} is packed in a way that numpy does not write")
+                raise BadArray(f"{path.name} is compressed or encrypted in a way that numpy does not write")
             return _open_member(path, file, archive, member)
     except BadArray:
         raise
@@ -86,7 +86,7 @@ def open_npz(path: Path, key: str) -> NDArray[Any] | None:
     except MemoryError:
         raise BadArray(f"{path.name} does not fit in memory: save it with numpy.savez or as .npy") from None
     except _DAMAGE:
-        raise BadArray(f"{path.name} is no .npz file, or is damaged") from None
+        raise BadArray(f"{path.name} is not an .npz file, or is damaged") from None
 
 
 def _choose(archive: zipfile.ZipFile, name: str, key: str) -> zipfile.ZipInfo | None:
@@ -96,7 +96,7 @@ def _choose(archive: zipfile.ZipFile, name: str, key: str) -> zipfile.ZipInfo | 
     others = [member for other, member in members.items() if other != "labels"]
     if len(others) != 1:
         raise BadArray(
-            f"{name} has the arrays {', '.join(members) or '(none)'}: call the one of images 'images'"
+            f"{name} has the arrays {', '.join(members) or '(none)'}: name the array of images 'images'"
         )
     return others[0]
 
@@ -112,7 +112,7 @@ def _open_member(
         _check_size(header, member.file_size - header.start, path.name)
         values = np.empty(0 if stored else header.num_bytes, np.uint8)
         filled = 0
-        # To the end, where zipfile compares the checksum.
+        # zipfile compares the checksum at the end.
         while chunk := content.read(_CHUNK_BYTES):
             if not stored:
                 values[filled : filled + len(chunk)] = np.frombuffer(chunk, np.uint8)
@@ -136,9 +136,9 @@ def _read_header(file: IO[bytes], name: str) -> _Header:
         else:
             shape, fortran_order, dtype = npy_format.read_array_header_2_0(file)
     if dtype.hasobject:
-        raise BadArray(f"{name} holds Python objects, which are never loaded: images are uint8")
+        raise BadArray(f"{name} holds Python objects, which are never loaded: save a uint8 array")
     if dtype.itemsize == 0 or any(size < 0 for size in shape):
-        raise ValueError("no array has such a shape")
+        raise ValueError("impossible shape")
     return _Header(dtype, shape, fortran_order, file.tell())
 
 

@@ -1,7 +1,8 @@
-"""A source of many images: the protocol, and what it reads and returns.
+"""A source of many images: the protocol, and the batches that it reads.
 
-Rows have a fixed order and are read by their index range, from several threads at once and in any order. So
-a part of a source is a range of its rows, and a run that stopped can go on at the row where it stopped.
+The rows of a source have a fixed order. They are read by index range, in any order and from several threads
+at once. So a part of a source is a range of rows, and an interrupted run can continue at the row where it
+stopped.
 """
 
 from collections.abc import Sequence
@@ -13,16 +14,16 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
 
-__all__ = ["BadSource", "ImageBatch", "ModelInput", "Rejected", "Source"]
+__all__ = ["BadSource", "ImageBatch", "ModelInput", "RejectedRow", "Source"]
 
 
 class BadSource(ValueError):
-    """The source is missing, damaged or not of the model's shape; the message names the file or row."""
+    """The source is missing, damaged or not of the model's shape. The message names the file or row."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInput:
-    """What the model takes, and how a picture of another size becomes it."""
+    """The input of a model: its name, image shape, and resizing rule for images of other sizes."""
 
     model: str
     shape: ImageShape
@@ -30,8 +31,8 @@ class ModelInput:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
-    """A row that cannot be read, by its id, and why."""
+class RejectedRow:
+    """A row that cannot be read: its id and the reason."""
 
     id: str
     reason: str
@@ -39,29 +40,35 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class ImageBatch:
-    """Rows of a source: `images` is uint8 (B, H, W, C) of the model's shape, one image for each of `ids`."""
+    """Some rows of a source.
+
+    Attributes:
+        ids: Ids of the rows that could be read.
+        images: uint8, (B, H, W, C) in the model's shape, one image per id.
+        rejected: Rows that could not be read.
+    """
 
     ids: Sequence[str]
     images: NDArray[np.uint8]
-    rejected: Sequence[Rejected] = ()
+    rejected: Sequence[RejectedRow] = ()
 
 
 class Source(Protocol):
-    """Images in a fixed order, each with an id. Safe to call from several threads."""
+    """Images in a fixed order, each with an id. Safe to use from several threads."""
 
     @property
     def name(self) -> str:
-        """What messages and the sink's metadata call it: no folder of this machine."""
+        """Name in messages and in the sink's metadata. It contains no folder of this machine."""
 
     def __len__(self) -> int:
-        """Rows, 1 or above."""
+        """Return the number of rows, at least 1."""
 
     def check(self, model_input: ModelInput, /) -> None:
-        """Raise `BadSource` when it is certain that the rows do not fit the model."""
+        """Raise `BadSource` if the rows certainly do not fit the model."""
 
     def read(self, rows: range, model_input: ModelInput, /) -> ImageBatch:
-        """Return these rows, in order; those that cannot be read are in `rejected` instead.
+        """Read these rows, in order. Rows that cannot be read are in `rejected`.
 
         Raises:
-            BadSource: A row can be read and is no image for the model.
+            BadSource: A row can be read, but is not an image for the model.
         """

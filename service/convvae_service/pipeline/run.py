@@ -13,7 +13,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from convvae_service.images import BadSource, Rejected, Source
+from convvae_service.images import BadSource, RejectedRow, Source
 from convvae_service.pipeline.encoders import Embeddings, Encoder
 from convvae_service.pipeline.sink import Sink
 
@@ -45,7 +45,7 @@ class Done:
     """What a run did: rows written, rows left out, its wall time in seconds, and the sink's bytes."""
 
     rows: int
-    skipped: tuple[Rejected, ...]
+    skipped: tuple[RejectedRow, ...]
     seconds: float
     num_bytes: int
 
@@ -54,7 +54,7 @@ class Done:
 class _Encoded:
     ids: list[str]
     embeddings: Embeddings | None
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[RejectedRow, ...]
 
 
 def embed(
@@ -79,7 +79,7 @@ def embed(
     """
     started_s = time.perf_counter()
     rows = 0
-    skipped: list[Rejected] = []
+    skipped: list[RejectedRow] = []
     # A run that fails removes its file first, and then waits for its threads.
     with _in_order(source, encoder, settings) as batches, sink:
         for batch in batches:

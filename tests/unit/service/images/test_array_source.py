@@ -45,7 +45,7 @@ def test_float_out_of_range_is_named_by_its_row(value: float, tiny_input: ModelI
     source.read(range(10), tiny_input)
     with pytest.raises(
         BadSource,
-        match=r"x.npy\[13\] holds values (from .*|that are no numbers \(NaN\)): images are uint8, or floats",
+        match=r"x.npy\[13\] has (values from .*|NaN values): images must be uint8, or floats",
     ):
         source.read(range(10, 20), tiny_input)
 
@@ -53,13 +53,13 @@ def test_float_out_of_range_is_named_by_its_row(value: float, tiny_input: ModelI
 @pytest.mark.parametrize(
     ("array", "message"),
     [
-        (np.zeros((8, 6), np.uint8), "x.npy has the shape (8, 6): images are (N, H, W) or (N, H, W, C)"),
-        (np.zeros((2, 8, 6, 4), np.uint8), "x.npy has the shape (2, 8, 6, 4): images are (N, H, W) or"),
-        (np.zeros((0, 8, 6), np.uint8), "x.npy holds no images: its shape is (0, 8, 6)"),
-        (np.zeros((2, 0, 6), np.uint8), "x.npy holds no images: its shape is (2, 0, 6)"),
-        (np.zeros((2, 8, 6), np.int64), "x.npy is of type int64: images are uint8, or floats within 0 to 1"),
-        (np.zeros((2, 8, 6), complex), "x.npy is of type complex128: images are uint8"),
-        (np.zeros((2, 8, 6), "U3"), "x.npy is of type <U3: images are uint8"),
+        (np.zeros((8, 6), np.uint8), "x.npy has the shape (8, 6): it must be (N, H, W) or (N, H, W, C)"),
+        (np.zeros((2, 8, 6, 4), np.uint8), "x.npy has the shape (2, 8, 6, 4): it must be (N, H, W) or"),
+        (np.zeros((0, 8, 6), np.uint8), "x.npy has no images: its shape is (0, 8, 6)"),
+        (np.zeros((2, 0, 6), np.uint8), "x.npy has no images: its shape is (2, 0, 6)"),
+        (np.zeros((2, 8, 6), np.int64), "x.npy has the type int64: images must be uint8, or floats in 0..1"),
+        (np.zeros((2, 8, 6), complex), "x.npy has the type complex128: images must be uint8"),
+        (np.zeros((2, 8, 6), "U3"), "x.npy has the type <U3: images must be uint8"),
     ],
 )
 def test_array_that_holds_no_images_is_refused(array: NDArray[Any], message: str) -> None:
@@ -71,5 +71,5 @@ def test_array_that_holds_no_images_is_refused(array: NDArray[Any], message: str
 
 def test_shape_of_another_model_is_refused(tiny_input: ModelInput) -> None:
     """Both shapes are named."""
-    with pytest.raises(BadSource, match=r"x\.npy holds images of 6x8x3, model 'tiny' takes 8x6x1"):
+    with pytest.raises(BadSource, match=r"x\.npy has images of 6x8x3, model 'tiny' takes 8x6x1"):
         ArraySource("x.npy", np.zeros((2, 6, 8, 3), np.uint8)).check(tiny_input)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from convvae_service.images import BadSource, ModelInput, decode_file
-from convvae_service.images.folder_source import ImageFolder
+from convvae_service.images.folder_source import FolderSource
 
 EXPECTED = sorted(
     f"class-{number % 3}/{number:02}.{('png', 'jpg', 'webp', 'JPEG')[number % 4]}" for number in range(12)
@@ -14,7 +14,7 @@ EXPECTED = sorted(
 
 def test_files_of_any_depth_in_order(folder: Path, tiny_input: ModelInput) -> None:
     """Ids are sorted paths below the folder; hidden and other files are left out."""
-    source = ImageFolder(folder)
+    source = FolderSource(folder)
     assert source.name == "pictures"
     assert len(source) == 12
     batch = source.read(range(12), tiny_input)
@@ -24,7 +24,7 @@ def test_files_of_any_depth_in_order(folder: Path, tiny_input: ModelInput) -> No
 
 def test_pixels_are_those_of_the_service(folder: Path, tiny_input: ModelInput) -> None:
     """Files are decoded and resized by the function that the service uses."""
-    batch = ImageFolder(folder).read(range(12), tiny_input)
+    batch = FolderSource(folder).read(range(12), tiny_input)
     for image, file_id in zip(batch.images, batch.ids, strict=True):
         data = (folder / file_id).read_bytes()
         np.testing.assert_array_equal(
@@ -34,7 +34,7 @@ def test_pixels_are_those_of_the_service(folder: Path, tiny_input: ModelInput) -
 
 def test_unreadable_files_are_rejected_with_a_reason(folder: Path, tiny_input: ModelInput) -> None:
     """The other files of the batch are read all the same."""
-    source = ImageFolder(folder)
+    source = FolderSource(folder)
     (folder / EXPECTED[2]).write_bytes(b"no image")
     (folder / EXPECTED[4]).unlink()
     whole = (folder / EXPECTED[5]).read_bytes()
@@ -52,7 +52,7 @@ def test_unreadable_files_are_rejected_with_a_reason(folder: Path, tiny_input: M
 def test_name_that_is_no_text_is_rejected(folder: Path, tiny_input: ModelInput) -> None:
     """An id is text; a file whose name is not UTF-8 cannot have one."""
     (folder / EXPECTED[0]).rename(folder / os.fsdecode(b"\xff\xfe.png"))
-    batch = ImageFolder(folder).read(range(12), tiny_input)
+    batch = FolderSource(folder).read(range(12), tiny_input)
     assert [(bad.id, bad.reason) for bad in batch.rejected] == [
         ("??.png", "its name is not UTF-8: rename it")
     ]
@@ -61,10 +61,8 @@ def test_name_that_is_no_text_is_rejected(folder: Path, tiny_input: ModelInput) 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
     """The message says what is taken."""
     (tmp_path / "notes.txt").write_text("")
-    with pytest.raises(
-        BadSource, match=r"no images in .*: JPEG, PNG and WebP files, at any depth, are taken"
-    ):
-        ImageFolder(tmp_path)
+    with pytest.raises(BadSource, match=r"no images in .*: it must contain JPEG, PNG or WebP files"):
+        FolderSource(tmp_path)
 
 
 def test_folder_that_cannot_be_listed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -78,4 +76,4 @@ def test_folder_that_cannot_be_listed_is_refused(folder: Path, monkeypatch: pyte
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(BadSource, match=r"class-1 cannot be listed: Permission denied"):
-        ImageFolder(folder)
+        FolderSource(folder)

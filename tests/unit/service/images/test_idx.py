@@ -57,9 +57,9 @@ def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "x.idx is no idx file: it does not start with two zero bytes and a type"),
-        (b"\0\0\x07\x01\0\0\0\0", "x.idx is no idx file: type 0x07 with 1 axes is not known"),
-        (b"\0\0\x08\x03\0\0", "x.idx is truncated: its header needs 16 bytes, there are 6"),
+        (b"", "x.idx is not an idx file: it does not start with two zero bytes and a type"),
+        (b"\0\0\x07\x01\0\0\0\0", "x.idx is not an idx file: type 0x07 with 1 axes is unknown"),
+        (b"\0\0\x08\x03\0\0", "x.idx is truncated: its header needs 16 bytes, but it has 6"),
         (SOUND[:-1], "x.idx is truncated: 4x3x2 values need 24 bytes"),
         (SOUND + b"\0", "x.idx is too long: 4x3x2 values need 24 bytes"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "x.idx is truncated: 4294967295x4294967295x4294967295 values need"),
@@ -67,7 +67,7 @@ def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
         (gzip.compress(SOUND + b"\0"), "x.idx is too long: 4x3x2 values need 24 bytes"),
         (gzip.compress(SOUND)[:-9], "x.idx is truncated: its gzip data end early"),
         (gzip.compress(SOUND)[:10] + b"\xff" * 30, "x.idx is damaged: its gzip data do not decompress"),
-        (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "so short a file cannot hold 4294967295x4294967295x"),
+        (gzip.compress(b"\0\0\x08\x03" + b"\xff" * 12), "it is too short to hold 4294967295x4294967295x"),
     ],
 )
 def test_damage_is_named(data: bytes, message: str) -> None:

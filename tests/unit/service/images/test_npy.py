@@ -95,17 +95,17 @@ def with_flipped_pixel(data: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "suffix", "message"),
     [
-        (b"text", ".npy", "x.npy is no .npy file, or is damaged"),
-        (b"text", ".npz", "x.npz is no .npz file, or is damaged"),
+        (b"text", ".npy", "x.npy is not an .npy file, or is damaged"),
+        (b"text", ".npz", "x.npz is not an .npz file, or is damaged"),
         (SOUND[".npy"][:-1], ".npy", "x.npy is truncated: 2x4x6 values need 48 bytes"),
         (SOUND[".npy"] + b"\0", ".npy", "x.npy is too long: 2x4x6 values need 48 bytes"),
-        (SOUND[".npz"][:-1], ".npz", "x.npz is no .npz file, or is damaged"),
-        (with_flipped_pixel(SOUND[".npz"]), ".npz", "x.npz is no .npz file, or is damaged"),
+        (SOUND[".npz"][:-1], ".npz", "x.npz is not an .npz file, or is damaged"),
+        (with_flipped_pixel(SOUND[".npz"]), ".npz", "x.npz is not an .npz file, or is damaged"),
         (saved(np.save, np.array([{}], object)), ".npy", "x.npy holds Python objects, which are"),
         (saved(np.savez, np.array([{}], object)), ".npz", "x.npz holds Python objects, which are never"),
-        (saved(np.savez, a=ARRAY, b=ARRAY), ".npz", "x.npz has the arrays a, b: call the one of images"),
+        (saved(np.savez, a=ARRAY, b=ARRAY), ".npz", "x.npz has the arrays a, b: name the array of images"),
         (zipped("images.npy", SOUND[".npy"][:-1]), ".npz", "x.npz is truncated: 2x4x6 values need 48 bytes"),
-        (zipped("images.npy", SOUND[".npy"], compression=zipfile.ZIP_LZMA), ".npz", "packed in a way that"),
+        (zipped("images.npy", SOUND[".npy"], compression=zipfile.ZIP_LZMA), ".npz", "compressed or encrypted"),
     ],
 )  # fmt: skip
 def test_damage_is_named(data: bytes, suffix: str, message: str) -> None:

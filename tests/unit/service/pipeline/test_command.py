@@ -155,13 +155,13 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
         (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --overwrite to replace it"),
         (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
-        (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is no source: give a folder of images, an .npy or .npz"),
+        (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is not a source: give a folder of images, or an .npy, .npz"),
         (["{tmp}/empty", "{z}", *BUNDLE], "no images in"),
-        (["{tmp}/empty.npy", "{z}", *BUNDLE], "empty.npy holds no images: its shape is (0, 8, 6, 1)"),
-        (["{tmp}/large.npy", "{z}", *BUNDLE], "large.npy holds images of 28x28x1, model 'tiny' takes 8x6x1"),
-        (["{tmp}/counts.npy", "{z}", *BUNDLE], "counts.npy is of type int32: images are uint8, or floats"),
-        (["{tmp}/range.npy", "{z}", *BUNDLE], "range.npy[3] holds values from 2 to 2"),
-        (["{tmp}/torn.npz", "{z}", *BUNDLE], "torn.npz is no .npz file, or is damaged"),
+        (["{tmp}/empty.npy", "{z}", *BUNDLE], "empty.npy has no images: its shape is (0, 8, 6, 1)"),
+        (["{tmp}/large.npy", "{z}", *BUNDLE], "large.npy has images of 28x28x1, model 'tiny' takes 8x6x1"),
+        (["{tmp}/counts.npy", "{z}", *BUNDLE], "counts.npy has the type int32: images must be uint8"),
+        (["{tmp}/range.npy", "{z}", *BUNDLE], "range.npy[3] has values from 2 to 2"),
+        (["{tmp}/torn.npz", "{z}", *BUNDLE], "torn.npz is not an .npz file, or is damaged"),
         (["{tmp}/torn.idx", "{z}", *BUNDLE], "torn.idx is truncated: 50x8x6 values need 2400 bytes"),
         (["{x}", "{z}", "--bundle", "{root}/unknown"], "unknown': give --bundle ROOT/MODEL or"),
         (["{x}", "{z}", "--bundle", "{root}/tiny/7"], "model 'tiny' has no version 7: it has 1, 2"),
@@ -215,7 +215,7 @@ def test_colour_files_become_grey_where_the_model_is(
     assert embed(folder, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny").code == 0
     np.save(tmp_path / "colour.npy", np.zeros((2, 8, 6, 3), np.uint8))
     ended = embed(tmp_path / "colour.npy", tmp_path / "y.parquet", "--bundle", tiny_root / "tiny")
-    assert "holds images of 8x6x3, model 'tiny' takes 8x6x1" in ended.err
+    assert "has images of 8x6x3, model 'tiny' takes 8x6x1" in ended.err
 
 
 @pytest.mark.parametrize(

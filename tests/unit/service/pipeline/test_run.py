@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ImageBatch, ModelInput, Rejected
+from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow
 from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.run import BATCHES_PER_THREAD, RunSettings, embed
@@ -37,7 +37,7 @@ class Numbers:
         good = [row for row in rows if row not in self.bad]
         images = np.zeros((len(good), *model_input.shape.as_tuple), np.uint8)
         images[:, 0, 0, 0] = good
-        rejected = [Rejected(str(row), "bad") for row in rows if row in self.bad]
+        rejected = [RejectedRow(str(row), "bad") for row in rows if row in self.bad]
         return ImageBatch([str(row) for row in good], images, rejected)
 
 

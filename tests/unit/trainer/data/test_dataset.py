@@ -93,20 +93,20 @@ def test_fractions_become_levels() -> None:
     [
         (
             np.full((4, 8, 8), 1.5),
-            "[0] holds values from 1.5 to 1.5: images are uint8, or floats within 0 to 1",
+            "[0] has values from 1.5 to 1.5: images must be uint8, or floats in 0..1",
         ),
-        (np.full((4, 8, 8), -0.25), "holds values from -0.25 to -0.25"),
+        (np.full((4, 8, 8), -0.25), "has values from -0.25 to -0.25"),
         (
             np.full((4, 8, 8), np.nan),
-            "[0] holds values that are no numbers (NaN): images are uint8, or floats within",
+            "[0] has NaN values: images must be uint8, or floats in",
         ),
-        (np.zeros((4, 8, 8), np.int32), "is of type int32: images are uint8"),
-        (np.zeros((4, 8)), "has the shape (4, 8): images are (N, H, W)"),
+        (np.zeros((4, 8, 8), np.int32), "has the type int32: images must be uint8"),
+        (np.zeros((4, 8)), "has the shape (4, 8): it must be (N, H, W)"),
         (np.zeros((4, 8, 8, 2), np.uint8), "has the shape (4, 8, 8, 2)"),
         (np.zeros((4, 3, 8, 8), np.uint8), "has the shape (4, 3, 8, 8)"),
         (np.zeros((4, 7, 8), np.uint8), "are 7x8: each side must be 8 to 256 pixels; --image-size"),
         (np.zeros((4, 8, 300), np.uint8), "are 8x300: each side must be 8 to 256 pixels"),
-        (np.zeros((0, 8, 8), np.uint8), "holds no images: its shape is (0, 8, 8)"),
+        (np.zeros((0, 8, 8), np.uint8), "has no images: its shape is (0, 8, 8)"),
         (np.zeros((1, 8, 8), np.uint8), "holds 1 images: at least 3 are needed"),
         (np.array([{}]), "holds Python objects, which are never loaded"),
     ],
@@ -123,7 +123,10 @@ def test_a_bad_array_is_refused(tmp_path: Path, array: Any, message: str) -> Non
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))}, "has the arrays a, b: call the one of images"),
+        (
+            {"a": np.zeros((4, 8, 8)), "b": np.zeros((4, 8, 8))},
+            "has the arrays a, b: name the array of",
+        ),
         ({}, "has the arrays (none)"),
         ({"images": np.zeros((4, 8, 8)), "labels": np.zeros(3, int)}, "labels of"),
         (
@@ -145,7 +148,7 @@ def test_a_bad_npz_is_refused(tmp_path: Path, arrays: dict[str, Any], message: s
 def test_a_damaged_array_file_is_refused(tmp_path: Path, name: str, data: bytes) -> None:
     """A file that is no array file is refused, nothing of it is executed."""
     (tmp_path / name).write_bytes(data)
-    with pytest.raises(BadData, match=r"is no \.np[yz] file, or is damaged|has the arrays"):
+    with pytest.raises(BadData, match=r"is not an \.np[yz] file, or is damaged|has the arrays"):
         load(tmp_path / name)
 
 
@@ -288,7 +291,7 @@ def test_conversion_takes_little_memory(dtype: Any) -> None:
     assert peak < converted.nbytes + 40 * (1 << 20)
     array[2999, 5, 5] = np.nan if dtype != np.bool_ else True
     if dtype != np.bool_:
-        with pytest.raises(BadData, match=r"a\[2999\] holds values that are no numbers"):
+        with pytest.raises(BadData, match=r"a\[2999\] has NaN values"):
             to_nhwc(array, name="a")
 
 
