@@ -39,6 +39,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "runs",
         "export",
         "compare",
+        "commands",
         "cli",
         "__main__",
     ),

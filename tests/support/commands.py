@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from convvae_trainer.__main__ import main
-from convvae_trainer.cli.commands import run_evaluate
+from convvae_trainer.commands.evaluate import run_evaluate
+from convvae_trainer.commands.stored_run import DataLocation
 from convvae_trainer.evaluation.metrics import Evaluation
 from support.ended import Ended
 
@@ -27,10 +28,9 @@ def run_train(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return code or 0
 
 
-def evaluated(run_dir: Path, **arguments: Any) -> Evaluation:
-    """Evaluate a run as `convvae-train evaluate` does without further options."""
-    usual: dict[str, Any] = {"dataset": None, "data_root": None, "download": False, "binarize": None}
-    return run_evaluate(run_dir, **{**usual, "seed": 0, "device": None, **arguments})
+def evaluated(run_dir: Path, *, dataset: str | None = None, seed: int = 0, **arguments: Any) -> Evaluation:
+    """Evaluate a run as `convvae-train evaluate` does."""
+    return run_evaluate(run_dir, data=DataLocation(dataset=dataset), seed=seed, **arguments)
 
 
 def run_two(arguments: list[str], *, code: str) -> list[Ended]:

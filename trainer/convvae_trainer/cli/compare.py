@@ -1,4 +1,4 @@
-"""The command `convvae-train compare`: a report on published models. torch loads inside it."""
+"""The command `convvae-train compare`: a report on published models. torch loads inside the command."""
 
 import shlex
 import sys
@@ -8,46 +8,102 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.fit import DataRoot, Download
-from convvae_trainer.cli.terminal import TRAINER_PACKAGES, require, require_runtime
+from convvae_trainer.cli.flags import DataRoot, Download
+from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
-from convvae_trainer.settings.config import parse_image_size
+from convvae_trainer.settings.declaration import Panel
+from convvae_trainer.settings.image_size import parse_image_size
 
 __all__ = ["compare"]
+
+_REPORT = "Report"
 
 
 def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="ROOT/MODEL[@VERSION]...", help="Published models; the highest version counts."
+            metavar="ROOT/MODEL[@VERSION]...",
+            help="The published models. Without a version, the highest one is compared.",
         ),
     ],
     dataset: Annotated[
-        str, typer.Option(help="digits, a torchvision set such as mnist, or a path: folder, .npy, .npz, idx.")
+        str,
+        typer.Option(
+            metavar="DATASET",
+            help="Compare on the test images of this data set: digits, a torchvision set such as mnist, or a"
+            " path.",
+            rich_help_panel=Panel.DATA,
+        ),
     ],
     out: Annotated[
-        Path, typer.Option(metavar="REPORT.html", help="The report; REPORT.json and REPORT_files/ beside it.")
+        Path,
+        typer.Option(
+            metavar="REPORT.html",
+            help="Write the report to this file, with REPORT.json and REPORT_files/ beside it.",
+            rich_help_panel=_REPORT,
+        ),
     ],
     data_root: DataRoot = None,
     download: Download = False,
     image_size: Annotated[
         str | None,
-        typer.Option(metavar="H[xW]", help="Resize to this, as the first model's manifest says how."),
+        typer.Option(
+            metavar="H[xW]",
+            help="Resize all images to this height and width, in the way of the first model.",
+            show_default="the size of the data",
+            rich_help_panel=Panel.DATA,
+        ),
     ] = None,
-    images: Annotated[int, typer.Option(min=1, help="So many of the test images are measured.")] = 10_000,
-    columns: Annotated[int, typer.Option(min=1, max=32, help="Images in a row.")] = 8,
+    images: Annotated[
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Measure at most this many test images.", rich_help_panel=Panel.DATA
+        ),
+    ] = 10_000,
+    columns: Annotated[
+        int,
+        typer.Option(
+            min=1, max=32, metavar="N", help="Show this many images in a row.", rich_help_panel=_REPORT
+        ),
+    ] = 8,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**53 - 1, help="Of all draws: of images, latents and weights.")
+        int,
+        typer.Option(
+            min=0,
+            max=2**53 - 1,
+            metavar="N",
+            help="Seed all random draws: images, latents and weights.",
+            rich_help_panel=_REPORT,
+        ),
     ] = 0,
     scatter: Annotated[
-        bool, typer.Option("--scatter/--no-scatter", help="Train three 2-D models for the latent scatter.")
+        bool,
+        typer.Option(
+            "--scatter/--no-scatter",
+            metavar="",
+            help="Train three models with two latents for the scatter plot of latents.",
+            rich_help_panel=_REPORT,
+        ),
     ] = True,
     scatter_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each of them. [default: 400 batches of 128]")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Train each of these three models for this number of epochs.",
+            show_default="400 batches of 128",
+            rich_help_panel=_REPORT,
+        ),
     ] = None,
     frechet: Annotated[
-        bool, typer.Option("--frechet/--no-frechet", help="Train a classifier for Fréchet distances.")
+        bool,
+        typer.Option(
+            "--frechet/--no-frechet",
+            metavar="",
+            help="Train a classifier for Fréchet distances.",
+            rich_help_panel=_REPORT,
+        ),
     ] = True,
 ) -> None:
     """Compare published models on test images: one HTML report with figures, pictures and loss curves."""

@@ -1,6 +1,5 @@
-"""What the commands have in common on the screen: results in lines, and extras that are missing."""
+"""The results of the commands on the screen, as lines."""
 
-import importlib.util
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,35 +7,12 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from convvae_trainer.console import say
-from convvae_trainer.errors import MissingExtra
 
 if TYPE_CHECKING:
     from convvae_trainer.evaluation.metrics import Evaluation
     from convvae_trainer.export.publish import Exported
 
-__all__ = [
-    "TRAINER_PACKAGES",
-    "print_evaluation",
-    "print_exported",
-    "quoted",
-    "require",
-    "require_runtime",
-]
-
-TRAINER_PACKAGES = ("torch", "torchvision", "safetensors", "onnx", "onnxscript")
-
-
-def require(*packages: str) -> None:
-    """Raise `MissingExtra` for the first of these packages that is not installed."""
-    for package in packages:
-        if importlib.util.find_spec(package) is None:
-            raise MissingExtra(package, "trainer")
-
-
-def require_runtime() -> None:
-    """Raise `MissingExtra` unless ONNX Runtime is installed."""
-    if importlib.util.find_spec("onnxruntime") is None:
-        raise MissingExtra("onnxruntime", "gpu", "cpu")
+__all__ = ["print_evaluation", "print_exported", "quoted"]
 
 
 def quoted(path: Path) -> str:

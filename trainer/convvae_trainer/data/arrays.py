@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from convvae_service.images import BadArray, as_images, as_uint8, open_array, open_labels
 from convvae_trainer.errors import BadData
-from convvae_trainer.settings.config import MAX_SIDE, MIN_SIDE
+from convvae_trainer.settings.image_size import MAX_SIDE, MIN_SIDE
 
 __all__ = ["check_size", "read_array_file", "to_nhwc"]
 

@@ -1,4 +1,4 @@
-"""Settings as they are given, and messages that name the flag, file or preset that a value comes from."""
+"""The layers that settings come from, and errors that name the flag, file or preset of a value."""
 
 import json
 import tomllib
@@ -9,17 +9,20 @@ from typing import Any
 
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["FLAGS", "BadSetting", "Layer", "Setting", "read_settings"]
+__all__ = ["FLAGS", "BadSetting", "Layer", "SettingValue", "read_settings"]
 
 FLAGS = "flags"
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Values of settings that come from one place, None being "not given".
+    """Values of settings that come from one place.
 
-    `origin` is what messages call the place: `FLAGS`, a file, a preset, or "" for nothing. What `is_fixed`
-    cannot be changed, as the settings of a run that exists.
+    Args:
+        values: The values by the setting's name; None counts as not given.
+        origin: The name of the place in messages: `FLAGS`, a file or a preset. It is empty for a caller in
+            Python.
+        is_fixed: Whether nobody can change the values, as in the settings of a run that exists.
     """
 
     values: Mapping[str, Any]
@@ -28,54 +31,46 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """A setting in a message; the message is about one, or about several that do not go together."""
+class SettingValue:
+    """A setting and its value, as a part of a message."""
 
     name: str
     value: Any
 
 
 class BadSetting(BadConfig):
-    """A value is out of range or does not fit another one.
+    """A value is not allowed, or two values contradict each other.
 
     Args:
-        parts: The message: words, and the settings that it is about in their places. One alone is named, of
-            several each is named with its value.
+        parts: The message: texts, and between them the settings. A single setting is shown by its name,
+            several with their values.
     """
 
-    def __init__(self, *parts: str | Setting) -> None:
-        super().__init__(_rendered(parts, None))
+    def __init__(self, *parts: str | SettingValue) -> None:
+        super().__init__(_render(parts, None))
         self.parts = parts
 
     def located(self, layers: Mapping[str, Layer], defaults: Mapping[str, Any]) -> BadConfig:
-        """Return the error with where each value comes from, and what to do about a preset or file.
+        """Return the error with the origin of each value, and with a remedy where flags contradict a layer.
 
         Args:
-            layers: By the setting's name, the layer that its value comes from; of a default there is none.
-            defaults: By the setting's name.
+            layers: The layer that a value comes from, by the setting's name; defaults have none.
+            defaults: The default of each setting, by name.
         """
-        found = [part for part in self.parts if isinstance(part, Setting)]
-        text = _rendered(self.parts, layers)
+        found = [part for part in self.parts if isinstance(part, SettingValue)]
+        text = _render(self.parts, layers)
         origins = {layers[setting.name].origin if setting.name in layers else "" for setting in found}
         if len(origins) > 1:
             return BadConfig(text + _remedy(found, layers, defaults))
         origin = origins.pop()
-        return BadConfig(text if origin in ("", FLAGS) else f"{origin}: {_rendered(self.parts, None)}")
-
-
-def _flag(name: str, value: Any) -> str:
-    """Return the flag that gives a setting this value."""
-    dashed = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{dashed}" if value else f"--no-{dashed}"
-    return f"--{dashed} {value:g}" if isinstance(value, float) else f"--{dashed} {value}"
+        return BadConfig(text if origin in ("", FLAGS) else f"{origin}: {_render(self.parts, None)}")
 
 
 def read_settings(path: Path) -> Layer:
-    """Return the settings of a TOML file, or of a run's config.json; messages name the file.
+    """Read the settings of a TOML file, or of the config.json of a run.
 
     Raises:
-        BadConfig: The file cannot be read, or is neither.
+        BadConfig: The file cannot be read, or is neither TOML nor a JSON object.
     """
     kind = "JSON" if path.suffix == ".json" else "TOML"
     try:
@@ -84,56 +79,67 @@ def read_settings(path: Path) -> Layer:
     except OSError as error:
         raise BadConfig(f"config file {str(path)!r} cannot be read: {error.strerror}") from None
     except (ValueError, RecursionError) as error:
-        raise BadConfig(f"config file {str(path)!r} is no {kind}: {error}") from None
+        raise BadConfig(f"config file {str(path)!r} is not valid {kind}: {error}") from None
     if not isinstance(values, dict):
-        raise BadConfig(f"config file {str(path)!r} is no JSON object")
+        raise BadConfig(f"config file {str(path)!r} is not a JSON object")
     return Layer(values, str(path))
 
 
-def _rendered(parts: tuple[str | Setting, ...], layers: Mapping[str, Layer] | None) -> str:
-    is_alone = sum(isinstance(part, Setting) for part in parts) == 1
-    return "".join(
-        part if isinstance(part, str) else _subject(part, layers) if is_alone else _stated(part, layers)
-        for part in parts
-    )
+def _render(parts: tuple[str | SettingValue, ...], layers: Mapping[str, Layer] | None) -> str:
+    is_single = sum(isinstance(part, SettingValue) for part in parts) == 1
+    shown = _name if is_single else _name_and_value
+    return "".join(part if isinstance(part, str) else shown(part, layers) for part in parts)
 
 
-def _subject(setting: Setting, layers: Mapping[str, Layer] | None) -> str:
-    is_flag = layers is not None and setting.name in layers and layers[setting.name].origin == FLAGS
-    if is_flag:
-        return "--" + setting.name.replace("_", "-")
+def _name(setting: SettingValue, layers: Mapping[str, Layer] | None) -> str:
+    if layers is not None and _is_flag(setting, layers):
+        return _flag_name(setting)
     return setting.name if setting.name.isprintable() else repr(setting.name)
 
 
-def _stated(setting: Setting, layers: Mapping[str, Layer] | None) -> str:
+def _name_and_value(setting: SettingValue, layers: Mapping[str, Layer] | None) -> str:
     plain = f"{setting.name}={setting.value}"
     if layers is None:
         return plain
     if setting.name not in layers:
         return f"{plain} (the default)"
-    origin = layers[setting.name].origin
-    if origin == FLAGS:
+    if _is_flag(setting, layers):
         return _flag(setting.name, setting.value)
+    origin = layers[setting.name].origin
     return f"{plain} ({origin})" if origin else plain
 
 
-def _remedy(settings: list[Setting], layers: Mapping[str, Layer], defaults: Mapping[str, Any]) -> str:
-    """Return what to add or to leave out where a flag contradicts what it was laid over."""
-    flags = [setting for setting in settings if _is_of_flags(setting, layers)]
+def _remedy(settings: list[SettingValue], layers: Mapping[str, Layer], defaults: Mapping[str, Any]) -> str:
+    """Return the flag to add or to omit where a flag contradicts a layer below it; else nothing."""
+    flags = [setting for setting in settings if _is_flag(setting, layers)]
     below = [setting for setting in settings if setting not in flags and setting.name in layers]
     if not flags or not below:
         return ""
-    ways = [
-        f"add {_flag(setting.name, defaults[setting.name])}"
-        for setting in below
-        if setting == settings[0]
-        and layers[setting.name].origin
-        and not layers[setting.name].is_fixed
-        and defaults[setting.name] is not None
-    ]
-    ways.append(f"leave --{flags[0].name.replace('_', '-')} out")
-    return f"; {' or '.join(ways)}"
+    first = settings[0]
+    remedies = []
+    if first in below and _can_be_reset(first, layers, defaults):
+        remedies.append(f"add {_flag(first.name, defaults[first.name])}")
+    remedies.append(f"omit {_flag_name(flags[0])}")
+    return f"; {' or '.join(remedies)}"
 
 
-def _is_of_flags(setting: Setting, layers: Mapping[str, Layer]) -> bool:
+def _can_be_reset(setting: SettingValue, layers: Mapping[str, Layer], defaults: Mapping[str, Any]) -> bool:
+    """Return whether a flag can give the setting its default again."""
+    layer = layers[setting.name]
+    return bool(layer.origin) and not layer.is_fixed and defaults[setting.name] is not None
+
+
+def _is_flag(setting: SettingValue, layers: Mapping[str, Layer]) -> bool:
     return setting.name in layers and layers[setting.name].origin == FLAGS
+
+
+def _flag_name(setting: SettingValue) -> str:
+    return "--" + setting.name.replace("_", "-")
+
+
+def _flag(name: str, value: Any) -> str:
+    """Return the flag that gives a setting this value."""
+    dashed = name.replace("_", "-")
+    if isinstance(value, bool):
+        return f"--{dashed}" if value else f"--no-{dashed}"
+    return f"--{dashed} {value:g}" if isinstance(value, float) else f"--{dashed} {value}"

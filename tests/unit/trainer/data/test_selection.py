@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from convvae_trainer.cli.commands import run_evaluate
 from convvae_trainer.compare import latent_scatter
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.selection import drawn, lacking, varied
@@ -22,6 +21,7 @@ from convvae_trainer.runs import fit
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, opened_tensorboard
 from convvae_trainer.settings.config import Config
+from support.commands import evaluated
 from support.tiny_run import TINY
 
 SORTED = np.repeat(np.arange(5, dtype=np.int64), [10, 10, 10, 2, 1])
@@ -115,20 +115,11 @@ def test_a_limit_that_leaves_classes_out_is_said(tmp_path: Path) -> None:
                 picture.save(tmp_path / split / name / f"{number:02}.png")
     config = Config(dataset=str(tmp_path / "train"), tensorboard=False, **{**TINY, "epochs": 1})
     fit.fit(config, load_dataset(config), tmp_path / "run")
-    usual: dict[str, Any] = {
-        "data_root": None,
-        "download": False,
-        "binarize": None,
-        "seed": 0,
-        "device": None,
-    }
 
     def said(limit: int) -> str:
         console = Console(file=io.StringIO(), width=200)
         options = EvalOptions(importance_samples=1, limit_images=limit)
-        run_evaluate(
-            tmp_path / "run", dataset=str(tmp_path / "other"), options=options, console=console, **usual
-        )
+        evaluated(tmp_path / "run", dataset=str(tmp_path / "other"), options=options, console=console)
         assert isinstance(console.file, io.StringIO)
         return console.file.getvalue()
 

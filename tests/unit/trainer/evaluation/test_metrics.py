@@ -14,8 +14,9 @@ from PIL import Image
 from rich.console import Console
 
 from convvae_service.bundle import read_bundle
-from convvae_trainer.cli.commands import run_export, run_fit
 from convvae_trainer.cli.terminal import print_evaluation
+from convvae_trainer.commands.export import run_export
+from convvae_trainer.commands.fit import ExportTarget, run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig, BadData, BadRun, TrainerError
 from convvae_trainer.evaluation import frechet
@@ -177,9 +178,7 @@ def test_further_figures_are_kept_and_published(
     assert found.embedding is not None
     assert found.frechet is not None
     assert kept(run_dir)["log_likelihood"]["samples"] == 5
-    version = run_export(
-        run_dir, models=tmp_path / "models", name="stripes", dataset=None, data_root=None, download=False
-    )
+    version = run_export(run_dir, models=tmp_path / "models", name="stripes")
     metrics = read_bundle(version.folder).manifest.training.metrics
     assert metrics["test_elbo_nats"] == before["elbo"]
     assert metrics["test_log_likelihood_nats"] == figures.nats
@@ -233,9 +232,7 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
     figures = evaluated(run_dir)
     assert (figures.elbo, figures.rate, figures.bits_per_dim, figures.sample_sharpness) == (None,) * 4
     assert figures.to_json_object() == kept(run_dir)
-    version = run_export(
-        run_dir, models=tmp_path / "models", name="ae", dataset=None, data_root=None, download=False
-    )
+    version = run_export(run_dir, models=tmp_path / "models", name="ae")
     manifest = read_bundle(version.folder).manifest
     assert manifest.training.metrics["test_elbo_nats"] is None
     assert manifest.training.metrics["test_distortion_nats"] == figures.distortion
@@ -280,9 +277,9 @@ def test_bad_requests_are_refused_before_any_work(
 ) -> None:
     """Flags that do not go together, or ask for what is not there."""
     run_dir = make_run(100)
-    monkeypatch.setattr("convvae_trainer.cli.commands.evaluate", None)
+    monkeypatch.setattr("convvae_trainer.commands.evaluate.evaluate", None)
     monkeypatch.setattr(
-        "convvae_trainer.cli.commands.can_be_written", lambda folder: "no" not in folder.parts
+        "convvae_trainer.commands.evaluate.can_be_written", lambda folder: "no" not in folder.parts
     )
     with pytest.raises(TrainerError, match=message):
         evaluated(run_dir, options=options, **arguments)
@@ -291,7 +288,7 @@ def test_bad_requests_are_refused_before_any_work(
 def test_labels_that_are_missing_are_missed_at_once(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message says which kinds of data have them."""
     run_dir = make_run(100, labelled=False)
-    monkeypatch.setattr("convvae_trainer.cli.commands.evaluate", None)
+    monkeypatch.setattr("convvae_trainer.commands.evaluate.evaluate", None)
     with pytest.raises(BadData, match="has no labels: --embedding and --frechet need them"):
         evaluated(run_dir, options=EvalOptions(embedding=True))
 
@@ -359,7 +356,7 @@ def test_a_resume_without_a_step_keeps_what_was_asked_for(
         run_dir,
         resume=True,
         download=False,
-        target=(tmp_path / "models", "blobs"),
+        target=ExportTarget(tmp_path / "models", "blobs"),
         command="",
         console=Console(quiet=True),
     )

@@ -14,7 +14,7 @@ import torch
 from rich.console import Console
 
 import convvae_trainer.runs.loop as train_module
-from convvae_trainer.cli.commands import run_fit
+from convvae_trainer.commands.fit import run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
 from convvae_trainer.runs.fit import Fitted, fit, load_run
@@ -189,7 +189,7 @@ def test_other_settings_are_refused_before_the_data_are_read(
     def read(*_: Any, **__: Any) -> None:
         raise AssertionError("the data were read")
 
-    monkeypatch.setattr("convvae_trainer.cli.commands.load_dataset", read)
+    monkeypatch.setattr("convvae_trainer.commands.fit.load_dataset", read)
     options: dict[str, Any] = {"resume": True, "download": False, "target": None, "command": ""}
     with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
         run_fit(

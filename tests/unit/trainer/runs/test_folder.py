@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from convvae_trainer.cli.commands import run_evaluate
+from convvae_trainer.commands.evaluate import run_evaluate
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
@@ -62,10 +62,9 @@ def test_a_run_is_opened_once_for_an_evaluation(run_dir: Path, monkeypatch: pyte
 
     monkeypatch.setattr(RunFolder, "open", note_open)
     monkeypatch.setattr("convvae_trainer.runs.fit.pick_device", note_device)
-    arguments: dict[str, Any] = {"dataset": None, "data_root": None, "download": False, "binarize": None}
-    run_evaluate(run_dir, seed=0, device=None, **arguments)
+    run_evaluate(run_dir)
     assert (opened, devices) == ([run_dir], ["cpu"])
-    run_evaluate(run_dir, seed=0, device="auto", **arguments)
+    run_evaluate(run_dir, device="auto")
     assert devices == ["cpu", "auto"]
 
 

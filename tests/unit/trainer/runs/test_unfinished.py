@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from convvae_service.bundle import list_versions, read_bundle
-from convvae_trainer.cli.commands import run_export
+from convvae_trainer.commands.export import run_export
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.evaluation.optional_metrics import EvalOptions
@@ -31,8 +31,7 @@ STEPS = 4 * (72 // 16)
 
 
 def exported(run_dir: Path, models: Path, **more: Any) -> Any:
-    places: dict[str, Any] = {"dataset": None, "data_root": None, "download": False}
-    return run_export(run_dir, models=models, name="blobs", **places, **more)
+    return run_export(run_dir, models=models, name="blobs", **more)
 
 
 def stop(config: Config, dataset: Dataset, run_dir: Path, *, step: int) -> None:

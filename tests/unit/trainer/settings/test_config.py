@@ -16,9 +16,10 @@ from convvae_trainer.runs.loop import effective_beta
 from convvae_trainer.settings.config import (
     Config,
     config_from,
-    parse_image_size,
     to_json_object,
 )
+from convvae_trainer.settings.declaration import alternatives
+from convvae_trainer.settings.image_size import parse_image_size
 from convvae_trainer.settings.layers import read_settings
 from convvae_trainer.settings.objectives import OBJECTIVES, settings_by_user
 from convvae_trainer.step.train_state import TrainState
@@ -47,28 +48,28 @@ OTHER: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({}, "dataset is not set: --dataset names a data set"),
+        ({}, "dataset is not set: name a data set (such as digits), a folder or a file"),
         ({"dataset": ""}, "dataset is empty"),
-        ({"dataset": "digits", "latent_dmi": 3}, "latent_dmi is no setting: did you mean latent_dim?"),
-        ({"dataset": "digits", "latent_dim": 0}, "latent_dim is 0: it must be within 1 to 65536"),
+        ({"dataset": "digits", "latent_dmi": 3}, "latent_dmi is not a setting: did you mean latent_dim?"),
+        ({"dataset": "digits", "latent_dim": 0}, "latent_dim is 0: it must be from 1 to 65536"),
         ({"dataset": "digits", "latent_dim": "32"}, "latent_dim is '32': it must be of type int"),
         ({"dataset": "digits", "latent_dim": True}, "latent_dim is True: it must be of type int"),
         ({"dataset": "digits", "seed": -1}, "seed is -1"),
         ({"dataset": "digits", "seed": 10**400}, "seed is 1000"),
         ({"dataset": "digits", "beta": 10**400}, "beta is out of range: it has 401 digits"),
-        ({"dataset": "digits", "beta": float("inf")}, "beta is inf: it must be within 0 to 10000"),
+        ({"dataset": "digits", "beta": float("inf")}, "beta is inf: it must be from 0 to 10000"),
         ({"dataset": "digits", "learning_rate": float("nan")}, "learning_rate is nan"),
         (
             {"dataset": "digits", "objective": "gan"},
-            "objective is 'gan': give one of ae, vae, vae-disl, vae-gan",
+            "objective is 'gan': use ae, vae, vae-disl or vae-gan",
         ),
         (
             {"dataset": "digits", "likelihood": "poisson"},
-            "likelihood is 'poisson': give one of bernoulli, gaussian",
+            "likelihood is 'poisson': use bernoulli, gaussian or discretised-logistic",
         ),
         ({"dataset": "digits", "epochs": 2, "minutes": 1.0}, "epochs=2 and minutes=1.0 are both set"),
         ({"dataset": "digits", "device": "tpu"}, "device is 'tpu': use auto, cpu, cuda or cuda:N"),
-        ({"dataset": "digits", "image_size": 7}, "image_size is 7x7: each side must be 8 to 256 pixels"),
+        ({"dataset": "digits", "image_size": 7}, "image_size is 7x7: each side must be from 8 to 256 pixels"),
         ({"dataset": "digits", "image_size": [257, 32]}, "image_size is 257x32"),
         ({"dataset": "digits", "image_size": "x"}, "image_size is 'x': give H or HxW"),
         ({"dataset": "digits", "image_size": [1, 2, 3]}, "image_size is [1, 2, 3]"),
@@ -113,9 +114,9 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.toml", "dataset =", "is no TOML"),
-        ("a.json", "{", "is no JSON"),
-        ("a.json", "[]", "is no JSON object"),
+        ("a.toml", "dataset =", "is not valid TOML"),
+        ("a.json", "{", "is not valid JSON"),
+        ("a.json", "[]", "is not a JSON object"),
         ("missing.toml", None, "cannot be read: No such file"),
     ],
 )
@@ -160,7 +161,7 @@ def test_an_option_is_refused_where_nothing_uses_it(name: str) -> None:
             config_from(with_option(objective, name))
         message = str(raised.value)
         assert message.startswith(f"{name}={OTHER[name]} is not used by objective={objective}")
-        assert message.endswith(f"it belongs to {', '.join(USED_BY[name])}")
+        assert message.endswith(f": use it with {alternatives(USED_BY[name])}")
 
 
 def trained_weights(settings: dict[str, Any]) -> list[torch.Tensor]:
@@ -196,14 +197,14 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
         *(
             (
                 {"importance_samples": 5, name: OTHER[name]},
-                f"{name}={OTHER[name]} does not go with importance_samples=5, whose bound has no such part",
+                f"{name}={OTHER[name]} cannot be combined with importance_samples=5: that bound has no such",
             )
             for name in ("beta", "kl_warmup_epochs", "free_bits", "terms")
         ),
         *(
             (
                 {"terms": "distortion", name: OTHER[name]},
-                f"{name}={OTHER[name]} does not go with terms=distortion, which trains no rate",
+                f"{name}={OTHER[name]} cannot be combined with terms=distortion: it trains no rate",
             )
             for name in ("beta", "kl_warmup_epochs", "free_bits")
         ),
@@ -213,11 +214,14 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
             {"likelihood": "discretised-logistic", "binarize": "dynamic"},
             "binarize=dynamic needs likelihood=bernoulli, not likelihood=discretised-logistic",
         ),
-        ({"sigma": 0.0, "likelihood": "gaussian"}, "sigma is 0.0: it must be within 0.0001 to 10"),
-        ({"free_bits": -0.1}, "free_bits is -0.1: it must be within 0 to 100"),
-        ({"adversarial_loss": "wasserstein"}, "one of non-saturating, minimax"),
-        ({"terms": "elbo"}, "terms is 'elbo': give one of both, distortion, rate"),
-        ({"gan_share": 1.0, "objective": "vae-disl"}, "gan_share is 1.0: it must be within 0.01 to 0.99"),
+        ({"sigma": 0.0, "likelihood": "gaussian"}, "sigma is 0.0: it must be from 0.0001 to 10"),
+        ({"free_bits": -0.1}, "free_bits is -0.1: it must be from 0 to 100"),
+        (
+            {"adversarial_loss": "wasserstein"},
+            "adversarial_loss is 'wasserstein': use non-saturating or minimax",
+        ),
+        ({"terms": "elbo"}, "terms is 'elbo': use both, distortion or rate"),
+        ({"gan_share": 1.0, "objective": "vae-disl"}, "gan_share is 1.0: it must be from 0.01 to 0.99"),
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: str) -> None:

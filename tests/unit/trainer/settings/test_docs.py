@@ -1,38 +1,45 @@
 """The tables of docs/training agree with the code."""
 
-import dataclasses
-import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from convvae_trainer.cli.fit import fit
+import pytest
+
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.runs.fit import Fitted
-from convvae_trainer.settings.config import DEFAULT_EPOCHS, Config
+from convvae_trainer.settings.config import SETTINGS
+from convvae_trainer.settings.table import BEGIN, END, settings_table, with_table
 
 TRAINING = Path(__file__).parents[4] / "docs" / "training"
-SETTINGS = (TRAINING / "settings.md").read_text()
-IN_WORDS = {
-    "dataset": "",
-    "train_images": "all",
-    "image_size": "as the data are",
-    "epochs": str(DEFAULT_EPOCHS),
-    "minutes": "none",
-    "threads": "all CPUs",
-    "sigma": "learned",
-    "early_stop_epochs": "none",
-}
 
 
-def test_every_setting_stands_there_with_its_default() -> None:
-    """The table lists the settings in their order, and which are no flags."""
-    table = SETTINGS.partition("<!-- settings:begin -->")[2].partition("<!-- settings:end -->")[0]
-    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| (.*) ?\|$", table, re.MULTILINE)
-    assert [name for name, _, _ in rows] == [field.name for field in dataclasses.fields(Config)]
-    for (name, default, text), field in zip(rows, dataclasses.fields(Config), strict=True):
-        expected = IN_WORDS.get(name)
-        assert default.strip() == (f"`{json.dumps(field.default)}`" if expected is None else expected), name
-        assert ("in files only" in text) == (name not in fit.__annotations__), name
+def test_the_table_of_settings_is_up_to_date() -> None:
+    """The page has the table that the declarations give; `python -m` writes it again."""
+    page = (TRAINING / "settings.md").read_text()
+    assert with_table(page) == page, "run python -m convvae_trainer.settings.table docs/training/settings.md"
+
+
+def test_the_table_has_every_setting_once() -> None:
+    """No panel is left out, and each row says what its declaration says."""
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", settings_table(), re.MULTILINE)
+    assert sorted(name for name, *_ in rows) == sorted(SETTINGS)
+    for name, allowed, default, text in rows:
+        setting = SETTINGS[name]
+        assert (allowed, default) == (setting.allowed, setting.default_text)
+        assert setting.declaration.help in text
+        assert ("Only in files." in text) != setting.declaration.is_flag
+
+
+def test_the_command_writes_the_table(tmp_path: Path) -> None:
+    """It replaces what stands between the comments, and nothing else."""
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    subprocess.run([sys.executable, "-m", "convvae_trainer.settings.table", str(page)], check=True)
+    assert page.read_text() == f"before\n{BEGIN}\n{settings_table()}{END}\nafter\n"
+    with pytest.raises(ValueError, match="the page needs the comments"):
+        with_table("no comments")
 
 
 def test_every_file_of_a_run_stands_there(fitted: tuple[Fitted, Dataset]) -> None:

@@ -13,17 +13,17 @@ from support.commands import run_train
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("latent_dmi = 3", "run.toml: latent_dmi is no setting: did you mean latent_dim?"),
-        ("qwertzuiop = 3", "run.toml: qwertzuiop is no setting: docs/training/settings.md lists them"),
+        ("latent_dmi = 3", "run.toml: latent_dmi is not a setting: did you mean latent_dim?"),
+        ("qwertzuiop = 3", "run.toml: qwertzuiop is not a setting: docs/training/settings.md lists them"),
         (
             "[train]\nepochs = 3",
-            "run.toml: train is no setting: settings stand at the top of the file, in no",
+            "run.toml: train is not a setting: put settings at the top of the file, not into",
         ),
-        ('"a\\nb" = 3', "run.toml: 'a\\nb' is no setting"),
+        ('"a\\nb" = 3', "run.toml: 'a\\nb' is not a setting"),
         ('latent_dim = "3"', "run.toml: latent_dim is '3': it must be of type int"),
-        ("beta = -1", "run.toml: beta is -1.0: it must be within 0 to 10000"),
-        ("image_size = 7", "run.toml: image_size is 7x7: each side must be 8 to 256 pixels"),
-        ('objective = "gan"', "run.toml: objective is 'gan': give one of ae, vae, vae-disl, vae-gan"),
+        ("beta = -1", "run.toml: beta is -1.0: it must be from 0 to 10000"),
+        ("image_size = 7", "run.toml: image_size is 7x7: each side must be from 8 to 256 pixels"),
+        ('objective = "gan"', "run.toml: objective is 'gan': use ae, vae, vae-disl or vae-gan"),
         ('device = "tpu"', "run.toml: device is 'tpu': use auto"),
         ('dataset = ""', "run.toml: dataset is empty"),
         ("epochs = 1\nminutes = 2", "run.toml: epochs=1 and minutes=2.0 are both set: give one of them"),
@@ -54,35 +54,35 @@ def test_a_refusal_names_the_file(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--latent-dim", "0"], "--latent-dim is 0: it must be within 1 to 65536"),
-        (["--objective", "gan"], "--objective is 'gan': give one of ae"),
+        (["--latent-dim", "0"], "--latent-dim is 0: it must be from 1 to 65536"),
+        (["--objective", "gan"], "--objective is 'gan': use ae"),
         (["--image-size", "-1"], "--image-size is '-1': give H or HxW"),
         (["--image-size", "28x"], "--image-size is '28x': give H or HxW"),
-        (["--image-size", "1x1000"], "--image-size is 1x1000: each side must be 8 to 256 pixels"),
+        (["--image-size", "1x1000"], "--image-size is 1x1000: each side must be from 8 to 256 pixels"),
         (
             ["--gan-share", "0.4"],
-            "--gan-share 0.4 is not used by objective=vae (the default): it belongs",
+            "--gan-share 0.4 is not used by objective=vae (the default): use it with vae-disl",
         ),
         (["--no-adaptive-weight"], "--no-adaptive-weight is not used by objective=vae (the default)"),
         (
             ["--preset", "mnist", "--likelihood", "gaussian"],
             (
                 "binarize=dynamic (preset mnist) needs likelihood=bernoulli, not --likelihood gaussian;"
-                " add --binarize none or leave --likelihood out\n"
+                " add --binarize none or omit --likelihood\n"
             ),
         ),
         (
             ["--preset", "mnist", "--objective", "ae"],
             (
-                "kl_warmup_epochs=5.0 (preset mnist) is not used by --objective ae: it belongs to vae,"
-                " vae-gan; add --kl-warmup-epochs 0 or leave --objective out\n"
+                "kl_warmup_epochs=5.0 (preset mnist) is not used by --objective ae: use it with vae or"
+                " vae-gan; add --kl-warmup-epochs 0 or omit --objective\n"
             ),
         ),
         (
             ["--preset", "cifar10", "--sigma", "0.3"],
             (
                 "--sigma 0.3 needs likelihood=gaussian, not likelihood=discretised-logistic (preset cifar10);"
-                " leave --sigma out\n"
+                " omit --sigma\n"
             ),
         ),
     ],
@@ -114,7 +114,7 @@ def test_what_is_advised_helps(preset: dict[str, object], flags: dict[str, objec
     with pytest.raises(BadConfig) as raised:
         config_from(below, Layer(flags, FLAGS))
     advice = str(raised.value).partition("; add --")[2]
-    name, value = advice.partition(" or leave")[0].split(" ")
+    name, value = advice.partition(" or omit")[0].split(" ")
     kind = type(getattr(Config(dataset="x"), name.replace("-", "_")))
     added = {name.replace("-", "_"): kind(value)}
     assert isinstance(config_from(below, Layer({**flags, **added}, FLAGS)), Config)
@@ -125,8 +125,7 @@ def test_a_runs_own_settings_are_not_to_be_changed() -> None:
     """Where a flag contradicts a run that exists, the advice is to leave the flag out."""
     saved = Layer({"dataset": "x", "likelihood": "gaussian"}, "the run", is_fixed=True)
     message = (
-        "--binarize dynamic needs likelihood=bernoulli, not likelihood=gaussian (the run);"
-        " leave --binarize out"
+        "--binarize dynamic needs likelihood=bernoulli, not likelihood=gaussian (the run); omit --binarize"
     )
     with pytest.raises(BadConfig) as raised:
         config_from(saved, Layer({"binarize": "dynamic"}, FLAGS))

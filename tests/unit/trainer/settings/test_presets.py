@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from bench.mnist_likelihood import PROTOCOL
-from convvae_trainer.cli import commands
 from convvae_trainer.cli import fit as cli_fit
+from convvae_trainer.commands import fit as commands
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings import presets
 from convvae_trainer.settings.config import Config, config_from

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from convvae_service.bundle import read_bundle
-from convvae_trainer.cli.commands import run_evaluate, run_export
+from convvae_trainer.commands.evaluate import run_evaluate
+from convvae_trainer.commands.export import run_export
 from convvae_trainer.compute.cuda_graph import WARMUP_CALLS
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.errors import Interrupted
-from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
@@ -57,20 +57,13 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
     assert done.train_state.device.type == "cuda"
     assert [segment.step for segment in done.run.segments] == [0, STOP_AT_STEP + 1]
     assert sum(line.get("skipped_steps", 0) for line in done.run.read_metrics()) == 0
-    found = {device: evaluated(run_dir, device) for device in ("cuda", "cpu")}
+    found = {device: run_evaluate(run_dir, device=device) for device in ("cuda", "cpu")}
     for name in ("elbo", "distortion", "rate", "mse", "psnr_db", "ssim"):
         on_gpu, on_cpu = getattr(found["cuda"], name), getattr(found["cpu"], name)
         assert on_gpu == (None if on_cpu is None else pytest.approx(on_cpu, rel=TOLERANCE)), name
     assert found["cuda"].active_units == found["cpu"].active_units
-    exported = run_export(
-        run_dir, models=tmp_path / "models", name="blobs", dataset=None, data_root=None, download=False
-    )
+    exported = run_export(run_dir, models=tmp_path / "models", name="blobs")
     assert read_bundle(exported.folder).manifest.parity["fp32"].image_steps <= 1
-
-
-def evaluated(run_dir: Path, device: str) -> Evaluation:
-    nothing: dict[str, Any] = {"dataset": None, "data_root": None, "binarize": None, "seed": None}
-    return run_evaluate(run_dir, **nothing, download=False, device=device)
 
 
 def learner_of(objective: str, dataset: str, **changes: Any) -> TrainState:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from convvae_trainer.cli.commands import _SUPPORT, run_evaluate
+from convvae_trainer.commands.evaluate import run_evaluate
+from convvae_trainer.commands.kept_figures import SUPPORT
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
 from convvae_trainer.evaluation.optional_metrics import EvalOptions
@@ -28,11 +29,6 @@ def evaluated(run_dir: Path, samples: int, images: int) -> tuple[dict[str, Any],
     screen = io.StringIO()
     run_evaluate(
         run_dir,
-        dataset=None,
-        data_root=None,
-        download=False,
-        binarize=None,
-        seed=None,
         device="cpu",
         options=EvalOptions(importance_samples=samples, limit_images=images),
         console=Console(file=screen, width=200),
@@ -45,7 +41,7 @@ def test_a_quick_look_does_not_replace_a_long_evaluation(run_dir: Path) -> None:
     """Fewer images, or as many with fewer samples, change nothing and say so; as much or more is kept."""
     first, said = evaluated(run_dir, 4, 6)
     assert "not kept" not in said
-    line = "log likelihood not kept in the run folder, which has that of 6 images, 4 samples\n"
+    line = "log likelihood not kept: the run folder has one from 6 images, 4 samples\n"
     for samples, images in ((50, 5), (3, 6)):
         kept, said = evaluated(run_dir, samples, images)
         assert kept == first
@@ -65,4 +61,4 @@ def test_a_damaged_figure_is_replaced(run_dir: Path) -> None:
 
 def test_every_further_figure_says_what_it_rests_on() -> None:
     """The table is complete."""
-    assert set(_SUPPORT) == set(OPTIONAL_METRICS)
+    assert set(SUPPORT) == set(OPTIONAL_METRICS)

@@ -1,0 +1,135 @@
+"""The command `convvae-train evaluate`: figures of a run on test images. torch loads inside the command."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from convvae_trainer.cli.flags import DataRoot, Device, Download
+from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
+from convvae_trainer.cli.terminal import print_evaluation
+from convvae_trainer.settings.declaration import Panel
+
+__all__ = ["evaluate"]
+
+_METRICS = "Optional metrics"
+_OUTPUT = "Output"
+
+
+def evaluate(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run that fit made.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DATASET",
+            help="Evaluate other data: their test images, or all images where they have no test split.",
+            show_default="the data of the run",
+            rich_help_panel=Panel.DATA,
+        ),
+    ] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    binarize: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BINARIZE",
+            help="Draw each pixel as 0 or 1 (dynamic), or not (none).",
+            show_default="as the run does",
+            rich_help_panel=Panel.DATA,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Seed all random draws.",
+            show_default="the seed of the run",
+            rich_help_panel=Panel.COMPUTE,
+        ),
+    ] = None,
+    device: Device = None,
+    importance_samples: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Estimate log p(x) from this number of importance samples per image, 1 to 5000.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
+    limit_images: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Estimate log p(x) on the first N test images only.",
+            show_default="all",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
+    embedding: Annotated[
+        bool,
+        typer.Option(
+            "--embedding",
+            metavar="",
+            help="Compare latents with pixels and principal components as embeddings. This needs labels.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = False,
+    frechet: Annotated[
+        bool,
+        typer.Option(
+            "--frechet",
+            metavar="",
+            help="Compute Fréchet distances in the features of a classifier. This needs labels.",
+            rich_help_panel=_METRICS,
+        ),
+    ] = False,
+    accuracy_floor: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Refuse Fréchet distances if the classifier has a lower accuracy than this.",
+            show_default="the middle between 1 and the share of the most frequent class",
+            rich_help_panel=_METRICS,
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", metavar="", help="Print all figures as JSON.", rich_help_panel=_OUTPUT),
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write all figures to this JSON file too.", rich_help_panel=_OUTPUT
+        ),
+    ] = None,
+) -> None:
+    """Evaluate a run on test images: the ELBO and its terms, active units, quality of reconstructions."""
+    require(*TRAINER_PACKAGES)
+    from convvae_trainer.commands.evaluate import run_evaluate
+    from convvae_trainer.commands.stored_run import DataLocation
+    from convvae_trainer.evaluation.optional_metrics import EvalOptions
+
+    evaluation = run_evaluate(
+        run_dir,
+        data=DataLocation(dataset=dataset, data_root=data_root, download=download),
+        binarize=binarize,
+        seed=seed,
+        device=device,
+        options=EvalOptions(
+            importance_samples=importance_samples,
+            limit_images=limit_images,
+            embedding=embedding,
+            frechet=frechet,
+            accuracy_floor=accuracy_floor,
+        ),
+        out=out,
+        # stdout is for the figures alone.
+        console=Console(stderr=True),
+    )
+    if as_json:
+        sys.stdout.write(json.dumps(evaluation.to_json_object(), indent=2) + "\n")
+    else:
+        print_evaluation(Console(), evaluation)

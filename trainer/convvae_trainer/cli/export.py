@@ -1,0 +1,44 @@
+"""The command `convvae-train export`: a run becomes a version of a model. torch loads inside the command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from convvae_trainer.cli.flags import DataRoot, Download
+from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
+from convvae_trainer.cli.terminal import print_exported
+
+__all__ = ["export"]
+
+
+def export(
+    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run that fit made.")],
+    models: Annotated[
+        Path,
+        typer.Option(metavar="ROOT", help="Publish the version in this model repository, as ROOT/MODEL/N."),
+    ],
+    name: Annotated[str, typer.Option(metavar="MODEL", help="Publish the version under this model name.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(metavar="DATASET", help="Read the run's data here, if they were moved."),
+    ] = None,
+    data_root: DataRoot = None,
+    download: Download = False,
+    unfinished: Annotated[
+        bool,
+        typer.Option(
+            "--unfinished", metavar="", help="Export a run that has not ended. The version says so."
+        ),
+    ] = False,
+) -> None:
+    """Publish the weights of a run as the next version of a model, after a comparison with PyTorch."""
+    require(*TRAINER_PACKAGES)
+    require_runtime()
+    from convvae_trainer.commands.export import run_export
+    from convvae_trainer.commands.stored_run import DataLocation
+
+    location = DataLocation(dataset=dataset, data_root=data_root, download=download)
+    exported = run_export(run_dir, models=models, name=name, data=location, unfinished=unfinished)
+    print_exported(Console(), exported, models=models)

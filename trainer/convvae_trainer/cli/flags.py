@@ -1,0 +1,83 @@
+"""Flags of the command line, made from the declarations of the settings."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from convvae_trainer.settings.config import SETTINGS
+from convvae_trainer.settings.declaration import Panel, Setting
+
+__all__ = ["DataRoot", "Device", "Download", "setting_option", "with_setting_flags"]
+
+_METAVARS = {int: "N", float: "X", tuple: "H[xW]", bool: ""}
+
+
+def setting_option(name: str) -> Any:
+    """Return the typer option of a setting: its help, the allowed values and the default."""
+    setting = SETTINGS[name]
+    return typer.Option(
+        metavar=_METAVARS.get(setting.kind, name.rpartition("_")[2].upper()),
+        help=_help(setting),
+        rich_help_panel=setting.declaration.panel,
+        show_default=False,
+    )
+
+
+def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Replace the parameter `**settings` of a command by an option for each setting that has a flag.
+
+    The command receives None for a flag that is not given. The help shows keyword-only parameters last.
+    """
+    signature = inspect.signature(command)
+    own = list(signature.parameters.values())
+    parameters = [
+        *(each for each in own if each.kind is each.POSITIONAL_OR_KEYWORD),
+        *(_parameter(setting) for setting in SETTINGS.values() if setting.declaration.is_flag),
+        *(each for each in own if each.kind is each.KEYWORD_ONLY),
+    ]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in parameters}
+    return command
+
+
+def _parameter(setting: Setting) -> inspect.Parameter:
+    # An image size stays a text, as in a file. Its own error message then covers both.
+    kind = str if setting.kind is tuple else setting.kind
+    annotated: Any = Annotated
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=annotated[kind | None, setting_option(setting.name)],
+    )
+
+
+def _help(setting: Setting) -> str:
+    """Return the help of a flag: the setting's own, and in brackets the allowed values and the default."""
+    facts = [] if setting.kind is bool else [setting.allowed]
+    if setting.objectives:
+        facts.append(f"only for {', '.join(setting.objectives)}")
+    if setting.default_text:
+        words = {"true": "yes", "false": "no"}
+        facts.append(f"default: {words.get(setting.default_text, setting.default_text)}")
+    text = "; ".join(fact for fact in facts if fact)
+    return (
+        f"{setting.declaration.help} [dim]{escape(f'[{text}]')}[/dim]" if text else setting.declaration.help
+    )
+
+
+# The flags that several commands share.
+DataRoot = Annotated[str | None, setting_option("data_root")]
+Device = Annotated[str | None, setting_option("device")]
+Download = Annotated[
+    bool,
+    typer.Option(
+        "--download",
+        metavar="",
+        help="Download a torchvision set that is absent.",
+        rich_help_panel=Panel.DATA,
+    ),
+]

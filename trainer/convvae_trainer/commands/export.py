@@ -1,0 +1,71 @@
+"""Export a run as the command `export` does: as the next version of a model."""
+
+from pathlib import Path
+from typing import Any
+
+from convvae_trainer.commands.stored_run import DataLocation, StoredRun
+from convvae_trainer.compute.process import configure_process
+from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.errors import BadRun
+from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.export.publish import Exported, check_target, export
+from convvae_trainer.runs.folder import read_evaluation
+from convvae_trainer.runs.loop import finish
+
+__all__ = ["run_export"]
+
+_AS_RECORDED = DataLocation()
+
+
+def run_export(
+    run_dir: Path,
+    *,
+    models: Path,
+    name: str,
+    data: DataLocation = _AS_RECORDED,
+    unfinished: bool = False,
+) -> Exported:
+    """Export the checkpoint of a run. The data of the run serve for the parity check and the pictures.
+
+    Args:
+        run_dir: The run folder.
+        models: The model repository.
+        name: The name of the model.
+        data: The place of the run's data.
+        unfinished: Whether a run that has not ended is exported too. The version then says so.
+
+    Raises:
+        BadRun: The run has not ended, it trains no encoder yet, or the data are not those of the run.
+        BadData: The data set is missing or damaged.
+        ExportFailed: ONNX Runtime does not compute what PyTorch computes.
+    """
+    check_target(models, name)
+    configure_process()
+    stored = StoredRun.load(run_dir)
+    if not stored.has_ended and not unfinished:
+        raise BadRun(
+            f"{stored.unfinished_text}: {stored.resume_command}, or export it as it is with --unfinished"
+        )
+    config = stored.config_with(dataset=data.dataset, data_root=data.data_root)
+    dataset = load_dataset(config, download=data.download)
+    stored.folder.check_same(config, dataset)
+    if not stored.has_ended:
+        finish(stored.train_state, dataset.train)
+    figures = (read_evaluation(stored.folder) if stored.has_ended else None) or _figures(stored, dataset)
+    return export(
+        stored.folder, stored.train_state, dataset, stored.progress, figures, models=models, name=name
+    )
+
+
+def _figures(stored: StoredRun, dataset: Dataset) -> dict[str, Any]:
+    """Evaluate the weights on the test images, with the draws of the run."""
+    config = stored.folder.config
+    evaluation = evaluate(
+        stored.train_state,
+        dataset.test,
+        dataset=dataset.name,
+        split=dataset.split,
+        binarize=config.binarize,
+        seed=config.seed,
+    )
+    return evaluation.to_json_object()

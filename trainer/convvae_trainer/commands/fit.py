@@ -1,0 +1,131 @@
+"""Fit a model as the command `fit` does: train, evaluate, and export where a target is given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from convvae_trainer.compute.device import pick_device
+from convvae_trainer.compute.distributed import DistContext, joined
+from convvae_trainer.compute.process import configure_process, default_threads
+from convvae_trainer.data.dataset import Dataset, load_dataset, with_absolute_paths
+from convvae_trainer.errors import BadRun, Interrupted
+from convvae_trainer.evaluation.metrics import Evaluation
+from convvae_trainer.export.publish import Exported, check_target, export
+from convvae_trainer.runs.fit import Fitted, fit, load_run
+from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new, read_evaluation
+from convvae_trainer.settings.config import Config, to_json_object
+from convvae_trainer.step.train_state import TrainState
+
+__all__ = ["ExportTarget", "FitResult", "run_fit", "saved_settings"]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTarget:
+    """The place of an exported model: a model repository, and the model's name in it."""
+
+    models: Path
+    name: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitResult:
+    """The figures of a run on its test images, and the exported version if there is one."""
+
+    evaluation: Evaluation
+    exported: Exported | None
+
+
+def saved_settings(run_dir: Path) -> dict[str, Any]:
+    """Return the settings of the run in `run_dir`, on which a resumed run is based."""
+    return to_json_object(RunFolder.open(run_dir).config)
+
+
+def run_fit(
+    config: Config,
+    run_dir: Path,
+    *,
+    resume: bool,
+    download: bool,
+    target: ExportTarget | None,
+    command: str,
+    console: Console,
+) -> FitResult | None:
+    """Train and evaluate, then export to `target`.
+
+    All that can be refused is refused before training. Of several processes that torchrun started, the first
+    one exports and returns a result; the others return None.
+
+    Args:
+        config: The settings of the run.
+        run_dir: The run folder: a new one, or with `resume` an existing one.
+        resume: Whether to continue the run in the folder.
+        download: Whether to download a torchvision set that is absent.
+        target: The place to export to; None exports nothing.
+        command: The command line, which the run folder records.
+        console: The screen for progress.
+
+    Raises:
+        BadRun: The run folder cannot be used.
+        BadData: The data set is missing, damaged, or another one than that of the resumed run.
+        BadConfig: The settings differ from those of the resumed run, or do not fit data or hardware.
+        Interrupted: A signal stopped the training; a checkpoint is saved.
+    """
+    if resume:
+        if not can_be_written(run_dir):
+            raise BadRun(f"run folder {run_dir} cannot be written")
+        RunFolder.open(run_dir).check_settings(config)
+    else:
+        check_new(run_dir)
+    if target is not None:
+        check_target(target.models, target.name)
+    device = pick_device(config.device)
+    # The paths in the run folder must not depend on the folder in which the command was typed.
+    config = with_absolute_paths(config)
+    with joined(device) as dist, _one_interruption(dist):
+        dataset = _load(config, dist, download=download)
+        threads = RunFolder.open(run_dir).record["threads"] if resume else config.threads
+        threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
+        configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
+        fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console, dist=dist)
+    if not dist.is_first:
+        return None
+    exported = None if target is None else _export(fitted, dataset, target)
+    return FitResult(evaluation=fitted.evaluation, exported=exported)
+
+
+def _load(config: Config, dist: DistContext, *, download: bool) -> Dataset:
+    """Load the data set; the first process downloads it before the others read it."""
+    if download:
+        return dist.rank0_first(lambda: load_dataset(config, download=True))
+    return load_dataset(config)
+
+
+def _export(fitted: Fitted, dataset: Dataset, target: ExportTarget) -> Exported:
+    train_state = _on_cpu(fitted.train_state, fitted.run)
+    # The run folder may hold more figures than this evaluation, where the run had ended before.
+    figures = read_evaluation(fitted.run) or fitted.evaluation.to_json_object()
+    return export(
+        fitted.run, train_state, dataset, fitted.progress, figures, models=target.models, name=target.name
+    )
+
+
+def _on_cpu(train_state: TrainState, run: RunFolder) -> TrainState:
+    """Return the same weights on the CPU, where graphs are exported and compared."""
+    if train_state.device.type == "cpu":
+        return train_state
+    return load_run(run.path, device="cpu")[1]
+
+
+@contextmanager
+def _one_interruption(dist: DistContext) -> Iterator[None]:
+    """Let only the first process report that a signal stopped all of them."""
+    try:
+        yield
+    except Interrupted as stopped:
+        if dist.is_first:
+            raise
+        raise SystemExit(stopped.exit_code) from None

@@ -1,0 +1,100 @@
+"""A run that exists: its folder, the weights of its checkpoint, and how much of its training is done."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convvae_trainer.errors import BadRun
+from convvae_trainer.runs.fit import load_run
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished, trained_images
+from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.layers import FLAGS, Layer
+from convvae_trainer.step.train_state import TrainState
+
+__all__ = ["DataLocation", "StoredRun"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataLocation:
+    """The place of a data set, for a command on a run that exists.
+
+    Args:
+        dataset: A name or a path. None: as the run recorded it.
+        data_root: The folder of torchvision sets. None: as the run recorded it.
+        download: Whether to download a torchvision set that is absent.
+    """
+
+    dataset: str | None = None
+    data_root: str | None = None
+    download: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredRun:
+    """A run with the weights of its checkpoint.
+
+    Args:
+        folder: The run folder.
+        train_state: The weights of the checkpoint.
+        progress: The position of the checkpoint in the training.
+        has_ended: Whether all of the training is done.
+        share_done: The share of the training that is done, 0 to 1.
+    """
+
+    folder: RunFolder
+    train_state: TrainState
+    progress: TrainProgress
+    has_ended: bool
+    share_done: float
+
+    @classmethod
+    def load(cls, run_dir: Path, *, device: str | None = "cpu") -> "StoredRun":
+        """Load a run from its folder.
+
+        Args:
+            run_dir: The run folder.
+            device: The device for the weights. None: as the run's settings say.
+
+        Raises:
+            BadRun: There is no run, its checkpoint cannot be read, or it trains no encoder yet.
+        """
+        folder, train_state, progress = load_run(run_dir, device=device)
+        images = trained_images(folder.config, folder.record["data"]["train_images"])
+        stored = cls(
+            folder=folder,
+            train_state=train_state,
+            progress=progress,
+            has_ended=is_finished(folder.config, progress, images),
+            share_done=fraction_done(folder.config, progress, images),
+        )
+        stored._check_encoder()
+        return stored
+
+    @property
+    def resume_command(self) -> str:
+        """The command that continues the training."""
+        return shlex.join(["convvae-train", "fit", "--resume", "--run-dir", str(self.folder.path)])
+
+    @property
+    def unfinished_text(self) -> str:
+        """The sentence that says how far a run has come that has not ended."""
+        return f"the run has not ended ({100 * self.share_done:.0f} % of its training is done)"
+
+    def config_with(self, **flags: Any) -> Config:
+        """Return the settings of the run with the flags of a command on top; None means not given.
+
+        Raises:
+            BadConfig: A flag is not allowed, or contradicts the settings of the run.
+        """
+        saved = Layer(to_json_object(self.folder.config), "the run", is_fixed=True)
+        return config_from(saved, Layer(flags, FLAGS))
+
+    def _check_encoder(self) -> None:
+        config = self.folder.config
+        if config.objective == "vae-disl" and not self.has_ended and self.share_done < config.gan_share:
+            raise BadRun(
+                f"{100 * self.share_done:.0f} % of the run is done, and it still trains its GAN: there is no"
+                f" encoder before {100 * config.gan_share:.0f} %: {self.resume_command}"
+            )
