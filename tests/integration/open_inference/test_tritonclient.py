@@ -14,7 +14,7 @@ from support.serving import ServerProcess, serving
 from support.tiny_bundle import LATENT_DIM, SHAPE
 from support.wire import TIMEOUT_S, pixels, random_images, stub_of, unpack
 
-PYTHON = Path(__file__).parents[2] / ".tools" / "tritonclient-venv" / "bin" / "python"
+PYTHON = Path(__file__).parents[3] / ".tools" / "tritonclient-venv" / "bin" / "python"
 PROGRAM = Path(__file__).parent / "tritonclient_program.py"
 IMAGES = random_images(3, *SHAPE.as_tuple, seed=5)
 NOT_A_GRAPH = "models are the graphs MODEL.encoder and MODEL.decoder, and RepositoryIndex lists them"
