@@ -208,7 +208,7 @@ def test_parts_of_other_names_are_found_first(
     ("cls", "message"),
     [
         (Pictures, "image 0 of Pictures is 8x10, image 1 of Pictures is 16x20; give --image-size"),
-        (Sounds, "torchvision's Sounds has no images but bytes items"),
+        (Sounds, "torchvision's Sounds holds no images but bytes items"),
         (Picky, "torchvision's Picky cannot be read by its name alone"),
     ],
 )
