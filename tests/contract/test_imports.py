@@ -37,7 +37,7 @@ FORBIDDEN = {
     "convvae_service.pipeline.run": HEAVY | {"convvae_trainer"},
     "convvae_service.pipeline.local": TRAINER | {"pyarrow"},
     "convvae_service.pipeline.remote": HEAVY | {"convvae_trainer"},
-    "convvae_service.pipeline.parquet": HEAVY | {"convvae_trainer"},
+    "convvae_service.pipeline.parquet_sink": HEAVY | {"convvae_trainer"},
     "convvae_service.server.grpc_server": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},

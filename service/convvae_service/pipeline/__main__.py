@@ -8,18 +8,18 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line; what ends a run is one line on stderr and an exit code, no traceback."""
-    # gRPC's own lines repeat what the errors say better; the variable still turns them on.
+    """Run the command line. An error is one line on stderr and an exit code, without a traceback."""
+    # gRPC's log lines repeat the error messages. The variable can still turn them on.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    # A damaged file is skipped or ends the run, and the message names it; Pillow's own names nothing.
+    # The command names every damaged file. Pillow's warnings do not.
     warnings.filterwarnings("ignore", module="PIL")
     from convvae_service.images import BadSource
     from convvae_service.pipeline.cli import app
     from convvae_service.pipeline.errors import Interrupted, PipelineError
-    from convvae_service.pipeline.stopping import stop_on_signals
+    from convvae_service.pipeline.signals import interrupt_on_signals
 
     try:
-        with stop_on_signals():
+        with interrupt_on_signals():
             app()
     except BadSource as error:
         print(f"error: {error}", file=sys.stderr)

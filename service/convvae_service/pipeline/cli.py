@@ -1,4 +1,4 @@
-"""The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is quick."""
+"""The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is fast."""
 
 import re
 from contextlib import closing
@@ -12,13 +12,13 @@ from convvae_service.pipeline.errors import BadModel, BadUse
 
 if TYPE_CHECKING:
     from convvae_service.bundle import Precision
-    from convvae_service.pipeline.encoders import Encoder
+    from convvae_service.pipeline.encoder import ImageEncoder
 
 __all__ = ["app"]
 
 MAX_BATCH_ROWS = 1 << 16
 MAX_THREADS = 1024
-MAX_LISTED = 20  # rows named on the screen; --json has all
+MAX_LISTED = 20  # skipped rows that are printed; --json lists all
 
 app = typer.Typer(
     name="convvae-embed",
@@ -45,12 +45,13 @@ def run(
     ],
     target: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Encode through a service.")] = None,
     model: Annotated[
-        str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target. (default: its only model)")
+        str | None,
+        typer.Option(metavar="MODEL[@VERSION]", help="With --target. (default: the service's only model)"),
     ] = None,
     bundle: Annotated[
         Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Where the run takes place: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Engine of the run; only local exists.")] = "local",
     device: Annotated[
         str | None, typer.Option(help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)")
     ] = None,
@@ -58,47 +59,50 @@ def run(
         str | None, typer.Option(help="With --bundle: fp32, fp16 or int8. (default: fp32)")
     ] = None,
     batch_rows: Annotated[
-        int | None, typer.Option(help="Rows in one call. (default: 128; 1024 on a GPU; 256 with --target)")
+        int | None,
+        typer.Option(help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)"),
     ] = None,
     threads: Annotated[
-        int | None, typer.Option(help="Threads that decode; on a CPU as many encode. (default: its CPUs)")
+        int | None,
+        typer.Option(help="Threads that decode files, and as many that encode on a CPU. (default: all CPUs)"),
     ] = None,
     in_flight: Annotated[
-        int | None, typer.Option(help="With --target: calls at one time. (default: 4)")
+        int | None, typer.Option(help="With --target: calls at the same time. (default: 4)")
     ] = None,
     log_variance: Annotated[
         bool, typer.Option("--log-variance", help="Add the column log_variance.")
     ] = False,
     on_error: Annotated[
-        str, typer.Option(help="A file that is no image: fail, or skip it and list it at the end.")
+        str, typer.Option(help="For a file that is not an image: fail, or skip it and list it at the end.")
     ] = "fail",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SINK where it exists.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SINK if it exists.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Encode every image of SOURCE and write the posterior means to SINK.
 
-    SINK appears when the run is complete, and not at all if it fails or is stopped.
+    SINK appears when the run is complete. It does not appear if the run fails or is stopped.
     """
     if (target is None) == (bundle is None):
-        raise BadUse("give one of --target HOST:PORT and --bundle ROOT/MODEL")
+        raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
     _only_with("--target", target is not None, {"--model": model, "--in-flight": in_flight})
     _only_with("--bundle", bundle is not None, {"--device": device, "--precision": precision})
     if device is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
-        raise BadUse(f"--device is {device!r}: auto, cpu, cuda or cuda:N")
+        raise BadUse(f"--device is {device!r}: it must be auto, cpu, cuda or cuda:N")
     if engine != "local":
-        raise BadUse(f"--engine is {engine!r}: local is the only one")
+        raise BadUse(f"--engine is {engine!r}: it must be local")
     if on_error not in ("fail", "skip"):
-        raise BadUse(f"--on-error is {on_error!r}: fail or skip")
+        raise BadUse(f"--on-error is {on_error!r}: it must be fail or skip")
     _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
     _check_range("--threads", threads, MAX_THREADS)
     _check_range("--in-flight", in_flight, MAX_THREADS)
 
     from convvae_service.engine.cpus import available_cpus
     from convvae_service.images import open_source
-    from convvae_service.pipeline.progress import progress_bar, summary_json, summary_line
+    from convvae_service.pipeline.progress import progress_bar
     from convvae_service.pipeline.run import RunSettings, embed
     from convvae_service.pipeline.sink import Provenance
     from convvae_service.pipeline.sink_kinds import check_sink, open_sink
+    from convvae_service.pipeline.summary import summary_json, summary_line
 
     check_sink(sink, overwrite=overwrite)
     images = open_source(source)
@@ -106,7 +110,7 @@ def run(
         info = encoder.info
         images.check(info.input)
         if log_variance and not info.has_log_variance:
-            raise BadModel(f"model {info.input.model!r} has no log-variance: leave out --log-variance")
+            raise BadModel(f"model {info.input.model!r} has no log-variance: omit --log-variance")
         settings = RunSettings(
             batch_rows=batch_rows or encoder.batch_rows,
             threads=encoder.lanes + (threads or available_cpus()),
@@ -117,23 +121,23 @@ def run(
         provenance = Provenance(encoder=info, source=images.name, log_variance=log_variance)
         with progress_bar(console, len(images)) as advance:
             output = open_sink(sink, provenance, overwrite=overwrite)
-            done = embed(images, encoder, output, settings, advance=advance)
-    for row in done.skipped[:MAX_LISTED]:
+            summary = embed(images, encoder, output, settings, advance=advance)
+    for row in summary.skipped[:MAX_LISTED]:
         typer.echo(f"skipped {row.id}: {row.reason}", err=True)
-    if len(done.skipped) > MAX_LISTED:
-        typer.echo(f"skipped {len(done.skipped) - MAX_LISTED} more: --json lists all", err=True)
-    typer.echo(summary_json(done, info, sink) if json else summary_line(done, info, sink))
+    if len(summary.skipped) > MAX_LISTED:
+        typer.echo(f"skipped {len(summary.skipped) - MAX_LISTED} more: --json lists all", err=True)
+    typer.echo(summary_json(summary, info, sink) if json else summary_line(summary, info, sink))
 
 
 def _only_with(owner: str, present: bool, options: dict[str, object]) -> None:
     for name, value in options.items():
         if value is not None and not present:
-            raise BadUse(f"{name} goes with {owner}")
+            raise BadUse(f"{name} needs {owner}")
 
 
 def _check_range(name: str, value: int | None, largest: int) -> None:
     if value is not None and not 1 <= value <= largest:
-        raise BadUse(f"{name} is {value}: 1 to {largest}")
+        raise BadUse(f"{name} is {value}: it must be 1 to {largest}")
 
 
 def _open_encoder(
@@ -144,7 +148,7 @@ def _open_encoder(
     precision: str | None,
     threads: int | None,
     in_flight: int | None,
-) -> "Encoder":
+) -> "ImageEncoder":
     if target is not None:
         from convvae_service.pipeline.remote import RemoteEncoder
 

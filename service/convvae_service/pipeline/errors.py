@@ -1,16 +1,16 @@
-"""What ends a run, what the user sees of it, and the exit code of the process.
+"""The errors that end a run, and the exit codes of the process.
 
     PipelineError        one line on stderr, no traceback
-    ├── BadUse           2    options that do not go together
-    ├── BadSink          2    the sink's name, folder or a file that is there already
-    ├── BadModel         2    no such model or version, or nobody answers at the target
-    ├── MissingExtra     2    a package is not installed; the message says which extra brings it
-    └── RunFailed        1    something broke half way: disk full, service gone
+    ├── BadUse           2    options that contradict each other or are out of range
+    ├── BadSink          2    the sink's name or folder is unusable, or the file exists
+    ├── BadModel         2    no such model or version, or no server at the target
+    ├── MissingExtra     2    a package is not installed; the message names the extra that installs it
+    └── RunFailed        1    a failure during the run, such as a full disk or a lost service
 
     BadSource            2    raised by `convvae_service.images`
-    Interrupted    128 + n    signal n; not an `Exception`, so that no library takes it for its own
+    Interrupted    128 + n    signal n; not an `Exception`, so that no library handles it
 
-Whichever it is, no file is left under the sink's name.
+After each of them, there is no file under the sink's name.
 """
 
 import signal
@@ -27,21 +27,21 @@ __all__ = [
 
 
 class PipelineError(Exception):
-    """Base of all errors of this package; the message says what to change."""
+    """The base of all errors of the pipeline. The message says what to change."""
 
     exit_code = 2
 
 
 class BadUse(PipelineError):
-    """The options do not go together, or one is out of range."""
+    """Two options contradict each other, or one is out of range."""
 
 
 class BadSink(PipelineError):
-    """Nothing can be written there."""
+    """The sink cannot be written."""
 
 
 class BadModel(PipelineError):
-    """The model cannot be used as asked."""
+    """The model cannot be used with these options."""
 
 
 class MissingExtra(PipelineError):
@@ -52,13 +52,13 @@ class MissingExtra(PipelineError):
 
 
 class RunFailed(PipelineError):
-    """The run broke half way."""
+    """The run failed after it had started."""
 
     exit_code = 1
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to stop."""
+    """A signal stopped the run."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}, nothing was written")

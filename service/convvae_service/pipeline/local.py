@@ -1,4 +1,4 @@
-"""Encoding in this process, on a bundle."""
+"""An encoder that runs a bundle in this process."""
 
 import re
 from pathlib import Path
@@ -10,7 +10,7 @@ from convvae_service.bundle import MANIFEST_FILE, BundleError, Precision, list_v
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
-from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, RunFailed
 
 __all__ = ["LocalEncoder", "find_version"]
@@ -23,13 +23,13 @@ GPU_LANES = 2
 
 
 class LocalEncoder:
-    """Runs a bundle's encoder; see `Encoder`.
+    """The encoder of a bundle, in this process; see `ImageEncoder`.
 
     Args:
         folder: `ROOT/MODEL/VERSION`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: Which graphs to run; None takes fp32, or else the first that the bundle has.
-        threads: CPU threads to use; None takes what the process may use.
+        precision: Precision of the graph. None takes fp32 if the bundle has it, otherwise its first.
+        threads: Number of CPU threads. None takes the CPUs that the process may use.
 
     Raises:
         BadModel: The bundle or the device cannot be used.
@@ -45,7 +45,7 @@ class LocalEncoder:
     ) -> None:
         try:
             bundle = read_bundle(folder)
-            # One thread a call and a call a core: faster than many threads in one call.
+            # One call per core with one thread each is faster than many threads in one call.
             self._engine = Engine(bundle, precision=precision, device=device, threads=1)
         except BundleError as error:
             raise BadModel(f"bundle {folder.parent.name}/{folder.name}: {error}") from None
@@ -57,7 +57,7 @@ class LocalEncoder:
         self.batch_rows = CPU_BATCH_ROWS if on_cpu else GPU_BATCH_ROWS
 
     def encode(self, images_BHWC: NDArray[np.uint8], *, log_variance: bool) -> Embeddings:
-        """Encode images; see `Encoder`."""
+        """Encode images; see `ImageEncoder`."""
         try:
             mean_BZ, *rest = self._engine.encode.run((images_BHWC,))
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
@@ -65,16 +65,16 @@ class LocalEncoder:
         return Embeddings(mean_BZ, rest[0] if log_variance else None)
 
     def close(self) -> None:
-        """Do nothing: a call takes milliseconds."""
+        """Do nothing: a call takes only milliseconds."""
 
 
 def find_version(path: Path) -> Path:
-    """Return the folder of a version, given `ROOT/MODEL/VERSION` or, for the highest, `ROOT/MODEL`.
+    """Return the folder of a version. `path` is `ROOT/MODEL/VERSION`, or `ROOT/MODEL` for the highest.
 
     Raises:
         BadModel: There is no such model or version.
     """
-    # Absolute, since the names of the version and the model are those of the folders.
+    # Absolute, because the names of the folders are the names of the model and version.
     path = path.absolute()
     if (path / MANIFEST_FILE).is_file():
         return path

@@ -1,8 +1,8 @@
-"""One run: batches are read, encoded and written at the same time, and written in order.
+"""One run: it reads, encodes and writes batches at the same time, and keeps the order of the rows.
 
-Each batch is one task of a pool: a thread reads it, waits for a lane of the encoder, and encodes it. The
-calling thread writes what is finished, oldest first, and only then starts as many again: so many batches are
-in memory at most, however long the source is.
+Each batch is a task of a thread pool: the thread reads the batch, waits for a lane of the encoder, and
+encodes it. The calling thread writes the oldest finished batch and only then starts a new task. So the number
+of batches in memory is bounded, whatever the length of the source.
 """
 
 import threading
@@ -10,28 +10,30 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from convvae_service.images import BadSource, RejectedRow, Source
-from convvae_service.pipeline.encoders import Embeddings, Encoder
+from convvae_service.pipeline.encoder import Embeddings, ImageEncoder
 from convvae_service.pipeline.sink import Sink
+from convvae_service.pipeline.summary import RunSummary
 
-__all__ = ["Done", "RunSettings", "embed"]
+__all__ = ["RunSettings", "embed"]
 
-# Batches in memory for each thread: one in work, one that waits to be written.
+# Batches in memory per thread: one that is computed, one that waits to be written.
 BATCHES_PER_THREAD = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSettings:
-    """How a run goes.
+    """The settings of a run.
 
     Attributes:
-        batch_rows: Rows in one call of the encoder.
-        threads: Batches that are read and encoded at one time.
-        log_variance: Whether to store the log-variances too.
-        skip: Whether to leave out rows that cannot be read, instead of failing.
+        batch_rows: Rows per call of the encoder.
+        threads: Number of batches that are read and encoded at the same time.
+        log_variance: Whether to store log-variances too.
+        skip: Whether to skip rows that cannot be read. Otherwise the run fails.
     """
 
     batch_rows: int
@@ -41,17 +43,7 @@ class RunSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """What a run did: rows written, rows left out, its wall time in seconds, and the sink's bytes."""
-
-    rows: int
-    skipped: tuple[RejectedRow, ...]
-    seconds: float
-    num_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
+class _EncodedBatch:
     ids: list[str]
     embeddings: Embeddings | None
     rejected: tuple[RejectedRow, ...]
@@ -59,29 +51,29 @@ class _Encoded:
 
 def embed(
     source: Source,
-    encoder: Encoder,
+    encoder: ImageEncoder,
     sink: Sink,
     settings: RunSettings,
     *,
     advance: Callable[[int], object] = lambda _: None,
-) -> Done:
-    """Encode every row of `source` into `sink`, and finish it, or remove it when that fails.
+) -> RunSummary:
+    """Encode every row of `source` and write it to `sink`.
 
     Args:
-        source: Where images come from.
-        encoder: What encodes them; closed when the run fails.
-        sink: Where embeddings go.
-        settings: How.
-        advance: Called with the rows that were just done with.
+        source: The images.
+        encoder: The encoder. It is closed if the run fails.
+        sink: The file to write. It is finished at the end, or removed if the run fails.
+        settings: The settings of the run.
+        advance: Called with the number of rows of each completed batch.
 
     Raises:
-        PipelineError: The run failed; nothing of `sink` is left.
+        PipelineError: The run failed; the sink does not exist.
     """
     started_s = time.perf_counter()
     rows = 0
     skipped: list[RejectedRow] = []
-    # A run that fails removes its file first, and then waits for its threads.
-    with _in_order(source, encoder, settings) as batches, sink:
+    # If the run fails, the sink removes its file before the threads are joined.
+    with _EncodedBatches(source, encoder, settings) as batches, sink:
         for batch in batches:
             if batch.embeddings is not None:
                 sink.write(batch.ids, batch.embeddings)
@@ -91,40 +83,52 @@ def embed(
         if not rows:
             raise BadSource(f"none of the {len(skipped)} images of {source.name} can be read")
         num_bytes = sink.finish({"convvae.rows": str(rows), "convvae.skipped": str(len(skipped))})
-    return Done(rows, tuple(skipped), time.perf_counter() - started_s, num_bytes)
+    return RunSummary(rows, tuple(skipped), time.perf_counter() - started_s, num_bytes)
 
 
-@contextmanager
-def _in_order(source: Source, encoder: Encoder, settings: RunSettings) -> Iterator[Iterator[_Encoded]]:
-    """Run the tasks; leaving the block early cancels those that wait and ends those in work."""
-    lanes = threading.Semaphore(encoder.lanes)
-    model_input = encoder.info.input
+class _EncodedBatches:
+    """The batches of a source, encoded in threads and iterated in order, inside a `with` block.
 
-    def work(rows: range) -> _Encoded:
-        batch = source.read(rows, model_input)
-        if batch.rejected and not settings.skip:
-            bad = batch.rejected[0]
-            raise BadSource(f"{bad.id}: {bad.reason}")
-        embeddings = None
-        if batch.ids:
-            with lanes:
-                embeddings = encoder.encode(batch.images, log_variance=settings.log_variance)
-        return _Encoded(list(batch.ids), embeddings, tuple(batch.rejected))
+    If the block raises, the waiting tasks are cancelled and the running ones end soon.
+    """
 
-    def results() -> Iterator[_Encoded]:
-        window: deque[Future[_Encoded]] = deque()
-        for start in range(0, len(source), settings.batch_rows):
-            window.append(pool.submit(work, range(start, min(start + settings.batch_rows, len(source)))))
-            if len(window) == settings.threads * BATCHES_PER_THREAD:
+    def __init__(self, source: Source, encoder: ImageEncoder, settings: RunSettings) -> None:
+        self._source = source
+        self._encoder = encoder
+        self._settings = settings
+        self._model_input = encoder.info.input
+        self._lanes = threading.Semaphore(encoder.lanes)
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="embed")
+
+    def __iter__(self) -> Iterator[_EncodedBatch]:
+        total, step = len(self._source), self._settings.batch_rows
+        window: deque[Future[_EncodedBatch]] = deque()
+        for start in range(0, total, step):
+            window.append(self._pool.submit(self._encode, range(start, min(start + step, total))))
+            if len(window) == self._settings.threads * BATCHES_PER_THREAD:
                 yield window.popleft().result()
         while window:
             yield window.popleft().result()
 
-    pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="embed")
-    try:
-        yield results()
-    except BaseException:
-        encoder.close()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def _encode(self, rows: range) -> _EncodedBatch:
+        batch = self._source.read(rows, self._model_input)
+        if batch.rejected and not self._settings.skip:
+            bad = batch.rejected[0]
+            raise BadSource(f"{bad.id}: {bad.reason}")
+        embeddings = None
+        if batch.ids:
+            with self._lanes:
+                embeddings = self._encoder.encode(batch.images, log_variance=self._settings.log_variance)
+        return _EncodedBatch(list(batch.ids), embeddings, tuple(batch.rejected))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is not None:
+                self._encoder.close()
+        finally:
+            self._pool.shutdown(cancel_futures=True)

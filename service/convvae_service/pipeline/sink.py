@@ -1,6 +1,6 @@
-"""A sink of embeddings: the protocol, and what every sink says of them.
+"""A sink of embeddings: the protocol, and the provenance that every sink stores.
 
-A sink is whole or absent: what it writes becomes visible in `finish`, and not at all without it.
+A sink is complete or absent: the rows become visible in `finish`, and not at all without it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from convvae_service.bundle import ImageShape
-from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 
 __all__ = ["FORMAT_VERSION", "Provenance", "Sink"]
 
@@ -18,16 +17,21 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:
-    """What made the embeddings. `log_variance`: whether the sink has it as a second column."""
+    """The origin of embeddings.
+
+    Attributes:
+        encoder: Description of the encoder.
+        source: Name of the source.
+        log_variance: Whether the sink also stores log-variances.
+    """
 
     encoder: EncoderInfo
     source: str
     log_variance: bool
 
     def as_metadata(self) -> dict[str, str]:
-        """Return what a sink stores beside the rows; docs/bulk-embedding.md describes each key."""
+        """Return the metadata that a sink stores. docs/bulk-embedding.md describes each key."""
         encoder = self.encoder
-        image: ImageShape = encoder.input.shape
         return {
             "convvae.format_version": str(FORMAT_VERSION),
             "convvae.model": encoder.input.model,
@@ -35,22 +39,23 @@ class Provenance:
             "convvae.precision": encoder.precision,
             "convvae.encoder_sha256": encoder.sha256,
             "convvae.latent_dim": str(encoder.latent_dim),
-            "convvae.image": str(image),
+            "convvae.image": str(encoder.input.shape),
             "convvae.source": self.source,
         }
 
 
 class Sink(Protocol):
-    """Takes rows in order, within a `with` block; leaving it without `finish` leaves nothing behind.
+    """A file that rows are written to, in order, inside a `with` block.
 
-    Entering raises `BadSink` where the folder cannot be written to.
+    Entering the block raises `BadSink` if the folder is not writable. Leaving the block without `finish`
+    leaves no file behind.
     """
 
     def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
         """Append rows."""
 
     def finish(self, extra: Mapping[str, str]) -> int:
-        """Store `extra` beside the rows, make the sink visible, and return its bytes."""
+        """Store `extra` as metadata, make the file visible, and return its size in bytes."""
 
     def __enter__(self) -> Self: ...
 

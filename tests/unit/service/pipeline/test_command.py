@@ -139,19 +139,19 @@ BUNDLE = ["--bundle", "{root}/tiny"]
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{x}", "{z}"], "give one of --target HOST:PORT and --bundle ROOT/MODEL"),
-        (["{x}", "{z}", *BUNDLE, "--target", "localhost:1"], "give one of --target HOST:PORT and --bundle"),
-        (["{x}", "{z}", *BUNDLE, "--model", "tiny"], "--model goes with --target"),
-        (["{x}", "{z}", "--target", "localhost:1", "--device", "cpu"], "--device goes with --bundle"),
+        (["{x}", "{z}"], "give either --target HOST:PORT or --bundle ROOT/MODEL"),
+        (["{x}", "{z}", *BUNDLE, "--target", "localhost:1"], "give either --target HOST:PORT or --bundle"),
+        (["{x}", "{z}", *BUNDLE, "--model", "tiny"], "--model needs --target"),
+        (["{x}", "{z}", "--target", "localhost:1", "--device", "cpu"], "--device needs --bundle"),
         (
             ["{x}", "{z}", "--bundle", "absent", "--device", "foo"],
-            "--device is 'foo': auto, cpu, cuda or cuda:N",
+            "--device is 'foo': it must be auto, cpu, cuda or cuda:N",
         ),
-        (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': local is the only one"),
-        (["{x}", "{z}", *BUNDLE, "--on-error", "stop"], "--on-error is 'stop': fail or skip"),
-        (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: 1 to 65536"),
-        (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: 1 to 1024"),
-        (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is no sink: its name must end in .parquet"),
+        (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': it must be local"),
+        (["{x}", "{z}", *BUNDLE, "--on-error", "stop"], "--on-error is 'stop': it must be fail or skip"),
+        (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: it must be 1 to 65536"),
+        (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: it must be 1 to 1024"),
+        (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is not a sink: its name must end in .parquet"),
         (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
         (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --overwrite to replace it"),
         (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
@@ -268,7 +268,7 @@ def test_help_says_every_default(embed: Embed) -> None:
     """What a default depends on is in the text, and is not taken for markup."""
     shown = " ".join(embed("--help").out.replace("│", " ").split())
     for text in (
-        "(default: its only model)",
+        "(default: the service's only model)",
         "256 with --target)",
     ):
         assert text in shown

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow
-from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.run import BATCHES_PER_THREAD, RunSettings, embed
 from support.tiny_bundle import TINY_INPUT

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.errors import BadSink, Interrupted, RunFailed
-from convvae_service.pipeline.stopping import stop_on_signals
-from convvae_service.pipeline.unfinished import UnfinishedFile
+from convvae_service.pipeline.signals import interrupt_on_signals
 
 LEFTOVER = ".x.parquet.0123456789ab.unfinished"
 
@@ -16,7 +16,7 @@ LEFTOVER = ".x.parquet.0123456789ab.unfinished"
 def test_file_appears_when_it_is_published(tmp_path: Path) -> None:
     """Until then it has another, hidden name in the same folder."""
     target = tmp_path / "x.parquet"
-    file = UnfinishedFile(target, overwrite=False)
+    file = AtomicFile(target, overwrite=False)
     file.path.write_bytes(b"whole")
     assert file.path.parent == tmp_path
     assert file.path.name.startswith(".x.parquet.")
@@ -33,18 +33,18 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     others = [".y.parquet.0123456789ab.unfinished", ".x.parquet.other.unfinished", "x.parquet.old"]
     for name in others:
         (tmp_path / name).write_bytes(b"")
-    file = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    file = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     assert {path.name for path in tmp_path.iterdir()} == {*others, file.path.name}
     file.remove()
 
 
 def test_file_of_a_run_in_progress_is_left_alone(tmp_path: Path) -> None:
     """Two runs to one name do not destroy each other; the second to finish is told."""
-    first = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
-    second = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    first = AtomicFile(tmp_path / "x.parquet", overwrite=False)
+    second = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     first.path.write_bytes(b"first")
     first.publish()
-    with pytest.raises(RunFailed, match="has appeared during the run and was left as it is"):
+    with pytest.raises(RunFailed, match="was created by another program during the run and was kept"):
         second.publish()
     for file in (first, second):
         file.remove()
@@ -56,7 +56,7 @@ def test_file_is_replaced_when_asked_for(tmp_path: Path) -> None:
     """The old file is whole until the new one is."""
     target = tmp_path / "x.parquet"
     target.write_bytes(b"old")
-    file = UnfinishedFile(target, overwrite=True)
+    file = AtomicFile(target, overwrite=True)
     file.path.write_bytes(b"new")
     assert target.read_bytes() == b"old"
     file.publish()
@@ -67,7 +67,7 @@ def test_file_is_replaced_when_asked_for(tmp_path: Path) -> None:
 def test_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
     """The message names the folder."""
     with pytest.raises(BadSink, match=r"cannot write in .*gone.*: No such file or directory"):
-        UnfinishedFile(tmp_path / "gone" / "x.parquet", overwrite=False)
+        AtomicFile(tmp_path / "gone" / "x.parquet", overwrite=False)
 
 
 def test_file_that_appears_at_the_last_moment_is_left_alone(
@@ -75,10 +75,10 @@ def test_file_that_appears_at_the_last_moment_is_left_alone(
 ) -> None:
     """No look before the rename decides, but the file system itself."""
     target = tmp_path / "x.parquet"
-    file = UnfinishedFile(target, overwrite=False)
+    file = AtomicFile(target, overwrite=False)
     target.write_bytes(b"theirs")
     monkeypatch.setattr(Path, "exists", lambda _: False)
-    with pytest.raises(RunFailed, match="has appeared during the run and was left as it is"):
+    with pytest.raises(RunFailed, match="was created by another program during the run and was kept"):
         file.publish()
     assert target.read_bytes() == b"theirs"
     file.remove()
@@ -95,11 +95,11 @@ def test_disk_without_hard_links_will_do(
 
     monkeypatch.setattr(os, "link", refuse)
     target = tmp_path / "x.parquet"
-    file = UnfinishedFile(target, overwrite=False)
+    file = AtomicFile(target, overwrite=False)
     file.path.write_bytes(b"whole")
     if taken:
         target.write_bytes(b"theirs")
-        with pytest.raises(RunFailed, match="has appeared during the run"):
+        with pytest.raises(RunFailed, match="was created by another program"):
             file.publish()
     else:
         file.publish()
@@ -112,7 +112,7 @@ def test_signal_that_comes_too_late_lets_the_run_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     """Once the file has its name, "nothing was written" would be untrue."""
-    file = UnfinishedFile(tmp_path / "x.parquet", overwrite=False)
+    file = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     link = os.link
 
     def link_and_signal(*arguments: Any) -> None:
@@ -120,9 +120,9 @@ def test_signal_that_comes_too_late_lets_the_run_finish(
         signal.raise_signal(number)
 
     monkeypatch.setattr(os, "link", link_and_signal)
-    with stop_on_signals():
+    with interrupt_on_signals():
         file.publish()
         file.remove()
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
-    with pytest.raises(Interrupted), stop_on_signals():
+    with pytest.raises(Interrupted), interrupt_on_signals():
         signal.raise_signal(number)

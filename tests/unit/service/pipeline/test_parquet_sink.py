@@ -7,9 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from convvae_service.images import ModelInput
-from convvae_service.pipeline import parquet
-from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
-from convvae_service.pipeline.parquet import ParquetSink
+from convvae_service.pipeline import parquet_sink
+from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
+from convvae_service.pipeline.parquet_sink import ParquetSink
 from convvae_service.pipeline.sink import Provenance
 
 
@@ -75,7 +75,7 @@ def test_row_groups_have_one_size_whatever_the_batches(
     tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Memory is bounded by the row group, and two runs with other batches write the same file."""
-    monkeypatch.setattr(parquet, "MAX_GROUP_ROWS", 10)
+    monkeypatch.setattr(parquet_sink, "MAX_GROUP_ROWS", 10)
     write(tmp_path / "a.parquet", provenance, [3, 7, 25, 1, 1])
     write(tmp_path / "b.parquet", provenance, [37])
     metadata = pq.read_metadata(tmp_path / "a.parquet")
@@ -87,7 +87,7 @@ def test_wide_vectors_make_smaller_row_groups(
     tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row group is bounded in bytes as well."""
-    monkeypatch.setattr(parquet, "MAX_GROUP_BYTES", 5 * 2 * 4 * 4)
+    monkeypatch.setattr(parquet_sink, "MAX_GROUP_BYTES", 5 * 2 * 4 * 4)
     write(tmp_path / "x.parquet", provenance, [12])
     metadata = pq.read_metadata(tmp_path / "x.parquet")
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [5, 5, 2]

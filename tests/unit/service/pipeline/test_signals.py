@@ -13,15 +13,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from convvae_service.images import ModelInput
-from convvae_service.pipeline import parquet, unfinished
-from convvae_service.pipeline.encoders import Embeddings, EncoderInfo
+from convvae_service.pipeline import atomic_file, parquet_sink
+from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import Interrupted
-from convvae_service.pipeline.parquet import ParquetSink
+from convvae_service.pipeline.parquet_sink import ParquetSink
+from convvae_service.pipeline.signals import defer_signals, interrupt_on_signals
 from convvae_service.pipeline.sink import Provenance
-from convvae_service.pipeline.stopping import hold_signals, stop_on_signals
 
-FILES = (parquet.__file__, unfinished.__file__)
-HOLD = inspect.unwrap(hold_signals).__code__
+FILES = (parquet_sink.__file__, atomic_file.__file__)
+HOLD = inspect.unwrap(defer_signals).__code__
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
@@ -57,7 +57,7 @@ def test_a_signal_at_any_line_leaves_no_half_of_a_sink(tmp_path: Path, tiny_inpu
     outcomes: list[bool] = []
 
     def act() -> None:
-        with stop_on_signals(), ParquetSink(folder / "x.parquet", provenance, overwrite=False) as sink:
+        with interrupt_on_signals(), ParquetSink(folder / "x.parquet", provenance, overwrite=False) as sink:
             sink.write(["a"], Embeddings(np.zeros((1, 4), np.float32), None))
             sink.finish({})
 
@@ -84,12 +84,12 @@ def test_a_held_signal_comes_at_the_end_of_the_block(number: signal.Signals) -> 
     done = []
 
     def act() -> None:
-        with hold_signals():
+        with defer_signals():
             signal.raise_signal(number)
             done.append("held")
         done.append("not reached")
 
-    with pytest.raises(Interrupted) as caught, stop_on_signals():
+    with pytest.raises(Interrupted) as caught, interrupt_on_signals():
         act()
     assert done == ["held"]
     assert caught.value.exit_code == 128 + number
@@ -98,6 +98,6 @@ def test_a_held_signal_comes_at_the_end_of_the_block(number: signal.Signals) -> 
 def test_holding_without_a_handler_changes_nothing() -> None:
     """Outside of a command signals are somebody else's."""
     before = [signal.getsignal(number) for number in SIGNALS]
-    with hold_signals():
+    with defer_signals():
         assert [signal.getsignal(number) for number in SIGNALS] == before
     assert [signal.getsignal(number) for number in SIGNALS] == before

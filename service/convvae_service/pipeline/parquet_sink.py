@@ -1,4 +1,4 @@
-"""Embeddings as a Parquet file: columns `id`, `embedding` and, where asked for, `log_variance`.
+"""A sink that writes a Parquet file with the columns `id`, `embedding` and, optionally, `log_variance`.
 
 Dimensions: B = rows of a batch, R = rows of a row group, Z = latent dimension.
 """
@@ -12,15 +12,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.encoders import Embeddings
+from convvae_service.pipeline.atomic_file import AtomicFile
+from convvae_service.pipeline.encoder import Embeddings
 from convvae_service.pipeline.errors import MissingExtra, RunFailed
+from convvae_service.pipeline.signals import defer_signals
 from convvae_service.pipeline.sink import Provenance
-from convvae_service.pipeline.stopping import hold_signals
-from convvae_service.pipeline.unfinished import UnfinishedFile
 
 __all__ = ["ParquetSink", "import_pyarrow"]
 
-# A row group is held in memory, here and by its readers.
+# A row group is held in memory, by the writer and by every reader.
 MAX_GROUP_ROWS = 1 << 16
 MAX_GROUP_BYTES = 16 << 20
 
@@ -29,7 +29,7 @@ def import_pyarrow() -> ModuleType:
     """Import pyarrow with its Parquet module.
 
     Raises:
-        MissingExtra: It is not installed.
+        MissingExtra: pyarrow is not installed.
     """
     try:
         import pyarrow
@@ -40,7 +40,7 @@ def import_pyarrow() -> ModuleType:
 
 
 class ParquetSink:
-    """Writes row groups of equal size, whatever the size of the batches; see `Sink`."""
+    """A Parquet file with row groups of equal size, independent of the size of the batches; see `Sink`."""
 
     def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool) -> None:
         self._arrow: Any = import_pyarrow()
@@ -55,18 +55,18 @@ class ParquetSink:
         self._columns_RZ = {
             name: np.empty((self._group_rows, self._latent_dim), np.float32) for name in columns
         }
-        self._file: UnfinishedFile | None = None
+        self._file: AtomicFile | None = None
         self._stream: Any = None
         self._writer: Any = None
 
     def _open(self) -> None:
-        self._file = UnfinishedFile(self._path, overwrite=self._overwrite)
+        self._file = AtomicFile(self._path, overwrite=self._overwrite)
         self._stream = self._arrow.OSFile(str(self._file.path), "wb")
         self._writer = self._arrow.parquet.ParquetWriter(
             self._stream,
             self._schema(),
-            # A dictionary and minima find nothing in vectors. Split by bytes they compress to 104 bytes
-            # for 32 values, to 118 as they are; neither costs more than half a microsecond a row.
+            # Vectors do not repeat, so a dictionary and statistics are useless. Byte-stream split compresses
+            # 32 values to 104 bytes instead of 118. Either takes less than half a microsecond per row.
             use_dictionary=False,
             write_statistics=["id"],
             compression="zstd",
@@ -82,7 +82,7 @@ class ParquetSink:
         return arrow.schema(fields, metadata=self._provenance.as_metadata())
 
     def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
-        """Append rows; those of an unfinished row group wait in memory."""
+        """Append rows. The rows of an incomplete row group stay in memory."""
         arrays_BZ: dict[str, NDArray[np.float32] | None] = {
             "embedding": embeddings.mean,
             "log_variance": embeddings.log_variance,
@@ -113,7 +113,7 @@ class ParquetSink:
         self._ids.clear()
 
     def finish(self, extra: Mapping[str, str]) -> int:
-        """Write what waits and the footer, and publish the file; see `Sink`."""
+        """Write the last row group and the footer, and publish the file; see `Sink`."""
         if self._ids:
             self._write_group()
         assert self._file is not None
@@ -130,8 +130,8 @@ class ParquetSink:
 
     def __enter__(self) -> Self:
         try:
-            # Between the file and the one who will remove it there is no room for a signal.
-            with hold_signals():
+            # An exception between the creation of the file and its assignment would leave the file behind.
+            with defer_signals():
                 self._open()
             return self
         except BaseException:
@@ -141,9 +141,9 @@ class ParquetSink:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with hold_signals():
+        with defer_signals():
             self._remove()
-            # After the file: closing the writer writes a footer, and may fail on a full disk.
+            # After the removal, because closing the writer writes a footer and may fail on a full disk.
             with suppress(OSError):
                 self._writer.close()
                 self._stream.close()

@@ -1,4 +1,4 @@
-"""A file that is invisible until it is whole: written under another name, then renamed."""
+"""A file that appears under its name only when it is complete."""
 
 import fcntl
 import os
@@ -7,23 +7,23 @@ import secrets
 from pathlib import Path
 
 from convvae_service.pipeline.errors import BadSink, RunFailed
-from convvae_service.pipeline.stopping import let_finish
+from convvae_service.pipeline.signals import ignore_first_signal
 
-__all__ = ["UnfinishedFile"]
+__all__ = ["AtomicFile"]
 
 
-class UnfinishedFile:
-    """A new hidden file beside `target`, `.NAME.<random>.unfinished`, that `publish` renames to it.
+class AtomicFile:
+    """A hidden temporary file beside `target`, `.NAME.<random>.unfinished`, that `publish` renames.
 
-    Its writer holds a lock on it, so that the next run can tell what a killed one left from what another run
-    is writing, and removes the former.
+    The writer holds a lock on it. So the next run can distinguish the file of a killed run, which it removes,
+    from the file of another run in progress.
 
     Args:
-        target: What the file is to become.
-        overwrite: Whether `publish` may replace a file.
+        target: The final path.
+        overwrite: Whether `publish` may replace an existing file.
 
     Raises:
-        BadSink: The folder cannot be written to.
+        BadSink: The folder is not writable.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -36,19 +36,19 @@ class UnfinishedFile:
             raise BadSink(f"cannot write in {str(target.parent)!r}: {error.strerror}") from None
 
     def publish(self) -> int:
-        """Make the file durable and visible under its name, and return its bytes.
+        """Make the file durable and visible under its name. Return its size in bytes.
 
         Raises:
-            RunFailed: A file of that name has appeared meanwhile and may not be replaced.
+            RunFailed: Another file has that name by now, and may not be replaced.
         """
         os.fsync(self._handle)
         size = os.fstat(self._handle).st_size
-        # From here on the run is as good as done: a signal would come too late to undo it.
-        let_finish()
+        # The run counts as complete from here on: the rename cannot be undone.
+        ignore_first_signal()
         if self._overwrite:
             self.path.replace(self._target)
         else:
-            self._appear()
+            self._rename_without_overwriting()
         folder = os.open(self._target.parent, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -56,10 +56,9 @@ class UnfinishedFile:
             os.close(folder)
         return size
 
-    def _appear(self) -> None:
-        """Take the target's name, unless something has it."""
+    def _rename_without_overwriting(self) -> None:
         try:
-            # A rename would replace what another process has put there since anybody looked.
+            # A hard link fails if the target exists. A rename would replace the file of another process.
             os.link(self.path, self._target)
         except FileExistsError:
             pass
@@ -71,10 +70,10 @@ class UnfinishedFile:
         else:
             self.path.unlink()
             return
-        raise RunFailed(f"{str(self._target)!r} has appeared during the run and was left as it is")
+        raise RunFailed(f"{str(self._target)!r} was created by another program during the run and was kept")
 
     def remove(self) -> None:
-        """Remove what was not published, and release the lock. May be called again."""
+        """Remove the file if it is not published, and release the lock. It may be called again."""
         self.path.unlink(missing_ok=True)
         if self._handle >= 0:
             os.close(self._handle)
@@ -86,19 +85,20 @@ def _create(target: Path) -> tuple[Path, int]:
         path = target.parent / f".{target.name}.{secrets.token_hex(6)}.unfinished"
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         _lock(handle)
-        # Another run may have taken it for a leftover before it was locked.
+        # Another run may have removed it as a leftover before it was locked.
         if path.exists():
             return path, handle
         os.close(handle)
 
 
 def _remove_leftovers(target: Path) -> None:
+    """Remove the unfinished files of `target` that no process holds a lock on."""
     pattern = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{12}}\.unfinished")
     for path in target.parent.iterdir():
         if pattern.fullmatch(path.name) and path.is_file() and not path.is_symlink():
             try:
                 handle = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-            except OSError:  # gone, or another user's
+            except OSError:  # already removed, or owned by another user
                 continue
             try:
                 if _lock(handle):
@@ -110,9 +110,9 @@ def _remove_leftovers(target: Path) -> None:
 
 
 def _lock(handle: int) -> bool:
-    """Lock the file for this process; return whether it is certain that nobody else has it."""
+    """Lock the file for this process. Return whether the lock was obtained."""
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # another holds it, or this file system has no locks
+    except OSError:  # another process holds it, or the file system has no locks
         return False
     return True

@@ -1,4 +1,4 @@
-"""What turns images into embeddings: one protocol, in this process or through a service.
+"""The encoder of a run: the protocol, and the embeddings that it returns.
 
 Dimensions: B = rows of a batch, Z = latent dimension.
 """
@@ -13,11 +13,11 @@ from convvae_service.bundle import Manifest
 from convvae_service.images import ModelInput
 from convvae_service.pipeline.errors import BadModel
 
-__all__ = ["Embeddings", "Encoder", "EncoderInfo"]
+__all__ = ["Embeddings", "EncoderInfo", "ImageEncoder"]
 
 
 class Embeddings(NamedTuple):
-    """Posterior means and, where asked for, log-variances: float32 (B, Z)."""
+    """Posterior means, float32 (B, Z), and log-variances of the same shape or None."""
 
     mean: NDArray[np.float32]
     log_variance: NDArray[np.float32] | None
@@ -25,15 +25,15 @@ class Embeddings(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EncoderInfo:
-    """One version of a model and what an encoder of it wants.
+    """The description of one encoder graph.
 
     Attributes:
-        input: What it takes.
-        version: Its version, fixed for the whole run.
-        precision: Of the graph that runs.
-        sha256: Of the encoder's file.
+        input: Name and image input of the model.
+        version: Version of the model, fixed for the whole run.
+        precision: Precision of the graph.
+        sha256: Checksum of the graph's file.
         latent_dim: Z.
-        has_log_variance: Whether the model has a posterior: `ae` has none.
+        has_log_variance: Whether the encoder returns log-variances. It does not for `ae`.
     """
 
     input: ModelInput
@@ -45,10 +45,10 @@ class EncoderInfo:
 
     @classmethod
     def of(cls, manifest: Manifest, *, version: int, precision: str) -> "EncoderInfo":
-        """Read it from a manifest.
+        """Return the description of the manifest's encoder in `precision`.
 
         Raises:
-            BadModel: The model cannot encode, or not in this precision.
+            BadModel: The model cannot encode, or has no encoder in this precision.
         """
         if "encode" not in manifest.capabilities:
             raise BadModel(f"model {manifest.model!r} cannot encode")
@@ -60,32 +60,32 @@ class EncoderInfo:
                     precision=precision,
                     sha256=graph.sha256,
                     latent_dim=manifest.latent_dim,
-                    has_log_variance=manifest.has_log_variance,
+                    has_log_variance=manifest.objective != "ae",
                 )
         raise BadModel(f"model {manifest.model!r} has no {precision} encoder")
 
 
-class Encoder(Protocol):
-    """Runs the encoder of one version. Safe to call from several threads."""
+class ImageEncoder(Protocol):
+    """Encodes batches of images with one model version. Safe to use from several threads."""
 
     @property
     def info(self) -> EncoderInfo:
-        """What runs."""
+        """Description of the encoder graph."""
 
     @property
     def lanes(self) -> int:
-        """Calls at one time that make sense; each has a thread of the run."""
+        """Number of calls that run at the same time. Each needs a thread of the run."""
 
     @property
     def batch_rows(self) -> int:
-        """Rows of a call at which it is fast."""
+        """Rows per call at which the encoder is fast."""
 
     def encode(self, images_BHWC: NDArray[np.uint8], /, *, log_variance: bool) -> Embeddings:
         """Encode images of the model's shape.
 
         Raises:
-            RunFailed: The encoder broke, or the service is gone.
+            RunFailed: The encoder failed, or the service cannot be reached.
         """
 
     def close(self) -> None:
-        """Give up: calls in flight fail soon. May be called again."""
+        """Release the encoder. Calls in flight fail soon. It may be called again."""
