@@ -11,20 +11,20 @@ from convvae_trainer.errors import Interrupted, TrainerError
 __all__ = ["main"]
 
 
-# How long a thread of torch's OpenMP spins while it waits for the others. With the default, 300,000, and the
-# two cores of the machine busy with other work, a step took 8 times as long (1.8 s for 0.24 s).
+# Spins of an OpenMP thread of torch while it waits for the other threads. With the default of 300,000, a step
+# took 1.8 s instead of 0.24 s on two cores that were busy with other work.
 SPIN_COUNT = "1000"
 
 
 def main() -> None:
-    """Run the command line; an error of the user's is one line and an exit code, no traceback."""
+    """Run the command line. An expected error becomes one line and an exit code, without a traceback."""
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
-    # A damaged picture ends the run, and the message names it; Pillow's own names nothing.
+    # A damaged image file ends the run with an error that names it. Pillow's own warnings name no file.
     warnings.filterwarnings("ignore", module="PIL")
     try:
         app()
     except TrainerError as error:
-        # A run that was asked to stop, and did, is no error.
+        # It is not an error if a run stops after a signal.
         print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BundleError as error:

@@ -1,4 +1,4 @@
-"""What any part of the trainer shows on the screen: lines as they are, and how far long work is."""
+"""Output on the screen: plain lines, and the progress of long computations."""
 
 import time
 from types import TracebackType
@@ -14,7 +14,7 @@ LINE_EVERY_S = 10.0
 
 
 def say(console: Console, text: str) -> None:
-    """Print one line as it is."""
+    """Print one line without markup, highlighting or line breaks."""
     console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
@@ -26,11 +26,13 @@ def clock(seconds: float) -> str:
 
 
 class Countdown:
-    """Shows how much of a long computation is done, and the time left.
+    """The progress of a long computation: the share that is done, and the time left.
+
+    A terminal shows a bar, other outputs a line every 10 s.
 
     Args:
-        console: Where to.
-        text: What is computed.
+        console: The screen.
+        text: Words for the computation.
     """
 
     def __init__(self, console: Console, text: str) -> None:
@@ -56,7 +58,7 @@ class Countdown:
             self._bar.stop()
 
     def show(self, share: float) -> None:
-        """Show that this share of the work is done, 0 to 1, if it is time to; asking often costs nothing."""
+        """Show the share of the work that is done, 0 to 1. Calls between two updates return at once."""
         now = time.monotonic()
         if now < self._next or share <= 0:
             return

@@ -1,12 +1,12 @@
-"""What can go wrong in training and export, and what the caller sees of it.
+"""The errors of training and export, and what the user sees of them.
 
-TrainerError            one line on the screen, no traceback; `exit_code` of the process
-├── BadConfig           a setting is unknown, out of range or does not fit another one
-├── BadData             the data set is missing, damaged or of no usable shape
-├── BadRun              the run folder or a checkpoint in it cannot be used as asked
-├── MissingExtra        a package is not installed; the message says which extra brings it
-├── ExportFailed        the graphs are not what PyTorch computes; nothing was published
-└── Interrupted         stopped by Ctrl-C or SIGTERM after a checkpoint was saved
+TrainerError            one line on the screen without a traceback; `exit_code` is that of the process
+├── BadConfig           a setting is unknown or not allowed, or settings contradict each other
+├── BadData             the data set is missing or damaged, or its images have an unusable shape
+├── BadRun              the run folder or its checkpoint cannot be used for the command
+├── MissingExtra        a package is not installed; the message names the extra that installs it
+├── ExportFailed        the graphs do not compute what PyTorch computes; nothing was published
+└── Interrupted         Ctrl-C or SIGTERM stopped the training; a checkpoint was saved
 """
 
 import signal
@@ -15,49 +15,49 @@ __all__ = ["BadConfig", "BadData", "BadRun", "ExportFailed", "Interrupted", "Mis
 
 
 class TrainerError(Exception):
-    """Base of all errors of this package; the message says what to change."""
+    """The base of all errors of this package. The message says what to change."""
 
     exit_code = 2
 
 
 class BadConfig(TrainerError):
-    """A setting is unknown, out of range or does not fit another one."""
+    """A setting is unknown or not allowed, or settings contradict each other."""
 
 
 class BadData(TrainerError):
-    """The data set is missing, damaged or of no usable shape."""
+    """The data set is missing or damaged, or its images have an unusable shape."""
 
 
 class BadRun(TrainerError):
-    """The run folder or a checkpoint in it cannot be used as asked."""
+    """The run folder or its checkpoint cannot be used for the command."""
 
 
 class MissingExtra(TrainerError):
     """A package is not installed.
 
     Args:
-        package: The import name that was not found.
-        extras: The extras of which one brings it.
+        package: The import name of the package.
+        extras: The extras that install it; any of them is enough. The default is `trainer`.
     """
 
     def __init__(self, package: str, *extras: str) -> None:
-        ways = " or ".join(f'pip install "convvae[{extra}]"' for extra in extras or ("trainer",))
-        super().__init__(f"{package} is not installed: {ways}")
+        commands = " or ".join(f'pip install "convvae[{extra}]"' for extra in extras or ("trainer",))
+        super().__init__(f"{package} is not installed: {commands}")
 
 
 class ExportFailed(TrainerError):
-    """The exported graphs are not what PyTorch computes; nothing was published."""
+    """The exported graphs do not compute what PyTorch computes; nothing was published."""
 
     exit_code = 1
 
 
 class Interrupted(TrainerError):
-    """Training was stopped by a signal; a checkpoint holds all of it.
+    """A signal stopped the training; a checkpoint holds the whole state.
 
     Args:
-        number: The signal, n; the process ends with 128 + n.
-        step: Where training goes on.
-        resume: The command that goes on, where it is known.
+        number: The number of the signal, n. The exit code of the process is 128 + n.
+        step: The step at which training can continue.
+        resume: The command that continues it, where it is known.
     """
 
     def __init__(self, number: int, *, step: int, resume: str = "") -> None:

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from convvae_trainer.cli.flags import DataRoot, Download
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
+from convvae_trainer.cli.results import print_line
 from convvae_trainer.console import say
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.settings.image_size import parse_image_size
@@ -133,4 +134,4 @@ def compare(
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))
     for claim in comparison.claims:
         say(console, f"{claim.verdict:<24}  {claim.text}")
-    say(console, f"report        {out}")
+    print_line(console, "report", str(out))

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from convvae_trainer.cli.flags import DataRoot, Device, Download
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
-from convvae_trainer.cli.terminal import print_evaluation
+from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.settings.declaration import Panel
 
 __all__ = ["evaluate"]

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from convvae_trainer.cli.flags import DataRoot, Download
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
-from convvae_trainer.cli.terminal import print_exported
+from convvae_trainer.cli.results import print_exported
 
 __all__ = ["export"]
 

@@ -10,8 +10,7 @@ from rich.console import Console
 
 from convvae_trainer.cli.flags import Download, with_setting_flags
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
-from convvae_trainer.cli.terminal import print_evaluation, print_exported, quoted
-from convvae_trainer.console import say
+from convvae_trainer.cli.results import print_evaluation, print_exported, print_line, quoted
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.declaration import Panel, alternatives
@@ -133,8 +132,9 @@ def _resume_command(run_dir: Path, given: dict[str, Any], *, resume: bool) -> st
 
 def _print_result(console: Console, result: "FitResult", run_dir: Path, models: Path | None) -> None:
     print_evaluation(console, result.evaluation)
-    say(console, f"run           {run_dir}")
+    print_line(console, "run", str(run_dir))
     if result.exported is None or models is None:
-        say(console, f"next          convvae-train export {quoted(run_dir)} --models models --name NAME")
+        command = f"convvae-train export {quoted(run_dir)} --models models --name NAME"
+        print_line(console, "next", command)
     else:
         print_exported(console, result.exported, models=models)

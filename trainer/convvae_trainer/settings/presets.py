@@ -1,4 +1,4 @@
-"""Settings that suit well-known data, each preset a function; a file and flags win over them."""
+"""Presets: settings that suit well-known data sets. A settings file and flags override them."""
 
 import difflib
 import re
@@ -11,9 +11,9 @@ __all__ = ["PRESETS", "cifar10", "faces64", "fashion_mnist", "mnist", "preset_se
 
 
 def mnist() -> dict[str, Any]:
-    """Binary digits, drawn anew in every pass: the protocol of published figures on dynamic MNIST.
+    """Return the settings for binary digits, drawn again in each epoch, as in published figures.
 
-    It trains on the first 50,000 images, and leaves the other 10,000 for choosing settings.
+    Training uses the first 50,000 images. The other 10,000 are free for the choice of settings.
     """
     return {
         "dataset": "mnist",
@@ -32,12 +32,15 @@ def mnist() -> dict[str, Any]:
 
 
 def fashion_mnist() -> dict[str, Any]:
-    """Binary clothes, drawn and split as the digits are."""
+    """Return the settings for binary images of clothes, drawn and split like `mnist`."""
     return mnist() | {"dataset": "fashion-mnist"}
 
 
 def cifar10() -> dict[str, Any]:
-    """Colour photographs under a probability of their 256 levels, so that bits per dimension compare."""
+    """Return the settings for colour photographs, with a probability of their 256 levels.
+
+    Bits per dimension are then comparable with published ones.
+    """
     return {
         "dataset": "cifar10",
         "likelihood": "discretised-logistic",
@@ -52,7 +55,10 @@ def cifar10() -> dict[str, Any]:
 
 
 def faces64() -> dict[str, Any]:
-    """Faces of 64x64 pixels by VAE/GAN, with the sizes of Larsen et al. 2016; the data are to be named."""
+    """Return the settings for a VAE/GAN of 64x64 faces, with the sizes of Larsen et al. 2016.
+
+    They name no data set.
+    """
     return {
         "image_size": (64, 64),
         "objective": "vae-gan",
@@ -72,13 +78,13 @@ PRESETS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 def preset_settings(name: str | None) -> dict[str, Any]:
-    """Return the settings of a preset, whose name may be written with any case, dashes and underscores.
+    """Return the settings of a preset.
 
     Args:
-        name: Of the preset. None: no settings.
+        name: The name of the preset; case, dashes and underscores do not matter. None gives no settings.
 
     Raises:
-        BadConfig: There is no such preset.
+        BadConfig: No preset has this name.
     """
     if name is None:
         return {}
@@ -87,7 +93,7 @@ def preset_settings(name: str | None) -> dict[str, Any]:
         return PRESETS[by_plain_name[_plain(name)]]()
     near = difflib.get_close_matches(_plain(name), by_plain_name, n=1, cutoff=0.0)[0]
     raise BadConfig(
-        f"unknown preset {name!r}: did you mean {by_plain_name[near]!r}? There are {', '.join(PRESETS)}"
+        f"unknown preset {name!r}: did you mean {by_plain_name[near]!r}? The presets are {', '.join(PRESETS)}"
     )
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from convvae_service.bundle import read_bundle
-from convvae_trainer.cli.terminal import print_evaluation
+from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.commands.export import run_export
 from convvae_trainer.commands.fit import ExportTarget, run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
@@ -193,7 +193,7 @@ def test_further_figures_are_kept_and_published(
     print_evaluation(Console(file=(screen := io.StringIO()), width=200), found)
     text = screen.getvalue()
     assert f"Fréchet       {found.frechet.reconstructions:.2f} of reconstructions" in text
-    assert f"with {found.frechet.classifier_accuracy:.1%} test accuracy" in text
+    assert f" with {found.frechet.classifier_accuracy:.1%} test accuracy" in text
 
 
 def test_figures_of_labels_are_what_they_say(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,7 +98,7 @@ def test_an_unknown_preset_is_named(
 ) -> None:
     """The message has the nearest name and all others; nothing is made."""
     assert run_train(monkeypatch, "fit", "--preset", name, "--run-dir", str(tmp_path / "run")) == 2
-    message = f"error: unknown preset '{name}': did you mean '{near}'? There are {', '.join(PRESETS)}\n"
+    message = f"error: unknown preset '{name}': did you mean '{near}'? The presets are {', '.join(PRESETS)}\n"
     assert capsys.readouterr().err == message
     assert not (tmp_path / "run").exists()
 

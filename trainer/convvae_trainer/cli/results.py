@@ -1,0 +1,112 @@
+"""The results of the commands on the screen: one line for each figure, after a label."""
+
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from convvae_trainer.console import say
+
+if TYPE_CHECKING:
+    from convvae_trainer.evaluation.embedding import Embedding
+    from convvae_trainer.evaluation.importance import LogLikelihood
+    from convvae_trainer.evaluation.metrics import Evaluation, Frechet
+    from convvae_trainer.export.publish import Exported
+
+__all__ = ["print_evaluation", "print_exported", "print_line", "quoted"]
+
+# A line of the result: label and text. A line without a label continues the one above.
+Line = tuple[str, str]
+
+
+def quoted(path: Path) -> str:
+    """Return the path as a shell reads it."""
+    return shlex.quote(str(path))
+
+
+def print_line(console: Console, label: str, text: str) -> None:
+    """Print one line of a result."""
+    say(console, f"{label:<14}{text}")
+
+
+def print_evaluation(console: Console, evaluation: "Evaluation") -> None:
+    """Print the figures of an evaluation."""
+    for label, text in _evaluation_lines(evaluation):
+        print_line(console, label, text)
+
+
+def print_exported(console: Console, exported: "Exported", *, models: Path) -> None:
+    """Print the place of a published version, its parity with PyTorch, and the next command."""
+    parity: Any = exported.manifest.parity["fp32"]
+    errors = [f"mean {parity.mean:.1e}"]
+    if parity.log_variance is not None:
+        errors.append(f"log-variance {parity.log_variance:.1e}")
+    errors.append(f"images {parity.image_steps} of 255")
+    print_line(console, "exported", str(exported.folder))
+    print_line(console, "parity", ", ".join(errors))
+    print_line(console, "pictures", f"{exported.folder / 'reconstructions.png'} and samples.png beside it")
+    print_line(console, "next", f"convvae-serve --models {quoted(models)}")
+
+
+def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:
+    yield "evaluated", f"{evaluation.dataset}: {evaluation.split}"
+    if evaluation.elbo is not None:
+        yield "test ELBO", f"{evaluation.elbo:.2f} nats per image ({evaluation.images} images)"
+    yield "distortion", f"{evaluation.distortion:.2f} nats per image"
+    if evaluation.rate is not None:
+        yield "rate", f"{evaluation.rate:.2f} nats per image"
+    if evaluation.bits_per_dim is not None:
+        yield "bits per dim", f"{evaluation.bits_per_dim:.4f}"
+    yield "active units", f"{evaluation.active_units} of {evaluation.latent_dim}"
+    if evaluation.sigma is not None:
+        yield "sigma", f"{evaluation.sigma:.4f}, for pixels from 0 to 1"
+    yield from _quality_lines(evaluation)
+    if evaluation.log_likelihood is not None:
+        yield from _log_likelihood_lines(evaluation.log_likelihood)
+    if evaluation.embedding is not None:
+        yield from _embedding_lines(evaluation.embedding)
+    if evaluation.frechet is not None:
+        yield from _frechet_lines(evaluation.frechet)
+
+
+def _quality_lines(evaluation: "Evaluation") -> Iterator[Line]:
+    errors = f"MSE {evaluation.mse:.5f}, PSNR {evaluation.psnr_db:.2f} dB, SSIM {evaluation.ssim:.4f}"
+    yield "reconstructed", errors
+    yield "sharpness", f"{evaluation.input_sharpness:.4f} of test images"
+    yield "", f"{evaluation.sharpness:.4f} of reconstructions{_distance(evaluation.sharpness_distance)}"
+    if evaluation.sample_sharpness is not None:
+        distance = _distance(evaluation.sample_sharpness_distance)
+        yield "", f"{evaluation.sample_sharpness:.4f} of samples from the prior{distance}"
+
+
+def _distance(distance: float | None) -> str:
+    return "" if distance is None else f", distance {distance:.2f}"
+
+
+def _log_likelihood_lines(found: "LogLikelihood") -> Iterator[Line]:
+    error = "" if found.standard_error is None else f" ± {found.standard_error:.2f}"
+    yield "log p(x)", f"{found.nats:.2f}{error} nats per image"
+    yield "", f"({found.samples} samples for each of the first {found.images} test images)"
+
+
+def _embedding_lines(embedding: "Embedding") -> Iterator[Line]:
+    yield "embedding", f"test accuracy of {embedding.neighbours} neighbours, and of a linear probe"
+    for name, worth in (
+        ("latent means", embedding.posterior_means),
+        (f"{embedding.pca_dimension} principal components", embedding.pca),
+        ("pixels", embedding.pixels),
+    ):
+        yield "", f"{worth.knn:.1%}, {worth.linear_probe:.1%} from {name}"
+    yield "", f"{embedding.chance:.1%} from the most frequent class alone"
+    yield "", f"({embedding.train_images} training images, {embedding.test_images} test images)"
+
+
+def _frechet_lines(distances: "Frechet") -> Iterator[Line]:
+    yield "Fréchet", f"{distances.reconstructions:.2f} of reconstructions"
+    if distances.samples is not None:
+        yield "", f"{distances.samples:.2f} of samples from the prior"
+    yield "", f"{distances.training_images:.2f} of training images"
+    yield "", f"({distances.images} images each, in {distances.features} features of a classifier"
+    yield "", f" with {distances.classifier_accuracy:.1%} test accuracy)"
