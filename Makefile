@@ -1,8 +1,8 @@
 # `make demo`, `make check` and `make test` need Python 3.11 or newer and nothing else; each creates .venv first.
 #
 #   PYTHON=python3.12     the interpreter to use
-#   COMPUTE=cpu           ONNX Runtime without CUDA (default: gpu, which also runs on a CPU-only host)
-#   TORCH_INDEX=ADDRESS   take torch's smaller CPU builds from this package index (see README)
+#   COMPUTE=cpu           ONNX Runtime without CUDA (default: gpu, which also runs without a GPU)
+#   TORCH_INDEX=ADDRESS   take torch's smaller CPU builds from this package index (see docs/installation.md)
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,12 +24,12 @@ help:
 	@echo "make test        lint, types and all tests"
 	@echo "make lint        ruff and mypy"
 	@echo "make protos      regenerate the stubs from protos/"
-	@echo "make tools       install the other-language tools that some tests use (.tools/)"
+	@echo "make tools       install tools of other languages that some tests use (.tools/)"
 	@echo "make bench       measurements; results in tests/bench/results/"
 	@echo "make fault       faults and load; results in tests/fault/results/"
-	@echo "make image-test  build the container images without a Docker engine, and call them"
+	@echo "make image-test  build the container image without a Docker engine, and call it"
 	@echo "make release     wheel and sdist in dist/, checked, installed and called"
-	@echo "make clean       remove what the targets made"
+	@echo "make clean       remove everything that the targets made"
 
 install: .venv/installed
 
@@ -63,10 +63,10 @@ check: lint
 test: lint
 	$(PYTEST)
 
-# Figures that the README and docs/measurements.md quote, each with its command, hardware and date in
-# tests/bench/results/. About half an hour on 2 cores, 10 minutes of it training; MNIST and the reference graphs
-# are expected in ../shared. mnist_likelihood trains for an hour and evaluates for longer, vae_gan_claims trains 18
-# models, so these are asked for by name: make bench FIGURES=mnist_likelihood
+# The figures that the README and docs/measurements.md quote, with command, hardware and date, in
+# tests/bench/results/. About half an hour on 2 cores; MNIST and the reference graphs must be in ../shared.
+# mnist_likelihood trains for an hour and evaluates for longer, and vae_gan_claims trains 18 models. They run only
+# by name: make bench FIGURES=mnist_likelihood
 FIGURES ?= start_up runtime_settings embed_throughput demo_time mnist_elbo training_throughput normalisation
 
 bench: .venv/installed
@@ -74,8 +74,8 @@ bench: .venv/installed
 	  $(BIN)/python tests/bench/$$figure.py
 	done
 
-# What becomes of the service under cancelled calls, overload, mutated requests and replaced replicas; docs/faults.md.
-# About ten minutes on 2 cores that do nothing else. FAULTS=overload runs one.
+# The service under cancelled calls, overload, mutated requests and replaced replicas: see docs/faults.md.
+# About ten minutes on 2 idle cores. FAULTS=overload runs one.
 FAULTS ?= cancel_storm rolling overload mutations one_bad_call fairness
 
 fault: .venv/installed
@@ -83,7 +83,7 @@ fault: .venv/installed
 	  $(BIN)/python tests/fault/$$fault.py
 	done
 
-# The stubs are made by the oldest supported toolchain, in an environment of its own: see protos/requirements.txt.
+# The oldest supported toolchain makes the stubs, in an environment of its own: see protos/requirements.txt.
 PROTOC := .venv-protos/bin/python -m grpc_tools.protoc
 
 .venv-protos/installed: protos/requirements.txt
@@ -97,12 +97,12 @@ protos: .venv-protos/installed
 	  --grpc_python_out="$(PROTOS_OUT)" --mypy_grpc_out="$(PROTOS_OUT)" \
 	  convvae/v1/vae.proto open_inference/inference.proto
 
-# Pinned tools of other languages that some tests call; a test whose tool is absent says so and skips.
-# Installs what the toolchains found here allow, and fails only when an installation fails.
+# Pinned tools of other languages that some tests call. A test without its tool skips with a reason.
+# Tools whose toolchain is missing are left out. The target fails only if an installation fails.
 BUF := 1.75.0
 GRPCURL := v1.9.4
 GRPC_HEALTH_PROBE := v0.4.61
-# A client of the Open Inference Protocol, in an environment of its own: two `inference.*` in one process clash.
+# A client of the Open Inference Protocol, in an environment of its own: a process can have only one `inference.*`.
 TRITONCLIENT := 2.73.0
 TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
 
@@ -130,7 +130,7 @@ tools:
 	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
 	exit $$failed
 
-# Needs root on Debian (it installs buildah and debootstrap there), or those two at hand.
+# Needs buildah and debootstrap, or root on Debian to install them.
 image-test: .venv/installed
 	$(BIN)/python -m pytest -n 0 -v tests/integration/image.py
 

@@ -1,7 +1,7 @@
 """`make demo`: trains, exports, serves and calls a VAE with the commands that a user would type.
 
-Everything goes to a folder `demo/`, made anew by each run. The server listens on the loopback interface, on a
-free port, and is stopped at the end.
+All files are written to the folder `demo/`, which each run replaces. The server listens on a free port of the
+loopback interface and is stopped at the end.
 """
 
 import json
@@ -26,13 +26,13 @@ NUM_IMAGES = 64
 
 
 def run(*words: str) -> None:
-    """Show a command, and run it."""
+    """Print a command and run it."""
     print(f"\n$ {shlex.join(words)}", flush=True)
     subprocess.run([str(BIN / words[0]), *words[1:]], check=True)
 
 
 def write_images(folder: Path) -> None:
-    """Write held-out digits, which training has not seen, as PNG files."""
+    """Write digits of the test split as PNG files."""
     images = load_dataset(Config(dataset="digits")).test[:NUM_IMAGES]
     folder.mkdir(parents=True)
     for index, image in enumerate(images):
@@ -41,7 +41,7 @@ def write_images(folder: Path) -> None:
 
 
 def start_server(models: Path) -> tuple[subprocess.Popen[str], str]:
-    """Start a server on a free port, and return it with its address when it is ready."""
+    """Start a server on a free port; return it with its address once it is ready."""
     words = ("convvae-serve", "--models", str(models), "--address", "127.0.0.1:0", "--metrics-address", "off")
     print(f"\n$ {shlex.join(words)} &", flush=True)
     flags = ("--log-format", "json", "--drain-delay-s", "0")
@@ -61,7 +61,7 @@ def start_server(models: Path) -> tuple[subprocess.Popen[str], str]:
 
 
 def main() -> None:
-    """Run the demonstration; each step's failure ends it."""
+    """Run the demonstration; the first step that fails ends it."""
     started_s = time.monotonic()
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
@@ -91,7 +91,7 @@ def main() -> None:
         f"\nDone in {time.monotonic() - started_s:.0f} s. Look at {DEMO}/reconstructions.png"
         f" (each input above its reconstruction), {DEMO}/samples.png and the model card in"
         f" {models}/digits/1/MODEL_CARD.md.\n"
-        f"Go on with: {BIN}/convvae-serve --models {models}"
+        f"Next: {BIN}/convvae-serve --models {models}"
     )
 
 

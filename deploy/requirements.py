@@ -1,6 +1,6 @@
-"""Print what a project depends on, with some of its extras: `requirements.py PYPROJECT EXTRA...`.
+"""Print the dependencies of a project and of some of its extras: `requirements.py PYPROJECT EXTRA...`.
 
-The image installs this list before the project itself, so that a change of the code leaves that layer alone.
+The image installs this list before the project itself, so that a change of the code keeps that layer.
 """
 
 import sys

@@ -1,22 +1,22 @@
-# The inference server. Build from the repository's root; docs/containers.md tells the rest.
+# The inference server. Build it in the repository's root; see docs/containers.md.
 #
 #   docker build -f deploy/service.Dockerfile -t convvae .
 #
-#   COMPUTE     cpu (default) or gpu: ONNX Runtime with CUDA; also runs without a GPU, and is some GB larger
+#   COMPUTE     cpu (default) or gpu: ONNX Runtime with CUDA, which also runs without a GPU and is some GB larger
 #   BASE_IMAGE  any image with glibc, Python 3.11 or newer and its venv module
-#   WHEELS      a folder under deploy/wheels with every wheel: nothing is downloaded (see deploy/build-image)
-#   VERSION, REVISION   for the image's labels
+#   WHEELS      a folder under deploy/wheels with every wheel; then nothing is downloaded (see deploy/build-image)
+#   VERSION, REVISION   labels of the image
 #
 # Secrets, both optional: `pip` is a pip.conf (another package index), `ca` the certificates it needs.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# What the server depends on. This layer changes only when pyproject.toml or constraints.txt does.
+# The server's dependencies. This layer changes only with pyproject.toml or constraints.txt.
 FROM ${BASE_IMAGE} AS dependencies
 ARG COMPUTE=cpu
 ARG WHEELS=
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/convvae
-# Copied, not mounted: buildah --layers does not look into mounts to decide whether a layer is still good.
+# Copied and not mounted: buildah --layers does not see changes in mounts.
 COPY pyproject.toml constraints.txt deploy/requirements.py /src/
 RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
     --mount=type=secret,id=pip,target=/etc/pip.conf \
@@ -28,7 +28,7 @@ RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
  && /opt/build/bin/pip --python /opt/convvae/bin/python install --only-binary :all: \
       --constraint /src/constraints.txt --requirement /opt/build/requirements.txt
 
-# The project itself: a wheel, unpacked to where it will lie, as a small layer of its own.
+# The project itself: a wheel, unpacked in its final place, as a small layer of its own.
 FROM dependencies AS project
 ARG WHEELS=
 COPY README.md LICENSE /src/
@@ -61,7 +61,7 @@ COPY --from=dependencies /opt/convvae /opt/convvae
 COPY --from=project /project/ /
 # The model repository is mounted here, read-only.
 WORKDIR /models
-# By number, so that Kubernetes can tell that it is not root.
+# A number, so that Kubernetes can verify that it is not root.
 USER 10001:10001
 EXPOSE 50051 9464
 STOPSIGNAL SIGTERM
