@@ -62,7 +62,7 @@ def main() -> None:
         "runs": options.runs,
         "import_convvae_s": round(min(seconds_to_import("convvae") for _ in range(5)), 3),
         "import_convvae_service_server_s": round(
-            min(seconds_to_import("convvae_service.server.grpc_server") for _ in range(5)), 3
+            min(seconds_to_import("convvae_service.server.lifecycle") for _ in range(5)), 3
         ),
         "hardware": hardware(),
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},

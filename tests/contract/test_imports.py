@@ -38,14 +38,14 @@ FORBIDDEN = {
     "convvae_service.pipeline.local": TRAINER | {"pyarrow"},
     "convvae_service.pipeline.remote": HEAVY | {"convvae_trainer"},
     "convvae_service.pipeline.parquet_sink": HEAVY | {"convvae_trainer"},
-    "convvae_service.server.grpc_server": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
+    "convvae_service.server.lifecycle": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.runs.fit": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
     "convvae_trainer.compare.run": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
 }
 # A second `inference.*` in a process breaks the clients of the Open Inference Protocol there.
-for _module in FORBIDDEN.keys() - {"convvae_service.server.grpc_server"}:
+for _module in FORBIDDEN.keys() - {"convvae_service.server.lifecycle"}:
     FORBIDDEN[_module] |= {"open_inference"}
 # These load the rest at first use, which other tests see.
 LOADS_LATER = {

@@ -159,14 +159,14 @@ def test_bad_latents(stub: vae_pb2_grpc.VaeServiceStub, fault: str) -> None:
         ({}, "count", "the batch is empty: send 1 or more rows"),
         ({"count": -5}, "count", "is -5: send 1 or more rows"),
         ({"count": 1025}, "count", "1025 rows are more than the 1024 rows of one call"),
-        ({"count": 1, "temperature": -0.5}, "temperature", "is -0.5: 0 to 1e+06"),
-        ({"count": 1, "temperature": float("nan")}, "temperature", "is nan: 0 to 1e+06"),
-        ({"count": 1, "temperature": float("inf")}, "temperature", "is inf: 0 to 1e+06"),
-        ({"count": 1, "temperature": 3e38}, "temperature", "is 3e+38: 0 to 1e+06"),
+        ({"count": 1, "temperature": -0.5}, "temperature", "is -0.5, it must be from 0 to 1e+06"),
+        ({"count": 1, "temperature": float("nan")}, "temperature", "is nan, it must be from 0 to 1e+06"),
+        ({"count": 1, "temperature": float("inf")}, "temperature", "is inf, it must be from 0 to 1e+06"),
+        ({"count": 1, "temperature": 3e38}, "temperature", "is 3e+38, it must be from 0 to 1e+06"),
         (
             {"count": 2, "first_row": 2**64 - 1},
             "first_row",
-            "rows 18446744073709551615 to 18446744073709551616 pass 2^64 - 1",
+            "rows 18446744073709551615 to 18446744073709551616 exceed the highest row, 2^64 - 1",
         ),
     ],
 )
@@ -181,8 +181,8 @@ def test_bad_samples(
 @pytest.mark.parametrize(
     ("draws", "description"),
     [
-        (-1, "is -1: 0 (posterior mean) or above"),
-        (342, "3 images x 342 draws are more than 1024 rows a call"),
+        (-1, "is -1, it must be 0 (posterior mean) or more"),
+        (342, "3 images x 342 samples are more than 1024 rows a call"),
     ],
 )
 def test_bad_draws(stub: vae_pb2_grpc.VaeServiceStub, draws: int, description: str) -> None:

@@ -109,7 +109,7 @@ def stopped_with_a_batch_that_never_ends(root: Path) -> int:
         time.sleep(0.3)
         code = server.stop()
         assert call.code() is not None
-    assert server.messages("a batch does not end, stopping without it")
+    assert server.messages("a batch does not end: stopping while it runs")
     return code
 
 
@@ -137,7 +137,7 @@ def stopped_while_a_disk_hangs(root: Path) -> int:
     server.wait_for("serving")
     time.sleep(0.5)
     code = server.stop()
-    assert server.messages("a thread does not end, stopping without it")
+    assert server.messages("a thread does not end: stopping while it runs")
     return code
 
 
@@ -146,7 +146,7 @@ def stopped_while_a_version_loads_for_ever(root: Path) -> int:
     server = UnendingServer(root)
     server.wait_for("serving")
     code = server.stop()
-    assert server.messages("a thread does not end, stopping without it")
+    assert server.messages("a thread does not end: stopping while it runs")
     return code
 
 
@@ -160,7 +160,7 @@ def stopped_twice_after_the_drain(root: Path) -> int:
     started_s = time.monotonic()
     code = server.stop()
     assert time.monotonic() - started_s < 0.4
-    assert server.messages("second signal, stopping at once")
+    assert server.messages("second signal: stopping at once")
     return code
 
 
@@ -169,7 +169,7 @@ def stopped_by_a_drain_that_fails(root: Path) -> int:
     server = FailingServer(root)
     server.wait_for("serving")
     code = server.stop()
-    assert server.messages("internal error, the drain is cut short")
+    assert server.messages("internal error: the drain ends early")
     return code
 
 

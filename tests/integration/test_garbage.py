@@ -16,7 +16,7 @@ def reported(self, models):
     follow(self, models)
 health.Health.follow = reported
 from convvae_service.__main__ import main
-from convvae_service.server.grpc_server import Server
+from convvae_service.server.lifecycle import Server
 drain = Server.drain
 async def told(self, **words):
     print("kept", gc.get_freeze_count(), "searched", len(gc.get_objects()), file=sys.stderr, flush=True)

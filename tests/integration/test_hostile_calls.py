@@ -29,7 +29,7 @@ from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 IMAGES = random_images(3, *SHAPE.as_tuple)
-UNREADABLE = "its bytes are no message of the method's request type"
+UNREADABLE = "its bytes are not a message of the method's request type"
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_odd_names_are_names_of_no_model(
     with inference_stub(zoo_server.target) as stub:
         refusal = refused(stub.ModelInfer, request)
     assert refusal.code is grpc.StatusCode.NOT_FOUND
-    assert refusal.message.endswith(" here: RepositoryIndex lists those there are")
+    assert refusal.message.endswith(" on this server: RepositoryIndex lists the models")
     assert refusal.metadata["x-request-id"]
 
 
@@ -115,7 +115,7 @@ def test_scores_beyond_the_last_row_are_refused(zoo: vae_pb2_grpc.VaeServiceStub
         model=model, pixels=pixels(IMAGES), num_samples=draws, first_row=2**64 - 2, seed=2**64 - 1
     )
     refusal = refused(zoo.Score, request)
-    rows = "rows 18446744073709551614 to 18446744073709551616 pass 2^64 - 1"
+    rows = "rows 18446744073709551614 to 18446744073709551616 exceed the highest row, 2^64 - 1"
     assert (refusal.code, refusal.violations) == (INVALID, {"first_row": rows})
     request.first_row -= 1
     assert np.isfinite(zoo.Score(request, timeout=TIMEOUT_S).elbo).all()
@@ -125,7 +125,7 @@ def test_draws_that_would_overflow_are_refused(zoo: vae_pb2_grpc.VaeServiceStub)
     """The product of rows and draws is taken without wrapping round."""
     request = pb.ScoreRequest(model=pb.ModelRef(name="tiny"), pixels=pixels(IMAGES), num_samples=2**31 - 1)
     refusal = refused(zoo.Score, request)
-    description = "3 images x 2147483647 draws are more than 1024 rows a call"
+    description = "3 images x 2147483647 samples are more than 1024 rows a call"
     assert (refusal.code, refusal.violations) == (INVALID, {"num_samples": description})
 
 

@@ -137,7 +137,7 @@ def test_the_server_limits_the_time_of_a_call(tiny_root: Path) -> None:
     with serving(tiny_root, *flags) as server, stub_of(server.target) as stub:
         refusal = refused(stub.Encode, pb.EncodeRequest(pixels=pixels(images)))
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert refusal.message == "the call took longer than the server's 0.01 s"
+    assert refusal.message == "the call took longer than the server's limit of 0.01 s"
 
 
 def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
@@ -156,7 +156,8 @@ def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: 
     """A second server on the port does not start; nor does one whose metrics address is taken."""
     message = start_failure("--models", str(tiny_root), "--address", tiny_server.target)
     assert message == (
-        f"address {tiny_server.target} cannot be used: taken by another server, or no address of this machine"
+        f"address {tiny_server.target} cannot be used: another server has it, or it is not an address of"
+        " this machine; choose another with --address"
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ def test_unreadable_requests_are_the_callers_mistake(tiny_server: ServerProcess,
         call: Any = channel.unary_unary(f"/{method}")
         refusal = refused(call, BROKEN, metadata=(("x-request-id", "broken"),))
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert refusal.violations == {"request": "its bytes are no message of the method's request type"}
+    assert refusal.violations == {"request": "its bytes are not a message of the method's request type"}
     assert refusal.metadata["x-request-id"] == "broken"
     assert not [line for line in tiny_server.lines if line.get("level") == "error"]
 
@@ -48,7 +48,7 @@ def test_reflection_refuses_unreadable_requests_too(tiny_server: ServerProcess) 
         assert "convvae.v1.VaeService" in {service.name for service in names}
         refusal = ended(call)
     assert refusal.code is grpc.StatusCode.INVALID_ARGUMENT
-    assert refusal.violations == {"request": "its bytes are no message of the method's request type"}
+    assert refusal.violations == {"request": "its bytes are not a message of the method's request type"}
     assert not tiny_server.noise
     assert not [line for line in tiny_server.lines if line.get("level") == "error"]
 
@@ -122,7 +122,8 @@ def test_a_request_that_does_not_come_is_not_waited_for(tiny_root: Path) -> None
         for call in calls:
             refusal = ended(call)
             assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
-            assert refusal.message == "the call's request did not come within the server's 0.3 s"
+            expected = "the request of the call did not arrive within the server's limit of 0.3 s"
+            assert refusal.message == expected
         for caller in silent:
             caller.go()
         assert {line["code"] for line in server.messages("call")} == {"DEADLINE_EXCEEDED"}

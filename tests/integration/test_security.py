@@ -98,7 +98,7 @@ def test_a_renewed_certificate_is_used_without_a_restart(tiny_root: Path, papers
         papers.certificate.write_text("no certificate")
 
         assert is_answered(server.target, old)
-        assert server.wait_for("changed files cannot be used, the old content stays", 10)
+        assert server.wait_for("changed files cannot be used: the old content stays", 10)
         papers.authority = trustme.CA()
         papers.issue()
         wait_until(lambda: is_answered(server.target, papers.trust()))
@@ -146,7 +146,7 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
         tokens.unlink()
         with Client(server.target, token="third-secret") as vae:
             assert vae.sample(1).images.shape[0] == 1
-        assert server.wait_for("changed files cannot be used, the old content stays", 5)
+        assert server.wait_for("changed files cannot be used: the old content stays", 5)
         server.send(signal.SIGTERM)
         assert server.wait() == 0
     assert "secret" not in str(server.lines) + str(server.noise)
@@ -158,10 +158,10 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
         (("--tls-key", "KEY"), "--tls-certificate and --tls-key belong together: give both or neither"),
         (("--tls-client-ca", "CA"), "--tls-client-ca needs --tls-certificate and --tls-key"),
         (("--tls-certificate", "/no", "--tls-key", "KEY"), "TLS: /no: No such file or directory"),
-        (("--tls-certificate", "CA", "--tls-key", "KEY"), "no certificate and key that belong together"),
-        (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "no certificate and key that belong together"),
+        (("--tls-certificate", "CA", "--tls-key", "KEY"), "the certificate and the key do not belong"),
+        (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "the certificate and the key do not belong"),
         (("--token-file", "/no"), "token file '/no': No such file or directory"),
-        (("--token-file", "EMPTY"), "holds no token: write one a line"),
+        (("--token-file", "EMPTY"), "has no token: write one token a line"),
         (
             ("--token-file", "KEY", "--address", "0.0.0.0:0"),
             "tokens would travel in plain text to 0.0.0.0:0: give --tls-certificate and --tls-key, or",

@@ -95,4 +95,4 @@ async def test_the_standard_variables_switch_traces(
     kept = InMemorySpanExporter()
     monkeypatch.setattr(tracing, "otlp_processor", lambda: SimpleSpanProcessor(kept))
     async with started(tiny_root) as (server, _):
-        assert (server._tracing is not None) is traced
+        assert (server.parts.tracing is not None) is traced

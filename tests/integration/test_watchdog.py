@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from convvae_service.engine.stages import Rows, Stage
-from convvae_service.server.grpc_server import Server
+from convvae_service.server.lifecycle import Server
 from support.local_server import started
 from support.wire import TIMEOUT_S
 
@@ -25,7 +25,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def hang(server: Server) -> threading.Event:
     """Make the engine's decoder hang until the returned event is set."""
     released = threading.Event()
-    (version,) = server._repository.loaded
+    (version,) = server.parts.repository.loaded
     decode = version.engine.decode
 
     def wait(rows: Rows) -> Rows:
@@ -64,12 +64,12 @@ async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pyte
                 assert (await watch.read()).status == NOT_SERVING
                 assert await state(health, "liveness") == NOT_SERVING
                 assert await state(health, "") == SERVING
-                assert server._metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 1
+                assert server.parts.metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 1
             finally:
                 released.set()
             assert (await call).images.count == 2
             assert (await watch.read()).status == SERVING
-            assert server._metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 0
+            assert server.parts.metrics.registry.get_sample_value("convvae_stuck", {"part": "lane"}) == 0
             watch.cancel()
     found = [record for record in caplog.records if record.message.startswith("a lane")]
     assert [record.message for record in found] == ["a lane is stuck", "a lane moves again"]
@@ -103,7 +103,7 @@ async def test_without_a_watchdog_nothing_is_watched(tiny_root: Path) -> None:
         started(tiny_root, "--watchdog-timeout-s", "0") as (server, target),
         grpc.aio.insecure_channel(target) as channel,
     ):
-        assert server._guarding is None
+        assert not [task for task in asyncio.all_tasks() if "Watchdog" in str(task.get_coro())]
         health, stub = health_pb2_grpc.HealthStub(channel), vae_pb2_grpc.VaeServiceStub(channel)
         released = hang(server)
         call = stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)

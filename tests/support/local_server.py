@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from convvae_service.server.grpc_server import Server
+from convvae_service.server.lifecycle import Server
 from convvae_service.settings.loader import load_settings
 
 

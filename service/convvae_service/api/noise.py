@@ -1,10 +1,10 @@
-"""Noise that depends on a seed and a row index alone.
+"""Noise that depends only on a seed and a row index.
 
-Row i of a seed is the same vector in every call, process and machine, so that samples can be repeated and
-cut into calls. Generator: Philox4x64-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2, 3"),
-keyed by the seed. With Z values a row and b = ceil(Z / 4) blocks of four 64-bit draws a row, row i uses the
-counters i * b + 1 to i * b + b. Draws 2k and 2k + 1 of a row become values 2k and 2k + 1 by Box-Muller in
-float64, rounded to float32 at the end.
+Row i of a seed is the same vector in every call, process and machine, so samples can be repeated and split
+into calls. The generator is Philox4x64-10 (Salmon et al. 2011, "Parallel Random Numbers: As Easy as 1, 2,
+3"), keyed by the seed. A row has Z values and b = ceil(Z / 4) blocks of four 64-bit draws; row i uses the
+counters i * b + 1 to i * b + b. Draws 2k and 2k + 1 of a row become values 2k and 2k + 1 by the Box-Muller
+transform in float64; the result is rounded to float32.
 """
 
 import math
@@ -19,7 +19,7 @@ _TO_UNIT = 2.0**-53
 
 
 def draw_seed() -> int:
-    """Return a fresh seed below 2^53, which every language's numbers hold exactly."""
+    """Return a random seed below 2^53. Numbers of every language hold it exactly."""
     return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> np.uint64(11))
 
 
@@ -37,7 +37,7 @@ def latent_noise(seed: int, *, first_row: int, count: int, dimension: int) -> ND
     """
     blocks = math.ceil(dimension / 4)
     raw = np.random.Philox(key=seed, counter=first_row * blocks).random_raw(count * blocks * 4)
-    # R = count, P = pairs in a row: the top 53 bits of each draw, as the field's generators take them.
+    # R = count, P = pairs in a row. A double has 53 bits: use the top 53 of each draw.
     bits_RP2 = (raw >> np.uint64(11)).astype(np.float64).reshape(count, blocks * 2, 2)
     radius_RP = np.sqrt(-2.0 * np.log((bits_RP2[..., 0] + 1.0) * _TO_UNIT))
     angle_RP = (2.0 * math.pi * _TO_UNIT) * bits_RP2[..., 1]

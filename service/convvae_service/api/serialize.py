@@ -1,4 +1,4 @@
-"""Arrays and models as messages of the wire."""
+"""Arrays and models as messages of `convvae.v1`."""
 
 from collections.abc import Mapping
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
-from convvae_service.api.parse import CallLimits
+from convvae_service.api.limits import CallLimits
 from convvae_service.repository.catalog import LoadedVersion, ModelEntry
 from convvae_service.settings.serve import ServeSettings
 
@@ -16,18 +16,18 @@ _LITTLE_FLOAT32 = np.dtype("<f4")
 
 
 def served_model(served: LoadedVersion) -> vae_pb2.ServedModel:
-    """Name the version that answered."""
+    """Return the name of the version that answered."""
     return vae_pb2.ServedModel(name=served.name, version=served.version, precision=served.engine.precision)
 
 
 def pixels(images: NDArray[np.uint8]) -> vae_pb2.Pixels:
-    """Pack images, uint8 (B, H, W, C)."""
+    """Return images, uint8 (B, H, W, C), as a message."""
     count, height, width, channels = images.shape
     return vae_pb2.Pixels(data=images.tobytes(), count=count, height=height, width=width, channels=channels)
 
 
 def vectors(rows: NDArray[np.float32]) -> vae_pb2.Vectors:
-    """Pack vectors, float32 (B, Z)."""
+    """Return vectors, float32 (B, Z), as a message."""
     count, dimension = rows.shape
     return vae_pb2.Vectors(
         data=rows.astype(_LITTLE_FLOAT32, copy=False).tobytes(), count=count, dimension=dimension
@@ -35,7 +35,7 @@ def vectors(rows: NDArray[np.float32]) -> vae_pb2.Vectors:
 
 
 def list_models(models: Mapping[str, ModelEntry]) -> vae_pb2.ListModelsResponse:
-    """List models and versions with their states."""
+    """Return the models and their versions, with the state of each."""
     return vae_pb2.ListModelsResponse(
         models=[
             vae_pb2.ModelSummary(
@@ -58,7 +58,7 @@ def list_models(models: Mapping[str, ModelEntry]) -> vae_pb2.ListModelsResponse:
 def describe_model(
     served: LoadedVersion, *, settings: ServeSettings, limits: CallLimits
 ) -> vae_pb2.GetModelResponse:
-    """Describe a version and the limits on calls to it."""
+    """Return the description of a version, with the limits on calls to it."""
     manifest = served.manifest
     return vae_pb2.GetModelResponse(
         model=served_model(served),

@@ -1,36 +1,50 @@
-"""The service's errors as gRPC statuses with `google.rpc` details."""
+"""Errors as the statuses that callers see, with `google.rpc` details."""
 
 import re
+from dataclasses import dataclass
 
-import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
 
 from convvae_service.errors import InvalidInput, Overloaded, ServiceError
 
-__all__ = ["DETAILS_KEY", "DOMAIN", "status_code", "status_details"]
+__all__ = ["DETAILS_KEY", "DOMAIN", "Refusal", "refusal_of"]
 
+# Metadata key of the details, as gRPC's libraries read it.
 DETAILS_KEY = "grpc-status-details-bin"
 DOMAIN = "convvae"
-# Details travel in HTTP/2 headers, in base64. gRPC's clients may refuse headers above 8 KiB in all.
+# Details travel in HTTP/2 headers, in base64. gRPC's clients may refuse headers above 8 KiB in total.
 _MAX_DETAIL_BYTES = 4500
-# Of these, kept for the ranges that close a list too long to spell out.
+# The part of them that is kept for the ranges at the end of a list that is too long to spell out.
 _RANGES_BYTES = 1500
 
 
-def status_code(error: ServiceError) -> grpc.StatusCode:
-    """Return the gRPC status of an error."""
-    return grpc.StatusCode[error.status]
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The status of a call that failed.
+
+    `code` is the name of a gRPC status, such as `NOT_FOUND`. `details` is a serialised `google.rpc.Status`,
+    empty if there is none.
+    """
+
+    code: str
+    message: str
+    details: bytes = b""
 
 
-def status_details(error: ServiceError) -> bytes:
-    """Return the serialised `google.rpc.Status` of an error, for the trailing metadata.
+def refusal_of(error: ServiceError) -> Refusal:
+    """Return the refusal that an error stands for."""
+    return Refusal(error.status, str(error), _details(error))
 
-    `ErrorInfo` with the reason is always there, and `RetryInfo` has the delay of `Overloaded`. `BadRequest`
-    lists the violations of `InvalidInput`; where there are many, a description equal to the one before is
-    left empty, and what still does not fit is named by ranges of rows in a last entry.
+
+def _details(error: ServiceError) -> bytes:
+    """Return the serialised `google.rpc.Status` of an error.
+
+    It always has an `ErrorInfo` with the reason. `RetryInfo` has the delay of `Overloaded`. `BadRequest`
+    lists the violations of `InvalidInput`. In a long list, a description equal to the one before is left
+    empty, and the last entry names the remaining rows as ranges.
     """
     details: list[Message] = [error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN)]
     if isinstance(error, Overloaded):
@@ -39,8 +53,7 @@ def status_details(error: ServiceError) -> bytes:
         details.append(error_details_pb2.RetryInfo(retry_delay=delay))
     if isinstance(error, InvalidInput):
         details.append(_bad_request(error))
-    code: int = status_code(error).value[0]
-    status = status_pb2.Status(code=code, message=str(error))
+    status = status_pb2.Status(code=code_pb2.Code.Value(error.status), message=str(error))
     for detail in details:
         packed = Any()
         packed.Pack(detail)
@@ -72,7 +85,7 @@ def _bad_request(error: InvalidInput) -> error_details_pb2.BadRequest:
 
 
 def _ranges(field_paths: list[str]) -> str:
-    """Return what is left as ranges of rows: `and rows 100-220, 223`."""
+    """Return the rows of these fields as ranges: `and rows 100-220, 223`."""
     rows = [int(match[1]) for path in field_paths if (match := re.search(r"\[(\d+)\]", path))]
     ranges: list[list[int]] = []
     for row in rows:

@@ -1,5 +1,6 @@
-"""The models of the Open Inference Protocol: each graph of a version, by its name, with its tensors."""
+"""The models of the Open Inference Protocol: the graphs of a version, by name, with their tensors."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 
 @dataclass(frozen=True, slots=True)
 class GraphTensor:
-    """An input or output; `sizes` are those of one row."""
+    """An input or output of a graph. `sizes` are the sizes of one row, without the batch."""
 
     name: str
     datatype: Literal["UINT8", "FP32"]
@@ -30,10 +31,7 @@ class GraphTensor:
     @property
     def row_values(self) -> int:
         """Values in one row."""
-        product = 1
-        for size in self.sizes:
-            product *= size
-        return product
+        return math.prod(self.sizes)
 
     @property
     def row_bytes(self) -> int:
@@ -52,19 +50,19 @@ class GraphModel:
 
     @classmethod
     def of(cls, served: LoadedVersion, role: Role) -> "GraphModel":
-        """Describe a graph as the manifest does."""
+        """Return a graph as the manifest describes it."""
         manifest = served.manifest
         (graph,) = (g for g in manifest.graphs if g.role == role and g.precision == served.engine.precision)
         return cls(served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, graph.outputs)))
 
     @property
     def name(self) -> str:
-        """Name of the graph as a model."""
+        """Name of the graph in the protocol."""
         return graph_name(self.served.name, self.role)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages that run the graph."""
+        """The stages that run this graph."""
         engine = self.served.engine
         return (
             (engine.encode,)
@@ -72,8 +70,12 @@ class GraphModel:
             else (engine.decode, engine.decode_both, engine.distort)
         )
 
+    def row_bytes(self, outputs: Sequence[GraphTensor]) -> int:
+        """Return the bytes of one row: its input and these outputs."""
+        return self.input.row_bytes + sum(tensor.row_bytes for tensor in outputs)
+
     def stage_for(self, outputs: Sequence[GraphTensor]) -> tuple[Stage, tuple[str, ...]]:
-        """Return the stage that gives these outputs, and the names of its results."""
+        """Return the stage that computes these outputs, and the names of all its results."""
         engine = self.served.engine
         if self.role == "encoder":
             return engine.encode, tuple(tensor.name for tensor in self.outputs)
@@ -83,12 +85,12 @@ class GraphModel:
 
 
 def graph_name(model: str, role: Role) -> str:
-    """Return the name of a model's graph."""
+    """Return the name of a model's graph in the protocol."""
     return f"{model}.{role}"
 
 
 def split_name(name: str) -> tuple[str, Role]:
-    """Return the model and the graph that a name stands for.
+    """Return the model and the graph that a name refers to.
 
     Raises:
         NotFound: The name is not of the form MODEL.encoder or MODEL.decoder.
@@ -98,22 +100,22 @@ def split_name(name: str) -> tuple[str, Role]:
         if model and suffix == role:
             return model, role
     raise NotFound(
-        f"no model {name[:64]!r} here: models are the graphs MODEL.encoder and MODEL.decoder,"
+        f"no model {name[:64]!r} on this server: models are the graphs MODEL.encoder and MODEL.decoder,"
         " and RepositoryIndex lists them"
     )
 
 
 def version_number(text: str, field: str) -> int:
-    """Return a version, 0 for the default.
+    """Return the version that a text states; 0, the default version, for an empty text.
 
     Raises:
-        InvalidInput: The text is no version.
+        InvalidInput: The text is not a version.
     """
     if not text:
         return 0
     if not _VERSION.fullmatch(text):
         raise InvalidInput(
-            [Violation(field, f"is {text[:64]!r}: a whole number from 1 on, or empty for the default")]
+            [Violation(field, f"is {text[:64]!r}, it must be an integer >= 1, or empty for the default")]
         )
     return int(text)
 

@@ -1,7 +1,7 @@
-"""Tensors of the Open Inference Protocol: requests to checked arrays, results to raw bytes.
+"""Tensors of the Open Inference Protocol: requests as checked arrays, results as raw bytes.
 
-Values are little-endian and row-major. A request has them either raw, in `raw_input_contents`, or typed, in
-`contents`; a reply always raw.
+Values are little-endian and row-major. A request has them raw, in `raw_input_contents`, or typed, in
+`contents`. A reply has them raw.
 """
 
 import asyncio
@@ -19,23 +19,23 @@ __all__ = ["read_input", "requested_outputs", "write_outputs"]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
 _TYPED_FIELDS = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
-# The values of a protobuf list become Python objects on the way: other calls get a turn between pieces.
-_PIECE = 1 << 16
+# The values of a protobuf list become Python objects first, which is slow. Other calls run between chunks.
+_CHUNK_VALUES = 1 << 16
 _MAX_SHOWN_SIZES = 8
 _REFUSED_PARAMETERS = {
-    "shared_memory_region": "values travel in the messages",
-    "classification": "the outputs are no classes",
+    "shared_memory_region": "send values in the message",
+    "classification": "the outputs are not classes",
 }
 
 
 def requested_outputs(request: pb.ModelInferRequest, *, graph: GraphModel) -> tuple[GraphTensor, ...]:
-    """Return the outputs that a request asks for, in its order; all where it names none.
+    """Return the outputs that a request names, in its order, or all outputs if it names none.
 
     Raises:
-        InvalidInput: The model lacks an output, one is named twice, or its values are wanted elsewhere.
+        InvalidInput: An output does not exist, is named twice, or has a parameter that is not supported.
     """
     names = [tensor.name for tensor in graph.outputs]
-    # Counted before they are copied: a message holds millions of empty ones.
+    # Count before copying: a message has room for millions of empty outputs.
     if len(request.outputs) > len(names):
         raise _wrong("outputs", f"has {len(request.outputs)} entries, {graph.name!r} has {', '.join(names)}")
     found: dict[str, GraphTensor] = {}
@@ -47,7 +47,7 @@ def requested_outputs(request: pb.ModelInferRequest, *, graph: GraphModel) -> tu
                 f"is {output.name[:64]!r}, the outputs of {graph.name!r} are {', '.join(names)}",
             )
         if output.name in found:
-            raise _wrong(f"{field}.name", f"is {output.name!r} a second time: ask for it once")
+            raise _wrong(f"{field}.name", f"is {output.name!r} for the second time: name it once")
         _check_parameters(field, output.parameters)
         found[output.name] = graph.outputs[names.index(output.name)]
     return tuple(found.values()) or graph.outputs
@@ -56,10 +56,10 @@ def requested_outputs(request: pb.ModelInferRequest, *, graph: GraphModel) -> tu
 async def read_input(
     request: pb.ModelInferRequest, *, graph: GraphModel, max_rows: int, max_message_bytes: int
 ) -> NDArray[Any]:
-    """Return the values of the model's one input, checked.
+    """Return the values of the graph's one input, checked.
 
     Raises:
-        InvalidInput: The input is not the model's, or the values do not fit its shape and datatype.
+        InvalidInput: The input is not the graph's, or its values do not fit its shape and datatype.
     """
     expected = graph.input
     if len(request.inputs) != 1:
@@ -80,11 +80,11 @@ async def read_input(
     shape = _checked_shape(given.shape, expected, max_rows)
     if (size := request.ByteSize()) > max_message_bytes:
         raise _wrong(
-            "inputs", f"come in a message of {size} bytes, above the {max_message_bytes} of one call"
+            "inputs", f"are in a message of {size} bytes, more than the {max_message_bytes} of one call"
         )
     typed = given.HasField("contents")
     if typed and request.raw_input_contents:
-        raise _wrong("inputs[0].contents", "is set, and raw_input_contents too: send one of the two")
+        raise _wrong("inputs[0].contents", "is set, and so is raw_input_contents: send one of the two")
     values = await _typed(given.contents, expected, shape) if typed else _raw(request, expected, shape)
     if expected.datatype == "FP32":
         bad_rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
@@ -99,7 +99,7 @@ async def read_input(
 def write_outputs(
     reply: pb.ModelInferResponse, outputs: Sequence[GraphTensor], results: Mapping[str, NDArray[Any]]
 ) -> None:
-    """Add outputs and their raw values to a reply."""
+    """Add outputs and their raw values to a reply. `results` has an array for each output, by name."""
     for tensor in outputs:
         values = results[tensor.name]
         reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=values.shape)
@@ -107,7 +107,7 @@ def write_outputs(
 
 
 def _check_parameters(field: str, parameters: Mapping[str, pb.InferParameter]) -> None:
-    """Refuse what would change where values are or what they mean; other parameters are ignored."""
+    """Refuse parameters that change where values are or what they mean. Others are ignored."""
     for key, reason in _REFUSED_PARAMETERS.items():
         if key in parameters:
             raise _wrong(f"{field}.parameters[{key}]", f"is not supported: {reason}")
@@ -123,12 +123,12 @@ def _checked_shape(given: Sequence[int], expected: GraphTensor, max_rows: int) -
         raise _wrong(field, f"of {expected.name!r} is [{shown}], not {[-1, *expected.sizes]}")
     rows = given[0]
     if rows < 1:
-        raise _wrong(
-            field, f"of {expected.name!r} has {rows} as its first size, the batch: send 1 or more rows"
-        )
+        raise _wrong(field, f"of {expected.name!r} has the batch size {rows}: send 1 or more rows")
     if rows > max_rows:
         raise _wrong(
-            field, f"of {expected.name!r}: {rows} rows are more than the {max_rows} rows of one such call"
+            field,
+            f"of {expected.name!r}: {rows} rows are more than the {max_rows} rows of one call with these"
+            " outputs",
         )
     return (rows, *expected.sizes)
 
@@ -138,7 +138,7 @@ def _raw(request: pb.ModelInferRequest, expected: GraphTensor, shape: tuple[int,
     if not entries:
         raise _wrong(
             "inputs[0].contents",
-            f"of {expected.name!r} is absent, and raw_input_contents too: send one of the two",
+            f"of {expected.name!r} is missing, and so is raw_input_contents: send one of the two",
         )
     if entries > 1:
         raise _wrong("raw_input_contents", f"has {entries} entries for one input, {expected.name!r}")
@@ -161,7 +161,7 @@ async def _typed(
     if others:
         raise _wrong(
             f"inputs[0].contents.{others[0]}",
-            f"of {expected.name!r} is set, {expected.datatype} stands in {name}",
+            f"of {expected.name!r} is set, but {expected.datatype} values belong in {name}",
         )
     given: Sequence[float] = getattr(contents, name)
     num_values = shape[0] * expected.row_values
@@ -170,12 +170,14 @@ async def _typed(
             field, f"of {expected.name!r} has {len(given)} values, shape {list(shape)} has {num_values}"
         )
     values = np.empty(num_values, _DTYPES[expected.datatype])
-    for start in range(0, num_values, _PIECE):
-        piece = np.array(given[start : start + _PIECE])
-        if expected.datatype == "UINT8" and piece.max() > 255:
-            index = start + int(np.argmax(piece > 255))
-            raise _wrong(f"{field}[{index}]", f"of {expected.name!r} is {given[index]}, UINT8 ends at 255")
-        values[start : start + _PIECE] = piece
+    for start in range(0, num_values, _CHUNK_VALUES):
+        chunk = np.array(given[start : start + _CHUNK_VALUES])
+        if expected.datatype == "UINT8" and chunk.max() > 255:
+            index = start + int(np.argmax(chunk > 255))
+            raise _wrong(
+                f"{field}[{index}]", f"of {expected.name!r} is {given[index]}, the maximum of UINT8 is 255"
+            )
+        values[start : start + _CHUNK_VALUES] = chunk
         await asyncio.sleep(0)
     return values.reshape(shape)
 

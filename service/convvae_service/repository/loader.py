@@ -6,7 +6,7 @@ Versions are loaded and closed in threads; what calls see changes on the event l
 import asyncio
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,19 +111,19 @@ class Loader:
                         )
             raise StartupError("no version to serve: --versions lists none of those that are published")
 
-    async def follow(self, published: Published, *, after_change: Callable[[], Awaitable[None]]) -> None:
+    async def follow(self, published: Published, *, after_change: Callable[[], None]) -> None:
         """Load what is new beside what serves, swap, and close what has gone or is no longer wanted.
 
         Args:
             published: What there is now.
-            after_change: Awaited whenever calls may see something else than before.
+            after_change: Called when calls may see other versions than before.
         """
         repository = self._repository
         for name in [name for name in repository.models if name not in published]:
             _log.info("model removed", extra=facts(model=name))
             for found in repository.models.pop(name).versions.values():
                 self._unload(found)
-            await after_change()
+            after_change()
         for name, stamps in published.items():
             if stamps is None:
                 continue
@@ -131,7 +131,7 @@ class Loader:
             _note(entry, stamps)
             while (version := entry.next_due) is not None:
                 await self._load_version(name, version, entry)
-                await after_change()
+                after_change()
             # The default moves in the same step in which others go, so that there is always one to call.
             wanted = entry.wanted
             for version, found in list(entry.versions.items()):
@@ -140,7 +140,7 @@ class Loader:
                 if found.removed or version not in wanted:
                     self._unload(found)
             self._choose_default(name, entry)
-            await after_change()
+            after_change()
 
     @property
     def loading(self) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import errno
 import logging
 import stat
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from convvae_service.bundle import MANIFEST_FILE, VERSION_NAME
@@ -32,7 +32,7 @@ class Watch:
         repository: What is known.
         loader: Loads what is new.
         interval_s: Seconds between two looks.
-        after_change: Awaited whenever calls may see something else than before.
+        after_change: Called when calls may see other versions than before.
         on_error: Called when the folder could not be read.
     """
 
@@ -42,7 +42,7 @@ class Watch:
         loader: Loader,
         *,
         interval_s: float,
-        after_change: Callable[[], Awaitable[None]],
+        after_change: Callable[[], None],
         on_error: Callable[[], None],
     ) -> None:
         self._repository = repository

@@ -1,4 +1,4 @@
-"""Standard health (`grpc.health.v1`): overall, per service and model, and a liveness that a drain keeps."""
+"""Standard health (`grpc.health.v1`): overall, for each service and model, and a liveness."""
 
 import asyncio
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,6 @@ from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-from grpc_health.v1.health_pb2_grpc import HealthServicer
 
 __all__ = ["LIVENESS", "Health"]
 
@@ -16,15 +15,15 @@ _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Health(HealthServicer):  # type: ignore[misc]
-    """Check and Watch. Every name but `liveness` starts as NOT_SERVING.
+class Health:
+    """Answers Check and Watch. Every name except `liveness` starts as NOT_SERVING.
 
-    A change is made at once and waits for nobody. A watcher is told of it when it can be written to: in
-    grpcio-health-checking one that reads nothing holds a lock that every later change needs.
+    A change takes effect at once, and slow watchers cannot delay it: each is told as soon as it reads. (In
+    grpcio-health-checking, a watcher that reads nothing holds a lock that every later change needs.)
 
     Args:
-        services: Names that are ready as soon as a model is; the overall, empty one is among them unasked.
-        models: The models so far.
+        services: Names that are ready as soon as one model is. The empty, overall name is always one of them.
+        models: The models that are known now.
     """
 
     def __init__(self, services: Iterable[str], models: Iterable[str]) -> None:
@@ -38,11 +37,11 @@ class Health(HealthServicer):  # type: ignore[misc]
         self._ended = False
 
     def follow(self, models: Mapping[str, bool]) -> None:
-        """Report each model as ready or not, and the services as ready if one is.
+        """Report each model as ready or not, and the services as ready if one model is.
 
-        A model that is no longer among them is unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
+        A model that is not in `models` becomes unknown: Watch says SERVICE_UNKNOWN, Check NOT_FOUND.
         """
-        # A folder that is called like a service must not hide how the service is.
+        # A model with the name of a service must not hide the state of the service.
         services = {**dict.fromkeys(self._services, any(models.values())), LIVENESS: self._alive}
         for name, ready in {**models, **services}.items():
             self._set(name, _SERVING if ready else _NOT_SERVING)
@@ -51,11 +50,11 @@ class Health(HealthServicer):  # type: ignore[misc]
         self._models = set(models)
 
     def set_unready(self) -> None:
-        """Report everything but `liveness` as NOT_SERVING."""
+        """Report every name except `liveness` as NOT_SERVING."""
         self.follow(dict.fromkeys(self._models, False))
 
     def set_alive(self, alive: bool) -> None:
-        """Report `liveness`: whether the server itself still moves."""
+        """Report `liveness`: whether the server itself works."""
         self._alive = alive
         self._set(LIVENESS, _SERVING if alive else _NOT_SERVING)
 
@@ -70,21 +69,21 @@ class Health(HealthServicer):  # type: ignore[misc]
         return bool(self._statuses[""] == _SERVING)
 
     def end_watches(self) -> None:
-        """End all streams of Watch, which would otherwise keep a stopping server to the end of its grace."""
+        """End all Watch streams. Otherwise they would keep a stopping server until the end of its grace."""
         self._ended = True
         for watch in self._watches:
             watch.cancel()
 
     async def Check(self, request: HealthCheckRequest, context: _Context) -> HealthCheckResponse:
-        """Tell a name's state."""
+        """Return the state of a name."""
         if (status := self._statuses.get(request.service)) is None:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return HealthCheckResponse(status=status)
 
     async def Watch(self, request: HealthCheckRequest, context: _Context) -> None:
-        """Report a name's state and every change of it, until the caller leaves or the server stops.
+        """Send the state of a name, and each change, until the caller leaves or the server stops.
 
-        The latest state is what counts: those between may be left out.
+        A watcher that reads slowly gets the latest state, and not each state before it.
         """
         watch = asyncio.ensure_future(self._report(request.service, context))
         self._watches.add(watch)

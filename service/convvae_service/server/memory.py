@@ -1,6 +1,7 @@
-"""The memory of a process that serves for long: what stays is not searched for garbage, the rest goes back.
+"""Memory of a process that serves for a long time.
 
-glibc keeps what has been freed, and a process would stay as large as it ever was.
+Start-up objects are frozen out of the garbage collector, and freed memory goes back to the system: glibc
+keeps it otherwise, and the process stays at its largest size.
 """
 
 import asyncio
@@ -14,22 +15,22 @@ INTERVAL_S = 10.0
 
 
 def freeze_startup_objects() -> None:
-    """Keep the garbage collector from all that there is now: modules, models, the server itself.
+    """Take all existing objects out of the garbage collector: modules, models, the server itself.
 
-    Under load it went through them every 10 s and held up all calls for 80 ms.
+    Without this, a collection under load searched them every 10 s and delayed all calls by 80 ms.
     """
     gc.collect()
     gc.freeze()
 
 
 async def return_freed_memory(last_arrival_s: Callable[[], float], *, interval_s: float = INTERVAL_S) -> None:
-    """Collect garbage and trim every `interval_s` seconds, for as long as calls arrive.
+    """Collect garbage and trim the heap every `interval_s` seconds in which calls have arrived.
 
-    What gRPC leaves of a refused call refers to itself in a circle, so that only the collector frees it.
+    gRPC leaves a reference cycle behind each refused call, which only the collector frees.
 
     Args:
-        last_arrival_s: When the last call arrived, by any clock.
-        interval_s: Seconds between two looks.
+        last_arrival_s: Returns the time of the last call's arrival, by any clock.
+        interval_s: Seconds between two checks.
     """
     seen_s = None
     while True:
@@ -38,12 +39,12 @@ async def return_freed_memory(last_arrival_s: Callable[[], float], *, interval_s
             continue
         seen_s = arrived_s
         gc.collect()
-        # In a thread: it takes some milliseconds, in which Python goes on.
+        # In a thread: it takes some milliseconds, and Python can go on meanwhile.
         await asyncio.to_thread(trim)
 
 
 def trim() -> bool:
-    """Give back what the C library can spare, and tell whether it knows how to."""
+    """Return free memory to the system. Return False if the C library has no `malloc_trim`."""
     try:
         malloc_trim = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):

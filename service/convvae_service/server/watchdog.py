@@ -1,10 +1,10 @@
-"""A watchdog: notices a lane whose run does not end, and an event loop that does not come round."""
+"""A watchdog: it notices a batch that does not end, and an event loop that is blocked."""
 
 import asyncio
 import logging
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from convvae_service.batching.batcher import RunningBatch
@@ -12,7 +12,7 @@ from convvae_service.observability.logs import facts
 
 __all__ = ["PARTS", "Watchdog"]
 
-# What can be stuck, as metrics call it, and as the log does.
+# The parts that can be stuck: their names in the metrics and in the log.
 PARTS = {"lane": "a lane", "event_loop": "the event loop"}
 _MAX_INTERVAL_S = 1.0
 
@@ -20,11 +20,11 @@ _log = logging.getLogger(__name__)
 
 
 class Watchdog:
-    """Reports the server as not alive while a part of it is stuck, and as alive when it moves again.
+    """Reports the server as not alive while a part of it is stuck, and as alive when the part moves again.
 
-    The event loop looks at the lanes. A thread looks at the event loop, for the log and the metrics: while
-    the loop is stuck, health cannot answer anyone. When it comes round late, health is red until it is next
-    in time.
+    A task on the event loop checks the lanes. A thread checks the event loop, for the log and the metrics: a
+    blocked loop cannot answer health checks. After a check that was late, the server is reported as not alive
+    until the next check in time.
     """
 
     def __init__(
@@ -32,19 +32,19 @@ class Watchdog:
         *,
         timeout_s: float,
         runs: Callable[[], Iterable[RunningBatch]],
-        set_alive: Callable[[bool], Awaitable[None]],
+        set_alive: Callable[[bool], None],
         on_change: Callable[[str, bool], None] = lambda *_: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Take up nothing yet: `run` does.
+        """Set up the watchdog; `run` starts it.
 
         Args:
-            timeout_s: Seconds after which a run, or a turn of the event loop, counts as stuck.
-            runs: What the lanes compute now, with starts by `clock`.
-            set_alive: Told after each look from the event loop whether all parts move.
-            on_change: Told of each part, by its name in `PARTS`, when it sticks and when it moves again; from
-                any thread.
-            clock: Seconds.
+            timeout_s: Seconds after which a batch, or one pass of the event loop, counts as stuck.
+            runs: Returns the batches that the lanes run now, with start times by `clock`.
+            set_alive: Called after each check on the event loop, with whether all parts move.
+            on_change: Called when a part gets stuck and when it moves again, with its name in `PARTS`. The
+                call may come from another thread.
+            clock: Returns the time in seconds.
         """
         self._timeout_s = timeout_s
         self._runs = runs
@@ -58,52 +58,52 @@ class Watchdog:
 
     @property
     def interval_s(self) -> float:
-        """Seconds between two looks: a stuck part is noticed at most so much later than `timeout_s`."""
+        """Seconds between two checks, and so the maximum delay after `timeout_s`."""
         return min(_MAX_INTERVAL_S, self._timeout_s / 4)
 
     async def run(self) -> None:
         """Watch until cancelled."""
         self._beat_s = self._clock()
-        # A daemon: it must not keep a process that ends for want of anything else.
+        # A daemon thread does not keep the process alive.
         threading.Thread(target=self._watch_loop, name="watchdog", daemon=True).start()
         try:
             while True:
-                await self.look_at_lanes()
+                self.check_lanes()
                 await asyncio.sleep(self.interval_s)
         finally:
             self._stop.set()
 
-    async def look_at_lanes(self) -> None:
-        """Look at the lanes, and show that the event loop comes round; to be called on it, at intervals."""
+    def check_lanes(self) -> None:
+        """Check the lanes, and note that the event loop runs. Call this on the event loop, at intervals."""
         now_s = self._clock()
         late = now_s - self._beat_s > self._timeout_s
         self._beat_s = now_s
-        self._turn("event_loop", late)
+        self._set_stuck("event_loop", late)
         overdue = [run for run in self._runs() if now_s - run.started_s > self._timeout_s]
         if overdue:
             oldest = min(overdue, key=lambda run: run.started_s)
             seconds = round(now_s - oldest.started_s, 3)
-            self._turn("lane", True, stage=oldest.stage, rows=oldest.rows, seconds=seconds)
+            self._set_stuck("lane", True, stage=oldest.stage, rows=oldest.rows, seconds=seconds)
         else:
-            self._turn("lane", False)
-        await self._set_alive(not overdue and not late)
+            self._set_stuck("lane", False)
+        self._set_alive(not overdue and not late)
 
-    def look_at_loop(self) -> None:
-        """Look whether the event loop still comes round; to be called from another thread, at intervals."""
+    def check_loop(self) -> None:
+        """Check that the event loop runs. Call this from another thread, at intervals."""
         late_s = self._clock() - self._beat_s
         if late_s > self._timeout_s:
-            self._turn("event_loop", True, seconds=round(late_s, 3))
+            self._set_stuck("event_loop", True, seconds=round(late_s, 3))
 
     def _watch_loop(self) -> None:
         while not self._stop.wait(self.interval_s):
-            self.look_at_loop()
+            self.check_loop()
 
-    def _turn(self, part: str, stuck: bool, **details: Any) -> None:
+    def _set_stuck(self, part: str, stuck: bool, **details: Any) -> None:
         with self._lock:
             if self._stuck[part] is stuck:
                 return
             self._stuck[part] = stuck
-            # Inside the lock, so that of two threads the later one has the last word.
+            # Inside the lock: with two threads, the later change must be reported last.
             self._on_change(part, stuck)
         if stuck:
             _log.error(f"{PARTS[part]} is stuck", extra=facts(timeout_s=self._timeout_s, **details))

@@ -1,4 +1,4 @@
-"""Files that are read again when they change, such as certificates that are renewed while the server runs."""
+"""Files that are read again when they change, such as renewed certificates."""
 
 import logging
 from collections.abc import Callable
@@ -14,11 +14,11 @@ _log = logging.getLogger(__name__)
 
 
 class WatchedFile(Generic[T]):
-    """What `parse` makes of some files together, made anew when one of them changes.
+    """A value that is parsed from files, and parsed again when one of them changes.
 
     Args:
         paths: The files.
-        parse: Turns their contents, in order, into the value; raises ValueError for what it does not accept.
+        parse: Turns their contents, in this order, into the value. It raises ValueError for invalid contents.
     """
 
     def __init__(self, paths: tuple[Path, ...], parse: Callable[[tuple[bytes, ...]], T]) -> None:
@@ -32,29 +32,29 @@ class WatchedFile(Generic[T]):
 
         Raises:
             OSError: A file cannot be read.
-            ValueError: `parse` does not accept them.
+            ValueError: The contents are invalid.
         """
-        self._stamp = self._look()
+        self._stamp = self._take_stamp()
         self._value = self._parse(tuple(path.read_bytes() for path in self._paths))
         return self._value
 
     def current(self) -> T:
-        """Return the value, read again if a file has changed; what cannot be used is logged, and left."""
+        """Return the value. Changed files are read first; if they are invalid, the old value stays."""
         assert self._value is not None
-        if self._look() != self._stamp:
+        if self._take_stamp() != self._stamp:
             names = [path.name for path in self._paths]
             try:
                 self.load()
                 _log.info("files read again", extra=facts(files=names))
             except (OSError, ValueError) as error:
                 _log.error(
-                    "changed files cannot be used, the old content stays",
+                    "changed files cannot be used: the old content stays",
                     extra=facts(files=names, error=str(error)),
                 )
         return self._value
 
-    def _look(self) -> tuple[tuple[int, int, int], ...]:
-        """Return what tells one state of the files from another; empty while one is missing."""
+    def _take_stamp(self) -> tuple[tuple[int, int, int], ...]:
+        """Return a stamp of the files that differs when one changes; empty while one is missing."""
         try:
             stats = [path.stat() for path in self._paths]
         except OSError:

@@ -107,7 +107,7 @@ BAD = {
     "no-rows": (
         _change(shape=[0, 8, 6, 1], raw=[b""]),
         "inputs[0].shape",
-        "of 'image' has 0 as its first size, the batch: send 1 or more rows",
+        "of 'image' has the batch size 0: send 1 or more rows",
     ),
     "negative-rows": (
         _change(shape=[-1, 8, 6, 1]),
@@ -122,7 +122,7 @@ BAD = {
     "too-many-rows": (
         _change(shape=[2**62, 8, 6, 1]),
         "inputs[0].shape",
-        f"of 'image': {2**62} rows are more than the 1024 rows of one such call",
+        f"of 'image': {2**62} rows are more than the 1024 rows of one call with these outputs",
     ),
     "short": (
         _change(raw=[b"123"]),
@@ -152,12 +152,12 @@ BAD = {
     "no-values": (
         _change(raw=NO_RAW),
         "inputs[0].contents",
-        "of 'image' is absent, and raw_input_contents too: send one of the two",
+        "of 'image' is missing, and so is raw_input_contents: send one of the two",
     ),
     "both": (
         _change(contents=pb.InferTensorContents(uint_contents=[1])),
         "inputs[0].contents",
-        "is set, and raw_input_contents too: send one of the two",
+        "is set, and so is raw_input_contents: send one of the two",
     ),
     "typed-short": (
         _change(raw=NO_RAW, contents=pb.InferTensorContents(uint_contents=[1, 2])),
@@ -167,12 +167,12 @@ BAD = {
     "typed-elsewhere": (
         _change(raw=NO_RAW, contents=pb.InferTensorContents(int_contents=[1] * 144)),
         "inputs[0].contents.int_contents",
-        "of 'image' is set, UINT8 stands in uint_contents",
+        "of 'image' is set, but UINT8 values belong in uint_contents",
     ),
     "typed-beyond": (
         _change(raw=NO_RAW, contents=pb.InferTensorContents(uint_contents=[255] * 143 + [256])),
         "inputs[0].contents.uint_contents[143]",
-        "of 'image' is 256, UINT8 ends at 255",
+        "of 'image' is 256, the maximum of UINT8 is 255",
     ),
     "output": (
         _change(outputs=["mean", "sigma"]),
@@ -187,7 +187,7 @@ BAD = {
     "output-twice": (
         _change(outputs=["mean", "mean"]),
         "outputs[1].name",
-        "is 'mean' a second time: ask for it once",
+        "is 'mean' for the second time: name it once",
     ),
     "many-outputs": (
         _change(outputs=["mean"] * 3),
@@ -197,47 +197,47 @@ BAD = {
     "version": (
         _change(model_version="newest"),
         "model_version",
-        "is 'newest': a whole number from 1 on, or empty for the default",
+        "is 'newest', it must be an integer >= 1, or empty for the default",
     ),
     "version-zero": (
         _change(model_version="0"),
         "model_version",
-        "is '0': a whole number from 1 on, or empty for the default",
+        "is '0', it must be an integer >= 1, or empty for the default",
     ),
     "timeout": (
         _change(parameters={"timeout": pb.InferParameter(string_param="soon")}),
         "parameters[timeout]",
-        "is no number of microseconds from 0 on",
+        "must be an integer >= 0 (microseconds)",
     ),
     "broken-timeout": (
         _change(parameters={"timeout": pb.InferParameter(double_param=1.5)}),
         "parameters[timeout]",
-        "is no number of microseconds from 0 on",
+        "must be an integer >= 0 (microseconds)",
     ),
     "empty-timeout": (
         _change(parameters={"timeout": pb.InferParameter()}),
         "parameters[timeout]",
-        "is no number of microseconds from 0 on",
+        "must be an integer >= 0 (microseconds)",
     ),
     "negative-timeout": (
         _change(parameters={"timeout": pb.InferParameter(int64_param=-1)}),
         "parameters[timeout]",
-        "is no number of microseconds from 0 on",
+        "must be an integer >= 0 (microseconds)",
     ),
     "input-shared-memory": (
         _parameter_of("input", "shared_memory_region"),
         "inputs[0].parameters[shared_memory_region]",
-        "is not supported: values travel in the messages",
+        "is not supported: send values in the message",
     ),
     "output-shared-memory": (
         _parameter_of("output", "shared_memory_region"),
         "outputs[0].parameters[shared_memory_region]",
-        "is not supported: values travel in the messages",
+        "is not supported: send values in the message",
     ),
     "classification": (
         _parameter_of("output", "classification"),
         "outputs[0].parameters[classification]",
-        "is not supported: the outputs are no classes",
+        "is not supported: the outputs are not classes",
     ),
 }
 
@@ -314,12 +314,12 @@ def test_millions_of_empty_tensors_are_counted_alone(stub: Stub) -> None:
         ("tiny", "", grpc.StatusCode.NOT_FOUND, "models are the graphs MODEL.encoder and MODEL.decoder"),
         ("", "", grpc.StatusCode.NOT_FOUND, "no model ''"),
         (".encoder", "", grpc.StatusCode.NOT_FOUND, "no model '.encoder'"),
-        ("absent.encoder", "", grpc.StatusCode.NOT_FOUND, "no model 'absent.encoder' here: RepositoryIndex"),
+        ("absent.encoder", "", grpc.StatusCode.NOT_FOUND, "no model 'absent.encoder' on this server: Repos"),
         ("x" * 5000, "", grpc.StatusCode.NOT_FOUND, "no model 'xxx"),
         ("tiny.encoder", "9", grpc.StatusCode.NOT_FOUND, "has no version 9"),
         ("tiny.encoder", "1", grpc.StatusCode.FAILED_PRECONDITION, "published but not loaded"),
-        ("tiny.encoder", "-1", grpc.StatusCode.INVALID_ARGUMENT, "is '-1': a whole number from 1 on"),
-        ("tiny.encoder", "٣", grpc.StatusCode.INVALID_ARGUMENT, "a whole number from 1 on"),
+        ("tiny.encoder", "-1", grpc.StatusCode.INVALID_ARGUMENT, "is '-1', it must be an integer >= 1"),
+        ("tiny.encoder", "٣", grpc.StatusCode.INVALID_ARGUMENT, "it must be an integer >= 1"),
     ],
 )
 def test_models_that_are_not_there(

@@ -174,7 +174,8 @@ def test_models_are_described(zoo: Stub) -> None:
     assert {model.state for model in ready} == {"READY"}
     assert len(ready) == 6
     refusal = refused(zoo.RepositoryIndex, pb.RepositoryIndexRequest(repository_name="other"))
-    assert refusal.violations == {"repository_name": "is 'other': leave it empty, there is one repository"}
+    expected = "is 'other': leave it empty, there is only one repository"
+    assert refusal.violations == {"repository_name": expected}
 
 
 def test_statistics_count_runs_and_answers(tiny_root: Path) -> None:

@@ -32,7 +32,8 @@ def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:
         refusal = refused(stub.ModelInfer, request)
         # 16 bytes of latents, 48 of image and 192 of pixel means a row; 4 KiB for the rest.
         assert refusal.violations == {
-            "inputs[0].shape": "of 'latent': 1024 rows are more than the 374 rows of one such call"
+            "inputs[0].shape": "of 'latent': 1024 rows are more than the 374 rows of one call with"
+            " these outputs"
         }
         config = stub.ModelConfig(pb.ModelConfigRequest(name="tiny.decoder"), timeout=TIMEOUT_S).config
         assert config.max_batch_size == 374
@@ -54,7 +55,7 @@ def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) ->
     ):
         refusal = refused(stub.ModelInfer, request)
     assert refusal.violations.keys() == {"inputs"}
-    assert "above the 65536 of one call" in refusal.message
+    assert "more than the 65536 of one call" in refusal.message
 
 
 def in_flight(server: ServerProcess) -> float:

@@ -99,7 +99,7 @@ def test_tritonclient_streams(findings: dict[str, Any]) -> None:
     """A stream answers in order; an error is its request's alone; a final reply is marked where asked for."""
     for number, (reply_id, error, final) in enumerate(findings["stream"]):
         if number == 11:
-            assert error.startswith("NOT_FOUND: no model 'absent.encoder' here: RepositoryIndex lists")
+            assert error.startswith("NOT_FOUND: no model 'absent.encoder' on this server: RepositoryIndex")
         else:
             assert (reply_id, error, final) == (str(number), None, number == 3)
 
@@ -136,7 +136,7 @@ def test_tritonclient_shows_mistakes(findings: dict[str, Any]) -> None:
             invalid, "outputs[0].name: is 'z', the outputs of 'tiny.encoder' are mean, log_variance"
         ],
         "classes": [
-            invalid, "outputs[0].parameters[classification]: is not supported: the outputs are no classes"
+            invalid, "outputs[0].parameters[classification]: is not supported: the outputs are not classes"
         ],
         "model": [
             "StatusCode.NOT_FOUND",

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convvae.v1 import vae_pb2 as pb
-from convvae_service.api.parse import CallLimits, read_images, read_latents, read_sample, read_score
+from convvae_service.api.limits import CallLimits
+from convvae_service.api.parse import read_images, read_latents, read_sample, read_score
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.errors import InvalidInput
 

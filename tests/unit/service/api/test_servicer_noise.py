@@ -4,7 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convvae_service.api import servicer as rpc
+from convvae_service.api import servicer
 from convvae_service.api.noise import latent_noise
 
 
@@ -19,7 +19,7 @@ async def test_much_noise_is_made_beside_the_event_loop(
         makers.append(threading.get_ident())
         return latent_noise(seed, **words)
 
-    monkeypatch.setattr(rpc, "latent_noise", noted)
-    made = await rpc._noise(7, first_row=3, count=count, dimension=16)
+    monkeypatch.setattr(servicer, "latent_noise", noted)
+    made = await servicer._noise(7, first_row=3, count=count, dimension=16)
     np.testing.assert_array_equal(made, latent_noise(7, first_row=3, count=count, dimension=16))
     assert (makers != [threading.get_ident()]) is aside

@@ -1,17 +1,21 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import cast
 
 import grpc
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.calls.runner import CallRunner, Context
+from convvae_service.calls import status
+from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.service import Service
+from convvae_service.calls.state import State
 from convvae_service.errors import NotFound
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
+from convvae_service.server.grpc_front import GrpcFront
+from convvae_service.settings.loader import load_settings
 from support.wire import Refusal
 
 Handle = Callable[[pb.SampleRequest, Call], Awaitable[pb.SampleResponse]]
@@ -20,23 +24,13 @@ Handle = Callable[[pb.SampleRequest, Call], Awaitable[pb.SampleResponse]]
 async def call(
     handle: Handle, *, runner: CallRunner | None = None, timeout_s: float = 5.0, request_id: str = "id-1"
 ) -> tuple[pb.SampleResponse | Refusal, CallRunner]:
-    """Serve one call by `handle`, and return how it ended."""
-    runner = (
-        runner if runner is not None else CallRunner(metrics=Metrics(), max_call_s=60, unavailable_reason="")
-    )
-
-    async def sample(request: pb.SampleRequest, context: Context) -> pb.SampleResponse:
-        return await runner.answer("Sample", handle, request, context)
-
-    method = grpc.unary_unary_rpc_method_handler(
-        sample, pb.SampleRequest.FromString, pb.SampleResponse.SerializeToString
-    )
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("convvae.v1.VaeService", {"Sample": method}),)
-    )
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
+    """Serve one call by `handle` behind the front of grpcio, and return how it ended."""
+    runner = runner or CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    front = GrpcFront(load_settings(["--models", "unused", "--address", "127.0.0.1:0"]), runner)
+    descriptor = pb.DESCRIPTOR.services_by_name["VaeService"]
+    front.add_service(Service(descriptor=descriptor, calls={"Sample": handle}))
+    port = front.open_port()
+    await front.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             stub = vae_pb2_grpc.VaeServiceStub(channel)
@@ -49,7 +43,7 @@ async def call(
                 return Refusal(error), runner
             return reply, runner
     finally:
-        await server.stop(5)
+        await front.stop(5)
 
 
 def counted(runner: CallRunner, code: str) -> float:
@@ -101,12 +95,10 @@ async def test_the_server_limits_a_call() -> None:
         await asyncio.sleep(30)
         return pb.SampleResponse()
 
-    refusal, _ = await call(
-        wait, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, unavailable_reason="")
-    )
+    refusal, _ = await call(wait, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, state=State.SERVING))
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert refusal.message == "the call took longer than the server's 0.05 s"
+    assert refusal.message == "the call took longer than the server's limit of 0.05 s"
 
 
 async def test_no_call_is_taken_while_the_server_starts() -> None:
@@ -119,7 +111,7 @@ async def test_no_call_is_taken_while_the_server_starts() -> None:
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.UNAVAILABLE
     assert refusal.message == "the server is starting: try again, or another server"
-    runner.unavailable_reason = ""
+    runner.state = State.SERVING
     reply, _ = await call(answer, runner=runner)
     assert isinstance(reply, pb.SampleResponse)
     assert reply.seed == 1
@@ -164,21 +156,8 @@ async def test_quiet_waits_for_the_last_arrival() -> None:
 
 
 async def test_a_refusal_is_counted_before_it_goes_out() -> None:
-    """Whoever has an answer, good or bad, finds the call counted and no longer in flight."""
-    runner = CallRunner(metrics=Metrics(), max_call_s=60, unavailable_reason="")
-    seen: list[tuple[str, float, int]] = []
-
-    class Watched:
-        def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
-            return ()
-
-        def set_trailing_metadata(self, metadata: object) -> None:
-            pass
-
-        async def abort(self, code: grpc.StatusCode, details: str, trailing_metadata: object) -> None:
-            del details, trailing_metadata
-            seen.append((code.name, counted(runner, code.name), runner.in_flight))
-            raise grpc.aio.AbortError
+    """A caller that has its answer, good or bad, finds the call counted and no longer in flight."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
 
     async def refuse(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         raise NotFound("no such model")
@@ -186,7 +165,10 @@ async def test_a_refusal_is_counted_before_it_goes_out() -> None:
     async def fail(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         raise KeyError
 
-    for handle in (refuse, fail):
-        with pytest.raises(grpc.aio.AbortError):
-            await runner.answer("Sample", handle, pb.SampleRequest(), cast("Context", Watched()))
-    assert seen == [("NOT_FOUND", 1.0, 0), ("INTERNAL", 1.0, 0)]
+    for handle, code in ((refuse, "NOT_FOUND"), (fail, "INTERNAL")):
+        call = Call("Sample", "id-1")
+        refusal = await runner.run(call, handle, pb.SampleRequest(), time_left_s=lambda: None)
+        assert isinstance(refusal, status.Refusal)
+        assert refusal.code == code
+        assert counted(runner, code) == 1
+        assert runner.in_flight == 0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convvae_service import errors
-from convvae_service.calls.status import status_code, status_details
+from convvae_service.calls.status import refusal_of
 from convvae_service.errors import InvalidInput, Overloaded, ServiceError, Violation
 
 CLASSES = [
@@ -19,8 +19,10 @@ CLASSES = [
 
 
 def details(error: ServiceError) -> dict[str, object]:
-    status = status_pb2.Status.FromString(status_details(error))
-    assert (status.code, status.message) == (status_code(error).value[0], str(error))
+    refusal = refusal_of(error)
+    status = status_pb2.Status.FromString(refusal.details)
+    assert (refusal.code, refusal.message) == (error.status, str(error))
+    assert (status.code, status.message) == (grpc.StatusCode[error.status].value[0], str(error))
     found: dict[str, object] = {}
     for detail in status.details:
         name = detail.TypeName().rpartition(".")[2]

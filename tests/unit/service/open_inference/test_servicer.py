@@ -1,11 +1,10 @@
 """Requests of the Open Inference Protocol to arrays, names to graphs, and streams."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 from google.protobuf.message import DecodeError
@@ -13,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convvae_service.bundle import read_bundle
-from convvae_service.calls.runner import Context
+from convvae_service.calls.status import Refusal
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import InvalidInput, NotFound
 from convvae_service.open_inference import stream as open_inference_stream
@@ -198,13 +197,10 @@ def test_versions_are_whole_numbers() -> None:
 
 
 class StreamContext:
-    """A stream's context that keeps what is written."""
+    """A stream that keeps what is written."""
 
     def __init__(self) -> None:
         self.written: list[pb.ModelStreamInferResponse] = []
-
-    def invocation_metadata(self) -> Sequence[tuple[str, str]]:
-        return (("x-request-id", "outer"), ("traceparent", "t"))
 
     async def write(self, reply: pb.ModelStreamInferResponse) -> None:
         self.written.append(reply)
@@ -222,19 +218,18 @@ async def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
     """Answers that finish in any order go out in the requests' order, and no more than 16 are under way."""
     context, under_way, most = StreamContext(), 0, 0
 
-    async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse | Refusal:
         nonlocal under_way, most
         under_way += 1
         most = max(most, under_way)
         await asyncio.sleep(0.02 if int(request.id) % 2 else 0.001)
         under_way -= 1
         if request.id == "3":
-            await own.abort(grpc.StatusCode.NOT_FOUND, "not here")
-        metadata = dict(own.invocation_metadata() or ())
-        assert metadata == {"traceparent": "t", "x-request-id": f"flow.{int(request.id) + 1}"}
+            return Refusal("NOT_FOUND", "not here")
+        assert request_id == f"flow.{int(request.id) + 1}"
         return pb.ModelInferResponse(id=request.id)
 
-    stream = InferStream(infer, sent(60), cast("Context", context), request_id="flow")
+    stream = InferStream(infer, sent(60), context.write, request_id="flow")
     await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(60)]
     assert [n for n, reply in enumerate(context.written) if reply.error_message] == [3]
@@ -244,7 +239,7 @@ async def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
 
 async def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slowly a caller reads, few large replies are made ahead of it and many small ones; all come."""
-    monkeypatch.setattr(open_inference_stream, "_MAX_AHEAD_BYTES", 1000)
+    monkeypatch.setattr(open_inference_stream, "_MAX_REPLY_BYTES", 1000)
     made, most = 0, {"large": 0, "small": 0}
 
     class SlowContext(StreamContext):
@@ -257,7 +252,7 @@ async def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: py
             made -= 1
             await super().write(reply)
 
-    async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse:
         nonlocal made
         reply = pb.ModelInferResponse(id=request.id, model_name=request.model_name)
         row_bytes = 400 if request.model_name == "large" else 1
@@ -273,7 +268,7 @@ async def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: py
             yield request
 
     context = SlowContext()
-    stream = InferStream(infer, requests(), cast("Context", context), request_id="flow")
+    stream = InferStream(infer, requests(), context.write, request_id="flow")
     await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(40)]
     assert most["large"] == 2
@@ -284,7 +279,7 @@ async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
     """When the caller goes, its answers under way are cancelled, and the cancellation goes on up."""
     cancelled: list[str] = []
 
-    async def infer(request: pb.ModelInferRequest, own: Context) -> pb.ModelInferResponse:
+    async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse:
         try:
             await asyncio.sleep(60)
         except asyncio.CancelledError:
@@ -292,7 +287,7 @@ async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
             raise
         return pb.ModelInferResponse()
 
-    stream = InferStream(infer, sent(5), cast("Context", StreamContext()), request_id="flow")
+    stream = InferStream(infer, sent(5), StreamContext().write, request_id="flow")
     serving = asyncio.create_task(stream.serve())
     await asyncio.sleep(0.05)
     serving.cancel()

@@ -42,7 +42,7 @@ class Followed:
     def _note(self, change: VersionChange) -> None:
         self.changes.append((change.model, change.version, change.result))
 
-    async def _after_change(self) -> None:
+    def _after_change(self) -> None:
         # Each change leaves something to call, as health would say.
         self.ready = {name: entry.default for name, entry in self.repository.models.items()}
 

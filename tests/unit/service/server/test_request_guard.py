@@ -1,37 +1,14 @@
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
-import grpc
 import pytest
 from prometheus_client import generate_latest
 
-from convvae.v1 import vae_pb2, vae_pb2_grpc
-from convvae_service.calls.request_guard import RequestGuard
+from convvae.v1 import vae_pb2
 from convvae_service.calls.runner import CallRunner
 from convvae_service.observability.metrics import Metrics
-
-
-class Handlers:
-    """Takes handlers as a server does."""
-
-    def __init__(self) -> None:
-        self.by_name: dict[str, Any] = {}
-
-    def add_generic_rpc_handlers(self, handlers: Sequence[grpc.GenericRpcHandler]) -> None:
-        del handlers
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
-        del service
-        self.by_name |= handlers
-
-
-class Servicer(vae_pb2_grpc.VaeServiceServicer):
-    """Answers one method."""
-
-    async def ListModels(self, request: Any, context: Any) -> vae_pb2.ListModelsResponse:  # noqa: N802
-        del request, context
-        return vae_pb2.ListModelsResponse()
+from convvae_service.server.request_guard import RequestGuard
 
 
 class Caller:
@@ -51,13 +28,14 @@ class Caller:
             yield request
 
 
+async def list_models(request: Any, context: Any) -> vae_pb2.ListModelsResponse:
+    del request, context
+    return vae_pb2.ListModelsResponse()
+
+
 def handler_of(metrics: Metrics) -> Any:
-    handlers: Any = Handlers()
-    arrivals: Any = RequestGuard(handlers, CallRunner(metrics=metrics, max_call_s=1.0))
-    vae_pb2_grpc.add_VaeServiceServicer_to_server(Servicer(), arrivals)  # type: ignore[abstract]
-    handler = handlers.by_name["ListModels"]
-    assert handler.request_streaming
-    return handler.stream_unary
+    guard = RequestGuard(CallRunner(metrics=metrics, max_call_s=1.0))
+    return guard.unary("ListModels", list_models)
 
 
 def call(caller: Caller, metrics: Metrics) -> Any:

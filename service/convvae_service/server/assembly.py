@@ -1,0 +1,170 @@
+"""The parts of a server, built from its settings. Nothing is loaded and no port is open yet."""
+
+import logging
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from grpc_health.v1 import health_pb2
+
+from convvae.v1 import vae_pb2
+from convvae_service.api.limits import call_limits
+from convvae_service.api.servicer import VaeServicer
+from convvae_service.batching.batcher import Batcher
+from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.service import Service
+from convvae_service.engine.arena import Arenas
+from convvae_service.engine.cpus import available_cpus
+from convvae_service.errors import StartupError
+from convvae_service.observability.logs import facts
+from convvae_service.observability.metrics import Metrics
+from convvae_service.open_inference.servicer import OpenInferenceServicer
+from convvae_service.repository.catalog import Repository
+from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.repository.loader import Loader
+from convvae_service.server.grpc_front import GrpcFront
+from convvae_service.server.health import Health
+from convvae_service.server.reflection import REFLECTION, reflection_servicer
+from convvae_service.server.version_metrics import VersionMetrics
+from convvae_service.settings.serve import ServeSettings
+
+if TYPE_CHECKING:
+    from convvae_service.observability.tracing import Tracing
+
+__all__ = ["Parts", "assemble"]
+
+_VAE_SERVICE = vae_pb2.DESCRIPTOR.services_by_name["VaeService"].full_name
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
+_OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """The parts of one server."""
+
+    metrics: Metrics
+    tracing: "Tracing | None"
+    runner: CallRunner
+    repository: Repository
+    loader: Loader
+    batcher: Batcher
+    file_decoders: ThreadPoolExecutor
+    health: Health
+    front: GrpcFront
+
+
+def assemble(settings: ServeSettings) -> Parts:
+    """Build the parts of a server and connect them.
+
+    Raises:
+        StartupError: There is nothing to serve, or a file of certificates or tokens cannot be used.
+    """
+    metrics = Metrics()
+    tracing = _build_tracing(settings)
+    runner = CallRunner(
+        metrics=metrics, max_call_s=settings.max_call_s, access_log_sample=settings.access_log_sample
+    )
+    repository = _build_repository(settings)
+    loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
+    batcher = _build_batcher(settings, metrics, tracing)
+    file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
+    health = Health((_VAE_SERVICE,), repository.models)
+    front = GrpcFront(settings, runner, interceptors=[tracing.interceptor] if tracing else [])
+    vae = VaeServicer(settings=settings, repository=repository, batcher=batcher, file_decoders=file_decoders)
+    services = [vae.service]
+    if settings.open_inference:
+        open_inference = OpenInferenceServicer(
+            settings=settings,
+            repository=repository,
+            batcher=batcher,
+            runner=runner,
+            is_ready=lambda: health.ready,
+            is_live=lambda: health.alive,
+        )
+        services.append(open_inference.service)
+    _add_services(front, services, health, reflection=settings.reflection)
+    return Parts(
+        metrics=metrics,
+        tracing=tracing,
+        runner=runner,
+        repository=repository,
+        loader=loader,
+        batcher=batcher,
+        file_decoders=file_decoders,
+        health=health,
+        front=front,
+    )
+
+
+def _build_repository(settings: ServeSettings) -> Repository:
+    return Repository(
+        settings.models,
+        pinned=settings.pinned_versions,
+        policies=settings.version_policies,
+        precisions=settings.precision_policies,
+        may_be_empty=settings.watch,
+    )
+
+
+def _build_loader(settings: ServeSettings, repository: Repository, metrics: VersionMetrics) -> Loader:
+    def check_message_size(version: LoadedVersion) -> None:
+        if call_limits(settings, version).max_rows < 1:
+            raise StartupError(
+                f"one image of model {version.name!r} ({version.manifest.image}) does not fit into a message"
+                f" of {settings.max_message_bytes} bytes: raise --max-message-bytes"
+            )
+
+    options = EngineOptions(
+        device=settings.device,
+        threads=settings.threads or max(1, available_cpus() // settings.lanes),
+        max_batch_rows=settings.max_batch_rows,
+        arenas=Arenas(use=settings.arena, max_gpu_bytes=settings.max_gpu_arena_bytes),
+    )
+    return Loader(repository, options, check=check_message_size, on_change=metrics.add)
+
+
+def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing | None") -> Batcher:
+    batcher = Batcher(
+        lanes=settings.lanes,
+        max_batch_rows=settings.max_batch_rows,
+        max_queued_rows=settings.max_queued_rows,
+        max_queued_bytes=settings.max_queued_bytes,
+        max_queue_delay_s=settings.max_queue_delay_us / 1e6,
+        on_batch=metrics.count_batch,
+        observe_call=tracing.begin if tracing else lambda: None,
+    )
+    metrics.watch_queue(lambda: batcher.queued_rows, lambda: batcher.queued_bytes)
+    return batcher
+
+
+def _add_services(front: GrpcFront, services: list[Service], health: Health, *, reflection: bool) -> None:
+    for service in services:
+        front.add_service(service)
+    # Health needs no token, so that probes need no secret.
+    front.add_servicer(_HEALTH, health, needs_token=False)
+    if reflection:
+        names = [*(service.descriptor.full_name for service in services), _HEALTH.full_name]
+        front.add_servicer(REFLECTION, reflection_servicer(names), needs_token=True)
+
+
+def _build_tracing(settings: ServeSettings) -> "Tracing | None":
+    """Return the maker of traces if the settings or OpenTelemetry's own variables switch traces on."""
+    environ = os.environ
+    disabled = environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+    if disabled or environ.get("OTEL_TRACES_EXPORTER") == "none":
+        return None
+    if not settings.tracing and not any(environ.get(name) for name in _OTLP_ENDPOINTS):
+        return None
+    try:
+        from convvae_service.observability import tracing
+    except ModuleNotFoundError as error:
+        missing = f"{error.name} is not installed, and traces need it: pip install 'convvae[tracing]'"
+        if settings.tracing:
+            raise StartupError(missing) from None
+        # The variable may be set for a whole cluster: it must not stop a server.
+        _log.warning("no traces", extra=facts(reason=missing))
+        return None
+    return tracing.Tracing(tracing.otlp_processor())

@@ -1,0 +1,134 @@
+"""The front of grpcio: it turns bytes and metadata into calls, and answers into replies and statuses."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+
+from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.service import Handler, Probe, Service, Stream, StreamHandler
+from convvae_service.calls.status import Refusal
+from convvae_service.errors import StartupError
+from convvae_service.server.auth import Tokens
+from convvae_service.server.connections import server_options
+from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.request_guard import RequestGuard, or_unreadable
+from convvae_service.server.tls import server_credentials
+from convvae_service.settings.serve import ServeSettings
+
+__all__ = ["GrpcFront"]
+
+
+class GrpcFront:
+    """One grpcio server on one port, with encryption and tokens where the settings have them."""
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        runner: CallRunner,
+        *,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    ) -> None:
+        """Read the files of certificates and tokens; no port is open yet.
+
+        Raises:
+            StartupError: One of these files cannot be used.
+        """
+        self._address = settings.address
+        self._runner = runner
+        self._credentials = (
+            server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+            if settings.tls_certificate and settings.tls_key
+            else None
+        )
+        self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
+        self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
+
+    def add_service(self, service: Service) -> None:
+        """Answer the calls to a service."""
+        behaviors: dict[str, Any] = {
+            name: partial(self._answer, name, handle) for name, handle in service.calls.items()
+        }
+        behaviors |= {name: partial(_answer_probe, probe) for name, probe in service.probes.items()}
+        behaviors |= {name: partial(_serve_stream, name, serve) for name, serve in service.streams.items()}
+        self._register(service.descriptor, behaviors)
+
+    def add_servicer(self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool) -> None:
+        """Answer a service by an object with a method (request, context) for each of its names in the proto.
+
+        These calls do not go through the `CallRunner`: they are neither counted nor logged.
+        """
+        names = [method.name for method in descriptor.methods if hasattr(servicer, method.name)]
+        behaviors = {name: getattr(servicer, name) for name in names}
+        self._register(descriptor, behaviors, needs_token=needs_token)
+
+    def open_port(self) -> int:
+        """Open the port of the settings, and return its number.
+
+        Raises:
+            StartupError: The address cannot be used.
+        """
+        try:
+            if self._credentials is None:
+                return self._server.add_insecure_port(self._address)
+            return self._server.add_secure_port(self._address, self._credentials)
+        except RuntimeError:
+            raise StartupError(
+                f"address {self._address} cannot be used: another server has it, or it is not an address of"
+                " this machine; choose another with --address"
+            ) from None
+
+    async def start(self) -> None:
+        """Begin to take calls."""
+        await self._server.start()
+
+    def stop_reading(self) -> None:
+        """Refuse, now and from now on, every call whose request has not arrived."""
+        self._guard.stop_reading()
+
+    async def stop(self, grace_s: float | None) -> None:
+        """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
+        await self._server.stop(grace_s)
+
+    def _register(
+        self, descriptor: ServiceDescriptor, behaviors: Mapping[str, Any], *, needs_token: bool = True
+    ) -> None:
+        """Register a service. gRPC itself answers UNIMPLEMENTED for methods without a behavior."""
+        handlers = {}
+        for method in descriptor.methods:
+            if method.name not in behaviors:
+                continue
+            guard = self._guard.stream if method.client_streaming else self._guard.unary
+            make = (
+                grpc.stream_stream_rpc_method_handler
+                if method.server_streaming
+                else grpc.stream_unary_rpc_method_handler
+            )
+            handlers[method.name] = make(
+                guard(method.name, behaviors[method.name], needs_token=needs_token),
+                request_deserializer=or_unreadable(GetMessageClass(method.input_type).FromString),
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            )
+        self._server.add_registered_method_handlers(descriptor.full_name, handlers)
+
+    async def _answer(self, name: str, handle: Handler, request: Any, context: Context) -> Any:
+        call = begin_call(name, context)
+        reply = await self._runner.run(call, handle, request, time_left_s=context.time_remaining)
+        if isinstance(reply, Refusal):
+            await abort(context, call, reply)
+        return reply
+
+
+async def _answer_probe(probe: Probe, request: Any, context: Context) -> Any:
+    del context
+    return probe(request)
+
+
+async def _serve_stream(name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
+    request_id = begin_call(name, context).request_id
+    await serve(
+        requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
+    )

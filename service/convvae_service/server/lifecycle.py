@@ -1,0 +1,184 @@
+"""The life of a server: it starts, serves, drains and closes."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from convvae_service.calls.state import State
+from convvae_service.observability.logs import facts
+from convvae_service.observability.metrics import MetricsPage
+from convvae_service.repository.watch import Watch
+from convvae_service.server.assembly import assemble
+from convvae_service.server.memory import return_freed_memory
+from convvae_service.server.watchdog import PARTS, Watchdog
+from convvae_service.settings.serve import ServeSettings
+
+__all__ = ["Server"]
+
+# A drain waits until no call has arrived for so long, or for the maximum, before it stops gRPC.
+_QUIET_S = 0.05
+_MAX_QUIET_WAIT_S = 0.5
+
+_log = logging.getLogger(__name__)
+
+
+class Server:
+    """One server of one model repository. Create, start and drain it in one event loop."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        """Build the parts; nothing is loaded and no port is open yet.
+
+        Raises:
+            StartupError: There is nothing to serve, or a file of certificates or tokens cannot be used.
+        """
+        self._settings = settings
+        self.parts = assemble(settings)
+        self._metrics_page: MetricsPage | None = None
+        self._watch: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
+        self._stop_loading = threading.Event()
+
+    async def start(self, *, before_ready: Callable[[], None] = lambda: None) -> int:
+        """Open the port, load and warm every model, report SERVING, and return the port.
+
+        Args:
+            before_ready: Called when all models are loaded and no call is in flight yet.
+
+        Raises:
+            StartupError: An address cannot be used, or a model cannot be served.
+        """
+        started_s = time.monotonic()
+        parts, settings = self.parts, self._settings
+        port = parts.front.open_port()
+        if settings.metrics_address != "off":
+            self._metrics_page = MetricsPage(parts.metrics.registry, settings.metrics_address)
+        # Health answers from here on: alive, and not ready yet.
+        await parts.front.start()
+        self._start_watchdog()
+        self._run_in_background(return_freed_memory(lambda: parts.runner.last_arrival_s))
+        await parts.loader.load(stop=self._stop_loading)
+        if self._stop_loading.is_set():
+            return port
+        before_ready()
+        parts.runner.state = State.SERVING
+        self._report_health()
+        if settings.watch:
+            self._watch = asyncio.create_task(self._build_watch().run())
+        _log.info(
+            "serving", extra=facts(**self._description(port), seconds=round(time.monotonic() - started_s, 3))
+        )
+        return port
+
+    def stop_loading(self) -> None:
+        """End a start that is under way, after the version that is being loaded."""
+        self._stop_loading.set()
+
+    async def drain(self, *, delay_s: float, grace_s: float) -> None:
+        """Stop in three steps that no caller needs to notice.
+
+        Report NOT_SERVING and serve on for `delay_s` seconds, while balancers turn away. Then refuse new
+        calls. Then let those in flight finish; calls that need more than `grace_s` seconds are cancelled.
+        """
+        runner = self.parts.runner
+        await self._stop_watching()
+        runner.state = State.DRAINING
+        self.parts.health.set_unready()
+        _log.info("draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=runner.in_flight))
+        await asyncio.sleep(delay_s)
+        # When gRPC stops, it resets the calls that it has not handed over yet, which callers see as
+        # CANCELLED. UNAVAILABLE sends callers to another server; after a quiet moment there is no call left
+        # to reset.
+        runner.state = State.STOPPING
+        await runner.wait_until_idle(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
+        self.parts.front.stop_reading()
+        self.parts.health.end_watches()
+        await self.parts.front.stop(grace_s)
+
+    @property
+    def in_flight(self) -> int:
+        """Number of calls that run now."""
+        return self.parts.runner.in_flight
+
+    @property
+    def computing(self) -> bool:
+        """Whether a thread loads a version or runs a batch. Neither can be interrupted."""
+        return self.parts.loader.loading or bool(self.parts.batcher.runs)
+
+    async def wait_for_lanes(self, *, at_most_s: float) -> bool:
+        """Wait until no batch runs, and return whether that is so after `at_most_s` seconds at the latest."""
+        batcher = self.parts.batcher
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_s):
+                while batcher.runs:  # noqa: ASYNC110 - nothing signals the end of the last batch
+                    await asyncio.sleep(0.02)
+        return not batcher.runs
+
+    async def close(self) -> None:
+        """Close the port at once, and then every other part."""
+        parts = self.parts
+        parts.runner.state = State.STOPPING
+        await self._stop_watching()
+        for task in self._background:
+            task.cancel()
+        await parts.front.stop(None)
+        if self._metrics_page is not None:
+            await asyncio.to_thread(self._metrics_page.close)
+        parts.batcher.close()
+        await asyncio.to_thread(parts.file_decoders.shutdown)
+        await parts.loader.close()
+        if parts.tracing is not None:
+            await asyncio.to_thread(parts.tracing.close)
+        _log.info("stopped")
+
+    def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        self._background.append(asyncio.create_task(work))
+
+    def _start_watchdog(self) -> None:
+        if not self._settings.watchdog_timeout_s:
+            return
+        metrics = self.parts.metrics
+        for part in PARTS:
+            metrics.show_stuck(part, False)
+        watchdog = Watchdog(
+            timeout_s=self._settings.watchdog_timeout_s,
+            runs=lambda: self.parts.batcher.runs,
+            set_alive=self.parts.health.set_alive,
+            on_change=metrics.show_stuck,
+        )
+        self._run_in_background(watchdog.run())
+
+    def _build_watch(self) -> Watch:
+        return Watch(
+            self.parts.repository,
+            self.parts.loader,
+            interval_s=self._settings.watch_interval_s,
+            after_change=self._report_health,
+            on_error=self.parts.metrics.watch_errors.inc,
+        )
+
+    async def _stop_watching(self) -> None:
+        """Let the repository change no more. A version that a thread is loading is dropped."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait((self._watch,))
+
+    def _report_health(self) -> None:
+        models = self.parts.repository.models
+        self.parts.health.follow({name: entry.default is not None for name, entry in models.items()})
+
+    def _description(self, port: int) -> dict[str, Any]:
+        """Return the facts for the log line of a server that serves."""
+        settings, page = self._settings, self._metrics_page
+        metrics_host = settings.metrics_address.rpartition(":")[0]
+        return {
+            "address": f"{settings.address.rpartition(':')[0]}:{port}",
+            "tls": settings.tls_certificate is not None,
+            "tokens": settings.token_file is not None,
+            "tracing": self.parts.tracing is not None,
+            "metrics": f"{metrics_host}:{page.port}" if page else "off",
+            "models": [f"{version.name}@{version.version}" for version in self.parts.repository.loaded],
+        }

@@ -1,0 +1,182 @@
+"""A guard in front of grpcio's handlers: they get only requests that have arrived and can be read.
+
+- Bytes that are not a message of the method's type, and calls without a request, are refused, counted and
+  logged like any other bad call. gRPC itself would answer UNKNOWN and write a traceback to the log, which any
+  caller could provoke.
+- A call whose deadline has passed on arrival is dropped unread. gRPC tries to read its request and never
+  frees 96 bytes of each such call (grpc/grpc#43360), so a storm of them would use up memory.
+- A call without a valid token is refused before its request is read.
+- A caller that opens a call and sends no request has `max_call_s` seconds. When the server stops, the guard
+  waits for no request: such calls end as UNAVAILABLE, and streams after the requests that have been read.
+
+The guard works because every method is registered as one that reads a stream. gRPC reads a single request
+before it calls the handler, but leaves the requests of a stream to the handler. Callers see no difference.
+"""
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, TypeAlias
+
+from google.protobuf.message import DecodeError
+
+from convvae_service.calls.runner import CallRunner
+from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError, Violation
+from convvae_service.server.auth import Tokens
+from convvae_service.server.grpc_context import Context, abort, begin_call
+
+__all__ = ["Behavior", "RequestGuard", "or_unreadable"]
+
+Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+_UNREADABLE = object()
+# No call can be answered in less.
+_MIN_TIME_LEFT_S = 0.001
+# gRPC reports first that no request will come, and within this time that the caller has left.
+_DISCONNECT_DELAY_S = 0.05
+
+
+def or_unreadable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Return a deserializer that marks bytes that are no message, where `deserialize` would raise."""
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+class RequestGuard:
+    """Guards the handlers of one server.
+
+    Args:
+        runner: Counts and logs the calls that are refused here.
+        tokens: The tokens that callers must have one of; None accepts everybody.
+    """
+
+    def __init__(self, runner: CallRunner, tokens: Tokens | None = None) -> None:
+        self._runner = runner
+        self._tokens = tokens
+        # Time limits of the reads that wait now.
+        self._waiting: set[asyncio.Timeout] = set()
+        self._stopped = False
+
+    def unary(self, name: str, behave: Behavior, *, needs_token: bool = True) -> Behavior:
+        """Return a behavior that reads one request from a stream, and calls `behave` with it."""
+
+        async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
+            self._drop_if_expired(name, context)
+            try:
+                self._check_token(context, needs_token)
+                request = await self._next(requests, at_most_s=self._runner.max_call_s)
+            except StopAsyncIteration:
+                # The caller may have disconnected. In that case gRPC cancels this call now.
+                self._runner.count_arrival()
+                await asyncio.sleep(_DISCONNECT_DELAY_S)
+                return await self._refuse(name, _invalid("is missing"), context)
+            except ServiceError as error:
+                return await self._refuse(name, error, context)
+            return await behave(request, context)
+
+        return guarded
+
+    def stream(self, name: str, behave: Callable[..., Any], *, needs_token: bool = True) -> Behavior:
+        """Return a behavior that passes on the requests of a stream up to the first bad one.
+
+        The requests before it are answered, and then the stream is refused. `behave` is a coroutine function
+        that writes, or an async generator function.
+        """
+        serve = _write_all(behave) if inspect.isasyncgenfunction(behave) else behave
+
+        async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
+            self._drop_if_expired(name, context)
+            try:
+                self._check_token(context, needs_token)
+            except ServiceError as error:
+                return await self._refuse(name, error, context)
+            readable = _ReadableRequests(lambda: self._next(requests, at_most_s=None))
+            await serve(readable, context)
+            if readable.error is not None:
+                await self._refuse(name, readable.error, context)
+            return None
+
+        return guarded
+
+    def stop_reading(self) -> None:
+        """Refuse, now and from now on, every call whose request has not arrived, as UNAVAILABLE."""
+        self._stopped = True
+        for limit in self._waiting:
+            limit.reschedule(asyncio.get_running_loop().time())
+
+    def _drop_if_expired(self, name: str, context: Context) -> None:
+        """Raise CancelledError if the deadline has passed. gRPC sends the status itself, at no cost here."""
+        left_s = context.time_remaining()
+        if left_s is not None and left_s < _MIN_TIME_LEFT_S:
+            self._runner.count_expired(name)
+            raise asyncio.CancelledError
+
+    def _check_token(self, context: Context, needs_token: bool) -> None:
+        if needs_token and self._tokens is not None:
+            self._tokens.check(context.invocation_metadata())
+
+    async def _refuse(self, name: str, error: ServiceError, context: Context) -> None:
+        call = begin_call(name, context)
+        await abort(context, call, self._runner.refuse(call, error))
+
+    async def _next(self, requests: AsyncIterator[Any], *, at_most_s: float | None) -> Any:
+        """Return the next request.
+
+        Raises:
+            StopAsyncIteration: The caller sends no more requests.
+            ServiceError: The request is unreadable or late, or the server stops.
+        """
+        try:
+            async with asyncio.timeout(0 if self._stopped else at_most_s) as limit:
+                self._waiting.add(limit)
+                try:
+                    request = await anext(requests)
+                finally:
+                    self._waiting.discard(limit)
+        except TimeoutError:
+            if self._stopped:
+                raise self._runner.not_ready() from None
+            raise DeadlineExceeded(
+                f"the request of the call did not arrive within the server's limit of {at_most_s:g} s"
+            ) from None
+        if request is _UNREADABLE:
+            raise _invalid("its bytes are not a message of the method's request type")
+        return request
+
+
+class _ReadableRequests:
+    """The requests of a stream up to the first bad one; `error` says why they ended early."""
+
+    def __init__(self, read: Callable[[], Awaitable[Any]]) -> None:
+        self._read = read
+        self.error: ServiceError | None = None
+
+    def __aiter__(self) -> "_ReadableRequests":
+        return self
+
+    async def __anext__(self) -> Any:
+        try:
+            return await self._read()
+        except ServiceError as error:
+            self.error = error
+            raise StopAsyncIteration from None
+
+
+def _write_all(generate: Callable[[Any, Context], AsyncIterator[Any]]) -> Behavior:
+    """Return a coroutine function that writes the replies of a generator. A status can still follow them."""
+
+    async def write_all(requests: Any, context: Context) -> None:
+        async for reply in generate(requests, context):
+            await context.write(reply)
+
+    return write_all
+
+
+def _invalid(description: str) -> InvalidInput:
+    return InvalidInput([Violation("request", description)])
