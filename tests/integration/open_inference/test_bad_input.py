@@ -112,12 +112,12 @@ BAD = {
     "negative-rows": (
         _change(shape=[-1, 8, 6, 1]),
         "inputs[0].shape",
-        "of 'image' has -1 as its first size, the batch: send 1 or more rows",
+        "of 'image' has the batch size -1: send 1 or more rows",
     ),
     "most-negative-rows": (
         _change(shape=[-(2**63), 8, 6, 1]),
         "inputs[0].shape",
-        f"of 'image' has {-(2**63)} as its first size, the batch: send 1 or more rows",
+        f"of 'image' has the batch size {-(2**63)}: send 1 or more rows",
     ),
     "too-many-rows": (
         _change(shape=[2**62, 8, 6, 1]),
