@@ -17,6 +17,11 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
+# The same as flags of `convvae-train fit`, for one epoch of a single step.
+SHORT = [
+    *("--width", "4", "--hidden", "16", "--latent-dim", "4"),
+    *("--epochs", "1", "--precision", "fp32", "--threads", "1"),
+]
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
 )

@@ -40,7 +40,7 @@ def with_table(page: str) -> str:
 
 
 def _table(settings: Iterable[Setting]) -> str:
-    rows = ["| Setting | Values | Default | |", "|---|---|---|---|", *map(_row, settings)]
+    rows = ["| Setting | Values | Default | Meaning |", "|---|---|---|---|", *map(_row, settings)]
     return "".join(f"{row}\n" for row in rows)
 
 

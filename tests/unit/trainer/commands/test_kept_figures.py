@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,13 @@ from convvae_trainer.commands.kept_figures import SUPPORT
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
 from convvae_trainer.evaluation.optional_metrics import EvalOptions
-from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config
+from convvae_trainer.runs.fit import Fitted
 
 
 @pytest.fixture
-def run_dir(config: Config, dataset: Dataset, tmp_path: Path) -> Path:
-    """A run that has ended, with 8 test images."""
-    fit(config, dataset, tmp_path / "run")
-    return tmp_path / "run"
+def run_dir(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> Path:
+    """A copy of a run that has ended, with 8 test images."""
+    return shutil.copytree(fitted[0].run.path, tmp_path / "run")
 
 
 def evaluated(run_dir: Path, samples: int, images: int) -> tuple[dict[str, Any], str]:
