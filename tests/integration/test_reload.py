@@ -210,7 +210,7 @@ def test_several_versions_at_once(tmp_path: Path) -> None:
     ("spoil", "reason"),
     [
         (flip_a_bit, "encoder.onnx is damaged: its sha256 is "),
-        (fail_at_run_time, "its graphs load but do not decode: "),
+        (fail_at_run_time, "its graphs load but fail to decode: "),
         (lambda folder: (folder / "decoder.onnx").unlink(), "decoder.onnx is missing"),
         (lambda folder: (folder / "manifest.json").write_text("{"), "manifest is not valid JSON"),
     ],

@@ -1,4 +1,4 @@
-"""How many CPUs this process may really use: its affinity mask and its control group's quota."""
+"""The number of CPUs that this process may use, from its affinity mask and its control group's quota."""
 
 import math
 import os
@@ -8,19 +8,20 @@ __all__ = ["available_cpus"]
 
 
 def available_cpus(*, root: Path = Path("/")) -> int:
-    """Return the CPUs that the process may keep busy, 1 or above.
+    """Return the number of CPUs that the process may keep busy, at least 1.
 
-    A container that may use 2 of 64 cores sees 64; threads beyond its quota only get it throttled.
+    A container with a quota of 2 CPUs on a host with 64 sees 64. With more threads than its quota allows, it
+    is throttled.
 
     Args:
-        root: Where `proc` and `sys` are found (for tests).
+        root: The folder that contains `proc` and `sys` (for tests).
     """
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, math.floor(min(affinity, _quota(root))))
 
 
 def _quota(root: Path) -> float:
-    """Return the smallest CPU quota of the process's control groups, in CPUs; infinity without one."""
+    """Return the smallest CPU quota of the process's control groups, in CPUs, or infinity without a quota."""
     quotas = [math.inf]
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
@@ -28,7 +29,7 @@ def _quota(root: Path) -> float:
         if controllers and not v1:
             continue
         base = root / "sys/fs/cgroup" / ("cpu" if v1 else "")
-        # A quota on any group above holds too. In a container the group itself is mounted at the base.
+        # The quotas of all parent groups apply too. In a container the group itself is mounted at the base.
         parts = [part for part in path.split("/") if part not in ("", "..")]
         quotas += [_group_quota(base.joinpath(*parts[:depth]), v1=v1) for depth in range(len(parts) + 1)]
     return min(quotas)
@@ -41,7 +42,7 @@ def _group_quota(group: Path, *, v1: bool) -> float:
         words = _read(group / "cpu.max").split()
     try:
         quota_us, period_us = (float(word) for word in words)
-    except ValueError:  # absent, or "max"
+    except ValueError:  # the file is absent, or contains "max"
         return math.inf
     return quota_us / period_us if quota_us > 0 and period_us > 0 else math.inf
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: the build that is installed, the device it can use, sessions with explicit settings."""
+"""ONNX Runtime: the installed build, the device that it can use, and sessions with explicit settings."""
 
 import logging
 import os
@@ -24,7 +24,7 @@ def import_runtime() -> ModuleType:
     """Import onnxruntime.
 
     Raises:
-        StartupError: No build is installed, or two, whose files overwrite each other.
+        StartupError: No build is installed, or two builds, which overwrite each other's files.
     """
     builds = [name for name in ("onnxruntime", "onnxruntime-gpu") if _is_installed(name)]
     if len(builds) == 2:
@@ -32,14 +32,14 @@ def import_runtime() -> ModuleType:
             "onnxruntime and onnxruntime-gpu are both installed and overwrite each other's files:"
             " uninstall both, then install convvae[gpu] or convvae[cpu]"
         )
-    # It would note an identity of this machine and report to its makers; read when it is imported.
+    # Telemetry would store an identity of this machine and send reports. The variable is read at import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     try:
         import onnxruntime
     except ImportError:
         raise StartupError(
             "ONNX Runtime is not installed: pip install 'convvae[service,gpu]', or 'convvae[service,cpu]'"
-            " where there will be no GPU"
+            " on a machine without a GPU"
         ) from None
     return onnxruntime  # type: ignore[no-any-return]
 
@@ -48,7 +48,7 @@ def choose_provider(device: str, arenas: Arenas = DEFAULT_ARENAS) -> tuple[str, 
     """Return the execution provider and its options for `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
-        StartupError: CUDA was asked for by name and is not to be had.
+        StartupError: `device` names CUDA, and CUDA is not available.
     """
     if device == "cpu":
         return _CPU, {}
@@ -59,10 +59,10 @@ def choose_provider(device: str, arenas: Arenas = DEFAULT_ARENAS) -> tuple[str, 
     elif CUDA not in runtime.get_available_providers():
         missing = "this build of ONNX Runtime has no CUDA support: install convvae[gpu]"
     if missing is None:
-        # Finds the CUDA and cuDNN libraries of the wheels; they are large, so only where there is a device.
+        # Loads the CUDA and cuDNN libraries of the wheels. They are large, so only if there is a device.
         runtime.preload_dlls()
         index = device.partition(":")[2] or "0"
-        # The default, EXHAUSTIVE, benchmarks every new batch size again: 634 ms against 1.9 ms a call.
+        # The default, EXHAUSTIVE, benchmarks every new batch size: 634 ms against 1.9 ms per call.
         return CUDA, {"device_id": index, "cudnn_conv_algo_search": "HEURISTIC", **arenas.provider_options()}
     if device == "auto":
         _log.info("running on the CPU", extra={"facts": {"reason": missing}})
@@ -83,11 +83,11 @@ def make_session(
 
     Args:
         data: ONNX bytes, without external data.
-        name: What messages call the graph.
-        provider: From `choose_provider`.
-        threads: Threads that one run may use.
-        arenas: What the graph holds of memory between runs.
-        fall_back: Whether the CPU will do when the GPU cannot be used.
+        name: Name of the graph in messages.
+        provider: Execution provider and options, from `choose_provider`.
+        threads: Number of threads of one run.
+        arenas: Settings of the graph's memory.
+        fall_back: Whether to run on the CPU if the GPU cannot be used.
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph.
@@ -95,14 +95,15 @@ def make_session(
     """
     runtime = import_runtime()
     options = runtime.SessionOptions()
-    # A pool for each session: from Python, the one that sessions can share always spins. With 2 threads on 2
-    # cores that took 41 ms of processor time after a run, and 1.7 times as much for each row.
+    # Each session has its own thread pool, because a shared pool always spins when it is set from Python.
+    # With 2 threads on 2 cores the shared pool took 41 ms of processor time after each run, and 1.7 times the
+    # time per row (tests/bench/results/runtime_settings.json).
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Idle threads that spin slow their neighbours, and a quota is throttled for them.
+    # Idle threads that spin slow down other processes and use up a CPU quota.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     arenas.configure(options)
-    # Warnings of a sound graph say nothing to an operator.
+    # ONNX Runtime's warnings about a valid graph do not help an operator.
     options.log_severity_level = 3
     try:
         session = runtime.InferenceSession(
@@ -110,10 +111,12 @@ def make_session(
         )
     except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
         raise BundleError(f"ONNX Runtime cannot load {name}: {str(error).splitlines()[0][:300]}") from None
-    # A failed CUDA start falls back to the CPU without an error.
+    # If CUDA fails to start, ONNX Runtime uses the CPU without an error.
     if session.get_providers()[0] != provider[0]:
         if not fall_back:
-            raise StartupError(f"ONNX Runtime could not use the GPU for {name}; see its message above")
+            raise StartupError(
+                f"ONNX Runtime could not use the GPU for {name}: see its message above, or use --device cpu"
+            )
         _log.warning("the GPU cannot be used, running on the CPU", extra={"facts": {"graph": name}})
     return session
 

@@ -1,4 +1,4 @@
-"""A graph that ONNX Runtime has loaded: rows in, rows out.
+"""A graph loaded in ONNX Runtime, with rows in and rows out.
 
 Dimensions: B = batch.
 """
@@ -34,15 +34,15 @@ class Session:
         """Load the graph.
 
         Args:
-            data: Its ONNX bytes.
-            graph: What the manifest says of it.
-            provider: From `choose_provider`.
-            threads: Threads that one run may use.
-            arenas: What it holds of memory between runs.
-            fall_back: Whether the CPU will do when the GPU cannot be used.
+            data: ONNX bytes of the graph.
+            graph: The manifest's entry for it.
+            provider: Execution provider and options, from `choose_provider`.
+            threads: Number of threads of one run.
+            arenas: Settings of the graph's memory.
+            fall_back: Whether to run on the CPU if the GPU cannot be used.
 
         Raises:
-            BundleError: ONNX Runtime cannot load it, or its inputs or outputs are not the manifest's.
+            BundleError: ONNX Runtime cannot load it, or its inputs or outputs differ from the manifest's.
             StartupError: The GPU cannot be used and `fall_back` is false.
         """
         self._session = make_session(
@@ -56,11 +56,11 @@ class Session:
         _check_signature(self._session, graph)
         self._outputs = {tensor.name: tensor for tensor in graph.outputs}
         self.provider: str = self._session.get_providers()[0]
-        # On the CPU a plain run copies nothing, and binding takes 15 us of each run's processor time.
+        # On the CPU a plain run copies nothing, and binding would take 15 us of processor time per run.
         self.binds = self.provider == CUDA
 
     def run(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
-        """Return the named `outputs` for the input `name`, as arrays of their own."""
+        """Run the graph on the input `name` and return the named `outputs` as new arrays."""
         rows_B = np.ascontiguousarray(rows_B)
         if self.binds:
             return self._run_bound(outputs, name, rows_B)
@@ -68,9 +68,9 @@ class Session:
         return results
 
     def _run_bound(self, outputs: Sequence[str], name: str, rows_B: NDArray[Any]) -> list[NDArray[Any]]:
-        """Run with inputs and outputs bound: one copy of the rows to the device, and one of each result back.
+        """Run with bound inputs and outputs: one copy of the rows to the device and one of each result back.
 
-        Both are part of the run, which does not hold Python's lock.
+        Both copies are part of the run, which releases the GIL.
         """
         binding = self._session.io_binding()
         binding.bind_cpu_input(name, rows_B)
@@ -94,10 +94,10 @@ def _check_signature(session: Any, graph: Graph) -> None:
         stated = {(t.name, t.dtype, _sizes(t.shape)) for t in expected}
         if found != stated:
             raise BundleError(
-                f"{graph.file} has other {kind} than its manifest: {sorted(found)}, not {sorted(stated)}"
+                f"{graph.file} has other {kind} than the manifest: {sorted(found)}, not {sorted(stated)}"
             )
 
 
 def _sizes(shape: Any) -> tuple[int, ...]:
-    """Return `shape` with -1 for every axis of any size."""
+    """Return `shape` with -1 in place of every dynamic axis."""
     return tuple(size if isinstance(size, int) else -1 for size in shape)

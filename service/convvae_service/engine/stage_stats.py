@@ -1,4 +1,4 @@
-"""What a stage has run since it was loaded."""
+"""The statistics of a stage since it was loaded."""
 
 import time
 from dataclasses import dataclass, field
@@ -8,23 +8,28 @@ __all__ = ["StageStats", "StageTotal"]
 
 @dataclass(slots=True)
 class StageTotal:
-    """A number of things, and the nanoseconds that they took together."""
+    """A count, and the total time in nanoseconds."""
 
     count: int = 0
     ns: int = 0
 
     def add(self, seconds: float, *, count: int = 1) -> None:
-        """Add `count` that took `seconds` together."""
+        """Add `count` events with a total time of `seconds`."""
         self.count += count
         self.ns += round(seconds * 1e9)
 
 
 @dataclass(slots=True)
 class StageStats:
-    """Sums over a stage's batches. It lives as long as its stage does.
+    """Sums over all batches of a stage.
 
-    `queue` has the calls that reached the stage and how long they waited for a lane, `compute` the same calls
-    and how long the runs took that had rows of them, `by_rows` the runs of each batch size.
+    Attributes:
+        rows: Rows of all runs.
+        runs: Number of runs.
+        last_run_ms: Time of the last run, in milliseconds since 1970; 0 before the first.
+        queue: Calls that reached the stage, and their waiting time for a lane.
+        compute: The same calls, and the duration of the runs that had rows of them.
+        by_rows: Runs by batch size, and their duration.
     """
 
     rows: int = 0
@@ -38,15 +43,15 @@ class StageStats:
         """Add one run.
 
         Args:
-            rows: Its rows.
-            calls: Calls that it had rows of.
-            queue_s: Waits of those calls that it was the first run for.
-            engine_s: How long it took.
+            rows: Rows of the batch.
+            calls: Number of calls with rows in the batch.
+            queue_s: Waiting time of each call whose first rows are in the batch, in seconds.
+            engine_s: Duration of the run in seconds.
         """
         self.rows += rows
         self.runs += 1
         self.last_run_ms = time.time_ns() // 1_000_000
         self.queue.add(sum(queue_s), count=len(queue_s))
-        # Each call waited for the whole run, and for every run that had rows of it.
+        # Each call waits for the whole run, and for every run that has rows of it.
         self.compute.add(engine_s * calls, count=len(queue_s))
         self.by_rows.setdefault(rows, StageTotal()).add(engine_s)

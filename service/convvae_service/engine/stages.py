@@ -1,4 +1,4 @@
-"""One loaded model version: its graphs as stages that turn batches of rows into batches of results.
+"""The stages of one loaded model version: functions from a batch of rows to a batch of results.
 
 Dimensions: B = batch, H, W, C = height, width and channels of an image, Z = latent dimension.
 """
@@ -23,7 +23,7 @@ Rows = tuple[NDArray[Any], ...]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Stage:
-    """A function of rows: every input and output array has one row per image. `stats` counts its runs."""
+    """A function of rows. Every input and output array has one row per image. `stats` counts its runs."""
 
     name: str
     run: Callable[[Rows], Rows]
@@ -31,7 +31,7 @@ class Stage:
 
 
 class Engine:
-    """Runs the encoder and decoder of one version. Safe to call from several threads.
+    """The encoder and decoder of one model version, as stages. Safe to use from several threads.
 
     `encode`: image uint8 (B, H, W, C) -> mean, log_variance float32 (B, Z); the mean alone for `ae`.
     `decode`: latent float32 (B, Z) -> image uint8 (B, H, W, C).
@@ -52,14 +52,14 @@ class Engine:
 
         Args:
             bundle: A verified version.
-            precision: Which graphs to run; None takes fp32, or else the first that the bundle has.
+            precision: Precision of the graphs. None takes fp32 if the bundle has it, otherwise its first.
             device: `auto`, `cpu`, `cuda` or `cuda:N`.
-            threads: Threads that one run may use.
-            arenas: What each graph holds of memory between runs.
+            threads: Number of threads of one run.
+            arenas: Settings of each graph's memory.
 
         Raises:
-            BundleError: The precision is missing, or a graph does not load or has other inputs or outputs
-                than the manifest says.
+            BundleError: The bundle lacks the precision, or a graph cannot be loaded or has other inputs or
+                outputs than the manifest states.
             StartupError: The device cannot be used.
         """
         manifest = bundle.manifest
@@ -87,7 +87,8 @@ class Engine:
         self._decoder: Session | None = sessions["decoder"]
         self._encoder_outputs = ["mean", "log_variance"] if manifest.has_log_variance else ["mean"]
         self.provider: str = sessions["encoder"].provider
-        # A GPU prepares its kernels anew for each shape: few shapes, all warmed before the first call.
+        # A GPU prepares its kernels for each new shape. So batches are padded to a few shapes, and all shapes
+        # are warmed before the first call.
         self._pads = self.provider != "CPUExecutionProvider"
         self.encode = Stage("encode", self._encode)
         self.decode = Stage("decode", self._decode)
@@ -98,7 +99,7 @@ class Engine:
         """Run every stage once for each batch shape that the device prepares kernels for.
 
         Raises:
-            BundleError: A graph loads and does not run, or gives another number of rows than it was given.
+            BundleError: A graph fails, or returns another number of rows than it was given.
         """
         shape, latent_dim = self.manifest.image, self.manifest.latent_dim
         sizes = (
@@ -116,11 +117,11 @@ class Engine:
                     stage.run(inputs)
                 except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
                     reason = str(error).splitlines()[0][:300]
-                    raise BundleError(f"its graphs load but do not {stage.name}: {reason}") from None
+                    raise BundleError(f"its graphs load but fail to {stage.name}: {reason}") from None
 
     def close(self) -> None:
-        """Give the graphs' memory back; a run under way ends as it would have."""
-        # Stages and engine refer to each other: without this the garbage collector decides when.
+        """Release the graphs' memory. A run in progress is not interrupted."""
+        # Stages and engine refer to each other. Without this the memory would wait for the garbage collector.
         self._encoder = self._decoder = None
 
     def _run(self, session: Any, outputs: list[str], name: str, rows_B: NDArray[Any]) -> Rows:
