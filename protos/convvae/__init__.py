@@ -1,6 +1,6 @@
-"""Client of convvae servers: `Client`, `AsyncClient`, what they return and what they raise.
+"""The client of convvae servers: `Client` and `AsyncClient`, their results and their errors.
 
-Everything is loaded on first use: a server imports the stubs of this package without the client.
+Each name is loaded on first use, so that a server can import the stubs of this package without the client.
 """
 
 from importlib import import_module
@@ -93,7 +93,7 @@ if not TYPE_CHECKING:
         if name == "__version__":
             value = import_module("convvae.version").distribution_version()
         elif name in __all__:
-            # From the lightest module to the heaviest.
+            # The modules are tried from the lightest to the heaviest.
             module = next(m for m in map(import_module, _MODULES) if name in m.__all__)
             value = getattr(module, name)
         else:

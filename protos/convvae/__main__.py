@@ -8,7 +8,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """Run the command line. What goes wrong is one line on stderr and an exit code above 0."""
+    """Run the command line. An error is one line on stderr and an exit code above 0."""
     try:
         from convvae.cli.app import app
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""How a client behaves: frozen, checked when it is made."""
+"""The configuration of a client: frozen, and checked when it is created."""
 
 import math
 from dataclasses import dataclass, field
@@ -13,21 +13,21 @@ COMPRESSIONS = ("gzip", "deflate")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RetryConfig:
-    """When and how often a request to the server is repeated.
+    """The rules for retries of a request.
 
-    Only `UNAVAILABLE`, and `RESOURCE_EXHAUSTED` with the server's word on when to come back, are retried.
-    The n-th wait is drawn between 0 and the smaller of `max_backoff_s` and `backoff_s` x `multiplier`^n
-    ("full jitter"), on top of the delay that the server asked for. A retry takes a token from a bucket that
-    all calls of a client share, and each answered request puts `refill` back: while a server is down, a
-    client adds few requests to its trouble.
+    A request is retried after `UNAVAILABLE`, and after `RESOURCE_EXHAUSTED` with a retry delay. The n-th wait
+    is drawn between 0 and the smaller of `max_backoff_s` and `backoff_s` x `multiplier`^n ("full jitter"),
+    and added to the server's retry delay. All calls of a client share a budget of tokens. A retry takes one
+    token, and each answered request returns `refill` tokens. So a client adds few requests to the load of a
+    failing server.
 
     Attributes:
         retries: Most retries of one request. 0 turns them off.
         backoff_s: Upper bound of the first wait, in seconds.
         max_backoff_s: Upper bound of any drawn wait, in seconds.
         multiplier: Growth of the bound from one wait to the next, 1 to 100.
-        budget: Tokens in the bucket, full at first.
-        refill: Tokens that an answered request puts back.
+        budget: Most tokens in the budget, which is full at the start.
+        refill: Tokens that an answered request returns.
     """
 
     retries: int = 5
@@ -39,24 +39,24 @@ class RetryConfig:
 
     def __post_init__(self) -> None:
         if self.retries < 0:
-            raise InvalidInput(f"retries is {self.retries}; it must be 0 or above")
+            raise InvalidInput(f"retries is {self.retries}; it must be at least 0")
         for name in ("backoff_s", "max_backoff_s", "budget", "refill"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
-                raise InvalidInput(f"{name} is {value}; it must be finite and 0 or above")
+                raise InvalidInput(f"{name} is {value}; it must be finite and at least 0")
         if not 1 <= self.multiplier <= 100:
             raise InvalidInput(f"multiplier is {self.multiplier}; it must be 1 to 100")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TLSConfig:
-    """Encryption of the connection. All certificates and keys are PEM bytes.
+    """The encryption of the connection. All certificates and keys are PEM bytes.
 
     Attributes:
-        root_certificates: Authorities to trust. None: those that come with gRPC.
-        certificate_chain: The client's own certificate, where the server asks for one.
+        root_certificates: Authorities to trust. None trusts those that gRPC includes.
+        certificate_chain: The client's own certificate, for servers that require one.
         private_key: Key of the client's own certificate.
-        server_name: Name that the server's certificate must bear, when it is not the target's host.
+        server_name: Name in the server's certificate, if it differs from the target's host.
     """
 
     root_certificates: bytes | None = None
@@ -71,7 +71,7 @@ class TLSConfig:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClientConfig:
-    """All that both clients are told; `Client` describes each value."""
+    """The settings of both clients. `Client` describes each of them."""
 
     target: str
     model: str = ""
@@ -90,7 +90,7 @@ class ClientConfig:
         ModelName.parse(self.model)
         check_timeout(self.timeout_s)
         if self.max_in_flight < 1:
-            raise InvalidInput(f"max_in_flight is {self.max_in_flight}; it must be 1 or above")
+            raise InvalidInput(f"max_in_flight is {self.max_in_flight}; it must be at least 1")
         if self.compression is not None and self.compression not in COMPRESSIONS:
             raise InvalidInput(
                 f"compression is {self.compression!r}; it must be one of {COMPRESSIONS} or None"
@@ -98,7 +98,7 @@ class ClientConfig:
 
 
 def check_timeout(timeout_s: float) -> float:
-    """Return `timeout_s` when it is a finite number of seconds above 0, else raise `InvalidInput`."""
+    """Return `timeout_s`, or raise `InvalidInput` unless it is a finite number of seconds above 0."""
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise InvalidInput(f"timeout_s is {timeout_s}; it must be finite and above 0")
     return timeout_s

@@ -1,24 +1,24 @@
-"""What can go wrong, in one tree.
+"""The errors of this package, in one tree.
 
     ConvvaeError
-    ├── InvalidInput          INVALID_ARGUMENT     arguments or rows refused, here or there; also a ValueError
+    ├── InvalidInput          INVALID_ARGUMENT     client or server refused the arguments; also a ValueError
     ├── NotFound              NOT_FOUND            no such model or version
     ├── NotPossible           FAILED_PRECONDITION  capability missing, or version not loaded
-    │   └── VersionGone                            replaced while it answered the pieces of a call
-    ├── AccessDenied          UNAUTHENTICATED      token missing, wrong, or not enough (PERMISSION_DENIED)
-    ├── MessageTooLarge       RESOURCE_EXHAUSTED   without a retry delay: repeating cannot help
-    ├── TryLater                                   nothing is wrong with the call
+    │   └── VersionGone                            the version was replaced during the call
+    ├── AccessDenied          UNAUTHENTICATED      token missing or wrong; also PERMISSION_DENIED
+    ├── MessageTooLarge       RESOURCE_EXHAUSTED   without a retry delay: a retry cannot help
+    ├── TryLater                                   the call is valid and may succeed later
     │   ├── Overloaded        RESOURCE_EXHAUSTED   with a retry delay: the queue is full
-    │   ├── Unavailable       UNAVAILABLE          no server, or it starts or stops (or CANCELLED)
-    │   └── Aborted           ABORTED              the server gave the call up
+    │   ├── Unavailable       UNAVAILABLE          no server, or it starts or stops; also CANCELLED by it
+    │   └── Aborted           ABORTED              the server aborted the call
     ├── DeadlineExceeded      DEADLINE_EXCEEDED    not answered within `timeout_s`; also a TimeoutError
-    ├── Cancelled             CANCELLED            by closing the client
+    ├── Cancelled             CANCELLED            the client was closed during the call
     ├── Unimplemented         UNIMPLEMENTED        the server is older than the client
     ├── ServerFault           INTERNAL, others     a fault of the server: report its request id
     │   └── BadReply                               the reply contradicts the contract
     └── ClientClosed                               a call after `close()`
 
-`convvae.transport.status` is the only place that makes them out of gRPC's errors.
+Only `convvae.transport.status` translates gRPC's errors to these.
 """
 
 from collections.abc import Sequence
@@ -48,11 +48,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One argument or row that was refused.
+    """One refused argument or row.
 
     Attributes:
-        field: Name of the argument; a row by its index in the caller's whole list, as in `files[17]`.
-        description: What is wrong with it.
+        field: Name of the argument. A row has its index in the caller's whole list, such as `files[17]`.
+        description: The reason.
     """
 
     field: str
@@ -63,13 +63,13 @@ class Violation:
 
 
 class ConvvaeError(Exception):
-    """Root of all errors of this package.
+    """The base class of all errors of this package.
 
     Attributes:
-        message: What went wrong, in one line.
-        code: Name of the gRPC status, such as `UNAVAILABLE`; empty when no server was asked.
-        request_id: The server's id of the call, for its operator; empty when it gave none.
-        retry_delay_s: After how many seconds the server asks to be called again; None when it did not say.
+        message: The error in one line.
+        code: Name of the gRPC status, such as `UNAVAILABLE`; empty if no request was sent.
+        request_id: The server's id of the call, for its operator; empty if the server gave none.
+        retry_delay_s: The server's retry delay in seconds, or None.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class ConvvaeError(Exception):
         self.retry_delay_s = retry_delay_s
 
     def __str__(self) -> str:
-        about = [part for part in (self.code, self.request_id and f"request {self.request_id}") if part]
-        return f"{self.message} ({', '.join(about)})" if about else self.message
+        details = [part for part in (self.code, self.request_id and f"request {self.request_id}") if part]
+        return f"{self.message} ({', '.join(details)})" if details else self.message
 
 
 class InvalidInput(ConvvaeError, ValueError):
-    """The arguments were refused, by the client before sending (`code` is empty) or by the server.
+    """The client (`code` is empty) or the server refused the arguments.
 
     Attributes:
-        violations: Each argument or row that was refused, where known.
+        violations: The refused arguments or rows, if they are known.
     """
 
     def __init__(
@@ -120,19 +120,19 @@ class NotPossible(ConvvaeError):
 
 
 class VersionGone(NotPossible):
-    """The version that was to answer all pieces of a call was replaced before the last. Call again."""
+    """The version was replaced before it had answered all requests of the call. Call again."""
 
 
 class AccessDenied(ConvvaeError):
-    """The server wants a token, or another one."""
+    """The server requires a token, or another token."""
 
 
 class MessageTooLarge(ConvvaeError):
-    """A message was above the size that the server, or a proxy before it, accepts. Send fewer rows."""
+    """A message is larger than the server, or a proxy in between, accepts. Send fewer rows."""
 
 
 class TryLater(ConvvaeError):
-    """The call may succeed when it is repeated later; all retries that were allowed have been made."""
+    """The call may succeed later. All allowed retries have failed."""
 
 
 class Overloaded(TryLater):
@@ -144,7 +144,7 @@ class Unavailable(TryLater):
 
 
 class Aborted(TryLater):
-    """The server gave the call up."""
+    """The server aborted the call."""
 
 
 class DeadlineExceeded(ConvvaeError, TimeoutError):

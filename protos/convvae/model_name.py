@@ -14,17 +14,17 @@ _SPEC = re.compile(r"(?P<name>[^@\s]+)(?:@(?P<version>[1-9][0-9]{0,17}))?")
 
 @dataclass(frozen=True, slots=True)
 class ModelName:
-    """A model and, unless it is 0, one of its versions. The empty name is the server's only model."""
+    """A model and one of its versions. Version 0 is the default version, an empty name the only model."""
 
     name: str = ""
     version: int = 0
 
     @classmethod
     def parse(cls, spec: str) -> Self:
-        """Read `NAME`, `NAME@VERSION` or the empty string.
+        """Parse `NAME`, `NAME@VERSION` or the empty string.
 
         Raises:
-            InvalidInput: It is none of these.
+            InvalidInput: `spec` has another form.
         """
         if spec == "":
             return cls()
@@ -37,5 +37,5 @@ class ModelName:
         return f"{self.name}@{self.version}" if self.version else self.name
 
     def to_message(self) -> vae_pb2.ModelRef:
-        """Return it as the wire has it."""
+        """Return the name as a protobuf message."""
         return vae_pb2.ModelRef(name=self.name, version=self.version)

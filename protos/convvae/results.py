@@ -1,4 +1,4 @@
-"""What the client's methods return: frozen records of numpy arrays, and of models."""
+"""The results of the client's methods: frozen records of numpy arrays and of models."""
 
 import json
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Answer:
-    """Who answered. Row i of every array belongs to row i of the input.
+    """The model version that answered. Row i of every array belongs to row i of the input.
 
     Attributes:
         model: Name of the model.
@@ -45,7 +45,7 @@ class Encoded(Answer):
 
     Attributes:
         mean: float32, (N, Z).
-        log_variance: float32, (N, Z), natural logarithm; None unless asked for, and for a plain autoencoder.
+        log_variance: float32, (N, Z), natural logarithm. None if it was not requested, and for `ae`.
     """
 
     mean: NDArray[np.float32]
@@ -54,7 +54,7 @@ class Encoded(Answer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Decoded(Answer):
-    """Images of latent vectors: the means of p(x|z).
+    """The images of latent vectors: the means of p(x|z).
 
     Attributes:
         images: uint8, (N, H, W, C).
@@ -69,8 +69,8 @@ class Sampled(Answer):
 
     Attributes:
         images: uint8, (N, H, W, C).
-        latents: float32, (N, Z): what was decoded.
-        seed: Seed of the noise; the same seed gives the same latents.
+        latents: float32, (N, Z): the decoded latent vectors.
+        seed: Seed of the noise. The same seed gives the same latents.
     """
 
     images: NDArray[np.uint8]
@@ -91,13 +91,13 @@ class Reconstructed(Answer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Scored(Answer):
-    """How well the model explains images, in nats per image; elbo = -(distortion + rate).
+    """The evidence lower bound of images, in nats per image: elbo = -(distortion + rate).
 
     Attributes:
         elbo: float32, (N,): evidence lower bound.
         distortion: float32, (N,): -log p(x|z).
-        rate: float32, (N,): KL divergence from the prior to q(z|x).
-        seed: Seed of the draws; None when there were none.
+        rate: float32, (N,): KL(q(z|x) || p(z)).
+        seed: Seed of the draws, or None without draws.
     """
 
     elbo: NDArray[np.float32]
@@ -108,7 +108,7 @@ class Scored(Answer):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Likelihood:
-    """The distribution p(x|z) that `score` uses, and its constants; those of other likelihoods are None."""
+    """The distribution p(x|z) that `score` uses, and its constant. The other constants are None."""
 
     name: str
     probability_clamp: float | None = None
@@ -118,7 +118,7 @@ class Likelihood:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """What the server accepts. 0: the server did not say."""
+    """Limits reported by the server. 0 means that the server reports none."""
 
     max_rows_per_call: int = 0
     max_message_bytes: int = 0
@@ -136,15 +136,15 @@ class ModelInfo:
         version: Its version.
         precision: Precision of the graphs that run.
         objective: `ae`, `vae`, `vae-disl` or `vae-gan`.
-        likelihood: What `score` computes with.
+        likelihood: The likelihood that `score` uses.
         height: Height of an image in pixels.
         width: Width of an image in pixels.
         channels: 1 (grey) or 3 (RGB).
-        latent_dim: Values in a latent vector.
-        capabilities: Of `encode`, `decode`, `sample`, `reconstruct`, `score`.
-        precisions: Precisions that the bundle has graphs of.
-        limits: What the server accepts in one request; the client cuts larger arrays by itself.
-        manifest_json: The bundle's whole manifest.
+        latent_dim: Number of values in a latent vector.
+        capabilities: Some of `encode`, `decode`, `sample`, `reconstruct` and `score`.
+        precisions: Precisions in which the bundle has graphs.
+        limits: Limits of the server on one request. The client splits larger arrays.
+        manifest_json: The bundle's manifest as JSON.
     """
 
     model: str
@@ -174,7 +174,7 @@ class ModelInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionSummary:
-    """A published version: `state` is `serving`, `loading`, `not_loaded` or `failed`; `error` says why."""
+    """A published version: its `state`, `serving`, `loading`, `not_loaded` or `failed`, and the `error`."""
 
     version: int
     state: str
@@ -191,7 +191,7 @@ class ModelSummary:
 
 
 class Health(IntEnum):
-    """What the server answers to `grpc.health.v1.Health/Check`."""
+    """The health of a service, as `grpc.health.v1.Health/Check` reports it."""
 
     UNKNOWN = 0
     SERVING = 1

@@ -1,4 +1,4 @@
-"""The images of a request: an array of pixels, or image files."""
+"""The images of a call: an array of pixels, or image files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +12,15 @@ from convvae.errors import InvalidInput, Violation
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
-__all__ = ["FileImages", "ImageRequest", "Images", "PixelImages", "check_images"]
+__all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "check_images"]
 
-ImageRequest = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
+ImagesMessage = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
 
-_FIELD_OVERHEAD_BYTES = 12  # Tag and length of one `files` entry, with room.
+_FIELD_OVERHEAD_BYTES = 12  # At least the tag and the length of one entry of `files`.
 
 
 class PixelImages:
-    """Images as uint8, (N, H, W, C), or (N, H, W) where the model is grey."""
+    """Images as uint8 pixels, (N, H, W, C), or (N, H, W) for a grey model."""
 
     field = "images"
 
@@ -30,22 +30,22 @@ class PixelImages:
 
     def check(self, info: ModelInfo) -> None:
         """Raise `InvalidInput` unless the images have the model's size."""
-        due = info.image_shape
+        height, width, channels = info.image_shape
         shape = self.array.shape
-        if shape[1:] == due or (len(shape) == 3 and info.channels == 1 and shape[1:] == due[:2]):
+        if shape[1:] == info.image_shape or (channels == 1 and shape[1:] == (height, width)):
             return
-        if shape == due:
+        if shape == info.image_shape:
             raise refuse("images", f"shape {shape} is one image; a batch of one is images[np.newaxis]")
         raise refuse(
-            "images", f"shape is {shape}; model {info.model!r} takes (N, {due[0]}, {due[1]}, {due[2]})"
+            "images", f"shape is {shape}; model {info.model!r} takes (N, {height}, {width}, {channels})"
         )
 
     def row_bytes(self, info: ModelInfo) -> int:
-        """Return what one row adds to a request."""
+        """Return the bytes that one row adds to a request."""
         return int(np.prod(info.image_shape))
 
-    def fill(self, request: ImageRequest, rows: range, info: ModelInfo) -> None:
-        """Put some rows into `request`."""
+    def fill(self, request: ImagesMessage, rows: range, info: ModelInfo) -> None:
+        """Add these rows to `request`."""
         height, width, channels = info.image_shape
         request.pixels.data = self.array[rows.start : rows.stop].tobytes()
         request.pixels.count = len(rows)
@@ -55,7 +55,7 @@ class PixelImages:
 
 
 class FileImages:
-    """Images as JPEG, PNG or WebP files: their bytes, or paths that are read when their turn comes."""
+    """Images as JPEG, PNG or WebP files: bytes, or paths that are read when their request is built."""
 
     field = "files"
 
@@ -64,10 +64,14 @@ class FileImages:
         self.rows = len(files)
 
     def check(self, _info: ModelInfo) -> None:
-        """Do nothing: the server brings files of any size to the model's."""
+        """Do nothing: the server resizes files to the model's size."""
 
     def row_bytes(self, _info: ModelInfo) -> Sequence[int]:
-        """Return what each row adds to a request; refuse a path that cannot be read."""
+        """Return the bytes that each row adds to a request.
+
+        Raises:
+            InvalidInput: A path cannot be read.
+        """
         sizes: list[int] = []
         bad: list[Violation] = []
         for row, file in enumerate(self.files):
@@ -84,8 +88,8 @@ class FileImages:
             raise InvalidInput(str(bad[0]), violations=bad)
         return sizes
 
-    def fill(self, request: ImageRequest, rows: range, _info: ModelInfo) -> None:
-        """Put some rows into `request`."""
+    def fill(self, request: ImagesMessage, rows: range, _info: ModelInfo) -> None:
+        """Add these rows to `request`."""
         request.files.extend(self._read(row) for row in rows)
 
     def _read(self, row: int) -> bytes:
@@ -102,10 +106,10 @@ Images = PixelImages | FileImages
 
 
 def check_images(images: Any) -> Images:
-    """Return what the caller gave: a uint8 array, or a list of file bytes and paths.
+    """Check the caller's images, which are a uint8 array or a list of file bytes and paths.
 
     Raises:
-        InvalidInput: Neither, empty, of another dtype, or without a batch axis.
+        InvalidInput: The images are neither, empty, of another dtype, or without a batch axis.
     """
     if isinstance(images, np.ndarray):
         return PixelImages(_check_array(images))
@@ -121,7 +125,7 @@ def check_images(images: Any) -> Images:
         raise refuse("images", "the list is empty")
     for row, item in enumerate(items):
         if isinstance(item, np.ndarray):
-            raise refuse("images", "got a list of arrays; make one array of them: np.stack(images)")
+            raise refuse("images", "got a list of arrays; give one array: np.stack(images)")
         if not isinstance(item, bytes | bytearray | memoryview | Path):
             raise refuse(
                 f"files[{row}]", f"is {type(item).__name__}; give the file's bytes or a pathlib.Path"
@@ -133,11 +137,11 @@ def _check_array(array: NDArray[Any]) -> NDArray[np.uint8]:
     if array.dtype.kind in "fb":
         raise refuse(
             "images",
-            f"their dtype is {array.dtype}; the model takes uint8, 0 to 255. "
+            f"the dtype is {array.dtype}; the model takes uint8, 0 to 255. "
             "For values in 0..1: (images * 255).round().astype(np.uint8)",
         )
     if array.dtype != np.uint8:
-        raise refuse("images", f"their dtype is {array.dtype}; for values in 0..255: images.astype(np.uint8)")
+        raise refuse("images", f"the dtype is {array.dtype}; for values in 0..255: images.astype(np.uint8)")
     if array.ndim == 2:
         raise refuse("images", f"shape {array.shape} is one image; a batch of one is images[np.newaxis]")
     if array.ndim not in (3, 4):

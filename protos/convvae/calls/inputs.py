@@ -1,4 +1,4 @@
-"""The caller's arguments, checked before anything is sent."""
+"""The caller's arguments, checked before a request is sent."""
 
 import math
 import operator
@@ -22,13 +22,13 @@ __all__ = [
 ]
 
 MAX_SEED = 2**64 - 1
-MAX_LISTED = 100  # Violations named in one error; a million bad rows are not.
+MAX_LISTED = 100  # Most violations in one error.
 _MAX_INT32 = 2**31 - 1
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 
 def refuse(field: str, description: str) -> InvalidInput:
-    """Return the error for one bad argument."""
+    """Return the error for one refused argument."""
     return InvalidInput(f"{field}: {description}", violations=[Violation(field, description)])
 
 
@@ -36,11 +36,11 @@ def check_latents(latents: Any) -> NDArray[np.float32]:
     """Return `latents` as little-endian float32 of shape (N, Z).
 
     Raises:
-        InvalidInput: Not a matrix of numbers, empty, or a row holds NaN or infinity.
+        InvalidInput: The latents are not a matrix of numbers, are empty, or contain NaN or infinity.
     """
     array = np.asarray(latents)
     if array.dtype.kind not in "fiu":
-        raise refuse("latents", f"their dtype is {array.dtype}; give float32")
+        raise refuse("latents", f"the dtype is {array.dtype}; give float32")
     if array.ndim == 1:
         raise refuse("latents", f"shape {array.shape} is one vector; a batch of one is latents[np.newaxis]")
     if array.ndim != 2:
@@ -61,45 +61,45 @@ def check_latents(latents: Any) -> NDArray[np.float32]:
 
 
 def check_count(count: Any) -> int:
-    """Return `count` when it is a whole number, 1 or above."""
-    return _whole("count", count, 1, 2**63)
+    """Return `count` if it is an integer, at least 1. Otherwise raise `InvalidInput`."""
+    return _integer("count", count, 1, 2**63)
 
 
 def check_num_samples(num_samples: Any) -> int:
-    """Return `num_samples` when it is a whole number, 0 or above."""
-    return _whole("num_samples", num_samples, 0, _MAX_INT32)
+    """Return `num_samples` if it is an integer, at least 0. Otherwise raise `InvalidInput`."""
+    return _integer("num_samples", num_samples, 0, _MAX_INT32)
 
 
 def check_seed(seed: Any) -> int | None:
-    """Return `seed` when it is None or a whole number of 64 bits."""
-    return None if seed is None else _whole("seed", seed, 0, MAX_SEED)
+    """Return `seed` if it is None or an unsigned integer of 64 bits. Otherwise raise `InvalidInput`."""
+    return None if seed is None else _integer("seed", seed, 0, MAX_SEED)
 
 
 def check_first_row(first_row: Any, rows: int) -> int:
-    """Return `first_row` when it and the `rows` from there are whole numbers of 64 bits."""
-    return _whole("first_row", first_row, 0, MAX_SEED + 1 - rows)
+    """Return `first_row` if `rows` rows from there have 64-bit indices. Otherwise raise `InvalidInput`."""
+    return _integer("first_row", first_row, 0, MAX_SEED + 1 - rows)
 
 
 def check_temperature(temperature: Any) -> float:
-    """Return `temperature` when it is a finite float32, 0 or above."""
+    """Return `temperature` if it is a finite float32, at least 0. Otherwise raise `InvalidInput`."""
     try:
         value = float(temperature)
     except (TypeError, ValueError):
         raise refuse("temperature", f"is {temperature!r}; it must be a number") from None
     if not (math.isfinite(value) and 0 <= value <= _MAX_FLOAT32):
-        raise refuse("temperature", f"is {value}; it must be a finite number, 0 or above")
+        raise refuse("temperature", f"is {value}; it must be a finite number, at least 0")
     return value
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> int:
+def _integer(name: str, value: Any, low: int, high: int) -> int:
     try:
         number = operator.index(value)
     except TypeError:
-        raise refuse(name, f"is {value!r}; it must be a whole number") from None
+        raise refuse(name, f"is {value!r}; it must be an integer") from None
     if isinstance(value, bool | np.bool_):
-        raise refuse(name, f"is {value!r}; it must be a whole number")
+        raise refuse(name, f"is {value!r}; it must be an integer")
     if number < low:
-        raise refuse(name, f"is {number}; it must be {low} or above")
+        raise refuse(name, f"is {number}; it must be at least {low}")
     if number > high:
-        raise refuse(name, f"is {number}; it must be {high} or below")
+        raise refuse(name, f"is {number}; it must be at most {high}")
     return number

@@ -1,6 +1,6 @@
-"""The five batched calls: what each sends for some rows, what it reads back, what it returns in the end.
+"""The five batched operations: their request messages, their replies and their results.
 
-No operation knows how its messages travel; `convvae.calls.exchanges` cuts and orders, the clients send.
+An operation builds and parses messages only. `convvae.calls.exchanges` splits the rows, and the clients send.
 """
 
 import secrets
@@ -34,7 +34,7 @@ _FLOAT32_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class ChunkReply:
-    """The answer to one piece: an array for each field with rows, a value for each that has none."""
+    """The parsed reply to one chunk: an array per field with rows, and a constant per field without."""
 
     served: Served
     arrays: Mapping[str, NDArray[Any]]
@@ -42,7 +42,7 @@ class ChunkReply:
 
 
 class Operation(Protocol[R_co]):
-    """One batched call over the caller's whole array."""
+    """One batched operation on the caller's whole array."""
 
     @property
     def method(self) -> str:
@@ -50,41 +50,45 @@ class Operation(Protocol[R_co]):
 
     @property
     def answer(self) -> Callable[..., R_co]:
-        """Class of what the caller gets, made of all parts' arrays and constants and of who answered."""
+        """Class of the caller's result. Its fields are arrays, constants and the version that answered."""
 
     @property
     def rows(self) -> int:
-        """Rows of the whole call."""
+        """Number of rows of the whole call."""
 
     @property
     def draws(self) -> int:
-        """Rows that the server counts for one of ours."""
+        """Number of rows that the server counts for each row."""
 
     @property
     def field(self) -> str:
-        """Name of the rows in errors."""
+        """Name of the rows in error messages."""
 
     def check(self, info: ModelInfo, /) -> None:
-        """Raise `InvalidInput` when the arguments do not fit the model."""
+        """Raise `InvalidInput` if the arguments do not fit the model."""
 
     def request_bytes(self, info: ModelInfo, /) -> int | Sequence[int]:
-        """Return what a row adds to a request: one number for all rows, or one for each."""
+        """Return the bytes that a row adds to a request: one number for all rows, or one per row."""
 
     def reply_bytes(self, info: ModelInfo, /) -> int:
-        """Return what a row adds to a reply."""
+        """Return the bytes that a row adds to a reply."""
 
     def prepared(self, chunks: int, /) -> Self:
-        """Return the operation to send when it is cut into `chunks`."""
+        """Return the operation to send in this number of chunks."""
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo, /) -> Any:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
 
     def parse(self, reply: Any, rows: range, info: ModelInfo, /) -> ChunkReply:
-        """Return what the reply to these rows holds."""
+        """Parse the reply to these rows.
+
+        Raises:
+            BadReply: The reply contradicts the contract.
+        """
 
 
-class _Whole:
-    """What most operations share: the server counts a row as one, and chunks need nothing in common."""
+class _IndependentRows:
+    """The base of operations whose rows count once, and whose chunks need no common seed."""
 
     draws = 1
 
@@ -93,7 +97,7 @@ class _Whole:
 
 
 @dataclass(frozen=True)
-class _OfImages(_Whole):
+class _ImageOperation(_IndependentRows):
     images: Images
 
     @property
@@ -112,25 +116,25 @@ class _OfImages(_Whole):
 
 
 @dataclass(frozen=True)
-class Encode(_OfImages):
-    """Images to the parameters of their posterior."""
+class Encode(_ImageOperation):
+    """The operation that maps images to the parameters of their posterior."""
 
     include_log_variance: bool = False
     method = "Encode"
     answer = results.Encoded
 
     def reply_bytes(self, info: ModelInfo) -> int:
-        """Count the mean, and the log-variance when asked for."""
+        """Return the bytes of the mean, and of the log-variance if it is included."""
         return info.latent_dim * _FLOAT32_BYTES * (2 if self.include_log_variance else 1)
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.EncodeRequest:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
         request = vae_pb2.EncodeRequest(model=model, include_log_variance=self.include_log_variance)
         self.images.fill(request, rows, info)
         return request
 
     def parse(self, reply: vae_pb2.EncodeResponse, rows: range, info: ModelInfo) -> ChunkReply:
-        """Return mean and, where the reply has it, log_variance."""
+        """Return `mean` and, if the reply has it, `log_variance`."""
         arrays = {"mean": read_vectors(reply.mean, rows=len(rows), dimension=info.latent_dim)}
         if self.include_log_variance and reply.HasField("log_variance"):
             arrays["log_variance"] = read_vectors(
@@ -140,8 +144,8 @@ class Encode(_OfImages):
 
 
 @dataclass(frozen=True)
-class Decode(_Whole):
-    """Latent vectors to images."""
+class Decode(_IndependentRows):
+    """The operation that maps latent vectors to images."""
 
     latents: NDArray[np.float32]
     method = "Decode"
@@ -150,11 +154,11 @@ class Decode(_Whole):
 
     @property
     def rows(self) -> int:
-        """Rows of the whole call."""
+        """Number of rows of the whole call."""
         return len(self.latents)
 
     def check(self, info: ModelInfo) -> None:
-        """Compare the vectors' dimension with the model's."""
+        """Raise `InvalidInput` unless the vectors have the model's dimension."""
         if self.latents.shape[1] != info.latent_dim:
             raise refuse(
                 "latents",
@@ -162,15 +166,15 @@ class Decode(_Whole):
             )
 
     def request_bytes(self, info: ModelInfo) -> int:
-        """Count one vector."""
+        """Return the bytes of one vector."""
         return info.latent_dim * _FLOAT32_BYTES
 
     def reply_bytes(self, info: ModelInfo) -> int:
-        """Count one image."""
+        """Return the bytes of one image."""
         return int(np.prod(info.image_shape))
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.DecodeRequest:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
         data = self.latents[rows.start : rows.stop].tobytes()
         vectors = vae_pb2.Vectors(data=data, count=len(rows), dimension=info.latent_dim)
         return vae_pb2.DecodeRequest(model=model, latents=vectors)
@@ -183,7 +187,7 @@ class Decode(_Whole):
 
 @dataclass(frozen=True)
 class Sample:
-    """Images drawn from the prior."""
+    """The operation that draws images from the prior."""
 
     rows: int
     seed: int | None
@@ -196,27 +200,27 @@ class Sample:
 
     @classmethod
     def checked(cls, count: Any, seed: Any, temperature: Any, first_row: Any) -> Self:
-        """Return the operation for a caller's arguments."""
+        """Check the caller's arguments and return the operation."""
         rows = check_count(count)
         return cls(rows, check_seed(seed), check_temperature(temperature), check_first_row(first_row, rows))
 
     def check(self, _info: ModelInfo) -> None:
-        """Do nothing: a sample fits every model."""
+        """Do nothing: the arguments fit every model."""
 
     def request_bytes(self, _info: ModelInfo) -> int:
-        """Count nothing: a request names its rows."""
+        """Return 0: a request contains the number of rows only."""
         return 0
 
     def reply_bytes(self, info: ModelInfo) -> int:
-        """Count one image and one vector."""
+        """Return the bytes of one image and one vector."""
         return int(np.prod(info.image_shape)) + info.latent_dim * _FLOAT32_BYTES
 
     def prepared(self, chunks: int) -> Self:
-        """Draw the seed here when several requests need the same."""
+        """Return the operation with a seed drawn here if several requests need the same one."""
         return replace(self, seed=secrets.randbelow(2**53)) if chunks > 1 and self.seed is None else self
 
     def request(self, model: vae_pb2.ModelRef, rows: range, _info: ModelInfo) -> vae_pb2.SampleRequest:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
         return vae_pb2.SampleRequest(
             model=model,
             count=len(rows),
@@ -235,18 +239,18 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Reconstruct(_OfImages):
-    """Images encoded and decoded again."""
+class Reconstruct(_ImageOperation):
+    """The operation that encodes images and decodes their posterior means."""
 
     method = "Reconstruct"
     answer = results.Reconstructed
 
     def reply_bytes(self, info: ModelInfo) -> int:
-        """Count one image."""
+        """Return the bytes of one image."""
         return int(np.prod(info.image_shape))
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.ReconstructRequest:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
         request = vae_pb2.ReconstructRequest(model=model)
         self.images.fill(request, rows, info)
         return request
@@ -258,8 +262,8 @@ class Reconstruct(_OfImages):
 
 
 @dataclass(frozen=True)
-class Score(_OfImages):
-    """The evidence lower bound of images."""
+class Score(_ImageOperation):
+    """The operation that computes the evidence lower bound of images."""
 
     num_samples: int = 0
     seed: int | None = None
@@ -269,7 +273,7 @@ class Score(_OfImages):
 
     @classmethod
     def checked(cls, images: Any, num_samples: Any, seed: Any, first_row: Any) -> Self:
-        """Return the operation for a caller's arguments."""
+        """Check the caller's arguments and return the operation."""
         rows = check_images(images)
         return cls(
             rows, check_num_samples(num_samples), check_seed(seed), check_first_row(first_row, rows.rows)
@@ -277,21 +281,21 @@ class Score(_OfImages):
 
     @property
     def draws(self) -> int:  # type: ignore[override]
-        """The server counts every draw as a row."""
+        """Number of draws per image: the server counts each as a row."""
         return max(1, self.num_samples)
 
     def prepared(self, chunks: int) -> Self:
-        """Draw the seed here when several requests need the same."""
+        """Return the operation with a seed drawn here if several requests need the same one."""
         if chunks > 1 and self.num_samples and self.seed is None:
             return replace(self, seed=secrets.randbelow(2**53))
         return self
 
     def reply_bytes(self, _info: ModelInfo) -> int:
-        """Count three numbers."""
+        """Return the bytes of three numbers."""
         return 3 * _FLOAT32_BYTES
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.ScoreRequest:
-        """Return the message for some rows."""
+        """Build the request message for these rows."""
         request = vae_pb2.ScoreRequest(
             model=model,
             num_samples=self.num_samples,
@@ -302,7 +306,7 @@ class Score(_OfImages):
         return request
 
     def parse(self, reply: vae_pb2.ScoreResponse, rows: range, _info: ModelInfo) -> ChunkReply:
-        """Return the three figures."""
+        """Return `elbo`, `distortion` and `rate`."""
         arrays = {
             name: read_values(getattr(reply, name), name, rows=len(rows))
             for name in ("elbo", "distortion", "rate")

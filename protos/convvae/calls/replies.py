@@ -1,4 +1,4 @@
-"""Reply messages to arrays and records. What contradicts the contract raises `BadReply`."""
+"""Reply messages parsed to arrays and records. A reply that contradicts the contract raises `BadReply`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ class Served:
 
 
 def read_served(message: vae_pb2.ServedModel) -> Served:
-    """Return who answered."""
+    """Return the model version that answered."""
     return Served(message.name, message.version, message.precision)
 
 
@@ -46,14 +46,14 @@ def read_vectors(message: vae_pb2.Vectors, *, rows: int, dimension: int) -> NDAr
         )
     data = message.data
     if len(data) != rows * dimension * 4:
-        raise BadReply(f"the reply has {len(data)} bytes of vectors; due are {rows * dimension * 4}")
+        raise BadReply(f"the reply has {len(data)} bytes of vectors, not {rows * dimension * 4}")
     return np.frombuffer(data, "<f4").reshape(rows, dimension)
 
 
 def read_values(values: Sequence[float], name: str, *, rows: int) -> NDArray[np.float32]:
-    """Return one number for each row as float32 (rows,)."""
+    """Return one number per row as float32 (rows,)."""
     if len(values) != rows:
-        raise BadReply(f"the reply has {len(values)} values of {name}; due are {rows}")
+        raise BadReply(f"the reply has {len(values)} values of {name}, not {rows}")
     return np.array(values, np.float32)
 
 
@@ -62,13 +62,13 @@ def read_pixels(
 ) -> NDArray[np.uint8]:
     """Return a read-only view, uint8 (rows, height, width, channels), of the message's bytes."""
     shape = (message.count, message.height, message.width, message.channels)
-    due = (rows, *image_shape)
-    if shape != due:
-        raise BadReply(f"the reply has images of shape {shape}; due is {due}")
+    expected = (rows, *image_shape)
+    if shape != expected:
+        raise BadReply(f"the reply has images of shape {shape}, not {expected}")
     data = message.data
-    if len(data) != int(np.prod(due)):
-        raise BadReply(f"the reply has {len(data)} bytes of pixels; due are {int(np.prod(due))}")
-    return np.frombuffer(data, np.uint8).reshape(due)
+    if len(data) != int(np.prod(expected)):
+        raise BadReply(f"the reply has {len(data)} bytes of pixels, not {int(np.prod(expected))}")
+    return np.frombuffer(data, np.uint8).reshape(expected)
 
 
 def read_model_info(reply: vae_pb2.GetModelResponse) -> ModelInfo:
@@ -127,6 +127,6 @@ def read_models(reply: vae_pb2.ListModelsResponse) -> tuple[ModelSummary, ...]:
 
 
 def _state(value: int) -> str:
-    # A newer server may know states that this client does not.
+    # A newer server may have states that this client does not know.
     known = vae_pb2.VersionState.DESCRIPTOR.values_by_number.get(value)
     return known.name.removeprefix("VERSION_STATE_").lower() if known else f"state_{value}"

@@ -1,4 +1,4 @@
-"""The commands of `convvae`: read, call the client, write, and say what was done."""
+"""The commands of `convvae`. Each reads inputs, calls the client, writes results and prints a report."""
 
 import json
 import time
@@ -25,7 +25,7 @@ _PICTURES: tuple[Form, ...] = ("npy", "npz", "png", "folder")
 app = typer.Typer(
     name="convvae",
     help="Call a convvae server. Exit codes: 0 done; 1 refused or failed; 2 wrong usage; "
-    "3 no answer: nobody there, overloaded, or too slow.",
+    "3 no answer, because there is no server, or it is overloaded or too slow.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -39,9 +39,9 @@ Inputs = Annotated[
 Pictures = Annotated[
     Path, typer.Option(help="x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image).")
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the noise. Default: a new one, which is printed.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the noise. Default: a new seed, which is printed.")]
 
 
 def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
@@ -102,7 +102,7 @@ def sample(
     count: Annotated[int, typer.Option("--count", "-n", help="Number of images.")] = 16,
     seed: Seed = None,
     temperature: Annotated[float, typer.Option(help="Standard deviation of the noise.")] = 1.0,
-    first_row: Annotated[int, typer.Option(help="Index of the first row of the seed.")] = 0,
+    first_row: Annotated[int, typer.Option(help="Index of the first row within the seed.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -140,7 +140,7 @@ def reconstruct(
 def score(
     client: Client,
     paths: Inputs,
-    num_samples: Annotated[int, typer.Option(help="Draws for each image; 0: the posterior mean.")] = 0,
+    num_samples: Annotated[int, typer.Option(help="Draws per image; 0 uses the posterior mean.")] = 0,
     seed: Seed = None,
     out: Annotated[Path | None, typer.Option(help="x.npz: elbo, distortion, rate.")] = None,
     force: Force = False,
@@ -211,11 +211,11 @@ def health(
     client: Client,
     service: Annotated[str, typer.Option(help="A model, or `liveness`. Default: the whole server.")] = "",
     wait_s: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Ask until it serves, for so long.")
+        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait at most so long until it serves.")
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Ask for the server's health. Exit codes: 0 serving; 1 not serving; 2 no answer."""
+    """Check the server's health. Exit codes: 0 serving; 1 not serving; 2 no answer."""
     try:
         status = _health(client, service, wait_s)
     except InvalidInput:
@@ -228,7 +228,7 @@ def health(
 
 
 def _health(client: Client, service: str, wait_s: float) -> Health:
-    """Ask at once, and then every tenth of a second until the service serves or the time is up."""
+    """Check the health every 0.1 s until the service serves or `wait_s` is over. Return the last status."""
     deadline_s = time.monotonic() + wait_s
     while True:
         try:

@@ -1,4 +1,4 @@
-"""The options that all commands share, and the client made of them."""
+"""The connection options that all commands share, and the client created from them."""
 
 import functools
 import inspect
@@ -22,7 +22,7 @@ def connect(
         typer.Option(
             metavar="HOST:PORT",
             envvar="CONVVAE_TARGET",
-            help="Server.",
+            help="Address of the server.",
             rich_help_panel=_PANEL,
             show_default=True,
         ),
@@ -35,13 +35,13 @@ def connect(
     ] = "",
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="For each request, with its retries.", rich_help_panel=_PANEL),
+        typer.Option(metavar="SECONDS", help="Limit for a request and its retries.", rich_help_panel=_PANEL),
     ] = 30.0,
     retries: Annotated[
-        int, typer.Option(min=0, help="Most retries of a request.", rich_help_panel=_PANEL)
+        int, typer.Option(min=0, help="Most retries per request.", rich_help_panel=_PANEL)
     ] = RetryConfig().retries,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="Most requests at once.", rich_help_panel=_PANEL)
+        int, typer.Option(min=1, help="Most requests at the same time.", rich_help_panel=_PANEL)
     ] = 4,
     tls: Annotated[
         bool, typer.Option("--tls", help="Encrypt the connection.", rich_help_panel=_PANEL)
@@ -51,7 +51,7 @@ def connect(
         typer.Option(
             exists=True,
             dir_okay=False,
-            help="Authorities to trust (PEM). Implies --tls.",
+            help="PEM file of the authorities to trust. Implies --tls.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
@@ -64,16 +64,16 @@ def connect(
             exists=True,
             dir_okay=False,
             envvar="CONVVAE_TOKEN_FILE",
-            help="File with a bearer token.",
+            help="File that contains a bearer token.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     allow_insecure_token: Annotated[
         bool,
-        typer.Option("--allow-insecure-token", help="Send the token unencrypted.", rich_help_panel=_PANEL),
+        typer.Option("--allow-insecure-token", help="Allow an unencrypted token.", rich_help_panel=_PANEL),
     ] = False,
 ) -> Client:
-    """Return a client for the options of a command."""
+    """Return a client with these connection options."""
     encrypt = tls or tls_ca is not None or tls_server_name != ""
     return Client(
         target,
@@ -90,7 +90,7 @@ def connect(
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `connect`, and in their place the client as its first argument."""
+    """Wrap a command: the wrapper has the options of `connect`, and calls the command with the client."""
     own = list(inspect.signature(command).parameters.values())[1:]
     shared = list(inspect.signature(connect).parameters.values())
 

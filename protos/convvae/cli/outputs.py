@@ -1,8 +1,8 @@
-"""What the command line writes: whole files under temporary names, then renamed.
+"""The files that the command line writes. Each is written under a temporary name and then renamed.
 
-A name decides the form: `.npy` one array, `.npz` all arrays, `.png` a grid, anything without a suffix a
-folder with one PNG for each row. Nothing is overwritten unless forced; a folder keeps the files that are not
-written anew.
+The suffix decides the form: `.npy` for one array, `.npz` for all arrays, `.png` for a grid, and no suffix for
+a folder with one PNG file per row. Existing files are replaced only with --force. In a folder, files that are
+not written again are kept.
 """
 
 import os
@@ -26,7 +26,7 @@ Form = Literal["npy", "npz", "png", "folder"]
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Where a command writes, looked at before the server is called."""
+    """The output of a command, checked before the server is called."""
 
     path: Path
     form: Form
@@ -37,7 +37,7 @@ class Output:
         """Return the output at `path`.
 
         Raises:
-            InvalidInput: The command does not write this form, or something is there already.
+            InvalidInput: The command does not write this form, or the path exists already.
         """
         suffix = path.suffix.lower()
         known: dict[str, Form] = {".npy": "npy", ".npz": "npz", ".png": "png", "": "folder"}
@@ -45,8 +45,8 @@ class Output:
         if path.is_dir():
             form = "folder"
         if form is None or form not in forms:
-            due = ", ".join("a folder" if form == "folder" else f".{form}" for form in forms)
-            raise InvalidInput(f"cannot write {path}: give {due}")
+            known_forms = ", ".join("a folder" if form == "folder" else f".{form}" for form in forms)
+            raise InvalidInput(f"cannot write {path}: give {known_forms}")
         occupied = any(path.iterdir()) if path.is_dir() else path.exists()
         if occupied and not force:
             raise InvalidInput(
@@ -57,12 +57,12 @@ class Output:
         return cls(path, form, force)
 
     def check_count(self, count: int) -> None:
-        """Raise `InvalidInput`, before any work, when so many images cannot be written in this form."""
+        """Raise `InvalidInput` if `count` images are too many for this form."""
         if self.form == "png":
             check_grid(count)
 
     def write_arrays(self, first: str, arrays: Mapping[str, Any]) -> None:
-        """Write the array named `first` (`.npy`), or all (`.npz`)."""
+        """Write the array named `first` to an `.npy` file, or all arrays to an `.npz` file."""
         if self.form == "npy":
             _replace(self.path, lambda stream: np.save(stream, arrays[first], allow_pickle=False))
         else:
@@ -71,7 +71,12 @@ class Output:
     def write_images(
         self, arrays: Mapping[str, Any], *, above: Callable[[], NDArray[np.uint8]] | None = None
     ) -> None:
-        """Write `arrays["images"]`, uint8 (N, H, W, C); in a grid below the images that `above` returns."""
+        """Write `arrays["images"]`, uint8 (N, H, W, C).
+
+        Args:
+            arrays: All arrays, for the forms that store them.
+            above: Returns the images to show above them in a grid.
+        """
         images = arrays["images"]
         if self.form in ("npy", "npz"):
             self.write_arrays("images", arrays)
@@ -92,7 +97,7 @@ class Output:
         try:
             for row, image in enumerate(images):
                 (temporary / f"{row:0{digits}}.png").write_bytes(encode_png(image))
-            # Succeeds over an empty folder, and fails over one that was filled meanwhile.
+            # The rename replaces an empty folder, and fails if the folder has files by now.
             temporary.rename(self.path)
         except BaseException:
             for file in temporary.iterdir():

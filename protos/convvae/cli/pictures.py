@@ -1,4 +1,4 @@
-"""Images as PNG files: one by one, or many in a grid."""
+"""Images as PNG files: single images, and grids of many."""
 
 import io
 import math
@@ -16,7 +16,7 @@ __all__ = ["MAX_GRID_IMAGES", "check_grid", "encode_png", "grid", "read_for_grid
 
 MAX_GRID_IMAGES = 4096
 _GAP = 2
-_CELL_PIXELS = 64  # Small images are enlarged to about this, by a whole factor.
+_CELL_PIXELS = 64  # Small images are enlarged to about this size, by an integer factor.
 
 
 def _pillow() -> Any:
@@ -28,7 +28,7 @@ def _pillow() -> Any:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Return a PNG file of one image, uint8 (H, W, 1 or 3)."""
+    """Return the bytes of a PNG file with one image, uint8 (H, W, 1 or 3)."""
     image_module, _ = _pillow()
     file = io.BytesIO()
     image_module.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
@@ -36,7 +36,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def check_grid(count: int) -> None:
-    """Raise `InvalidInput` when `count` images are more than a picture can show."""
+    """Raise `InvalidInput` if `count` images are too many for one grid."""
     if count > MAX_GRID_IMAGES:
         raise InvalidInput(
             f"a grid shows up to {MAX_GRID_IMAGES} images, not {count}: write a folder or an .npy file"
@@ -44,16 +44,16 @@ def check_grid(count: int) -> None:
 
 
 def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay images out in about a square; of several bands, image i of each stands below that of the last.
+    """Arrange images in a grid that is about square. Image i of a band is below image i of the last band.
 
     Args:
-        bands: uint8 arrays of one shape, (N, H, W, C).
+        bands: uint8 arrays of the same shape, (N, H, W, C).
 
     Returns:
-        uint8 array (H', W', C), on white.
+        uint8 array (H', W', C) with a white background.
 
     Raises:
-        InvalidInput: More images than a picture can show.
+        InvalidInput: There are too many images for one grid.
     """
     count, height, width, channels = bands[0].shape
     check_grid(count * len(bands))
@@ -73,7 +73,7 @@ def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def read_for_grid(images: NDArray[Any] | Sequence[Path], info: ModelInfo) -> NDArray[np.uint8]:
-    """Return what was sent, at the model's size, to be shown; the server's own resizing may differ."""
+    """Return the sent images at the model's size, for a grid. The server's own resizing may differ."""
     if isinstance(images, np.ndarray):
         return images.reshape(len(images), *info.image_shape)
     image_module, ops = _pillow()

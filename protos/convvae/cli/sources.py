@@ -1,4 +1,4 @@
-"""What the command line reads: image files and folders, and arrays."""
+"""The inputs of the command line: image files, folders and arrays."""
 
 import re
 import zipfile
@@ -22,14 +22,14 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Images to send, and a name for each row: its path, or its index in the array."""
+    """Images to send, with a name per row: its path, or its index in the array."""
 
     images: NDArray[Any] | list[Path]
     names: list[str]
 
     @contextmanager
     def naming(self) -> Iterator[None]:
-        """Put the names of files in place of their indices, where rows are refused in this block."""
+        """Replace indices by file names in the errors of this block."""
         try:
             yield
         except InvalidInput as error:
@@ -38,10 +38,10 @@ class ImageSource:
 
 
 def read_images(paths: Sequence[Path]) -> ImageSource:
-    """Read one array, or list image files; a folder gives those below it, at any depth, sorted.
+    """Read one array file, or list image files. A folder stands for its files at any depth, sorted.
 
     Raises:
-        InvalidInput: Nothing there, or an array that is not alone.
+        InvalidInput: A path does not exist, a folder has no images, or an array is not the only path.
     """
     if any(path.suffix.lower() in ARRAY_SUFFIXES for path in paths):
         if len(paths) > 1:
@@ -65,15 +65,15 @@ def read_images(paths: Sequence[Path]) -> ImageSource:
 
 
 def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
-    """Return the array of a `.npy` file; of a `.npz` file the first of `keys`, or its only array.
+    """Return the array in a `.npy` file. In a `.npz` file, it is the first of `keys` or the only array.
 
     Raises:
-        InvalidInput: The file cannot be read, or it is not clear which array is meant.
+        InvalidInput: The file cannot be read, or has several arrays and none of `keys`.
     """
     try:
         with path.open("rb") as file:
             if file.read(2) != b"PK":
-                # mmap: of an array larger than memory, only what is in flight is read.
+                # Mapped, so that only the rows in flight are read into memory.
                 array = np.load(path, mmap_mode="r", allow_pickle=False)
                 assert isinstance(array, np.ndarray)
                 return array
@@ -95,4 +95,4 @@ def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
     except (OSError, ValueError, EOFError, KeyError, MemoryError, SyntaxError, TypeError, OverflowError,
             NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # fmt: skip
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise InvalidInput(f"{path} is no array that can be read: {reason}") from None
+        raise InvalidInput(f"{path} is not a readable array: {reason}") from None

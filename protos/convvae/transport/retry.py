@@ -1,4 +1,4 @@
-"""Whether a failed request is repeated, and when."""
+"""The decision whether a failed request is retried, and after which wait."""
 
 import random
 import threading
@@ -9,19 +9,19 @@ from convvae.errors import ConvvaeError, Overloaded, Unavailable
 
 __all__ = ["RETRYABLE", "RetryPolicy"]
 
-# Every request is safe to repeat, but a deadline leaves no time and an internal error comes again.
+# Every request is safe to repeat. But after a deadline no time is left, and an internal error would repeat.
 RETRYABLE = (Overloaded, Unavailable)
 
 
 class RetryPolicy:
-    """The retries of one client: decides, and keeps the budget that its calls share. Thread-safe."""
+    """The retry rules and the retry budget of one client. Thread-safe."""
 
     def __init__(self, config: RetryConfig, *, draw: Callable[[], float] = random.random) -> None:
         """Start with a full budget.
 
         Args:
-            config: The rules.
-            draw: Returns numbers uniform in [0, 1).
+            config: The retry rules.
+            draw: Returns uniform random numbers in [0, 1).
         """
         self._config = config
         self._draw = draw
@@ -30,25 +30,25 @@ class RetryPolicy:
 
     @property
     def tokens(self) -> float:
-        """What is left of the budget."""
+        """Number of tokens left in the budget."""
         return self._tokens
 
     def answered(self) -> None:
-        """Put back what an answered request is worth."""
+        """Return the tokens of one answered request to the budget."""
         with self._lock:
             self._tokens = min(self._tokens + self._config.refill, self._config.budget)
 
     def wait_s(self, error: ConvvaeError, retries: int, remaining_s: float) -> float | None:
-        """Return how long to wait before the next retry, or None not to retry.
+        """Return the seconds to wait before the next retry, or None if there is none.
 
         Args:
-            error: What the request failed with.
-            retries: How often it was already retried.
-            remaining_s: Seconds that the call has left. A wait that would use them up is not begun.
+            error: The error of the request.
+            retries: Number of retries so far.
+            remaining_s: Seconds left for the request. There is no retry if the wait would use them up.
         """
         if retries >= self._config.retries or not isinstance(error, RETRYABLE):
             return None
-        # 100^64 is the largest that the configuration admits, far from where a float overflows.
+        # At most 100^64 with the configuration's limits, which a float can represent.
         growth = self._config.multiplier ** min(retries, 64)
         bound = min(self._config.max_backoff_s, self._config.backoff_s * growth)
         wait = (error.retry_delay_s or 0.0) + self._draw() * bound

@@ -1,4 +1,4 @@
-"""gRPC's errors to this package's: the only place where they are translated."""
+"""The translation of gRPC's errors to this package's. It happens nowhere else."""
 
 import re
 from typing import Any, Protocol
@@ -12,10 +12,11 @@ from convvae.errors import ConvvaeError, InvalidInput, Violation
 
 __all__ = ["CLASSES", "RpcFailure", "from_rpc_error", "rebase"]
 
-# RESOURCE_EXHAUSTED stands here for "too large"; with `RetryInfo` it is `Overloaded`.
+# RESOURCE_EXHAUSTED means a message that is too large; with `RetryInfo` it is `Overloaded`.
 CLASSES: dict[grpc.StatusCode, type[ConvvaeError]] = {
     grpc.StatusCode.OK: errors.BadReply,
-    # Not by us, or the clients would have said so: a server that stops resets what it has not begun.
+    # A server that stops cancels the calls that it has not started. The clients report their own
+    # cancellations as `Cancelled`.
     grpc.StatusCode.CANCELLED: errors.Unavailable,
     grpc.StatusCode.UNKNOWN: errors.ServerFault,
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
@@ -49,7 +50,7 @@ _INDEXED = re.compile(r"\b(files|pixels|latents|images)((?:\.\w+)?)\[(\d{1,10})\
 
 
 class RpcFailure(Protocol):
-    """What gRPC's errors have in common, synchronous and asynchronous."""
+    """The methods that gRPC's synchronous and asynchronous errors share."""
 
     def code(self) -> grpc.StatusCode:
         """Return the status."""
@@ -58,15 +59,15 @@ class RpcFailure(Protocol):
         """Return the server's message."""
 
     def trailing_metadata(self) -> Any:
-        """Return what the server added at the end: pairs of key and value, or None."""
+        """Return the server's trailing metadata: pairs of key and value, or None."""
 
 
 def from_rpc_error(error: RpcFailure, target: str = "") -> ConvvaeError:
-    """Translate an error of gRPC. Details that cannot be read are left out, never raised.
+    """Translate an error of gRPC. Details that cannot be parsed are omitted.
 
     Args:
-        error: What a request ended with.
-        target: Where it was sent; named where nobody may be there.
+        error: The error of a request.
+        target: The target of the request. The message names it if no server may be there.
     """
     code = error.code()
     metadata = {key.lower(): value for key, value in error.trailing_metadata() or ()}
@@ -94,7 +95,7 @@ def from_rpc_error(error: RpcFailure, target: str = "") -> ConvvaeError:
 
 
 def rebase(error: ConvvaeError, offset: int) -> ConvvaeError:
-    """Return `error` with its row indices counted from the caller's first row, not the piece's."""
+    """Return `error` with row indices that count from the caller's first row, not from the chunk's."""
     if offset == 0 or not isinstance(error, InvalidInput):
         return error
 
@@ -111,7 +112,10 @@ def rebase(error: ConvvaeError, offset: int) -> ConvvaeError:
 
 
 def _violations(bad_request: error_details_pb2.BadRequest) -> list[Violation]:
-    """Spell out the list, in which the server leaves a repeated description empty and may end with ranges."""
+    """Return the full list of violations.
+
+    The server leaves a repeated description empty, and may end the list with ranges of rows.
+    """
     found: list[Violation] = []
     for item in bad_request.field_violations:
         previous = found[-1].description if found else ""
@@ -126,7 +130,7 @@ def _violations(bad_request: error_details_pb2.BadRequest) -> list[Violation]:
 
 
 def _details(data: str | bytes | None) -> tuple[list[Violation], float | None]:
-    """Read `google.rpc.Status` bytes: the violations, and the retry delay in seconds."""
+    """Parse `google.rpc.Status` bytes to the violations and the retry delay in seconds."""
     violations: list[Violation] = []
     retry_delay_s = None
     if not isinstance(data, bytes):

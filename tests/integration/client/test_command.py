@@ -106,7 +106,7 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["encode", "floats.npy", "--out", "z.npy"], 1, "error: images: their dtype is float32"),
+        (["encode", "floats.npy", "--out", "z.npy"], 1, "error: images: the dtype is float32"),
         (["encode", "none.png", "--out", "z.npy"], 1, "error: none.png does not exist"),
         (["encode", "text.png", "--out", "z.npy"], 1, "error: text.png: not a JPEG, PNG or WebP image"),
         (["encode", "empty", "--out", "z.npy"], 1, "error: no images"),

@@ -38,9 +38,9 @@ def test_folder_gives_its_images_sorted(tmp_path: Path) -> None:
         (["empty"], "no images"),
         (["x.npy", "x.npy"], "either one .npy or .npz file, or image files"),
         (["two.npz"], r"has the arrays \['a', 'b'\]; one must be named images"),
-        (["bad.npy"], "no array that can be read"),
-        (["bad.npz"], "no array that can be read"),
-        (["pickled.npy"], "no array that can be read"),
+        (["bad.npy"], "not a readable array"),
+        (["bad.npz"], "not a readable array"),
+        (["pickled.npy"], "not a readable array"),
     ],
 )
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
