@@ -165,7 +165,7 @@ def make_variant(
             run = RunFolder(Path(folder), config=train_state.config, record={})
             train(run, train_state, images_NHWC, TrainProgress(), console=Console(quiet=True))
         train_state.model.eval()
-        elbos.append(evaluate(train_state, test_NHWC, dataset="mnist", binarize="dynamic").elbo)
+        elbos.append(evaluate(train_state, test_NHWC, dataset="mnist", binarize="dynamic").bound.elbo)
         print(f"{network} {kind} seed {seed}: test ELBO {elbos[-1]:.2f}", flush=True)
     found: dict[str, Any] = {"test_elbo_nats": elbos, "operators": {}, "max_error": {}}
     variant = Variant(network=network, kind=kind, train_state=train_state, sessions={}, found=found)

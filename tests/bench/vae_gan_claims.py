@@ -161,7 +161,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) 
         return
     from convvae_trainer.compute.process import configure_process
     from convvae_trainer.data.dataset import load_dataset
-    from convvae_trainer.evaluation import frechet
+    from convvae_trainer.evaluation.classifier import train_classifier
     from convvae_trainer.settings.config import config_from
 
     configure_process(threads=1)
@@ -174,7 +174,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) 
     data = load_dataset(config_from(base))
     assert data.train_labels is not None
     assert data.test_labels is not None
-    classifier = frechet.train_classifier(data.train, data.train_labels)
+    classifier = train_classifier(data.train, data.train_labels)
     accuracy = classifier.accuracy(data.test, data.test_labels)
     runs: list[dict[str, Any]] = []
     done = {"classifier_accuracy": accuracy, "train_images": len(data.train), "runs": runs}
@@ -194,7 +194,7 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
     import torch
 
     from convvae_trainer.evaluation.frechet import frechet_distance
-    from convvae_trainer.evaluation.image_quality import quality_of
+    from convvae_trainer.evaluation.image_quality import reconstruction_quality
     from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
     from convvae_trainer.runs.fit import fit
 
@@ -209,7 +209,7 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
         mean_NZ = EncoderGraph(train_state.model)(torch.from_numpy(images))[0]
         rebuilt = decode(mean_NZ)[0].numpy()
         sampled = decode(torch.from_numpy(prior_NZ))[0].numpy()
-    quality = quality_of(images, rebuilt)
+    quality = reconstruction_quality(images, rebuilt)
     real = classifier.features(images)
     return {
         "mse": quality.mse,
@@ -218,8 +218,8 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
         "sharpness_distance": quality.sharpness_distance,
         "frechet_reconstructions": frechet_distance(real, classifier.features(rebuilt)),
         "frechet_samples": frechet_distance(real, classifier.features(sampled)),
-        "rate_nats": done.evaluation.rate,
-        "elbo_nats": done.evaluation.elbo,
+        "rate_nats": done.evaluation.bound.rate,
+        "elbo_nats": done.evaluation.bound.elbo,
         "training_cpu_s": round(cpu_s, 1),
         "precision": done.run.record["precision"],
     }

@@ -11,7 +11,7 @@ from convvae_service.bundle import BundleError
 from convvae_service.engine.arena import DEFAULT_ARENAS, Arenas
 from convvae_service.errors import StartupError
 
-__all__ = ["CUDA", "choose_provider", "import_runtime", "make_session"]
+__all__ = ["CUDA", "StartupError", "choose_provider", "import_runtime", "make_session"]
 
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"

@@ -110,7 +110,7 @@ def evaluate(
     require(*TRAINER_PACKAGES)
     from convvae_trainer.commands.evaluate import run_evaluate
     from convvae_trainer.commands.stored_run import DataLocation
-    from convvae_trainer.evaluation.optional_metrics import EvalOptions
+    from convvae_trainer.evaluation.options import EvalOptions
 
     evaluation = run_evaluate(
         run_dir,

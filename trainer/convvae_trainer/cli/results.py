@@ -10,9 +10,10 @@ from rich.console import Console
 from convvae_trainer.console import say
 
 if TYPE_CHECKING:
-    from convvae_trainer.evaluation.embedding import Embedding
+    from convvae_trainer.evaluation.embedding import EmbeddingMetrics
+    from convvae_trainer.evaluation.frechet import FrechetMetrics
     from convvae_trainer.evaluation.importance import LogLikelihood
-    from convvae_trainer.evaluation.metrics import Evaluation, Frechet
+    from convvae_trainer.evaluation.metrics import Evaluation
     from convvae_trainer.export.publish import Exported
 
 __all__ = ["print_evaluation", "print_exported", "print_line", "quoted"]
@@ -51,31 +52,32 @@ def print_exported(console: Console, exported: "Exported", *, models: Path) -> N
 
 
 def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:
+    bound, optional = evaluation.bound, evaluation.optional
     yield "evaluated", f"{evaluation.dataset}: {evaluation.split}"
-    if evaluation.elbo is not None:
-        yield "test ELBO", f"{evaluation.elbo:.2f} nats per image ({evaluation.images} images)"
-    yield "distortion", f"{evaluation.distortion:.2f} nats per image"
-    if evaluation.rate is not None:
-        yield "rate", f"{evaluation.rate:.2f} nats per image"
-    if evaluation.bits_per_dim is not None:
-        yield "bits per dim", f"{evaluation.bits_per_dim:.4f}"
-    yield "active units", f"{evaluation.active_units} of {evaluation.latent_dim}"
-    if evaluation.sigma is not None:
-        yield "sigma", f"{evaluation.sigma:.4f}, for pixels from 0 to 1"
+    if bound.elbo is not None:
+        yield "test ELBO", f"{bound.elbo:.2f} nats per image ({evaluation.images} images)"
+    yield "distortion", f"{bound.distortion:.2f} nats per image"
+    if bound.rate is not None:
+        yield "rate", f"{bound.rate:.2f} nats per image"
+    if bound.bits_per_dim is not None:
+        yield "bits per dim", f"{bound.bits_per_dim:.4f}"
+    yield "active units", f"{bound.active_units} of {bound.latent_dim}"
+    if bound.sigma is not None:
+        yield "sigma", f"{bound.sigma:.4f}, for pixels from 0 to 1"
     yield from _quality_lines(evaluation)
-    if evaluation.log_likelihood is not None:
-        yield from _log_likelihood_lines(evaluation.log_likelihood)
-    if evaluation.embedding is not None:
-        yield from _embedding_lines(evaluation.embedding)
-    if evaluation.frechet is not None:
-        yield from _frechet_lines(evaluation.frechet)
+    if optional.log_likelihood is not None:
+        yield from _log_likelihood_lines(optional.log_likelihood)
+    if optional.embedding is not None:
+        yield from _embedding_lines(optional.embedding)
+    if optional.frechet is not None:
+        yield from _frechet_lines(optional.frechet)
 
 
 def _quality_lines(evaluation: "Evaluation") -> Iterator[Line]:
-    errors = f"MSE {evaluation.mse:.5f}, PSNR {evaluation.psnr_db:.2f} dB, SSIM {evaluation.ssim:.4f}"
-    yield "reconstructed", errors
-    yield "sharpness", f"{evaluation.input_sharpness:.4f} of test images"
-    yield "", f"{evaluation.sharpness:.4f} of reconstructions{_distance(evaluation.sharpness_distance)}"
+    quality = evaluation.reconstruction
+    yield "reconstructed", f"MSE {quality.mse:.5f}, PSNR {quality.psnr_db:.2f} dB, SSIM {quality.ssim:.4f}"
+    yield "sharpness", f"{quality.input_sharpness:.4f} of test images"
+    yield "", f"{quality.sharpness:.4f} of reconstructions{_distance(quality.sharpness_distance)}"
     if evaluation.sample_sharpness is not None:
         distance = _distance(evaluation.sample_sharpness_distance)
         yield "", f"{evaluation.sample_sharpness:.4f} of samples from the prior{distance}"
@@ -91,19 +93,19 @@ def _log_likelihood_lines(found: "LogLikelihood") -> Iterator[Line]:
     yield "", f"({found.samples} samples for each of the first {found.images} test images)"
 
 
-def _embedding_lines(embedding: "Embedding") -> Iterator[Line]:
+def _embedding_lines(embedding: "EmbeddingMetrics") -> Iterator[Line]:
     yield "embedding", f"test accuracy of {embedding.neighbours} neighbours, and of a linear probe"
-    for name, worth in (
+    for name, accuracy in (
         ("latent means", embedding.posterior_means),
         (f"{embedding.pca_dimension} principal components", embedding.pca),
         ("pixels", embedding.pixels),
     ):
-        yield "", f"{worth.knn:.1%}, {worth.linear_probe:.1%} from {name}"
+        yield "", f"{accuracy.knn:.1%}, {accuracy.linear_probe:.1%} from {name}"
     yield "", f"{embedding.chance:.1%} from the most frequent class alone"
     yield "", f"({embedding.train_images} training images, {embedding.test_images} test images)"
 
 
-def _frechet_lines(distances: "Frechet") -> Iterator[Line]:
+def _frechet_lines(distances: "FrechetMetrics") -> Iterator[Line]:
     yield "Fréchet", f"{distances.reconstructions:.2f} of reconstructions"
     if distances.samples is not None:
         yield "", f"{distances.samples:.2f} of samples from the prior"

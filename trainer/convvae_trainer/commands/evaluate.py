@@ -14,12 +14,8 @@ from convvae_trainer.console import say
 from convvae_trainer.data.selection import lacking
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.evaluation.metrics import Evaluation, evaluate
-from convvae_trainer.evaluation.optional_metrics import (
-    DEFAULT_OPTIONS,
-    EvalOptions,
-    add_log_likelihood,
-    add_of_labels,
-)
+from convvae_trainer.evaluation.optional_metrics import add_optional_metrics
+from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.folder import can_be_written
 from convvae_trainer.runs.loop import finish
@@ -38,7 +34,7 @@ def run_evaluate(
     binarize: str | None = None,
     seed: int | None = None,
     device: str | None = None,
-    options: EvalOptions = DEFAULT_OPTIONS,
+    options: EvalOptions = EvalOptions(),
     out: Path | None = None,
     console: Console = _NO_SCREEN,
 ) -> Evaluation:
@@ -73,7 +69,7 @@ def run_evaluate(
     config = stored.config_with(dataset=data.dataset, data_root=data.data_root, binarize=binarize, seed=seed)
     found = load_evaluation_data(stored, config, is_named=data.dataset is not None, download=data.download)
     options.check_dataset(found.dataset if isinstance(found, OwnData) else None)
-    if isinstance(found, OwnData) and (options.embedding or options.frechet):
+    if isinstance(found, OwnData) and options.needs_labels:
         stored.folder.check_same_labels(found.dataset)
     check_shape(stored, found, dataset=config.dataset)
     options.check_images(len(found.images))
@@ -111,6 +107,5 @@ def _evaluate(
         binarize=config.binarize,
         seed=config.seed,
     )
-    if isinstance(data, OwnData):
-        evaluation = add_of_labels(evaluation, options, train_state, data.dataset, console=console)
-    return add_log_likelihood(evaluation, options, train_state, data.images, console=console)
+    dataset = data.dataset if isinstance(data, OwnData) else None
+    return add_optional_metrics(evaluation, options, train_state, data.images, dataset, console=console)

@@ -1,40 +1,39 @@
-"""A comparison of models: everything that its report says."""
+"""The result of a comparison: everything that the report states."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from convvae_service.bundle import ImageShape
 from convvae_trainer.compare.claims import Claim
+from convvae_trainer.compare.feature_classifier import FeatureClassifier
 from convvae_trainer.compare.latent_scatter import LatentScatter
-from convvae_trainer.compare.measure import FeatureClassifier, ModelReport, TestSample
+from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.sample import TestSample
 
-__all__ = ["TERMS", "Comparison"]
-
-TERMS = {"distortion": "reconstruction term alone", "rate": "KL term alone", "both": "both terms"}
+__all__ = ["Comparison"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Everything that the report says. `unjudged` says why there is no classifier, or is empty."""
+    """Everything that the report states. `no_classifier` says why there is no classifier, or is empty."""
 
     dataset: str
     split: str
     image: ImageShape
-    chosen: TestSample
+    sample: TestSample
     seed: int
-    judge: FeatureClassifier | None
-    unjudged: str
-    systems: list[ModelReport]
-    planes: list[LatentScatter]
-    plane_epochs: int
+    classifier: FeatureClassifier | None
+    no_classifier: str
+    models: list[ModelReport]
+    scatters: list[LatentScatter]
+    scatter_epochs: int
     claims: list[Claim]
     date: str
     command: str
     libraries: dict[str, str]
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return all numbers of the report."""
-        judge = self.judge
+        """Return all numbers of the report as JSON types."""
         return {
             "command": self.command,
             "date": self.date,
@@ -42,18 +41,21 @@ class Comparison:
             "dataset": self.dataset,
             "split": self.split,
             "image": list(self.image.as_tuple),
-            "images": len(self.chosen.images),
-            "shown": self.chosen.rows[self.chosen.shown].tolist(),
+            "images": len(self.sample.images),
+            "shown": self.sample.rows[self.sample.shown].tolist(),
             "seed": self.seed,
-            "classifier": {"missing": self.unjudged}
-            if judge is None
-            else {
-                "accuracy": judge.accuracy,
-                "frechet_training_images": judge.reference,
-                "training_images": judge.reference_images,
-            },
-            "systems": [system.to_json_object() for system in self.systems],
-            "scatter_epochs": self.plane_epochs if self.planes else None,
-            "scatter": [plane.to_json_object() for plane in self.planes],
+            "classifier": self._classifier_json(),
+            "systems": [model.to_json_object() for model in self.models],
+            "scatter_epochs": self.scatter_epochs if self.scatters else None,
+            "scatter": [scatter.to_json_object() for scatter in self.scatters],
             "claims": [claim.to_json_object() for claim in self.claims],
+        }
+
+    def _classifier_json(self) -> dict[str, Any]:
+        if self.classifier is None:
+            return {"missing": self.no_classifier}
+        return {
+            "accuracy": self.classifier.accuracy,
+            "frechet_training_images": self.classifier.reference,
+            "training_images": self.classifier.reference_images,
         }

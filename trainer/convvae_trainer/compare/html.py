@@ -1,4 +1,4 @@
-"""The comparison as one HTML file that needs nothing else: styles and pictures inside, no scripts."""
+"""The comparison as one HTML file that needs no other file: styles and pictures are inside, no scripts."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,9 @@ from html import escape
 from pathlib import Path
 
 from convvae_trainer.compare.claims import Claim
-from convvae_trainer.compare.comparison import TERMS, Comparison
-from convvae_trainer.compare.measure import ModelReport
+from convvae_trainer.compare.comparison import Comparison
+from convvae_trainer.compare.latent_scatter import TERM_NAMES, LatentScatter
+from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.style import STYLE
 from convvae_trainer.compare.table import table
 from convvae_trainer.errors import BadConfig
@@ -15,9 +16,12 @@ from convvae_trainer.runs.checkpoint import replace_file
 
 __all__ = ["render", "write"]
 
+# The style of a verdict; other verdicts are "open", and a claim without cases is "none".
+VERDICT_STYLES = {"holds here": "yes", "does not hold here": "no"}
+
 
 def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, out: Path) -> None:
-    """Write REPORT.html, REPORT.json and the pictures in REPORT_files/, replacing those of an earlier run.
+    """Write REPORT.html, REPORT.json and the pictures in REPORT_files/; existing files are replaced.
 
     Raises:
         BadConfig: A file cannot be written.
@@ -35,18 +39,18 @@ def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, o
 
 def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) -> str:
     """Return the report as HTML."""
-    count = len(comparison.systems)
-    models = "1 model" if count == 1 else f"{count} models"
-    title = f"{models} on {Path(comparison.dataset).name or comparison.dataset}"
+    count = len(comparison.models)
+    num_models = "1 model" if count == 1 else f"{count} models"
+    title = f"{num_models} on {Path(comparison.dataset).name or comparison.dataset}"
     sections = [
         ("Reconstructions", _reconstructions(comparison, pictures)),
         ("Figures", table(comparison)),
-        ("What the lecture says, and what is found here", _claims(comparison.claims)),
+        ("The claims of the lecture, and the results here", _claims(comparison.claims)),
     ]
-    if comparison.planes:
-        sections.append(("Why autoencoder?", _planes(comparison, pictures)))
+    if comparison.scatters:
+        sections.append(("Why autoencoder?", _scatters(comparison, pictures)))
     sections.append(("Latent traversals", _traversals(comparison, pictures)))
-    if any(system.interpolation for system in comparison.systems):
+    if any(model.interpolations for model in comparison.models):
         sections.append(("Interpolations", _interpolations(comparison, pictures)))
     if "curves.png" in pictures:
         sections.append(("Loss curves", _curves(comparison, pictures)))
@@ -68,7 +72,7 @@ def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) 
 <main>
 <header>
 <h1>{escape(title)}</h1>
-<p class="lead">{len(comparison.chosen.images)} test images of {escape(str(comparison.image))}:
+<p class="lead">{len(comparison.sample.images)} test images of {escape(str(comparison.image))}:
 {escape(comparison.split)}.</p>
 <nav>{links}</nav>
 </header>
@@ -86,58 +90,42 @@ def _picture(pictures: Mapping[str, bytes], name: str, *, alt: str, caption: str
 
 
 def _reconstructions(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    by_class = "" if comparison.chosen.labels is None else ", of as many classes as there is room for"
-    which = f"Test images drawn by seed {comparison.seed}{by_class}"
-    caption = f"{which}; below, what each model makes of them: encoded, and decoded from the posterior mean."
-    names = ", ".join(system.label for system in comparison.systems)
+    by_class = "" if comparison.sample.labels is None else ", from as many classes as possible"
+    caption = (
+        f"Test images drawn by seed {comparison.seed}{by_class}. Below them are the reconstructions by each"
+        " model, decoded from the posterior mean."
+    )
+    names = ", ".join(model.label for model in comparison.models)
     return _picture(
         pictures, "reconstructions.png", alt=f"Test images over reconstructions by {names}", caption=caption
     )
 
 
 def _claims(claims: Sequence[Claim]) -> str:
-    items = []
-    for claim in claims:
-        verdict = claim.verdict
-        kind = {"holds here": "yes", "does not hold here": "no"}.get(
-            verdict, "open" if claim.cases else "none"
-        )
-        cases = "".join(f"<li>{'✓' if holds else '✗'} {escape(words)}</li>" for holds, words in claim.cases)
-        shown = f"<ul>{cases}</ul>" if cases else ""
-        reason = f"Measured by: {claim.criterion}" if cases else _capital(claim.missing)
-        items.append(
-            f"<li><p class=claim>{escape(claim.text)}</p>\n"
-            f'<p><span class="verdict {kind}">{escape(verdict)}</span>'
-            f" <small>{escape(reason)}.</small></p>{shown}</li>"
-        )
-    return '<ol class="claims">\n' + "\n".join(items) + "\n</ol>"
+    return '<ol class="claims">\n' + "\n".join(_claim(claim) for claim in claims) + "\n</ol>"
 
 
-def _planes(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    planes = comparison.planes
-    lines = []
-    for plane in planes:
-        apart = (
-            ""
-            if plane.separation is None
-            else f"; {plane.separation:.0%} of their variance lies between classes"
-        )
-        lines.append(
-            f"<li><b>{escape(_capital(TERMS[plane.terms]))}</b>: the posterior means spread by"
-            f" {plane.spread:.3g} around their centre{apart}; the mean posterior deviation is"
-            f" {plane.deviation:.3g} (the prior's is 1). Of test images the rate is {plane.rate:.3g} nats,"
-            f" the distortion {plane.distortion:.1f} nats.</li>"
-        )
-    coloured = (
-        "coloured by class" if planes[0].labels is not None else "in one colour, since there are no labels"
+def _claim(claim: Claim) -> str:
+    style = VERDICT_STYLES.get(claim.verdict, "open" if claim.cases else "none")
+    cases = "".join(f"<li>{'✓' if holds else '✗'} {escape(words)}</li>" for holds, words in claim.cases)
+    reason = f"Criterion: {claim.criterion}" if cases else _capital(claim.missing)
+    return (
+        f"<li><p class=claim>{escape(claim.text)}</p>\n"
+        f'<p><span class="verdict {style}">{escape(claim.verdict)}</span>'
+        f" <small>{escape(reason)}.</small></p>{f'<ul>{cases}</ul>' if cases else ''}</li>"
     )
+
+
+def _scatters(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
+    first = comparison.scatters[0]
+    colours = "coloured by class" if first.labels is not None else "in one colour, since there are no labels"
     caption = (
-        f"Draws from the posteriors of {len(planes[0].draws)} training images in models with two latent"
-        f" dimensions, {coloured}. Each model was trained for {comparison.plane_epochs} epochs on"
-        f" {planes[0].train_images} training images of {escape(str(planes[0].image))}. Circles: the prior's"
-        " first and second standard deviation. Both axes of a panel have one scale; each panel has its own."
-        " Spread and deviation are of the images that are shown as points, rate and distortion of"
-        f" {planes[0].test_images} test images, with one posterior draw for each."
+        f"Draws from the posteriors of {len(first.draws)} training images in models with two latent"
+        f" dimensions, {colours}. Each model was trained for {comparison.scatter_epochs} epochs on"
+        f" {first.train_images} training images of {escape(str(first.image))}. The circles are the prior's"
+        " first and second standard deviation. Both axes of a panel have the same scale; the panels have"
+        " different scales. Spread and deviation are of the images that are shown as points. Rate and"
+        f" distortion are of {first.test_images} test images, with one posterior draw for each."
     )
     picture = _picture(
         pictures,
@@ -145,7 +133,20 @@ def _planes(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
         alt="Draws from the posteriors of three two-dimensional models",
         caption=caption,
     )
-    return picture + '\n<ul class="plain">\n' + "\n".join(lines) + "\n</ul>"
+    lines = "\n".join(_scatter_line(scatter) for scatter in comparison.scatters)
+    return f'{picture}\n<ul class="plain">\n{lines}\n</ul>'
+
+
+def _scatter_line(scatter: LatentScatter) -> str:
+    separation = ""
+    if scatter.separation is not None:
+        separation = f"; {scatter.separation:.0%} of their variance lies between classes"
+    return (
+        f"<li><b>{escape(_capital(TERM_NAMES[scatter.terms]))}</b>: the posterior means spread by"
+        f" {scatter.spread:.3g} around their centre{separation}; the mean posterior deviation is"
+        f" {scatter.deviation:.3g} (the prior's is 1). On test images the rate is {scatter.rate:.3g} nats,"
+        f" and the distortion is {scatter.distortion:.1f} nats.</li>"
+    )
 
 
 def _capital(text: str) -> str:
@@ -155,39 +156,37 @@ def _capital(text: str) -> str:
 def _traversals(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
     parts = [
         (
-            "<p>From the posterior mean of the first image shown, one latent dimension at a time is set to"
-            " -3 … 3; the dimensions are those with the highest rate. An <code>ae</code> has no rate, its"
-            " codes no unit: there they are the dimensions that vary most, moved by -3 … 3 of their standard"
-            " deviations.</p>"
+            "<p>Each row starts at the posterior mean of the first image shown, and sets one latent dimension"
+            " to -3 … 3. The dimensions are those with the highest rate. An <code>ae</code> has no rate, and"
+            " its codes have no unit: its dimensions are those that vary most, moved by -3 … 3 of their"
+            " standard deviations.</p>"
         )
     ]
-    for number, system in enumerate(comparison.systems, start=1):
-        parts.append(_heading(system))
-        parts.append(
-            _picture(pictures, f"traversal-{number}.png", alt=f"Latent traversals of {system.label}")
-        )
+    for number, model in enumerate(comparison.models, start=1):
+        parts.append(_heading(model))
+        parts.append(_picture(pictures, f"traversal-{number}.png", alt=f"Latent traversals of {model.label}"))
     return "\n".join(parts)
 
 
 def _interpolations(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    parts = ["<p>In a straight line from the posterior mean of one test image to that of another.</p>"]
-    for number, system in enumerate(comparison.systems, start=1):
-        parts.append(_heading(system))
+    parts = ["<p>A straight line between the posterior means of two test images, decoded.</p>"]
+    for number, model in enumerate(comparison.models, start=1):
+        parts.append(_heading(model))
         parts.append(
-            _picture(pictures, f"interpolation-{number}.png", alt=f"Interpolations of {system.label}")
+            _picture(pictures, f"interpolation-{number}.png", alt=f"Interpolations of {model.label}")
         )
     return "\n".join(parts)
 
 
-def _heading(system: ModelReport) -> str:
-    return f"<h3>{escape(system.label)} <small>{escape(system.objective)}</small></h3>"
+def _heading(model: ModelReport) -> str:
+    return f"<h3>{escape(model.label)} <small>{escape(model.objective)}</small></h3>"
 
 
 def _curves(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    missing = [system.label for system in comparison.systems if not system.model.curves()]
-    caption = "Means over the training images of each epoch, from the metrics that travel with the bundle."
+    missing = [model.label for model in comparison.models if not model.bundle.loss_curves()]
+    caption = "Means over the training images of each epoch, from the metrics in the bundle."
     if missing:
-        caption += f" Without such metrics: {escape(', '.join(missing))}."
+        caption += f" These have no metrics: {escape(', '.join(missing))}."
     return _picture(pictures, "curves.png", alt="Loss curves", caption=caption)
 
 
@@ -195,6 +194,6 @@ def _origin(comparison: Comparison, *, stem: str) -> str:
     libraries = ", ".join(f"{name} {version}" for name, version in comparison.libraries.items())
     command = f"<pre>{escape(comparison.command)}</pre>" if comparison.command else ""
     return (
-        f"{command}\n<p class=note>{escape(comparison.date)}. {escape(libraries)}. All numbers:"
-        f" <code>{escape(stem)}.json</code>; the pictures: <code>{escape(stem)}_files/</code>.</p>"
+        f"{command}\n<p class=note>{escape(comparison.date)}. {escape(libraries)}. All numbers are in"
+        f" <code>{escape(stem)}.json</code>, all pictures in <code>{escape(stem)}_files/</code>.</p>"
     )

@@ -1,4 +1,4 @@
-"""What either term of the bound does to a plane of latents: three small 2-D models, trained on the spot.
+"""What each term of the ELBO does to a two-dimensional latent space, in three small models trained for it.
 
 N = images, Z = 2 latent dimensions.
 """
@@ -18,32 +18,38 @@ from convvae_service.images import fit_pixels
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.errors import Interrupted
-from convvae_trainer.runs.fit import fit
+from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.settings.config import Config
 
-__all__ = ["LatentScatter", "default_epochs", "train_planes"]
+__all__ = ["TERM_NAMES", "LatentScatter", "default_epochs", "train_scatters"]
 
-Kind = Literal["distortion", "rate", "both"]
-KINDS: tuple[Kind, ...] = ("distortion", "rate", "both")
+Terms = Literal["distortion", "rate", "both"]
+TERM_NAMES: dict[Terms, str] = {
+    "distortion": "reconstruction term alone",
+    "rate": "KL term alone",
+    "both": "both terms",
+}
 MAX_IMAGES = 10_000
 MAX_POINTS = 3_000
 MAX_SIDE = 32
+MIN_SIDE = 8
 BATCH = 128
-# By then the three pictures change little: of `digits` at 16x16 in 26 s altogether, on a busy core.
+# After this many steps the three scatters change little. Training all three on `digits` at 16x16 took 26 s on
+# a busy core.
 STEPS = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LatentScatter:
-    """A 2-D model's posterior: one draw for each of some training images, and figures.
+    """The posterior of a model with two latent dimensions: draws of shape (N, 2), and figures.
 
-    Of the same images `spread` is the root mean square distance of the posterior means from their centre,
-    `deviation` the mean standard deviation of the posterior, and `separation` the share of the means'
-    variance that lies between classes, 0 to 1, None without labels. `rate` and `distortion`, in nats per
-    image, are of `test_images` test images. The model was trained on `train_images` images of shape `image`.
+    There is one draw for each of some training images. For the same images, `spread` is the root mean square
+    distance of the posterior means from their centre. `deviation` is the mean standard deviation of the
+    posterior. `separation` is the share of the means' variance that lies between classes, 0 to 1; it is None
+    without labels. `rate` and `distortion` are means over the test images, in nats per image.
     """
 
-    terms: Kind
+    terms: Terms
     draws: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     spread: float
@@ -56,42 +62,42 @@ class LatentScatter:
     image: ImageShape
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return the figures, without the points."""
+        """Return the figures, without the draws."""
         names = ("terms", "spread", "deviation", "rate", "distortion", "separation")
         sizes = {"train_images": self.train_images, "test_images": self.test_images}
         return {**{name: getattr(self, name) for name in names}, **sizes, "image": list(self.image.as_tuple)}
 
 
 def default_epochs(num_images: int) -> int:
-    """Return the epochs in which `STEPS` batches are seen."""
+    """Return the number of epochs that is closest to `STEPS` steps."""
     num_images = min(num_images, MAX_IMAGES)
     return max(1, round(STEPS * min(BATCH, num_images) / num_images))
 
 
-def train_planes(
+def train_scatters(
     dataset: Dataset,
     *,
     epochs: int | None = None,
     seed: int = 0,
-    announce: Callable[[Kind], object] = str,
+    announce: Callable[[Terms], object] = str,
 ) -> list[LatentScatter]:
-    """Train on the reconstruction term alone, on the rate alone, and on both.
+    """Train a model on the reconstruction term alone, one on the KL term alone, and one on both.
 
     Args:
-        dataset: Of which `MAX_IMAGES` training images at most are used, of at most 32 pixels a side.
-        epochs: Of each training. None: `default_epochs`.
-        seed: Of weights, order and noise.
-        announce: Is told what is trained next.
+        dataset: The data set. At most `MAX_IMAGES` training images are used, reduced to 32 pixels a side.
+        epochs: Epochs of each training. None: `default_epochs`.
+        seed: The seed of weights, order and noise.
+        announce: Called with the terms before each training.
     """
     small = _reduced(dataset)
-    planes = []
-    for kind in KINDS:
-        announce(kind)
+    scatters = []
+    for terms in TERM_NAMES:
+        announce(terms)
         config = Config(
             dataset=dataset.name,
             objective="vae",
             likelihood="bernoulli",
-            terms=kind,
+            terms=terms,
             latent_dim=2,
             width=16,
             hidden=128,
@@ -103,35 +109,38 @@ def train_planes(
             precision="fp32",
             tensorboard=False,
         )
-        planes.append(_plane(kind, config, small))
-    return planes
+        scatters.append(_scatter(terms, _fit(config, small), small, seed=seed))
+    return scatters
 
 
-def _plane(kind: Kind, config: Config, dataset: Dataset) -> LatentScatter:
+def _fit(config: Config, dataset: Dataset) -> Fitted:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            fitted = fit(config, dataset, Path(folder) / "run")
+            return fit(config, dataset, Path(folder) / "run")
         except Interrupted as stopped:
-            # The folder with the checkpoint that the message speaks of is gone.
+            # The message names a checkpoint in the temporary folder, which is gone: end without it.
             raise SystemExit(stopped.exit_code) from None
-    train_state = fitted.train_state
-    assert fitted.evaluation.rate is not None
+
+
+def _scatter(terms: Terms, fitted: Fitted, dataset: Dataset, *, seed: int) -> LatentScatter:
     rows = drawn(len(dataset.train), MAX_POINTS)
     labels_N = None if dataset.train_labels is None else dataset.train_labels[rows]
     x_NCHW = torch.from_numpy(dataset.train[rows]).permute(0, 3, 1, 2).float() / 255
-    with torch.no_grad(), train_state.ema.swapped_in():
-        mean_NZ, log_variance_NZ = train_state.model.encoder(x_NCHW)
+    with torch.no_grad(), fitted.train_state.ema.swapped_in():
+        mean_NZ, log_variance_NZ = fitted.train_state.model.encoder(x_NCHW)
     deviation_NZ = (0.5 * log_variance_NZ).exp()
-    noise_NZ = torch.randn(mean_NZ.shape, generator=torch.Generator().manual_seed(config.seed))
+    noise_NZ = torch.randn(mean_NZ.shape, generator=torch.Generator().manual_seed(seed))
     mean = mean_NZ.double().numpy()
+    bound = fitted.evaluation.bound
+    assert bound.rate is not None
     return LatentScatter(
-        terms=kind,
+        terms=terms,
         draws=(mean_NZ + noise_NZ * deviation_NZ).numpy(),
         labels=labels_N,
         spread=float(np.sqrt(mean.var(axis=0).sum())),
         deviation=deviation_NZ.double().mean().item(),
-        rate=fitted.evaluation.rate,
-        distortion=fitted.evaluation.distortion,
+        rate=bound.rate,
+        distortion=bound.distortion,
         separation=None if labels_N is None else separation(mean, labels_N),
         train_images=len(dataset.train),
         test_images=fitted.evaluation.images,
@@ -140,7 +149,7 @@ def _plane(kind: Kind, config: Config, dataset: Dataset) -> LatentScatter:
 
 
 def separation(points_NZ: NDArray[np.float64], labels_N: NDArray[np.int64]) -> float | None:
-    """Return the share of the points' variance that lies between classes; None where there is no variance."""
+    """Return the share of the points' variance that lies between classes; None if there is no variance."""
     total = points_NZ.var(axis=0).sum()
     if total <= 0:
         return None
@@ -153,7 +162,7 @@ def separation(points_NZ: NDArray[np.float64], labels_N: NDArray[np.int64]) -> f
 
 
 def _reduced(dataset: Dataset) -> Dataset:
-    """Return some training images and as many test images as points, small ones."""
+    """Return a small data set: fewer images, reduced in size."""
     labels = dataset.train_labels
     train, test = drawn(len(dataset.train), MAX_IMAGES), drawn(len(dataset.test), MAX_POINTS)
     return Dataset(
@@ -166,11 +175,13 @@ def _reduced(dataset: Dataset) -> Dataset:
 
 
 def _small(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the images with sides of at most `MAX_SIDE` pixels, in about the same proportions."""
     height, width, channels = images_NHWC.shape[1:]
-    if max(height, width) <= MAX_SIDE:
+    largest = max(height, width)
+    if largest <= MAX_SIDE:
         return np.ascontiguousarray(images_NHWC)
-    # Whatever the sides, neither may fall below what networks take.
-    sides = [max(8, round(side * MAX_SIDE / max(height, width))) for side in (height, width)]
+    # Networks take no side below `MIN_SIDE`.
+    sides = [max(MIN_SIDE, round(side * MAX_SIDE / largest)) for side in (height, width)]
     shape = ImageShape(height=sides[0], width=sides[1], channels=channels)
     resize = Resize(mode="stretch", filter="box", library="")
     return np.stack([fit_pixels(image, shape=shape, resize=resize) for image in images_NHWC])

@@ -1,4 +1,4 @@
-"""The report's table of figures: which there are, what they mean, and which of them is the best."""
+"""The report's table: the figures of all models, what each means, and the best of each."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from html import escape
 
 from convvae_trainer.compare.claims import three_digits
 from convvae_trainer.compare.comparison import Comparison
-from convvae_trainer.compare.measure import ModelReport
+from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.export.model_card import BEST_EPOCH
 
 __all__ = ["FIGURES", "table"]
@@ -14,89 +14,108 @@ __all__ = ["FIGURES", "table"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Figure:
-    """A line of the table: of each system a number, or None where there is none."""
+    """A line of the table. `value` returns a model's number, or None if it has none.
+
+    `form` is the number's format; "" gives three digits. `best` picks the best number. A figure that depends
+    on the likelihood is not compared between different likelihoods.
+    """
 
     name: str
     meaning: str
     value: Callable[[ModelReport], float | None]
     form: str = ".2f"
-    """Of the number; empty: three digits, and no more behind the point than that."""
     best: Callable[[Sequence[float]], float] | None = None
-    is_of_likelihood: bool = False
+    depends_on_likelihood: bool = False
 
 
 FIGURES = (
     Figure(
         name="MSE",
         meaning="squared error of a pixel in 0..1",
-        value=lambda s: s.quality.mse,
+        value=lambda model: model.quality.mse,
         form=".5f",
         best=min,
     ),
-    Figure(name="PSNR", meaning="dB", value=lambda s: s.quality.psnr_db, best=max),
+    Figure(name="PSNR", meaning="dB", value=lambda model: model.quality.psnr_db, best=max),
     Figure(
         name="SSIM",
         meaning="structural similarity, 1 is equal",
-        value=lambda s: s.quality.ssim,
+        value=lambda model: model.quality.ssim,
         form=".4f",
         best=max,
     ),
     Figure(
-        name="Sharpness", meaning="variance of the Laplacian", value=lambda s: s.quality.sharpness, form=".4f"
+        name="Sharpness",
+        meaning="variance of the Laplacian",
+        value=lambda model: model.quality.sharpness,
+        form=".4f",
     ),
     Figure(
         name="Sharpness distance",
-        meaning="|ln| of its ratio to the inputs'",
-        value=lambda s: s.quality.sharpness_distance,
+        meaning="|ln(ratio to the inputs' sharpness)|",
+        value=lambda model: model.quality.sharpness_distance,
         form=".3f",
         best=min,
     ),
     Figure(
         name="Fréchet, reconstructions",
         meaning="from the test images",
-        value=lambda s: s.frechet_reconstructions,
+        value=lambda model: model.frechet.frechet_reconstructions,
         form="",
         best=min,
     ),
     Figure(
         name="Fréchet, prior samples",
         meaning="from the test images",
-        value=lambda s: s.frechet_samples,
+        value=lambda model: model.frechet.frechet_samples,
         form="",
         best=min,
     ),
     Figure(
-        name="Classified rightly",
-        meaning="reconstructions taken for their image's class",
-        value=lambda s: s.accuracy,
+        name="Classified correctly",
+        meaning="reconstructions assigned to their image's class",
+        value=lambda model: model.frechet.accuracy,
         form=".1%",
         best=max,
     ),
     Figure(
         name="Distortion",
         meaning="-log p(x|z), nats per image",
-        value=lambda s: s.distortion,
+        value=lambda model: model.distortion,
         best=min,
-        is_of_likelihood=True,
+        depends_on_likelihood=True,
     ),
-    Figure(name="Rate", meaning="divergence from the prior, nats per image", value=lambda s: s.rate),
-    Figure(name="ELBO", meaning="nats per image", value=lambda s: s.elbo, best=max, is_of_likelihood=True),
+    Figure(
+        name="Rate",
+        meaning="KL divergence from the prior, nats per image",
+        value=lambda model: model.posterior.rate,
+    ),
+    Figure(
+        name="ELBO",
+        meaning="nats per image",
+        value=lambda model: model.posterior.elbo,
+        best=max,
+        depends_on_likelihood=True,
+    ),
     Figure(
         name="Bits per dim",
         meaning="of the ELBO",
-        value=lambda s: s.bits_per_dim,
+        value=lambda model: model.posterior.bits_per_dim,
         form=".4f",
         best=min,
-        is_of_likelihood=True,
+        depends_on_likelihood=True,
     ),
     Figure(
-        name="Active units", meaning="latents whose mean varies", value=lambda s: s.active_units, form="d"
+        name="Active units",
+        meaning="latent dimensions whose mean varies",
+        value=lambda model: model.active_units,
+        form="d",
     ),
-    Figure(name="Latents", meaning="dimensions of z", value=lambda s: s.latent_dim, form="d"),
+    Figure(name="Latents", meaning="dimensions of z", value=lambda model: model.latent_dim, form="d"),
     Figure(
         name="Posterior deviation",
         meaning="mean over images and latents",
-        value=lambda s: s.deviation,
+        value=lambda model: model.posterior.deviation,
         form=".3f",
     ),
 )
@@ -104,26 +123,12 @@ FIGURES = (
 
 def table(comparison: Comparison) -> str:
     """Return the table as HTML: a line for each figure, a column for each model, and notes."""
-    systems = comparison.systems
-    likelihoods = {system.published.manifest.likelihood.name for system in systems}
+    models = comparison.models
+    likelihoods = {model.published.manifest.likelihood.name for model in models}
     heads = "".join(
-        f"<th scope=col>{escape(system.label)}<small>{escape(_about(system))}</small></th>"
-        for system in systems
+        f"<th scope=col>{escape(model.label)}<small>{escape(_about(model))}</small></th>" for model in models
     )
-    lines = []
-    for figure in FIGURES:
-        values = [figure.value(system) for system in systems]
-        known = [value for value in values if value is not None]
-        if not known:
-            continue
-        is_fair = len(known) > 1 and not (figure.is_of_likelihood and len(likelihoods) > 1)
-        best = figure.best(known) if figure.best and is_fair and len(set(known)) > 1 else None
-        cells = "".join(
-            _cell(value, figure.form, is_best=value is not None and value == best) for value in values
-        )
-        arrow = " ↓" if figure.best is min else " ↑" if figure.best is max else ""
-        head = f"{escape(figure.name)}{arrow}<small>{escape(figure.meaning)}</small>"
-        lines.append(f"<tr><th scope=row>{head}</th>{cells}</tr>")
+    lines = [line for figure in FIGURES if (line := _line(figure, models, likelihoods))]
     return (
         f'<div class="wide"><table>\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
@@ -131,8 +136,25 @@ def table(comparison: Comparison) -> str:
     )
 
 
-def _about(system: ModelReport) -> str:
-    published, manifest = system.published, system.published.manifest
+def _line(figure: Figure, models: Sequence[ModelReport], likelihoods: set[str]) -> str:
+    """Return the figure's line; "" if no model has the figure."""
+    values = [figure.value(model) for model in models]
+    known = [value for value in values if value is not None]
+    if not known:
+        return ""
+    is_comparable = len(known) > 1 and not (figure.depends_on_likelihood and len(likelihoods) > 1)
+    best = figure.best(known) if figure.best and is_comparable and len(set(known)) > 1 else None
+    cells = "".join(
+        _cell(value, figure.form, is_best=value is not None and value == best) for value in values
+    )
+    arrow = " ↓" if figure.best is min else " ↑" if figure.best is max else ""
+    head = f"{escape(figure.name)}{arrow}<small>{escape(figure.meaning)}</small>"
+    return f"<tr><th scope=row>{head}</th>{cells}</tr>"
+
+
+def _about(model: ModelReport) -> str:
+    """Return the line below a model's name."""
+    published, manifest = model.published, model.published.manifest
     best = manifest.training.metrics.get(BEST_EPOCH)
     return (
         f"{manifest.objective}, {manifest.likelihood.name}; version {published.version},"
@@ -149,27 +171,35 @@ def _cell(value: float | None, form: str, *, is_best: bool) -> str:
 
 
 def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
-    judge, sharpness = comparison.judge, comparison.systems[0].quality.input_sharpness
-    words = [
-        "↓ less is better, ↑ more is better; the best is bold.",
+    sharpness = comparison.models[0].quality.input_sharpness
+    notes = [
+        "↓ less is better, ↑ more is better; the best number is bold.",
         (
             "MSE, PSNR, SSIM and sharpness are of reconstructions from the posterior mean; distortion and"
             " ELBO take one posterior draw for each image."
         ),
-        f"The inputs' sharpness is {sharpness:.4f}; noise is sharp too, hence a distance.",
+        (
+            f"The inputs' sharpness is {sharpness:.4f}. Noise is sharp too: a small distance from it is"
+            " better than a high sharpness."
+        ),
     ]
     if len(likelihoods) > 1:
-        words.append(
-            f"Distortions, ELBOs and bits per dim of different likelihoods ({', '.join(sorted(likelihoods))})"
-            " do not compare, and none is marked as best."
+        notes.append(
+            "Distortion, ELBO and bits per dim cannot be compared between likelihoods"
+            f" ({', '.join(sorted(likelihoods))}): none is marked as best."
         )
-    if judge is None:
-        words.append(f"Fréchet distances were not measured: {comparison.unjudged}.")
-    else:
-        words.append(
-            "Fréchet distances are taken in the features of a small classifier that was trained on the"
-            f" training images; it is right on {judge.accuracy:.1%} of the test images. They do not compare"
-            f" with those of other data or of Inception. {judge.reference_images} training images are"
-            f" {three_digits(judge.reference)} from the test images."
-        )
-    return escape(" ".join(words))
+    notes.append(_classifier_note(comparison))
+    return escape(" ".join(notes))
+
+
+def _classifier_note(comparison: Comparison) -> str:
+    classifier = comparison.classifier
+    if classifier is None:
+        return f"Fréchet distances were not measured: {comparison.no_classifier}."
+    return (
+        "Fréchet distances are measured in the features of a small classifier that was trained on the"
+        f" training images; its accuracy on the test images is {classifier.accuracy:.1%}. They cannot be"
+        " compared with distances on other data, or with those of Inception. The distance of"
+        f" {classifier.reference_images} training images from the test images is"
+        f" {three_digits(classifier.reference)}."
+    )

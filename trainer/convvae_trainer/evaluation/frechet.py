@@ -1,201 +1,118 @@
-"""The Fréchet distance of two sets of images, in the features of a small classifier of the data at hand.
+"""The Fréchet distance of two sets of images, in the features of a small classifier of the data set.
 
-It is a distance of this one classifier: those of other data, or of another network such as Inception, do not
-compare with it. B = batch, C = channels, H and W = height and width, N = all images, F = features.
+Distances on other data, or in the features of another network such as Inception, cannot be compared with it.
+N = images, F = features.
 """
 
-import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from convvae_trainer.data.chunking import chunk_size, chunks
-from convvae_trainer.errors import BadData
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.selection import drawn
+from convvae_trainer.evaluation.binarization import encoder_input
+from convvae_trainer.evaluation.classifier import (
+    NUM_FEATURES,
+    check_accuracy,
+    default_floor,
+    train_classifier,
+)
+from convvae_trainer.evaluation.inference import reconstructions, samples
+from convvae_trainer.step.train_state import TrainState
 
-__all__ = [
-    "NUM_FEATURES",
-    "Classifier",
-    "check_accuracy",
-    "check_labels",
-    "default_floor",
-    "frechet_distance",
-    "train_classifier",
-]
+__all__ = ["FrechetMetrics", "frechet_distance", "measure_frechet", "num_frechet_images"]
 
-NUM_FEATURES = 64
-CHANNELS = (16, 32, 64)
-# Sides are brought to this by the first convolution's stride: large images cost no more than small ones.
-LARGEST_SIDE = 32
-SEED = 0
-STEPS = 1000
-BATCH = 128
-PEAK_RATE = 3e-3
-WEIGHT_DECAY = 0.01
+# The largest number of images in each set.
+MAX_IMAGES = 10_000
 
 
-class Classifier(nn.Module):
-    """Three convolutions and two dense layers, of which the first one's output are the features.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrechetMetrics:
+    """Fréchet distances between `images` test images and as many other images, in `features` features.
 
-    Args:
-        shape: (height, width, channels) of the images.
-        classes: The labels, in the order of the outputs.
+    `samples` are draws from the prior; it is None for an autoencoder. `training_images` is the distance that
+    real images have. The lower `classifier_accuracy` on the test images, the less the distances mean.
     """
 
-    def __init__(self, *, shape: tuple[int, int, int], classes: NDArray[np.int64]) -> None:
-        super().__init__()
-        height, width, channels = shape
-        self.classes = classes
-        stride = (_stride(height), _stride(width))
-        kernel = (stride[0] + 2, stride[1] + 2)
-        first, second, third = CHANNELS
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, first, kernel, stride, padding=1, bias=False),
-            nn.BatchNorm2d(first),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(first, second, 3, padding=1, bias=False),
-            nn.BatchNorm2d(second),
-            nn.ReLU(),
-            nn.MaxPool2d(2, ceil_mode=True),
-            nn.Conv2d(second, third, 3, padding=1, bias=False),
-            nn.BatchNorm2d(third),
-            nn.ReLU(),
-            nn.AdaptiveAvgPool2d(2),
-            nn.Flatten(),
-            nn.Linear(4 * third, NUM_FEATURES),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(NUM_FEATURES, len(classes))
-
-    def forward(self, image_BCHW: Tensor) -> Tensor:
-        """Return the classes' logits of uint8 images."""
-        logits: Tensor = self.head(self._features(image_BCHW))
-        return logits
-
-    def _features(self, image_BCHW: Tensor) -> Tensor:
-        feature_BF: Tensor = self.layers(image_BCHW.float() / 127.5 - 1)
-        return feature_BF
-
-    def features(self, images_NHWC: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """Return the features of uint8 images, of shape (N, `NUM_FEATURES`)."""
-        return self._judge(self._features, images_NHWC).astype(np.float64)
-
-    def accuracy(self, images_NHWC: NDArray[np.uint8], labels_N: NDArray[np.int64]) -> float:
-        """Return the share of images whose label is the likeliest; one of an unknown class is none."""
-        guessed_N = self.classes[self._judge(self, images_NHWC).argmax(1)]
-        return float((guessed_N == labels_N).mean())
-
-    @torch.no_grad()
-    def _judge(
-        self, function: Callable[[Tensor], Tensor], images_NHWC: NDArray[np.uint8]
-    ) -> NDArray[np.float32]:
-        device = self.head.weight.device
-        height, width, channels = images_NHWC.shape[1:]
-        judged = []
-        for part in chunks(len(images_NHWC), chunk_size(height, width, channels)):
-            # A copy: the array may be a file mapped into memory, which torch must not write to.
-            image_BHWC = torch.from_numpy(np.array(images_NHWC[part]))
-            judged.append(function(image_BHWC.to(device).permute(0, 3, 1, 2)).cpu().numpy())
-        return np.concatenate(judged)
+    reconstructions: float
+    samples: float | None
+    training_images: float
+    images: int
+    features: int
+    classifier_accuracy: float
+    accuracy_floor: float
 
 
-def _stride(side: int) -> int:
-    """Return the power of two that brings a side to `LARGEST_SIDE` or less."""
-    return 1 << max(0, math.ceil(math.log2(side / LARGEST_SIDE)))
+def num_frechet_images(dataset: Dataset) -> int:
+    """Return the number of images in each set of a Fréchet distance."""
+    return min(len(dataset.train), len(dataset.test), MAX_IMAGES)
 
 
-def train_classifier(
-    images_NHWC: NDArray[np.uint8],
-    labels_N: NDArray[np.int64],
+def measure_frechet(
+    train_state: TrainState,
+    dataset: Dataset,
     *,
-    device: torch.device | str = "cpu",
+    binarize: str,
+    seed: int,
+    floor: float | None = None,
     progress: Callable[[float], None] | None = None,
-) -> Classifier:
-    """Train the classifier from its fixed seed, for a fixed number of steps: a minute or so on two cores.
+) -> FrechetMetrics:
+    """Train the classifier, and measure distances from the test images, which are not binarized.
 
     Args:
-        images_NHWC: Training images.
-        labels_N: Their labels, any integers.
-        device: Where to compute; the same images, labels and device give the same classifier.
-        progress: Is told now and then how much is done, 0 to 1.
-
-    Returns:
-        The classifier, on `device` and ready to judge.
+        train_state: Networks and likelihood.
+        dataset: The run's data, with labels.
+        binarize: `dynamic` reconstructs the images drawn to 0 and 255.
+        seed: The seed of the draws from the prior.
+        floor: The lowest accuracy of the classifier. None: `default_floor`.
+        progress: Called now and then with the share of the training that is done, 0 to 1.
 
     Raises:
-        BadData: The labels are of fewer than two classes.
+        BadData: The classifier's accuracy is below the floor.
     """
-    check_labels(labels_N)
-    classes, target_N = np.unique(labels_N, return_inverse=True)
-    height, width, channels = images_NHWC.shape[1:]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        classifier = Classifier(shape=(height, width, channels), classes=classes).to(device)
-    optimizer = torch.optim.AdamW(classifier.parameters(), weight_decay=WEIGHT_DECAY, fused=True)
-    random = np.random.default_rng(SEED)
-    order = np.empty(0, np.int64)
-    for step in range(STEPS):
-        if len(order) < min(BATCH, len(target_N)):
-            order = random.permutation(len(target_N))
-        rows, order = order[:BATCH], order[BATCH:]
-        image_BCHW = torch.from_numpy(images_NHWC[rows]).to(device).permute(0, 3, 1, 2)
-        target_B = torch.from_numpy(target_N[rows]).to(device)
-        for group in optimizer.param_groups:
-            group["lr"] = PEAK_RATE * min((step + 1) / (0.1 * STEPS), (STEPS - step) / (0.9 * STEPS))
-        loss = nn.functional.cross_entropy(classifier(image_BCHW), target_B)
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        if progress is not None:
-            progress((step + 1) / STEPS)
-    return classifier.eval().requires_grad_(False)
+    assert dataset.train_labels is not None
+    assert dataset.test_labels is not None
+    count = num_frechet_images(dataset)
+    # Drawn, since a data set may be sorted by class.
+    test = dataset.test[drawn(len(dataset.test), count)]
+    train = dataset.train[drawn(len(dataset.train), count)]
+    classifier = train_classifier(
+        dataset.train, dataset.train_labels, device=train_state.device, progress=progress
+    )
+    accuracy = classifier.accuracy(dataset.test, dataset.test_labels)
+    floor = default_floor(dataset.test_labels) if floor is None else floor
+    check_accuracy(accuracy, dataset.test_labels, floor=floor)
+    test_features = classifier.features(test)
 
+    def distance(images_NHWC: NDArray[np.uint8]) -> float:
+        return frechet_distance(test_features, classifier.features(images_NHWC))
 
-def check_labels(labels_N: NDArray[np.int64] | None) -> None:
-    """Raise `BadData` unless there are labels, of two classes at least."""
-    if labels_N is None:
-        raise BadData("the data have no labels, which the classifier learns from")
-    if len(np.unique(labels_N)) < 2:
-        raise BadData("the labels are all the same: a classifier needs two classes at least")
-
-
-def check_accuracy(accuracy: float, labels_N: NDArray[np.int64], *, floor: float | None = None) -> None:
-    """Raise `BadData` where features say too little of the images to measure distances in.
-
-    Args:
-        accuracy: Of the classifier on test images.
-        labels_N: Theirs.
-        floor: The lowest accuracy. None: half way from always guessing the commonest class to being right.
-    """
-    lowest = default_floor(labels_N) if floor is None else floor
-    if accuracy < lowest:
-        raise BadData(
-            f"the classifier is right on {accuracy:.1%} of the test images, less than {lowest:.1%}: its"
-            " features say too little of them for a Fréchet distance; --accuracy-floor sets another limit"
-        )
-
-
-def default_floor(labels_N: NDArray[np.int64]) -> float:
-    """Return the accuracy half way from always guessing the commonest class to being right."""
-    commonest = np.unique(labels_N, return_counts=True)[1].max() / len(labels_N)
-    return float(1 + commonest) / 2
+    has_prior = train_state.config.objective != "ae"
+    return FrechetMetrics(
+        reconstructions=distance(reconstructions(train_state, encoder_input(test, binarize=binarize))),
+        samples=distance(samples(train_state, count, seed=seed)) if has_prior else None,
+        training_images=distance(train),
+        images=count,
+        features=NUM_FEATURES,
+        classifier_accuracy=accuracy,
+        accuracy_floor=floor,
+    )
 
 
 def frechet_distance(features_a: NDArray[np.float64], features_b: NDArray[np.float64]) -> float:
     """Return |mean_a - mean_b|^2 + tr(A + B - 2 (A B)^(1/2)) of the features' means and covariances A and B.
 
-    It is the squared distance of two Gaussians, as that of Heusel et al. 2017 is, and biased upwards by few
-    images: sets that are compared are best of one size.
+    This is the squared Wasserstein-2 distance of two Gaussians (Heusel et al. 2017, section 2). It is
+    biased upwards with few images: compare sets of the same size.
 
     Args:
-        features_a: Of shape (N, F), two rows at least.
-        features_b: Of shape (M, F), two rows at least.
+        features_a: Features of shape (N, F), with at least two rows.
+        features_b: Features of shape (M, F), with at least two rows.
 
     Raises:
-        ValueError: The arrays are of other shapes, or hold values that are not finite.
+        ValueError: The arrays have other shapes, or values that are not finite.
     """
     for features in (features_a, features_b):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[1]:
@@ -204,15 +121,15 @@ def frechet_distance(features_a: NDArray[np.float64], features_b: NDArray[np.flo
             raise ValueError("features hold values that are not finite")
     offset_F = features_a.mean(0, dtype=np.float64) - features_b.mean(0, dtype=np.float64)
     root_a, root_b = _root(features_a), _root(features_b)
-    # With A = R R' and B = S S' the root's trace is the sum of the singular values of R' S. Unlike a root of
-    # the product A B, which is not symmetric, that is real and keeps its digits where A or B is singular.
-    shared = np.linalg.svd(root_a.T @ root_b, compute_uv=False).sum()
-    distance = offset_F @ offset_F + np.square(root_a).sum() + np.square(root_b).sum() - 2 * shared
+    # With A = R R' and B = S S', the trace of (A B)^(1/2) is the sum of the singular values of R' S. Unlike a
+    # root of A B, which is not symmetric, these are real, and precise also if A or B is singular.
+    root_trace = np.linalg.svd(root_a.T @ root_b, compute_uv=False).sum()
+    distance = offset_F @ offset_F + np.square(root_a).sum() + np.square(root_b).sum() - 2 * root_trace
     return max(0.0, float(distance))
 
 
 def _root(features: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return R with covariance = R R', of the covariance's eigenvalues and vectors."""
+    """Return R with covariance = R R', from the eigenvalues and eigenvectors of the covariance."""
     covariance = np.atleast_2d(np.cov(features, rowvar=False, dtype=np.float64))
     values, vectors = np.linalg.eigh(covariance)
     root: NDArray[np.float64] = vectors * np.sqrt(values.clip(min=0))

@@ -1,4 +1,4 @@
-"""How near images are to others, and how sharp they are.
+"""The similarity of images to other images, and their sharpness.
 
 B = batch, C = channels, H and W = height and width, N = all images. Pixels are float in 0..1.
 """
@@ -16,34 +16,33 @@ from torch.nn import functional
 
 __all__ = [
     "MAX_PSNR_DB",
-    "Quality",
     "QualityAccumulator",
+    "ReconstructionQuality",
     "log_ratio",
+    "mean_sharpness",
     "psnr",
-    "quality_of",
+    "reconstruction_quality",
     "sharpness",
-    "sharpness_of",
     "ssim",
 ]
 
-# Of images that are equal up to this, or quite equal: their ratio is without bounds.
+# The ratio of equal images has no bound: it is cut here.
 MAX_PSNR_DB = 100.0
 # Wang et al. 2004, section III-C.
 WINDOW = 11
 WINDOW_SIGMA = 1.5
 K1, K2 = 0.01, 0.03
 _LAPLACIAN = ((0.0, 1.0, 0.0), (1.0, -4.0, 1.0), (0.0, 1.0, 0.0))
-# Values of a batch that `quality_of` takes at once.
+# Values of the images that are compared at once, which bounds the memory.
 BATCH_VALUES = 1 << 21
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Quality:
-    """Means over all images of a set and of what stands for them.
+class ReconstructionQuality:
+    """Means over all images and their reconstructions.
 
-    `mse` is the squared error of a pixel in 0..1. `sharpness` and `input_sharpness` are means of `sharpness`
-    over either set; `sharpness_distance` is |ln(sharpness / input_sharpness)|, 0 being best since noise is
-    sharp too, and None where one of the sets has no edge at all.
+    `mse` is the squared error of a pixel in 0..1. `sharpness` is the mean sharpness of the reconstructions,
+    `input_sharpness` that of the images.
     """
 
     mse: float
@@ -54,12 +53,15 @@ class Quality:
 
     @property
     def sharpness_distance(self) -> float | None:
-        """Of the two sets."""
+        """The distance |ln(sharpness / input_sharpness)|; None if either has no edge.
+
+        0 is best: noise is sharp too, so that more sharpness is not always better.
+        """
         return log_ratio(self.sharpness, self.input_sharpness)
 
 
 class QualityAccumulator:
-    """Sums the quality of batches up."""
+    """Sums the quality of batches."""
 
     def __init__(self) -> None:
         self._sums: list[Tensor] = []
@@ -67,45 +69,50 @@ class QualityAccumulator:
 
     @torch.no_grad()
     def add(self, x_BCHW: Tensor, y_BCHW: Tensor) -> None:
-        """Take a batch of images and of what stands for them in, on any device."""
+        """Add a batch of images `x` and their reconstructions `y`, on any device."""
         mse_B = _mse(x_BCHW, y_BCHW)
-        figures = (mse_B, _psnr(mse_B), ssim(x_BCHW, y_BCHW), sharpness(y_BCHW), sharpness(x_BCHW))
-        self._sums.append(torch.stack([figure_B.double().sum() for figure_B in figures]))
+        metrics = (mse_B, _psnr(mse_B), ssim(x_BCHW, y_BCHW), sharpness(y_BCHW), sharpness(x_BCHW))
+        self._sums.append(torch.stack([metric_B.double().sum() for metric_B in metrics]))
         self._count += len(x_BCHW)
 
-    def quality(self) -> Quality:
-        """Return the means over all batches; there must be one."""
-        mse, psnr_db, similarity, ours, theirs = (torch.stack(self._sums).sum(0) / self._count).tolist()
-        return Quality(mse=mse, psnr_db=psnr_db, ssim=similarity, sharpness=ours, input_sharpness=theirs)
+    def quality(self) -> ReconstructionQuality:
+        """Return the means over all batches; there must be at least one."""
+        # In the order of `metrics` in `add`.
+        mse, psnr_db, similarity, output, given = (torch.stack(self._sums).sum(0) / self._count).tolist()
+        return ReconstructionQuality(
+            mse=mse, psnr_db=psnr_db, ssim=similarity, sharpness=output, input_sharpness=given
+        )
 
 
-def quality_of(images_NHWC: NDArray[Any], others_NHWC: NDArray[Any]) -> Quality:
-    """Return the quality of `others` as a stand-in for `images`, row by row.
+def reconstruction_quality(
+    images_NHWC: NDArray[Any], reconstructions_NHWC: NDArray[Any]
+) -> ReconstructionQuality:
+    """Return the quality of reconstructions, row by row.
 
     Args:
-        images_NHWC: uint8, or float in 0..1.
-        others_NHWC: uint8, or float in 0..1, of the same shape.
+        images_NHWC: The images, uint8 or float in 0..1.
+        reconstructions_NHWC: Their reconstructions, uint8 or float in 0..1, of the same shape.
 
     Raises:
         ValueError: The shapes differ, or there are no images.
     """
-    if images_NHWC.shape != others_NHWC.shape or not len(images_NHWC):
-        raise ValueError(f"images of {images_NHWC.shape} do not pair with {others_NHWC.shape}")
-    tally = QualityAccumulator()
-    for x_BCHW, y_BCHW in zip(_batches(images_NHWC), _batches(others_NHWC), strict=True):
-        tally.add(x_BCHW, y_BCHW)
-    return tally.quality()
+    if images_NHWC.shape != reconstructions_NHWC.shape or not len(images_NHWC):
+        raise ValueError(f"images of {images_NHWC.shape} do not pair with {reconstructions_NHWC.shape}")
+    accumulator = QualityAccumulator()
+    for x_BCHW, y_BCHW in zip(_batches(images_NHWC), _batches(reconstructions_NHWC), strict=True):
+        accumulator.add(x_BCHW, y_BCHW)
+    return accumulator.quality()
 
 
-def sharpness_of(images_NHWC: NDArray[Any]) -> float:
-    """Return the mean of `sharpness` over images, uint8 or float in 0..1."""
+def mean_sharpness(images_NHWC: NDArray[Any]) -> float:
+    """Return the mean sharpness of images, uint8 or float in 0..1."""
     total = sum(sharpness(x_BCHW).double().sum().item() for x_BCHW in _batches(images_NHWC))
     return total / len(images_NHWC)
 
 
-def log_ratio(ours: float, theirs: float) -> float | None:
-    """Return |ln(ours / theirs)|, None where one is 0."""
-    return abs(math.log(ours / theirs)) if ours > 0 and theirs > 0 else None
+def log_ratio(a: float, b: float) -> float | None:
+    """Return |ln(a / b)|, or None if a or b is 0."""
+    return abs(math.log(a / b)) if a > 0 and b > 0 else None
 
 
 def psnr(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
@@ -124,14 +131,14 @@ def _psnr(mse_B: Tensor) -> Tensor:
 def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     """Return the structural similarity of each pair, of shape (B,) (Wang et al. 2004, section III).
 
-    A Gaussian window of 11x11 and sigma 1.5 where it lies wholly inside the image, K1 = 0.01, K2 = 0.03,
-    variances of the window without Bessel's correction, the mean over places and channels. On images of less
-    than 11 pixels a side the window is the largest odd one that fits.
+    The window is a Gaussian of 11x11 pixels with sigma 1.5, at all places where it lies inside the image; on
+    smaller images it is the largest window of odd size that fits. K1 = 0.01, K2 = 0.03. Variances have no
+    Bessel correction. The result is the mean over places and channels.
     """
     batch, _, height, width = x_BCHW.shape
     side = min(WINDOW, height, width)
     window = _window(side - 1 + side % 2)
-    # Variances are the same of shifted pixels, and lose fewer digits around 0.
+    # Shifted pixels have the same variances, and keep more digits around 0.
     a, b = x_BCHW.reshape(-1, 1, height, width) - 0.5, y_BCHW.reshape(-1, 1, height, width) - 0.5
     mean_a, mean_b = _filtered(a, window), _filtered(b, window)
     variance_a = _filtered(a * a, window) - mean_a.square()
@@ -139,9 +146,9 @@ def ssim(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
     covariance = _filtered(a * b, window) - mean_a * mean_b
     mean_a, mean_b = mean_a + 0.5, mean_b + 0.5
     c1, c2 = K1**2, K2**2
-    likeness = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
-    likeness = likeness / ((mean_a.square() + mean_b.square() + c1) * (variance_a + variance_b + c2))
-    return likeness.view(batch, -1).mean(1)
+    similarity = (2 * mean_a * mean_b + c1) * (2 * covariance + c2)
+    similarity = similarity / ((mean_a.square() + mean_b.square() + c1) * (variance_a + variance_b + c2))
+    return similarity.view(batch, -1).mean(1)
 
 
 def _window(side: int) -> list[float]:
@@ -150,8 +157,8 @@ def _window(side: int) -> list[float]:
 
 
 def _filtered(x_B1HW: Tensor, window: list[float]) -> Tensor:
-    """Return weighted means, first along columns, then along rows."""
-    # Sums of shifted images: on a CPU 12 times as fast as a convolution at 64x64, 3 times at 28x28.
+    """Return means weighted by the window, along columns and then along rows."""
+    # Sums of shifted images. On a CPU they are 12 times as fast as a convolution at 64x64, 3 times at 28x28.
     height, width = (side - len(window) + 1 for side in x_B1HW.shape[2:])
     along = x_B1HW[:, :, :height] * window[0]
     for shift, weight in enumerate(window[1:], start=1):
@@ -166,7 +173,7 @@ def sharpness(x_BCHW: Tensor) -> Tensor:
     """Return the variance of the Laplacian of each image, of shape (B,).
 
     Channels are averaged first. The kernel is (0 1 0; 1 -4 1; 0 1 0), inside the image only (Pech-Pacheco et
-    al. 2000; of generated images Tolstikhin et al. 2018, appendix).
+    al. 2000; for generated images Tolstikhin et al. 2018, appendix).
     """
     laplacian = torch.tensor(_LAPLACIAN, dtype=x_BCHW.dtype, device=x_BCHW.device)
     edges_B1HW = functional.conv2d(x_BCHW.mean(1, keepdim=True), laplacian.view(1, 1, 3, 3))

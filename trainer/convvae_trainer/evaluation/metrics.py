@@ -1,121 +1,94 @@
-"""Figures on test images: the bound and its terms, bits per dimension, active units, quality of images.
+"""Evaluation on test images: the record of all metrics, and the metrics that every evaluation computes."""
 
-B = batch, C = channels, H and W = height and width, Z = latent dimension, N = all images.
-"""
-
-import dataclasses
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convvae_trainer.data.chunking import chunk_size, chunks
-from convvae_trainer.evaluation.embedding import Embedding
-from convvae_trainer.evaluation.image_quality import QualityAccumulator, log_ratio, sharpness
+from convvae_trainer.evaluation.binarization import BINARIZE_SEED, encoder_input
+from convvae_trainer.evaluation.bound import BoundAccumulator, BoundMetrics
+from convvae_trainer.evaluation.embedding import EmbeddingMetrics
+from convvae_trainer.evaluation.frechet import FrechetMetrics
+from convvae_trainer.evaluation.image_quality import (
+    QualityAccumulator,
+    ReconstructionQuality,
+    log_ratio,
+    sharpness,
+)
 from convvae_trainer.evaluation.importance import LogLikelihood
-from convvae_trainer.evaluation.inference import batches_of, prior_means
-from convvae_trainer.networks.likelihoods import LOG_SIGMA_RANGE
-from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, kl_to_prior, reparameterise
+from convvae_trainer.evaluation.inference import posterior_draws, prior_means
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = [
-    "OPTIONAL_METRICS",
-    "Evaluation",
-    "Frechet",
-    "binarized",
-    "evaluate",
-    "fit_sigma",
-    "mean_bound",
-    "published_metrics",
-]
+__all__ = ["OPTIONAL_METRICS", "Evaluation", "OptionalMetrics", "evaluate", "published_metrics"]
 
-# The draw of binary test images, the same in every evaluation.
-BINARIZE_SEED = 777
-# Draws from the prior whose sharpness is measured.
-MAX_DRAWS = 1000
-# The figures that are computed on request only.
-OPTIONAL_METRICS = ("log_likelihood", "embedding", "frechet")
+# The largest number of draws from the prior whose sharpness is measured.
+MAX_SAMPLES = 1000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Frechet:
-    """Fréchet distances from `images` test images, each of as many images, in a classifier's `features`.
+class OptionalMetrics:
+    """The metrics that are computed on request; None if they were not requested."""
 
-    `samples` are draws from the prior, None where there is none; `training_images` says what real ones have.
-    Distances mean the less, the lower `classifier_accuracy` on the test images is.
-    """
+    log_likelihood: LogLikelihood | None = None
+    embedding: EmbeddingMetrics | None = None
+    frechet: FrechetMetrics | None = None
 
-    reconstructions: float
-    samples: float | None
-    training_images: float
-    images: int
-    features: int
-    classifier_accuracy: float
-    accuracy_floor: float
+
+# Their keys in evaluation.json.
+OPTIONAL_METRICS = tuple(metric.name for metric in fields(OptionalMetrics))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evaluation:
-    """Means over all images, in nats per image unless the name says otherwise.
+    """The metrics of a run on test images.
 
-    `split` says in words which images of `dataset` they are. `bits_per_dim` is -elbo / (values of an image *
-    ln 2), for pixels in 0..1. `active_units` counts the latent dimensions whose posterior mean has a variance
-    over the images above 0.01. `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, in the unit of
-    pixels in 0..1.
-
-    `mse`, `psnr_db`, `ssim` and `sharpness` are of reconstructions from the posterior mean, against what the
-    encoder was given; `sample_sharpness` is of draws from the prior. A sharpness distance is |ln(ratio)| to
-    the `input_sharpness`. What was not asked for, or does not exist, is None.
+    `split` describes which images of `dataset` they are. `seed` is the seed of the posterior draws.
+    `reconstruction` compares the images decoded from posterior means with the encoder's input.
+    `sample_sharpness` is the mean sharpness of draws from the prior; an autoencoder has none.
     """
 
     dataset: str
     split: str
     images: int
-    elbo: float | None
-    distortion: float
-    rate: float | None
-    bits_per_dim: float | None
-    active_units: int
-    latent_dim: int
-    likelihood: str
-    sigma: float | None
-    rate_per_dimension: tuple[float, ...]
-    posterior_samples: int
     seed: int
     binarize: str
-    binarize_seed: int | None
-    mse: float
-    psnr_db: float
-    ssim: float
-    sharpness: float
-    input_sharpness: float
-    sharpness_distance: float | None
+    bound: BoundMetrics
+    reconstruction: ReconstructionQuality
     sample_sharpness: float | None
-    sample_sharpness_distance: float | None
-    log_likelihood: LogLikelihood | None = None
-    embedding: Embedding | None = None
-    frechet: Frechet | None = None
+    optional: OptionalMetrics = field(default_factory=OptionalMetrics)
+
+    @property
+    def binarize_seed(self) -> int | None:
+        """The seed of the draw to 0 and 255; None if the images were not binarized."""
+        return BINARIZE_SEED if self.binarize == "dynamic" else None
+
+    @property
+    def sample_sharpness_distance(self) -> float | None:
+        """The distance |ln(ratio)| between the sharpness of draws from the prior and of the test images."""
+        if self.sample_sharpness is None:
+            return None
+        return log_ratio(self.sample_sharpness, self.reconstruction.input_sharpness)
 
     def to_json_object(self) -> dict[str, Any]:
-        """Return the figures as JSON types."""
-        return {**dataclasses.asdict(self), "rate_per_dimension": list(self.rate_per_dimension)}
-
-
-def binarized(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return images of 0 and 255, drawn once with grey levels as probabilities."""
-    random = np.random.default_rng(BINARIZE_SEED)
-    drawn_NHWC = np.empty(images_NHWC.shape, np.uint8)
-    # By chunks, for the memory; the draws are those of the whole.
-    height, width, channels = images_NHWC.shape[1:]
-    for part in chunks(len(images_NHWC), chunk_size(height, width, channels, base=0)):
-        images_BHWC = images_NHWC[part]
-        level_BHWC = random.random(images_BHWC.shape, dtype=np.float32)
-        drawn_NHWC[part] = np.where(level_BHWC * 255 < images_BHWC, 255, 0)
-    return drawn_NHWC
+        """Return all metrics as JSON types, under one flat set of keys."""
+        return {
+            "dataset": self.dataset,
+            "split": self.split,
+            "images": self.images,
+            **asdict(self.bound),
+            "rate_per_dimension": list(self.bound.rate_per_dimension),
+            "seed": self.seed,
+            "binarize": self.binarize,
+            "binarize_seed": self.binarize_seed,
+            **asdict(self.reconstruction),
+            "sharpness_distance": self.reconstruction.sharpness_distance,
+            "sample_sharpness": self.sample_sharpness,
+            "sample_sharpness_distance": self.sample_sharpness_distance,
+            **asdict(self.optional),
+        }
 
 
 @torch.no_grad()
@@ -133,108 +106,46 @@ def evaluate(
     Args:
         train_state: Networks and likelihood.
         images_NHWC: uint8 images.
-        dataset: What the result calls the images.
-        split: Which images of it they are, in words.
-        binarize: `dynamic` draws them to 0 and 255 first, always the same way.
-        seed: Of the posterior draws.
+        dataset: The name of the data set, for the record.
+        split: A description of the images, for the record.
+        binarize: `dynamic` draws the images to 0 and 255 first, always the same way.
+        seed: The seed of the posterior draws.
     """
-    if binarize == "dynamic":
-        images_NHWC = binarized(images_NHWC)
-    terms = _Terms(train_state)
-    means: list[torch.Tensor] = []
-    tally = QualityAccumulator()
+    images_NHWC = encoder_input(images_NHWC, binarize=binarize)
+    bound, quality = BoundAccumulator(train_state), QualityAccumulator()
     with train_state.ema.swapped_in():
-        sigma = train_state.likelihood.constants().sigma
-        for x_BCHW, mean_BZ, log_variance_BZ, pixels_BCHW in _draws(train_state, images_NHWC, seed=seed):
-            terms.add(x_BCHW, mean_BZ, log_variance_BZ, pixels_BCHW)
-            means.append(mean_BZ)
-            tally.add(x_BCHW, train_state.likelihood.pixel_mean(train_state.model.decoder(mean_BZ)))
-    count = len(images_NHWC)
-    distortion, rate_Z = terms.means(count)
-    mean_NZ = torch.cat(means)
-    active = int((mean_NZ.double().var(0, unbiased=False) > ACTIVE_VARIANCE).sum().item())
-    has_rate = train_state.config.objective != "ae"
-    elbo = -(distortion + sum(rate_Z)) if has_rate else None
-    quality = tally.quality()
-    drawn = _sample_sharpness(train_state, min(count, MAX_DRAWS), seed=seed) if has_rate else None
+        for draws in posterior_draws(train_state, images_NHWC, seed=seed):
+            bound.add(draws)
+            output_BCHW = train_state.model.decoder(draws.mean)
+            quality.add(draws.images, train_state.likelihood.pixel_mean(output_BCHW))
+        bound_metrics = bound.metrics()
+    sample_sharpness = None
+    if bound_metrics.rate is not None:
+        count = min(len(images_NHWC), MAX_SAMPLES)
+        sample_sharpness = _sample_sharpness(train_state, count, seed=seed)
     return Evaluation(
         dataset=dataset,
         split=split,
-        images=count,
-        elbo=elbo,
-        distortion=distortion,
-        rate=sum(rate_Z) if has_rate else None,
-        bits_per_dim=None if elbo is None else -elbo / (math.prod(images_NHWC.shape[1:]) * math.log(2)),
-        active_units=active,
-        latent_dim=train_state.config.latent_dim,
-        likelihood=train_state.likelihood.name,
-        sigma=sigma,
-        rate_per_dimension=tuple(rate_Z) if has_rate else (),
-        posterior_samples=1,
+        images=len(images_NHWC),
         seed=seed,
         binarize=binarize,
-        binarize_seed=BINARIZE_SEED if binarize == "dynamic" else None,
-        **dataclasses.asdict(quality),
-        sharpness_distance=quality.sharpness_distance,
-        sample_sharpness=drawn,
-        sample_sharpness_distance=None if drawn is None else log_ratio(drawn, quality.input_sharpness),
+        bound=bound_metrics,
+        reconstruction=quality.quality(),
+        sample_sharpness=sample_sharpness,
     )
 
 
-@torch.no_grad()
-def mean_bound(
-    train_state: TrainState, images_NHWC: NDArray[np.uint8], *, binarize: str, seed: int = 0
-) -> float:
-    """Return the ELBO as `evaluate` has it, of an autoencoder minus the distortion, and compute no more.
-
-    Args:
-        train_state: Networks and likelihood; the averaged weights are taken.
-        images_NHWC: uint8 images.
-        binarize: As in `evaluate`.
-        seed: Of the posterior draws.
-    """
-    if binarize == "dynamic":
-        images_NHWC = binarized(images_NHWC)
-    terms = _Terms(train_state)
-    with train_state.ema.swapped_in():
-        for batch in _draws(train_state, images_NHWC, seed=seed):
-            terms.add(*batch)
-    distortion, rate_Z = terms.means(len(images_NHWC))
-    return -distortion if train_state.config.objective == "ae" else -(distortion + sum(rate_Z))
-
-
-class _Terms:
-    """Sums of distortion and rates over images."""
-
-    def __init__(self, train_state: TrainState) -> None:
-        self._likelihood = train_state.likelihood
-        self._distortion = 0.0
-        self._rates: list[torch.Tensor] = []
-
-    def add(
-        self,
-        x_BCHW: torch.Tensor,
-        mean_BZ: torch.Tensor,
-        log_variance_BZ: torch.Tensor,
-        pixels_BCHW: torch.Tensor,
-    ) -> None:
-        """Add a batch that `_draws` yields."""
-        self._distortion += self._likelihood.evaluated_distortion(pixels_BCHW, x_BCHW).double().sum().item()
-        self._rates.append(kl_to_prior(mean_BZ, log_variance_BZ).double().sum(0))
-
-    def means(self, count: int) -> tuple[float, list[float]]:
-        """Return the means over `count` images: of the distortion, and of each dimension's rate."""
-        rate_Z: list[float] = (torch.stack(self._rates).sum(0) / count).tolist()
-        return self._distortion / count, rate_Z
-
-
 def _sample_sharpness(train_state: TrainState, count: int, *, seed: int) -> float:
-    drawn = prior_means(train_state, count, seed=seed)
-    return sum(sharpness(mean_BCHW).double().sum().item() for mean_BCHW in drawn) / count
+    means = prior_means(train_state, count, seed=seed)
+    return sum(sharpness(mean_BCHW).double().sum().item() for mean_BCHW in means) / count
 
 
 def published_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a bundle's manifest says of an evaluation, as `Evaluation.to_json_object` has it."""
+    """Return the metrics that a bundle's manifest holds.
+
+    Args:
+        values: An evaluation as `Evaluation.to_json_object` returns it.
+    """
     metrics = {
         "test_elbo_nats": values["elbo"],
         "test_distortion_nats": values["distortion"],
@@ -242,50 +153,20 @@ def published_metrics(values: Mapping[str, Any]) -> dict[str, Any]:
         "test_bits_per_dim": values["bits_per_dim"],
         "test_active_units": values["active_units"],
     }
-    # Absent from the evaluation of a run that an earlier version of the trainer made.
-    for name in ("mse", "psnr_db", "ssim", "sharpness", "input_sharpness", "sample_sharpness"):
-        if values.get(name) is not None:
-            metrics[f"test_{name}"] = values[name]
-    if found := values.get("log_likelihood"):
-        metrics["test_log_likelihood_nats"] = found["nats"]
-        metrics["test_log_likelihood_images"] = found["images"]
-        metrics["test_importance_samples"] = found["samples"]
-    if found := values.get("embedding"):
-        metrics["test_knn_accuracy"] = found["posterior_means"]["knn"]
-        metrics["test_linear_probe_accuracy"] = found["posterior_means"]["linear_probe"]
-    if found := values.get("frechet"):
-        metrics["test_frechet_reconstructions"] = found["reconstructions"]
-        metrics["test_frechet_samples"] = found["samples"]
-        metrics["test_frechet_images"] = found["images"]
-        metrics["test_frechet_classifier_accuracy"] = found["classifier_accuracy"]
+    for name in ("mse", "psnr_db", "ssim", "sharpness", "input_sharpness"):
+        metrics[f"test_{name}"] = values[name]
+    if values["sample_sharpness"] is not None:
+        metrics["test_sample_sharpness"] = values["sample_sharpness"]
+    if log_likelihood := values["log_likelihood"]:
+        metrics["test_log_likelihood_nats"] = log_likelihood["nats"]
+        metrics["test_log_likelihood_images"] = log_likelihood["images"]
+        metrics["test_importance_samples"] = log_likelihood["samples"]
+    if embedding := values["embedding"]:
+        metrics["test_knn_accuracy"] = embedding["posterior_means"]["knn"]
+        metrics["test_linear_probe_accuracy"] = embedding["posterior_means"]["linear_probe"]
+    if frechet := values["frechet"]:
+        metrics["test_frechet_reconstructions"] = frechet["reconstructions"]
+        metrics["test_frechet_samples"] = frechet["samples"]
+        metrics["test_frechet_images"] = frechet["images"]
+        metrics["test_frechet_classifier_accuracy"] = frechet["classifier_accuracy"]
     return metrics
-
-
-@torch.no_grad()
-def fit_sigma(train_state: TrainState, images_NHWC: NDArray[np.uint8], *, seed: int = 0) -> float:
-    """Give the Gaussian the sigma that is most likely on these images, and return it.
-
-    It is the root mean square of what one posterior draw for each image leaves of its pixels.
-    """
-    total = 0.0
-    with train_state.ema.swapped_in():
-        for x_BCHW, _, _, pixels_BCHW in _draws(train_state, images_NHWC, seed=seed):
-            total += (pixels_BCHW - x_BCHW).double().square().sum().item()
-    log_sigma = 0.5 * math.log(max(total / images_NHWC.size, 1e-12))
-    low, high = LOG_SIGMA_RANGE
-    log_sigma = min(max(log_sigma, low), high)
-    train_state.ema.fill("likelihood.log_sigma", log_sigma)
-    return math.exp(log_sigma)
-
-
-def _draws(
-    train_state: TrainState, images_NHWC: NDArray[np.uint8], *, seed: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Yield (images, means, log-variances, pixel means of one draw for each image), batch by batch."""
-    noise = np.random.default_rng(seed)
-    for x_BCHW in batches_of(train_state, images_NHWC):
-        mean_BZ, log_variance_BZ = train_state.model.encoder(x_BCHW)
-        drawn_BZ = noise.standard_normal(tuple(mean_BZ.shape), dtype=np.float32)
-        noise_BZ = torch.from_numpy(drawn_BZ).to(train_state.device)
-        output_BCHW = train_state.model.decoder(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
-        yield x_BCHW, mean_BZ, log_variance_BZ, train_state.likelihood.pixel_mean(output_BCHW)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from convvae_trainer.compute.device import synchronise
 from convvae_trainer.errors import Interrupted, TrainerError
-from convvae_trainer.evaluation.metrics import fit_sigma, mean_bound
+from convvae_trainer.evaluation.bound import fit_sigma, mean_bound
 from convvae_trainer.runs.checkpoint import write_checkpoint
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.live_display import LiveDisplay

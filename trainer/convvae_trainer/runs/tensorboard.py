@@ -17,7 +17,7 @@ from rich.console import Console
 
 from convvae_trainer.data.image_grid import grid, pairs
 from convvae_trainer.errors import MissingExtra
-from convvae_trainer.evaluation.metrics import binarized
+from convvae_trainer.evaluation.binarization import binarize_images
 from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["NUM_PICTURES", "TensorBoardWriter", "opened_tensorboard"]
@@ -54,7 +54,7 @@ class TensorBoardWriter:
         self._make_train_state = train_state
         config = train_state.config
         images_NHWC = np.array(images_NHWC[:NUM_PICTURES])
-        self._images_NHWC = binarized(images_NHWC) if config.binarize == "dynamic" else images_NHWC
+        self._images_NHWC = binarize_images(images_NHWC) if config.binarize == "dynamic" else images_NHWC
         prior = np.random.default_rng(SAMPLE_SEED)
         self._prior_BZ = prior.standard_normal((NUM_PICTURES, config.latent_dim), dtype=np.float32)
         self._next_s = -1.0

@@ -13,7 +13,7 @@ from convvae_trainer.commands.evaluate import run_evaluate
 from convvae_trainer.commands.kept_figures import SUPPORT
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
-from convvae_trainer.evaluation.optional_metrics import EvalOptions
+from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.fit import Fitted
 
 

@@ -10,79 +10,91 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convvae_service.bundle import METRICS_FILE, BundleError, ImageShape, LikelihoodSpec
-from convvae_service.bundle import distortion as served_distortion
-from convvae_service.bundle import rate as served_rate
-from convvae_trainer.compare import latent_scatter
-from convvae_trainer.compare import measure as compare
-from convvae_trainer.compare import run as compare_command
-from convvae_trainer.compare.bundle_model import distortion, find, open_model, rate
-from convvae_trainer.compare.claims import Claim, judge_claims, three_digits
-from convvae_trainer.compare.latent_scatter import LatentScatter, separation, train_planes
-from convvae_trainer.compare.run import Options, run_compare
+from convvae_service.bundle import METRICS_FILE, BundleError, ImageShape
+from convvae_trainer.compare import feature_classifier, latent_scatter
+from convvae_trainer.compare.bundle_model import open_model
+from convvae_trainer.compare.claims import Claim, lecture_claims, three_digits
+from convvae_trainer.compare.feature_classifier import FeatureClassifier, train_feature_classifier
+from convvae_trainer.compare.latent_paths import TRAVERSAL
+from convvae_trainer.compare.latent_scatter import LatentScatter, separation, train_scatters
+from convvae_trainer.compare.model_report import measure
+from convvae_trainer.compare.pictures import loss_curve
+from convvae_trainer.compare.published import check_same_shape, find_versions
+from convvae_trainer.compare.run import Options, load_data, run_compare
+from convvae_trainer.compare.sample import TestSample as Sample
+from convvae_trainer.compare.sample import check_image_shape, draw_sample
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig, BadData
-from convvae_trainer.evaluation import frechet
+from convvae_trainer.evaluation import classifier as classifier_module
 from convvae_trainer.runs.fit import Fitted
 
 Pair = tuple[Path, Dataset]
 
 
-def chosen_of(dataset: Dataset) -> compare.TestSample:
-    return compare.choose(dataset, limit=1000, columns=4, seed=0)
+def sample_of(dataset: Dataset) -> Sample:
+    return draw_sample(dataset, limit=1000, columns=4, seed=0)
 
 
 def test_figures_are_those_of_the_evaluation(published_pair: Pair, fitted: tuple[Fitted, Dataset]) -> None:
     """Graphs and manifest's constants give the bound that PyTorch measured with the same draws."""
     root, dataset = published_pair
-    (published,) = find([str(root / "blobs")])
-    system = compare.measure(open_model(published), chosen_of(dataset), judge=None)
-    expected = fitted[0].evaluation
+    (published,) = find_versions([str(root / "blobs")])
+    model_report = measure(open_model(published), sample_of(dataset), classifier=None)
+    expected = fitted[0].evaluation.bound
     for name in ("elbo", "distortion", "rate", "bits_per_dim"):
-        assert getattr(system, name) == pytest.approx(getattr(expected, name), rel=1e-4), name
-    assert system.active_units == expected.active_units
-    assert system.rate_per_dimension == pytest.approx(expected.rate_per_dimension, rel=1e-3, abs=1e-5)
-    assert system.deviation is not None
-    assert 0 < system.deviation < 2
+        assert getattr(
+            model_report.posterior if name != "distortion" else model_report, name
+        ) == pytest.approx(getattr(expected, name), rel=1e-4), name
+    assert model_report.active_units == expected.active_units
+    assert model_report.posterior.rate_per_dimension == pytest.approx(
+        expected.rate_per_dimension, rel=1e-3, abs=1e-5
+    )
+    assert model_report.posterior.deviation is not None
+    assert 0 < model_report.posterior.deviation < 2
 
 
 def test_an_autoencoder_has_neither_rate_nor_bound(published_pair: Pair) -> None:
     """What needs a posterior is None, the rest is measured."""
     root, dataset = published_pair
-    (published,) = find([str(root / "blobs-ae")])
-    chosen = compare.choose(dataset, limit=4, columns=4, seed=0)
-    system = compare.measure(open_model(published), chosen, judge=None)
-    assert (system.rate, system.elbo, system.bits_per_dim, system.deviation) == (None,) * 4
-    assert system.rate_per_dimension == []
-    assert system.distortion > 0
-    mse = np.square((system.reconstructions.astype(float) - chosen.images) / 255).mean()
-    assert system.quality.mse == pytest.approx(mse, rel=1e-5)
+    (published,) = find_versions([str(root / "blobs-ae")])
+    sample = draw_sample(dataset, limit=4, columns=4, seed=0)
+    model_report = measure(open_model(published), sample, classifier=None)
+    assert (
+        model_report.posterior.rate,
+        model_report.posterior.elbo,
+        model_report.posterior.bits_per_dim,
+        model_report.posterior.deviation,
+    ) == (None,) * 4
+    assert model_report.posterior.rate_per_dimension == ()
+    assert model_report.distortion > 0
+    mse = np.square((model_report.reconstructions.astype(float) - sample.images) / 255).mean()
+    assert model_report.quality.mse == pytest.approx(mse, rel=1e-5)
 
 
 def test_traversals_move_one_dimension_of_the_highest_rates(published_pair: Pair) -> None:
     """Dimensions are sorted by rate, and the row's images differ in that dimension alone."""
     root, dataset = published_pair
-    (published,) = find([str(root / "blobs")])
-    model, chosen = open_model(published), chosen_of(dataset)
-    system = compare.measure(model, chosen, judge=None)
-    order = np.argsort(system.rate_per_dimension)[::-1]
-    assert [strip.label for strip in system.traversal] == [f"z{dimension}" for dimension in order]
-    latent = np.repeat(model.encode(chosen.images[chosen.shown[:1]])[0], len(compare.TRAVERSAL), axis=0)
-    latent[:, order[0]] = compare.TRAVERSAL
-    np.testing.assert_array_equal(system.traversal[0].images, model.decode(latent)[0])
+    (published,) = find_versions([str(root / "blobs")])
+    model, sample = open_model(published), sample_of(dataset)
+    model_report = measure(model, sample, classifier=None)
+    order = np.argsort(model_report.posterior.rate_per_dimension)[::-1]
+    assert [strip.label for strip in model_report.traversals] == [f"z{dimension}" for dimension in order]
+    latent = np.repeat(model.encode(sample.images[sample.shown[:1]])[0], len(TRAVERSAL), axis=0)
+    latent[:, order[0]] = TRAVERSAL
+    np.testing.assert_array_equal(model_report.traversals[0].images, model.decode(latent))
 
 
 def test_interpolations_begin_and_end_at_two_inputs(published_pair: Pair) -> None:
     """Each strip goes from one test image over both reconstructions to the next one."""
     root, dataset = published_pair
-    (published,) = find([str(root / "blobs")])
-    chosen = chosen_of(dataset)
-    system = compare.measure(open_model(published), chosen, judge=None)
-    assert len(system.interpolation) == 2
-    for pair, strip in enumerate(system.interpolation):
+    (published,) = find_versions([str(root / "blobs")])
+    sample = sample_of(dataset)
+    model_report = measure(open_model(published), sample, classifier=None)
+    assert len(model_report.interpolations) == 2
+    for pair, strip in enumerate(model_report.interpolations):
         first, last = 2 * pair, 2 * pair + 1
-        np.testing.assert_array_equal(strip.images[[0, -1]], chosen.images[chosen.shown[[first, last]]])
-        steps = strip.images[[1, -2]].astype(int) - system.reconstructions[[first, last]]
+        np.testing.assert_array_equal(strip.images[[0, -1]], sample.images[sample.shown[[first, last]]])
+        steps = strip.images[[1, -2]].astype(int) - model_report.reconstructions[[first, last]]
         assert np.abs(steps).max() <= 1
 
 
@@ -91,10 +103,10 @@ def test_versions_are_found_and_told_apart(published_pair: Pair, tmp_path: Path)
     root, _ = published_pair
     shutil.copytree(root / "blobs" / "1", tmp_path / "blobs" / "1")
     shutil.copytree(root / "blobs" / "1", tmp_path / "blobs" / "2")
-    assert [one.version for one in find([str(tmp_path / "blobs")])] == [2]
-    both = find([str(tmp_path / "blobs@1"), str(tmp_path / "blobs")])
+    assert [one.version for one in find_versions([str(tmp_path / "blobs")])] == [2]
+    both = find_versions([str(tmp_path / "blobs@1"), str(tmp_path / "blobs")])
     assert [one.label for one in both] == ["blobs@1", "blobs@2"]
-    elsewhere = find([str(tmp_path / "blobs@1"), str(root / "blobs")])
+    elsewhere = find_versions([str(tmp_path / "blobs@1"), str(root / "blobs")])
     assert [one.label for one in elsewhere] == [f"{tmp_path.name}/blobs@1", f"{root.name}/blobs@1"]
 
 
@@ -102,7 +114,7 @@ def test_versions_are_found_and_told_apart(published_pair: Pair, tmp_path: Path)
     ("references", "message"),
     [
         (["{root}/nothing"], "nothing does not exist: give ROOT/MODEL"),
-        (["{root}"], "is no model of a repository: it holds no published version"),
+        (["{root}"], "holds no published version: give ROOT/MODEL"),
         (["{root}/blobs@7"], "blobs has no version 7: it has 1"),
         (["{root}/blobs@x"], "blobs has no version x"),
         (["{root}/blobs@²"], "blobs has no version ²"),
@@ -112,7 +124,7 @@ def test_versions_are_found_and_told_apart(published_pair: Pair, tmp_path: Path)
 def test_models_that_are_none_are_refused(published_pair: Pair, references: list[str], message: str) -> None:
     """The line says which there are."""
     with pytest.raises(BadConfig) as raised:
-        find([reference.format(root=published_pair[0]) for reference in references])
+        find_versions([reference.format(root=published_pair[0]) for reference in references])
     assert message in str(raised.value)
 
 
@@ -123,7 +135,7 @@ def test_a_damaged_graph_is_named(published_pair: Pair, tmp_path: Path) -> None:
     data = bytearray((folder / "decoder.onnx").read_bytes())
     data[100] ^= 1
     (folder / "decoder.onnx").write_bytes(data)
-    (published,) = find([str(tmp_path / "blobs")])
+    (published,) = find_versions([str(tmp_path / "blobs")])
     with pytest.raises(BundleError, match=r"blobs/1: decoder.onnx is damaged"):
         open_model(published)
 
@@ -135,9 +147,9 @@ def test_models_of_other_shapes_are_refused() -> None:
         for label, image in (("a", "12x10x1"), ("b", "16x16x1"))
     )
     models: Any = [one, other]
-    with pytest.raises(BundleError, match=r"a is of images of 12x10x1, b of 16x16x1"):
-        compare.check_models(models)
-    compare.check_models(models[:1] * 2)
+    with pytest.raises(BundleError, match=r"images of a are 12x10x1, images of b are 16x16x1"):
+        check_same_shape(models)
+    check_same_shape(models[:1] * 2)
 
 
 def test_data_of_another_shape_are_refused_before_work_starts(published_pair: Pair, tmp_path: Path) -> None:
@@ -146,8 +158,11 @@ def test_data_of_another_shape_are_refused_before_work_starts(published_pair: Pa
     np.save(tmp_path / "square.npy", np.zeros((20, 16, 16), np.uint8))
     np.save(tmp_path / "colour.npy", np.zeros((20, 12, 10, 3), np.uint8))
     for name, message in (
-        ("square.npy", "are 16x16x1, those of blobs 12x10x1: --image-size 12x10"),
-        ("colour.npy", "are 12x10x3, those of blobs 12x10x1: give data of the same channels"),
+        ("square.npy", "are 16x16x1, images of blobs are 12x10x1: --image-size 12x10"),
+        (
+            "colour.npy",
+            "are 12x10x3, images of blobs are 12x10x1: give data with the same number of channels",
+        ),
     ):
         options = Options(
             models=[str(root / "blobs")], dataset=str(tmp_path / name), out=tmp_path / "out" / "report.html"
@@ -166,50 +181,23 @@ def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, name: 
         run_compare(Options(models=["nowhere"], dataset="digits", out=tmp_path / name))
 
 
-@pytest.mark.parametrize(
-    "constants",
-    [
-        LikelihoodSpec(name="bernoulli", probability_clamp=1e-6),
-        LikelihoodSpec(name="bernoulli", probability_clamp=1e-2),
-        LikelihoodSpec(name="gaussian", sigma=0.07),
-        LikelihoodSpec(name="discretised-logistic", scale=0.03),
-    ],
-)
-def test_distortions_are_the_services(constants: LikelihoodSpec) -> None:
-    """The trainer's likelihoods with a manifest's constants agree with what the service computes."""
-    random = np.random.default_rng(0)
-    images = random.choice(np.array([0, 3, 128, 255], np.uint8), size=(6, 8, 9, 1))
-    means = random.random((6, 8, 9, 1), dtype=np.float32)
-    means[0] = np.round(means[0])
-    expected = served_distortion(constants, images, means)
-    np.testing.assert_allclose(distortion(constants, images, means), expected, rtol=2e-5)
-
-
-def test_rates_are_the_services() -> None:
-    """Sums over the dimensions agree, also where the rate is next to nothing."""
-    random = np.random.default_rng(0)
-    mean, log_variance = random.normal(size=(2, 5, 3)).astype(np.float32)
-    mean[0], log_variance[0] = 1e-4, 1e-4
-    np.testing.assert_allclose(rate(mean, log_variance).sum(1), served_rate(mean, log_variance), rtol=1e-5)
-
-
 def test_curves_are_the_runs_epochs(
     published_pair: Pair, fitted: tuple[Fitted, Dataset], tmp_path: Path
 ) -> None:
     """The run's metrics travel with the bundle; a damaged line ends them, an absent file is no curve."""
     expected = [line for line in fitted[0].run.read_metrics() if line["kind"] == "epoch"]
     shutil.copytree(published_pair[0] / "blobs", tmp_path / "blobs")
-    model = open_model(find([str(tmp_path / "blobs")])[0])
+    model = open_model(find_versions([str(tmp_path / "blobs")])[0])
     assert len(expected) == 4
-    assert model.curves() == expected
+    assert model.loss_curves() == expected
     path = tmp_path / "blobs" / "1" / METRICS_FILE
     text = path.read_text()
     path.write_text(text[: text.rindex('"kind"')])
-    assert model.curves() == expected[:3]
+    assert model.loss_curves() == expected[:3]
     path.write_bytes(b"\xff\xfe")
-    assert model.curves() == []
+    assert model.loss_curves() == []
     path.unlink()
-    assert model.curves() == []
+    assert model.loss_curves() == []
 
 
 def test_a_curve_has_gaps_where_the_metrics_have_none() -> None:
@@ -218,8 +206,8 @@ def test_a_curve_has_gaps_where_the_metrics_have_none() -> None:
         {"epoch": 1, "adversarial": 0.0, "discrimination": 0.0},
         {"epoch": 2, "adversarial": None, "discrimination": None, "elbo": -3.0},
     ]
-    fake: Any = SimpleNamespace(label="d", model=SimpleNamespace(curves=lambda: lines))
-    curve = compare_command._curve(fake)
+    fake: Any = SimpleNamespace(label="d", bundle=SimpleNamespace(loss_curves=lambda: lines))
+    curve = loss_curve(fake)
     assert curve is not None
     assert curve.values["adversarial"] == [0.0, None]
     assert curve.values["discrimination"] == [0.0, None]
@@ -238,14 +226,14 @@ def sorted_by_class(dataset: Dataset, classes: int) -> Dataset:
 def test_images_are_drawn_from_the_whole_test_set(published_pair: Pair) -> None:
     """Of a set that is sorted by class, those measured are of all its parts, with the labels they have."""
     dataset = sorted_by_class(published_pair[1], 10)
-    chosen = compare.choose(dataset, limit=30, columns=10, seed=1)
-    assert chosen.labels is not None
-    assert len(np.unique(chosen.rows)) == 30
-    assert chosen.rows.max() > 50
-    np.testing.assert_array_equal(chosen.images, dataset.test[chosen.rows])
-    np.testing.assert_array_equal(chosen.images[:, 0, 0, 0], chosen.labels)
-    assert len(np.unique(chosen.labels)) == 10
-    whole = compare.choose(dataset, limit=60, columns=10, seed=1)
+    sample = draw_sample(dataset, limit=30, columns=10, seed=1)
+    assert sample.labels is not None
+    assert len(np.unique(sample.rows)) == 30
+    assert sample.rows.max() > 50
+    np.testing.assert_array_equal(sample.images, dataset.test[sample.rows])
+    np.testing.assert_array_equal(sample.images[:, 0, 0, 0], sample.labels)
+    assert len(np.unique(sample.labels)) == 10
+    whole = draw_sample(dataset, limit=60, columns=10, seed=1)
     assert whole.images is dataset.test
 
 
@@ -254,16 +242,16 @@ def test_shown_images_cover_the_classes(published_pair: Pair, seed: int) -> None
     """One of each class, then a second one; with fewer columns than classes, no class twice."""
     dataset = sorted_by_class(published_pair[1], 4)
     for columns, counts in ((3, [1, 1, 1]), (4, [1] * 4), (8, [2] * 4), (9, [2, 2, 2, 3]), (24, [6] * 4)):
-        chosen = compare.choose(dataset, limit=100, columns=columns, seed=seed)
-        shown = chosen.images[chosen.shown][:, 0, 0, 0]
+        sample = draw_sample(dataset, limit=100, columns=columns, seed=seed)
+        shown = sample.images[sample.shown][:, 0, 0, 0]
         assert sorted(np.unique(shown, return_counts=True)[1].tolist()) == counts
 
 
 def test_shown_images_are_drawn_by_the_seed(published_pair: Pair) -> None:
     """A seed draws different images, the same each time; no more are shown than there are."""
     _, dataset = published_pair
-    assert compare.choose(dataset, limit=5, columns=8, seed=0).shown.tolist() == [0, 1, 2, 3, 4]
-    drawn = [compare.choose(dataset, limit=100, columns=3, seed=seed).shown.tolist() for seed in (1, 1, 2)]
+    assert draw_sample(dataset, limit=5, columns=8, seed=0).shown.tolist() == [0, 1, 2, 3, 4]
+    drawn = [draw_sample(dataset, limit=100, columns=3, seed=seed).shown.tolist() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(set(drawn[0])) == 3
 
@@ -279,41 +267,43 @@ def labelled(dataset: Dataset) -> Dataset:
     return dataclasses.replace(dataset, train=train, test=test, train_labels=labels[0], test_labels=labels[1])
 
 
-def test_a_judge_takes_labels(published_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_classifier_needs_labels(published_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     """With labels the distances are measured; without them, or with useless ones, words say why not."""
-    monkeypatch.setattr(frechet, "STEPS", 60)
+    monkeypatch.setattr(classifier_module, "STEPS", 60)
     root, plain = published_pair
     data = labelled(plain)
-    chosen = chosen_of(data)
-    assert compare.train_judge(data, chosen) == "of 64 test images or fewer the distance is mostly bias"
-    monkeypatch.setattr(compare, "NUM_FEATURES", 2)
-    judge = compare.train_judge(data, chosen)
-    assert isinstance(judge, compare.FeatureClassifier)
-    assert judge.accuracy == 1.0
-    models = [open_model(one) for one in find([str(root / "blobs"), str(root / "blobs-ae")])]
-    vae, ae = (compare.measure(model, chosen, judge=judge) for model in models)
-    assert vae.frechet_reconstructions is not None
-    assert vae.frechet_reconstructions > judge.reference
-    assert vae.frechet_samples is not None
-    assert ae.frechet_samples is None
-    assert ae.accuracy is not None
-    assert 0 <= ae.accuracy <= 1
-    assert "no labels" in str(compare.train_judge(plain, chosen_of(plain)))
+    sample = sample_of(data)
+    assert (
+        train_feature_classifier(data, sample) == "with 64 test images or fewer the distance is mostly bias"
+    )
+    monkeypatch.setattr(feature_classifier, "NUM_FEATURES", 2)
+    classifier = train_feature_classifier(data, sample)
+    assert isinstance(classifier, FeatureClassifier)
+    assert classifier.accuracy == 1.0
+    models = [open_model(one) for one in find_versions([str(root / "blobs"), str(root / "blobs-ae")])]
+    vae, ae = (measure(model, sample, classifier=classifier) for model in models)
+    assert vae.frechet.frechet_reconstructions is not None
+    assert vae.frechet.frechet_reconstructions > classifier.reference
+    assert vae.frechet.frechet_samples is not None
+    assert ae.frechet.frechet_samples is None
+    assert ae.frechet.accuracy is not None
+    assert 0 <= ae.frechet.accuracy <= 1
+    assert "no labels" in str(train_feature_classifier(plain, sample_of(plain)))
     random = np.random.default_rng(0)
     mixed = dataclasses.replace(
         plain,
         train_labels=random.integers(0, 2, len(plain.train)),
         test_labels=np.arange(len(plain.test)) % 2,
     )
-    monkeypatch.setattr(frechet, "STEPS", 1)
-    assert "the classifier is right on" in str(compare.train_judge(mixed, chosen_of(mixed)))
+    monkeypatch.setattr(classifier_module, "STEPS", 1)
+    assert "the classifier is right on" in str(train_feature_classifier(mixed, sample_of(mixed)))
 
 
-def test_planes_show_what_either_term_does(published_pair: Pair) -> None:
+def test_scatters_show_what_either_term_does(published_pair: Pair) -> None:
     """The reconstruction term alone spreads the means, the KL term alone brings every image to the prior."""
     _, dataset = published_pair
     told: list[str] = []
-    alone, prior, both = train_planes(dataset, epochs=60, announce=told.append)
+    alone, prior, both = train_scatters(dataset, epochs=60, announce=told.append)
     assert told == [alone.terms, prior.terms, both.terms] == ["distortion", "rate", "both"]
     assert alone.spread > both.spread > prior.spread
     assert prior.rate < 0.01 < both.rate < alone.rate
@@ -325,7 +315,7 @@ def test_planes_show_what_either_term_does(published_pair: Pair) -> None:
     assert alone.test_images == len(dataset.test)
 
 
-def test_large_images_are_reduced_for_the_planes() -> None:
+def test_large_images_are_reduced_for_the_scatters() -> None:
     """A side of 32 at most, none below 8, in the images' own proportions."""
     images = np.full((2, 128, 256, 3), 9, np.uint8)
     small = latent_scatter._small(images)
@@ -344,55 +334,55 @@ def test_separation_is_the_share_of_variance_between_classes() -> None:
     assert separation(np.zeros((4, 2)), labels) is None
 
 
-def system(label: str, objective: str, **figures: Any) -> Any:
-    """Return what claims are judged by."""
+def report(label: str, objective: str, **figures: Any) -> Any:
+    """Return the figures of a model that claims depend on."""
     values: dict[str, Any] = {"mse": 0.01, "sharp": 0.5, "frechet": 3.0, "active": 4, "elbos": [-3, -2, -1]}
     values |= figures
-    quality = SimpleNamespace(
-        mse=values["mse"],
-        sharpness=values["sharp"],
-        input_sharpness=1.0,
-        sharpness_distance=abs(float(np.log(values["sharp"]))),
-    )
+    has_posterior = objective != "ae"
+    epochs = [{"elbo": elbo, "skipped_steps": 0} for elbo in values["elbos"]]
     return SimpleNamespace(
         label=label,
         objective=objective,
-        quality=quality,
-        deviation=None if objective == "ae" else 0.4,
-        rate=None if objective == "ae" else 5.0,
+        quality=SimpleNamespace(
+            mse=values["mse"],
+            sharpness=values["sharp"],
+            input_sharpness=1.0,
+            sharpness_distance=abs(float(np.log(values["sharp"]))),
+        ),
+        posterior=SimpleNamespace(
+            deviation=0.4 if has_posterior else None, rate=5.0 if has_posterior else None
+        ),
         active_units=values["active"],
         latent_dim=32,
-        frechet_reconstructions=values["frechet"],
-        model=SimpleNamespace(
-            curves=lambda: [{"elbo": elbo, "skipped_steps": 0} for elbo in values["elbos"]]
-        ),
+        frechet=SimpleNamespace(frechet_reconstructions=values["frechet"]),
+        bundle=SimpleNamespace(loss_curves=lambda: epochs),
     )
 
 
-def verdicts(*systems: Any, planes: tuple[LatentScatter, ...] = ()) -> list[str]:
-    return [claim.verdict for claim in judge_claims(systems, planes)]
+def verdicts(*models: Any, scatters: tuple[LatentScatter, ...] = ()) -> list[str]:
+    return [claim.verdict for claim in lecture_claims(models, scatters)]
 
 
 def test_claims_are_judged_by_the_numbers() -> None:
     """What the lecture says holds, does not hold, or cannot be said, as the figures have it."""
     unsaid = "cannot be said"
-    vae = system("v", "vae")
-    disl = system("d", "vae-disl", sharp=0.8, mse=0.02, frechet=2.0)
-    gan = system("g", "vae-gan", sharp=0.4, mse=0.02, frechet=4.0)
+    vae = report("v", "vae")
+    disl = report("d", "vae-disl", sharp=0.8, mse=0.02, frechet=2.0)
+    gan = report("g", "vae-gan", sharp=0.4, mse=0.02, frechet=4.0)
     yes, no = "holds here", "does not hold here"
     assert verdicts(vae, disl, gan) == [yes, unsaid, yes, yes, yes, yes, no, yes, no]
-    assert verdicts(system("a", "ae")) == [yes, *[unsaid] * 8]
-    sharp = system("w", "vae", sharp=0.95, active=20, elbos=[-3, -1, -2])
+    assert verdicts(report("a", "ae")) == [yes, *[unsaid] * 8]
+    sharp = report("w", "vae", sharp=0.95, active=20, elbos=[-3, -1, -2])
     assert verdicts(sharp)[2:5] == [no, no, no]
     assert verdicts(vae, sharp)[2:5] == ["holds in 1 of 2 cases here"] * 3
-    assert verdicts(system("c", "vae", active=0))[3] == no
-    assert verdicts(system("s", "vae", elbos=[-1]))[4] == unsaid
+    assert verdicts(report("c", "vae", active=0))[3] == no
+    assert verdicts(report("s", "vae", elbos=[-1]))[4] == unsaid
 
 
-def test_the_planes_decide_over_the_two_terms() -> None:
+def test_the_scatters_decide_over_the_two_terms() -> None:
     """The claim on the terms holds where the reconstruction term spreads and the KL term does not."""
 
-    def plane(terms: Any, spread: float, rate: float) -> LatentScatter:
+    def scatter(terms: Any, spread: float, rate: float) -> LatentScatter:
         return LatentScatter(
             terms=terms,
             draws=np.zeros((1, 2), np.float32),
@@ -407,11 +397,11 @@ def test_the_planes_decide_over_the_two_terms() -> None:
             image=ImageShape(height=8, width=8, channels=1),
         )
 
-    both = plane("both", 1.5, 3.0)
-    good = (plane("distortion", 8.0, 30.0), plane("rate", 0.0, 0.0), both)
-    bad = (plane("distortion", 1.0, 30.0), plane("rate", 2.0, 0.0), both)
-    assert verdicts(planes=good)[1] == "holds here"
-    assert verdicts(planes=bad)[1] == "does not hold here"
+    both = scatter("both", 1.5, 3.0)
+    good = (scatter("distortion", 8.0, 30.0), scatter("rate", 0.0, 0.0), both)
+    bad = (scatter("distortion", 1.0, 30.0), scatter("rate", 2.0, 0.0), both)
+    assert verdicts(scatters=good)[1] == "holds here"
+    assert verdicts(scatters=bad)[1] == "does not hold here"
 
 
 def test_a_claims_json_has_its_verdict() -> None:
@@ -433,8 +423,8 @@ def test_files_are_compared_in_the_models_colours(published_pair: Pair, tmp_path
     folder.mkdir()
     for number in range(4):
         Image.new("RGB", (10, 12), (200, number, 0)).save(folder / f"{number}.png")
-    published = find([str(published_pair[0] / "blobs")])
+    published = find_versions([str(published_pair[0] / "blobs")])
     options = Options(models=(), dataset=str(folder), out=tmp_path / "report.html")
-    dataset = compare_command._load(options, published)
-    compare.check_dataset(dataset, published)
+    dataset = load_data(options, published[0].manifest)
+    check_image_shape(dataset, published[0].manifest.image, label=published[0].label)
     assert dataset.split.endswith("; all 4 pictures are in colour, read as grey")

@@ -13,7 +13,8 @@ import pytest
 from convvae_trainer.__main__ import main
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.html import render, write
-from convvae_trainer.compare.run import Options, pictures, run_compare
+from convvae_trainer.compare.pictures import pictures
+from convvae_trainer.compare.run import Options, run_compare
 from convvae_trainer.compare.table import FIGURES, table
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig
@@ -100,10 +101,10 @@ def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> Non
     found: dict[str, Any] = json.loads(text, parse_constant=refuse)
     vae, ae = found["systems"]
     assert [vae["label"], ae["label"]] == ["blobs", "blobs-ae"]
-    assert vae["elbo"] == comparison.systems[0].elbo == -(vae["distortion"] + vae["rate"])
+    assert vae["elbo"] == comparison.models[0].posterior.elbo == -(vae["distortion"] + vae["rate"])
     assert ae["elbo"] is None
-    assert vae["mse"] == comparison.systems[0].quality.mse
-    assert [plane["terms"] for plane in found["scatter"]] == ["distortion", "rate", "both"]
+    assert vae["mse"] == comparison.models[0].quality.mse
+    assert [scatter["terms"] for scatter in found["scatter"]] == ["distortion", "rate", "both"]
     assert found["scatter_epochs"] == 1
     assert found["shown"] == sorted(np.random.default_rng(0).permutation(8)[:4].tolist())
     assert (found["images"], found["scatter"][0]["train_images"], found["scatter"][0]["test_images"]) == (
@@ -130,30 +131,30 @@ def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
         *(claim.text for claim in comparison.claims),
     ):
         assert words in page.text, words
-    spread = f"{comparison.planes[0].spread:.3g}"
+    spread = f"{comparison.scatters[0].spread:.3g}"
     assert f"Reconstruction term alone: the posterior means spread by {spread}" in page.text
-    alone = comparison.planes[0]
-    figures = f"the rate is {alone.rate:.3g} nats, the distortion {alone.distortion:.1f} nats"
-    assert f"Of test images {figures}" in page.text
+    alone = comparison.scatters[0]
+    figures = f"the rate is {alone.rate:.3g} nats, and the distortion is {alone.distortion:.1f} nats"
+    assert f"On test images {figures}" in page.text
     assert "on 72 training images of 12x10x1" in page.text
-    assert "rate and distortion of 8 test images" in page.text
+    assert "Rate and distortion are of 8 test images" in page.text
 
 
 def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
     """What the names of data, labels and commands hold is shown, not obeyed."""
     evil = '<script>alert("1")</script>&amp;'
-    first = made[0].systems[0]
-    model = dataclasses.replace(
-        first.model, published=dataclasses.replace(first.published, label=evil + " $x^")
+    first = made[0].models[0]
+    bundle = dataclasses.replace(
+        first.bundle, published=dataclasses.replace(first.published, label=evil + " $x^")
     )
     comparison = dataclasses.replace(
         made[0],
         dataset=evil.replace("/", ""),
         split=evil,
         command=evil,
-        unjudged=evil,
+        no_classifier=evil,
         libraries={evil: evil},
-        systems=[dataclasses.replace(first, model=model)],
+        models=[dataclasses.replace(first, bundle=bundle)],
     )
     page = Page(render(comparison, pictures(comparison), stem=evil))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -164,13 +165,14 @@ def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
 
 def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, Path]) -> None:
     """Of the least error one cell is marked; of bounds of different likelihoods none is."""
-    vae = made[0].systems[0]
+    vae = made[0].models[0]
     worse = dataclasses.replace(vae, quality=dataclasses.replace(vae.quality, mse=2 * vae.quality.mse))
-    worse = dataclasses.replace(worse, elbo=(vae.elbo or 0) - 1)
-    text = table(dataclasses.replace(made[0], systems=[worse, vae]))
+    posterior = dataclasses.replace(vae.posterior, elbo=(vae.posterior.elbo or 0) - 1)
+    worse = dataclasses.replace(worse, posterior=posterior)
+    text = table(dataclasses.replace(made[0], models=[worse, vae]))
     assert f"<td>{worse.quality.mse:.5f}</td><td class=best>{vae.quality.mse:.5f}</td>" in text
-    assert f"<td class=best>{vae.elbo:.2f}</td>" in text
-    assert "do not compare, and none is marked" not in text
+    assert f"<td class=best>{vae.posterior.elbo:.2f}</td>" in text
+    assert "cannot be compared between likelihoods" not in text
     manifest = vae.published.manifest
     gaussian = dataclasses.replace(
         manifest,
@@ -179,29 +181,29 @@ def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, P
         ),
     )
     published = dataclasses.replace(worse.published, manifest=gaussian)
-    other = dataclasses.replace(worse, model=dataclasses.replace(worse.model, published=published))
-    text = table(dataclasses.replace(made[0], systems=[other, vae]))
+    other = dataclasses.replace(worse, bundle=dataclasses.replace(worse.bundle, published=published))
+    text = table(dataclasses.replace(made[0], models=[other, vae]))
     assert f"<td class=best>{vae.quality.mse:.5f}</td>" in text
-    assert f"<td class=best>{vae.elbo:.2f}</td>" not in text
-    assert "do not compare, and none is marked" in text
+    assert f"<td class=best>{vae.posterior.elbo:.2f}</td>" not in text
+    assert "cannot be compared between likelihoods" in text
 
 
 def test_the_best_epoch_is_said_where_early_stopping_took_it(made: tuple[Comparison, Path]) -> None:
     """The table's head has the epochs that were trained, and those after which the weights were kept."""
-    vae = made[0].systems[0]
-    assert "the weights are those after epoch" not in table(dataclasses.replace(made[0], systems=[vae]))
+    vae = made[0].models[0]
+    assert "the weights are those after epoch" not in table(dataclasses.replace(made[0], models=[vae]))
     manifest = vae.published.manifest
     metrics = {**manifest.training.metrics, "training_best_epoch": 3}
     early = dataclasses.replace(manifest, training=dataclasses.replace(manifest.training, metrics=metrics))
     published = dataclasses.replace(vae.published, manifest=early)
-    stopped = dataclasses.replace(vae, model=dataclasses.replace(vae.model, published=published))
-    text = table(dataclasses.replace(made[0], systems=[stopped]))
+    stopped = dataclasses.replace(vae, bundle=dataclasses.replace(vae.bundle, published=published))
+    text = table(dataclasses.replace(made[0], models=[stopped]))
     assert "4 epochs of blobs.npy, the weights are those after epoch 3" in text
 
 
 def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -> None:
     """An autoencoder alone has no line of an ELBO; every figure has a name of its own."""
-    text = table(dataclasses.replace(made[0], systems=[made[0].systems[1]]))
+    text = table(dataclasses.replace(made[0], models=[made[0].models[1]]))
     assert "ELBO<small>" not in text
     assert "MSE" in text
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)

@@ -112,7 +112,7 @@ def test_two_processes_train_what_one_does(
     assert_near(tmp_path / "one", folder / name)
     assert json.loads((folder / name / "run.json").read_text())["processes"] == 2
     evaluation = json.loads((folder / name / "evaluation.json").read_text())
-    assert evaluation["distortion"] == pytest.approx(done.evaluation.distortion, rel=1e-3)
+    assert evaluation["distortion"] == pytest.approx(done.evaluation.bound.distortion, rel=1e-3)
     texts = [(path / "metrics.jsonl").read_text() for path in (tmp_path / "one", folder / name)]
     one_lines, two_lines = ([json.loads(line) for line in text.splitlines()] for text in texts)
     for one, two in zip(one_lines, two_lines, strict=True):

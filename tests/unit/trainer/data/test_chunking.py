@@ -7,13 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from convvae_trainer.compare.bundle_model import find, open_model
+from convvae_trainer.compare.bundle_model import open_model
+from convvae_trainer.compare.published import find_versions
 from convvae_trainer.data import chunking as batch
 from convvae_trainer.data.chunking import MAX_ROWS, MAX_VALUES, chunk_size, chunks
 from convvae_trainer.data.dataset import Dataset
-from convvae_trainer.evaluation.frechet import Classifier
-from convvae_trainer.evaluation.inference import batches_of, posterior_means, reconstructions, samples
-from convvae_trainer.evaluation.metrics import BINARIZE_SEED, binarized, evaluate, fit_sigma
+from convvae_trainer.evaluation.binarization import BINARIZE_SEED, binarize_images
+from convvae_trainer.evaluation.bound import fit_sigma
+from convvae_trainer.evaluation.classifier import ClassifierNetwork
+from convvae_trainer.evaluation.inference import network_batches, posterior_means, reconstructions, samples
+from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
@@ -29,9 +32,9 @@ def test_a_batch_holds_the_largest_layer_within_bounds(shape: tuple[int, int, in
         layer.register_forward_hook(lambda *call: sizes.append(call[-1].numel()))
     rows = chunk_size(*shape, base=width)
     images = np.zeros((rows, *shape), np.uint8)
-    assert [len(x) for x in batches_of(train_state, np.zeros((rows + 1, *shape), np.uint8))] == [rows, 1]
+    assert [len(x) for x in network_batches(train_state, np.zeros((rows + 1, *shape), np.uint8))] == [rows, 1]
     with torch.no_grad():
-        for x_BCHW in batches_of(train_state, images[:1]):
+        for x_BCHW in network_batches(train_state, images[:1]):
             train_state.model.decoder(train_state.model.encoder(x_BCHW)[0])
     assert rows * max(sizes) <= MAX_VALUES
     assert (rows == MAX_ROWS) == (MAX_ROWS * max(sizes) <= MAX_VALUES)
@@ -52,7 +55,7 @@ def test_binary_images_are_those_of_one_draw(monkeypatch: pytest.MonkeyPatch) ->
     expected = np.where(level * 255 < images, 255, 0)
     for values in (81, 3 * 81, MAX_VALUES):
         monkeypatch.setattr(batch, "MAX_VALUES", values)
-        np.testing.assert_array_equal(binarized(images), expected)
+        np.testing.assert_array_equal(binarize_images(images), expected)
 
 
 def test_figures_do_not_depend_on_the_batch(
@@ -68,7 +71,7 @@ def test_figures_do_not_depend_on_the_batch(
 
     whole = found()
     monkeypatch.setattr(batch, "MAX_VALUES", 12 * 10 * 7)
-    assert max(len(x_BCHW) for x_BCHW in batches_of(train_state, images)) == 7
+    assert max(len(x_BCHW) for x_BCHW in network_batches(train_state, images)) == 7
     pieces = found()
     for name, value in whole[0].items():
         is_exact = value is None or isinstance(value, str)
@@ -93,8 +96,8 @@ def test_the_classifier_and_published_graphs_take_few_large_images(
 ) -> None:
     """Their batches follow the same bound, and their results are the same."""
     root, dataset = published_pair
-    classifier = Classifier(shape=(12, 10, 1), classes=np.arange(2)).eval()
-    model = open_model(find([str(root / "blobs")])[0])
+    classifier = ClassifierNetwork(shape=(12, 10, 1), classes=np.arange(2)).eval()
+    model = open_model(find_versions([str(root / "blobs")])[0])
     images = dataset.test
 
     def found() -> list[Any]:
@@ -107,4 +110,4 @@ def test_the_classifier_and_published_graphs_take_few_large_images(
     for one, other in zip(found(), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
     assert sizes == [3, 3, 2]
-    assert [part.stop for part in model._parts(8)] == [3, 6, 8]
+    assert [part.stop for part in model._chunks(8)] == [3, 6, 8]

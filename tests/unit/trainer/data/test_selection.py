@@ -14,7 +14,7 @@ from rich.console import Console
 from convvae_trainer.compare import latent_scatter
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.selection import drawn, lacking, varied
-from convvae_trainer.evaluation.optional_metrics import EvalOptions
+from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.export import publish as export
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.runs import fit

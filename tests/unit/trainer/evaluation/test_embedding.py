@@ -7,7 +7,12 @@ import pytest
 
 from convvae_trainer.errors import MissingExtra
 from convvae_trainer.evaluation import embedding
-from convvae_trainer.evaluation.embedding import check_installed, chosen, compare_embeddings, worth
+from convvae_trainer.evaluation.embedding import (
+    check_installed,
+    compare_embeddings,
+    embedding_rows,
+    vector_accuracy,
+)
 
 
 def blobs(count: int, *, distance: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -23,10 +28,12 @@ def test_separable_blobs_are_told_apart() -> None:
     for distance, low, high in ((20.0, 1.0, 1.0), (0.0, 0.15, 0.5)):
         train, train_labels = blobs(120, distance=distance, seed=0)
         test, test_labels = blobs(90, distance=distance, seed=1)
-        found = worth(train, test, train_labels=train_labels, test_labels=test_labels)
+        found = vector_accuracy(train, test, train_labels=train_labels, test_labels=test_labels)
         assert low <= found.knn <= high
         assert low <= found.linear_probe <= high
-        scaled = worth(1000 * train + 7, 1000 * test + 7, train_labels=train_labels, test_labels=test_labels)
+        scaled = vector_accuracy(
+            1000 * train + 7, 1000 * test + 7, train_labels=train_labels, test_labels=test_labels
+        )
         assert scaled.knn == pytest.approx(found.knn, abs=0.02)
         assert scaled.linear_probe == pytest.approx(found.linear_probe, abs=0.05)
 
@@ -38,7 +45,7 @@ def test_what_is_not_linear_shows_in_neighbours_alone() -> None:
     labels = np.arange(300) % 2
     radius = np.where(labels, 5.0, 1.0)
     points = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
-    found = worth(points[:200], points[200:], train_labels=labels[:200], test_labels=labels[200:])
+    found = vector_accuracy(points[:200], points[200:], train_labels=labels[:200], test_labels=labels[200:])
     assert found.knn == 1.0
     assert found.linear_probe < 0.75
 
@@ -68,14 +75,14 @@ def test_vectors_stand_beside_pixels_and_components() -> None:
 def test_no_more_images_than_memory_holds(monkeypatch: pytest.MonkeyPatch) -> None:
     """All are taken, or a fixed draw of so many."""
     images = np.zeros((50, 8, 8, 1), np.uint8)
-    assert sorted(chosen(images)) == list(range(50))
+    assert sorted(embedding_rows(images)) == list(range(50))
     monkeypatch.setattr(embedding, "MAX_VALUES", 10 * 64 + 3)
-    rows = chosen(images)
+    rows = embedding_rows(images)
     assert len(set(rows)) == 10
     assert sorted(rows) != list(range(10))
-    np.testing.assert_array_equal(chosen(images), rows)
+    np.testing.assert_array_equal(embedding_rows(images), rows)
     monkeypatch.setattr(embedding, "MAX_IMAGES", 4)
-    assert len(chosen(images)) == 4
+    assert len(embedding_rows(images)) == 4
 
 
 def test_without_scikit_learn_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,7 +45,7 @@ def test_sigma_is_the_error_of_posterior_draws(tmp_path: Path, epochs: int) -> N
     )
     dataset = load_dataset(config)
     done = fit(config, dataset, tmp_path / "run")
-    sigma = done.evaluation.sigma
+    sigma = done.evaluation.bound.sigma
     assert sigma == pytest.approx(error_of_draws(done.train_state, dataset.train), rel=0.05)
     lines = done.run.read_metrics()
     assert lines[0]["sigma"] > 0.24

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 
 from convvae_trainer.errors import BadData
-from convvae_trainer.evaluation import frechet
-from convvae_trainer.evaluation.frechet import (
+from convvae_trainer.evaluation import classifier as classifier_module
+from convvae_trainer.evaluation.classifier import (
     NUM_FEATURES,
-    Classifier,
+    ClassifierNetwork,
     check_accuracy,
     default_floor,
-    frechet_distance,
     train_classifier,
 )
+from convvae_trainer.evaluation.frechet import frechet_distance
 
 
 def with_moments(
@@ -83,21 +83,21 @@ def striped(count: int, *, shape: tuple[int, int, int] = (8, 10, 1)) -> tuple[np
 
 
 @pytest.fixture(scope="module")
-def classifier() -> Classifier:
+def classifier() -> ClassifierNetwork:
     """Trained for a few steps on stripes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(frechet, "STEPS", 20)
+        patch.setattr(classifier_module, "STEPS", 20)
         return train_classifier(*striped(200))
 
 
-def test_the_classifier_learns(classifier: Classifier) -> None:
+def test_the_classifier_learns(classifier: ClassifierNetwork) -> None:
     """It tells stripes apart, by the labels' own numbers."""
     images, labels = striped(300)
     assert classifier.accuracy(images[200:], labels[200:]) == 1.0
     assert classifier.accuracy(images[200:], labels[200:] + 1) == 0.0
 
 
-def test_features_tell_images_from_others(classifier: Classifier) -> None:
+def test_features_tell_images_from_others(classifier: ClassifierNetwork) -> None:
     """Held-out images are nearer than blurred or noisy ones; features do not depend on the batch."""
     images, _ = striped(200)
     features = classifier.features(images)
@@ -110,7 +110,7 @@ def test_features_tell_images_from_others(classifier: Classifier) -> None:
 
 def test_the_same_data_give_the_same_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
     """Seed and steps are fixed, and progress ends at 1."""
-    monkeypatch.setattr(frechet, "STEPS", 3)
+    monkeypatch.setattr(classifier_module, "STEPS", 3)
     images, labels = striped(40, shape=(8, 80, 3))
     shares: list[float] = []
     first = train_classifier(images, labels, progress=shares.append).features(images)
@@ -121,7 +121,7 @@ def test_the_same_data_give_the_same_classifier(monkeypatch: pytest.MonkeyPatch)
 def test_labels_of_one_class_are_refused() -> None:
     """There is nothing to tell apart."""
     images, labels = striped(10)
-    with pytest.raises(BadData, match="two classes at least"):
+    with pytest.raises(BadData, match="at least two classes"):
         train_classifier(images, np.zeros_like(labels))
 
 

@@ -9,10 +9,10 @@ import torch
 from convvae_trainer.evaluation import image_quality
 from convvae_trainer.evaluation.image_quality import (
     MAX_PSNR_DB,
+    mean_sharpness,
     psnr,
-    quality_of,
+    reconstruction_quality,
     sharpness,
-    sharpness_of,
     ssim,
 )
 
@@ -84,16 +84,16 @@ def test_quality_is_the_mean_over_images(monkeypatch: pytest.MonkeyPatch) -> Non
     images = np.random.default_rng(0).integers(0, 256, (7, 9, 12, 3), dtype=np.uint8)
     others = np.random.default_rng(1).integers(0, 256, (7, 9, 12, 3), dtype=np.uint8)
     x, y = (torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255 for array in (images, others))
-    quality = quality_of(images, others)
+    quality = reconstruction_quality(images, others)
     assert quality.mse == pytest.approx((x - y).square().mean().item(), rel=1e-5)
     assert quality.psnr_db == pytest.approx(psnr(x, y).mean().item(), rel=1e-5)
     assert quality.ssim == pytest.approx(ssim(x, y).mean().item(), rel=1e-4)
     assert quality.sharpness == pytest.approx(sharpness(y).mean().item(), rel=1e-5)
-    assert quality.input_sharpness == pytest.approx(sharpness_of(images), rel=1e-5)
+    assert quality.input_sharpness == pytest.approx(mean_sharpness(images), rel=1e-5)
     expected = abs(math.log(quality.sharpness / quality.input_sharpness))
     assert quality.sharpness_distance == pytest.approx(expected)
     monkeypatch.setattr(image_quality, "BATCH_VALUES", 2 * 9 * 12 * 3)
-    again = quality_of((images / 255).astype(np.float32), others)
+    again = reconstruction_quality((images / 255).astype(np.float32), others)
     assert again.mse == pytest.approx(quality.mse, rel=1e-5)
     assert again.ssim == pytest.approx(quality.ssim, rel=1e-4)
 
@@ -102,14 +102,14 @@ def test_noise_is_as_far_as_blur() -> None:
     """The distance of sharpness is no reward for noise, and is none where there is no edge."""
     images = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 1), dtype=np.uint8)
     half = (images / 255 * 0.5).astype(np.float32)
-    assert quality_of(images, half).sharpness_distance == pytest.approx(math.log(4), rel=1e-4)
-    assert quality_of(half, images).sharpness_distance == pytest.approx(math.log(4), rel=1e-4)
-    assert quality_of(images, np.zeros_like(half)).sharpness_distance is None
+    assert reconstruction_quality(images, half).sharpness_distance == pytest.approx(math.log(4), rel=1e-4)
+    assert reconstruction_quality(half, images).sharpness_distance == pytest.approx(math.log(4), rel=1e-4)
+    assert reconstruction_quality(images, np.zeros_like(half)).sharpness_distance is None
 
 
 def test_images_that_do_not_pair_are_refused() -> None:
     """Other shapes, or no images at all."""
     with pytest.raises(ValueError, match="do not pair"):
-        quality_of(np.zeros((2, 8, 8, 1)), np.zeros((3, 8, 8, 1)))
+        reconstruction_quality(np.zeros((2, 8, 8, 1)), np.zeros((3, 8, 8, 1)))
     with pytest.raises(ValueError, match="do not pair"):
-        quality_of(np.zeros((0, 8, 8, 1)), np.zeros((0, 8, 8, 1)))
+        reconstruction_quality(np.zeros((0, 8, 8, 1)), np.zeros((0, 8, 8, 1)))

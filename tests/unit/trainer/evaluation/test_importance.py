@@ -133,7 +133,7 @@ def test_of_a_trained_model_it_is_above_the_elbo(fitted: tuple[Fitted, Dataset])
     """One sample estimates the ELBO, many of them a larger bound."""
     done, dataset = fitted
     train_state, images = done.train_state, np.concatenate([dataset.train, dataset.test])
-    elbo = evaluate(train_state, images, dataset="blobs", binarize="none").elbo
+    elbo = evaluate(train_state, images, dataset="blobs", binarize="none").bound.elbo
     assert elbo is not None
     with train_state.ema.swapped_in():
         one, many = (
@@ -149,10 +149,10 @@ def test_of_a_trained_model_it_is_above_the_elbo(fitted: tuple[Fitted, Dataset])
 def test_the_mean_has_a_standard_error() -> None:
     """Of one image there is none."""
     nats = np.array([-1.0, -2.0, -6.0])
-    found = LogLikelihood.of(nats, samples=5, seed=2)
+    found = LogLikelihood.from_images(nats, samples=5, seed=2)
     assert (found.nats, found.images, found.samples, found.seed) == (-3.0, 3, 5, 2)
     assert found.standard_error == pytest.approx(math.sqrt(7 / 3))
-    assert LogLikelihood.of(nats[:1], samples=5, seed=2).standard_error is None
+    assert LogLikelihood.from_images(nats[:1], samples=5, seed=2).standard_error is None
 
 
 @pytest.mark.parametrize(("samples", "objective"), [(0, "vae"), (5001, "vae"), (10, "ae")])

@@ -19,13 +19,15 @@ from convvae_trainer.commands.export import run_export
 from convvae_trainer.commands.fit import ExportTarget, run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig, BadData, BadRun, TrainerError
-from convvae_trainer.evaluation import frechet
-from convvae_trainer.evaluation.embedding import worth
-from convvae_trainer.evaluation.frechet import frechet_distance, train_classifier
-from convvae_trainer.evaluation.image_quality import quality_of, sharpness_of
+from convvae_trainer.evaluation import classifier as classifier_module
+from convvae_trainer.evaluation.binarization import BINARIZE_SEED, binarize_images
+from convvae_trainer.evaluation.classifier import train_classifier
+from convvae_trainer.evaluation.embedding import vector_accuracy
+from convvae_trainer.evaluation.frechet import frechet_distance
+from convvae_trainer.evaluation.image_quality import mean_sharpness, reconstruction_quality
 from convvae_trainer.evaluation.inference import posterior_means, reconstructions, samples
-from convvae_trainer.evaluation.metrics import BINARIZE_SEED, binarized, evaluate
-from convvae_trainer.evaluation.optional_metrics import EvalOptions
+from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, elbo_terms
 from convvae_trainer.runs.fit import Fitted, fit, load_run
@@ -39,18 +41,18 @@ def test_figures_add_up(fitted: tuple[Fitted, Dataset]) -> None:
     """ELBO, rates and bits follow from one another; the seeds are stated."""
     done, dataset = fitted
     figures = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="none", seed=3)
-    assert figures.rate is not None
-    assert figures.elbo is not None
-    assert figures.elbo == pytest.approx(-(figures.distortion + figures.rate))
-    assert sum(figures.rate_per_dimension) == pytest.approx(figures.rate)
-    assert figures.bits_per_dim == pytest.approx(-figures.elbo / (120 * math.log(2)))
-    assert (figures.images, figures.seed, figures.posterior_samples) == (8, 3, 1)
+    assert figures.bound.rate is not None
+    assert figures.bound.elbo is not None
+    assert figures.bound.elbo == pytest.approx(-(figures.bound.distortion + figures.bound.rate))
+    assert sum(figures.bound.rate_per_dimension) == pytest.approx(figures.bound.rate)
+    assert figures.bound.bits_per_dim == pytest.approx(-figures.bound.elbo / (120 * math.log(2)))
+    assert (figures.images, figures.seed, figures.bound.posterior_samples) == (8, 3, 1)
     assert (figures.binarize, figures.binarize_seed) == ("none", None)
     again = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="none", seed=3)
     assert again == figures
     other = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="none", seed=4)
-    assert other.rate == figures.rate
-    assert other.distortion != figures.distortion
+    assert other.bound.rate == figures.bound.rate
+    assert other.bound.distortion != figures.bound.distortion
 
 
 def test_it_is_the_training_bound(fitted: tuple[Fitted, Dataset]) -> None:
@@ -61,32 +63,32 @@ def test_it_is_the_training_bound(fitted: tuple[Fitted, Dataset]) -> None:
     x = torch.from_numpy(dataset.test).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad(), done.train_state.ema.swapped_in():
         terms = elbo_terms(done.train_state.model, done.train_state.likelihood, x, torch.from_numpy(noise))
-    assert figures.distortion == pytest.approx(terms.distortion.mean().item(), rel=1e-5)
-    assert figures.rate == pytest.approx(terms.rate.mean().item(), rel=1e-5)
+    assert figures.bound.distortion == pytest.approx(terms.distortion.mean().item(), rel=1e-5)
+    assert figures.bound.rate == pytest.approx(terms.rate.mean().item(), rel=1e-5)
 
 
 def test_binary_images_are_drawn_once() -> None:
     """Binarisation is the same every time, keeps black and white, and has the grey levels as its mean."""
     images = np.full((200, 10, 10, 1), 64, dtype=np.uint8)
     images[:, 0], images[:, 1] = 0, 255
-    drawn = binarized(images)
-    np.testing.assert_array_equal(drawn, binarized(images))
+    drawn = binarize_images(images)
+    np.testing.assert_array_equal(drawn, binarize_images(images))
     assert set(np.unique(drawn)) == {0, 255}
     assert not drawn[:, 0].any()
     assert (drawn[:, 1] == 255).all()
     assert drawn[:, 2:].mean() == pytest.approx(64, abs=2)
-    np.testing.assert_array_equal(binarized(images[:7]), drawn[:7])
+    np.testing.assert_array_equal(binarize_images(images[:7]), drawn[:7])
     many = np.tile(images, (6, 1, 1, 1))
     levels = np.random.default_rng(BINARIZE_SEED).random(many.shape, dtype=np.float32)
-    np.testing.assert_array_equal(binarized(many), np.where(levels * 255 < many, 255, 0))
+    np.testing.assert_array_equal(binarize_images(many), np.where(levels * 255 < many, 255, 0))
 
 
 def test_dynamic_runs_are_evaluated_on_binary_images(fitted: tuple[Fitted, Dataset]) -> None:
     """With `binarize` the figures are of the binary images, and state the seed of the draw."""
     done, dataset = fitted
     figures = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="dynamic")
-    drawn = evaluate(done.train_state, binarized(dataset.test), dataset="blobs", binarize="none")
-    assert figures.elbo == drawn.elbo
+    drawn = evaluate(done.train_state, binarize_images(dataset.test), dataset="blobs", binarize="none")
+    assert figures.bound.elbo == drawn.bound.elbo
     assert figures.binarize_seed == 777
 
 
@@ -98,9 +100,9 @@ def test_active_units_are_those_that_move(fitted: tuple[Fitted, Dataset]) -> Non
     x = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad(), done.train_state.ema.swapped_in():
         mean = done.train_state.model.encoder(x)[0]
-    assert figures.active_units == int((mean.var(0, unbiased=False) > ACTIVE_VARIANCE).sum())
+    assert figures.bound.active_units == int((mean.var(0, unbiased=False) > ACTIVE_VARIANCE).sum())
     still = np.repeat(images[:1], 5, axis=0)
-    assert evaluate(done.train_state, still, dataset="x", binarize="none").active_units == 0
+    assert evaluate(done.train_state, still, dataset="x", binarize="none").bound.active_units == 0
 
 
 def test_quality_is_of_what_the_service_answers(fitted: tuple[Fitted, Dataset]) -> None:
@@ -111,13 +113,13 @@ def test_quality_is_of_what_the_service_answers(fitted: tuple[Fitted, Dataset]) 
     with torch.no_grad(), train_state.ema.swapped_in():
         mean = EncoderGraph(train_state.model)(torch.from_numpy(images))[0]
         steps, pixels = DecoderGraph(train_state.model, train_state.likelihood)(mean)
-    quality = quality_of(images, pixels.numpy())
-    assert figures.mse == pytest.approx(quality.mse, rel=1e-5)
-    assert figures.psnr_db == pytest.approx(quality.psnr_db, rel=1e-5)
-    assert figures.ssim == pytest.approx(quality.ssim, rel=1e-4)
-    assert figures.sharpness_distance == pytest.approx(quality.sharpness_distance, rel=1e-4)
-    assert figures.input_sharpness == pytest.approx(sharpness_of(images), rel=1e-5)
-    assert figures.sample_sharpness == pytest.approx(sharpness_of(samples(train_state, 8, seed=2)), rel=0.1)
+    quality = reconstruction_quality(images, pixels.numpy())
+    assert figures.reconstruction.mse == pytest.approx(quality.mse, rel=1e-5)
+    assert figures.reconstruction.psnr_db == pytest.approx(quality.psnr_db, rel=1e-5)
+    assert figures.reconstruction.ssim == pytest.approx(quality.ssim, rel=1e-4)
+    assert figures.reconstruction.sharpness_distance == pytest.approx(quality.sharpness_distance, rel=1e-4)
+    assert figures.reconstruction.input_sharpness == pytest.approx(mean_sharpness(images), rel=1e-5)
+    assert figures.sample_sharpness == pytest.approx(mean_sharpness(samples(train_state, 8, seed=2)), rel=0.1)
     np.testing.assert_array_equal(reconstructions(train_state, images), steps.numpy())
     np.testing.assert_allclose(posterior_means(train_state, images), mean.numpy(), atol=1e-5)
 
@@ -163,79 +165,86 @@ def test_further_figures_are_kept_and_published(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binarize: str
 ) -> None:
     """What is asked for is in the result, its file, the run folder, and then in the manifest and the card."""
-    monkeypatch.setattr(frechet, "STEPS", 20)
+    monkeypatch.setattr(classifier_module, "STEPS", 20)
     run_dir = make_run(binarize=binarize)
     before = kept(run_dir)
     out = tmp_path / "figures.json"
     found = evaluated(run_dir, options=EvalOptions(importance_samples=5, limit_images=20), out=out, seed=9)
-    assert found.log_likelihood is not None
-    figures = found.log_likelihood
+    assert found.optional.log_likelihood is not None
+    figures = found.optional.log_likelihood
     assert (figures.samples, figures.images, figures.seed) == (5, 20, 9)
     assert json.loads(out.read_text()) == found.to_json_object()
     assert kept(run_dir) == {**before, "log_likelihood": found.to_json_object()["log_likelihood"]}
 
     found = evaluated(run_dir, options=EvalOptions(embedding=True, frechet=True))
-    assert found.embedding is not None
-    assert found.frechet is not None
+    assert found.optional.embedding is not None
+    assert found.optional.frechet is not None
     assert kept(run_dir)["log_likelihood"]["samples"] == 5
     version = run_export(run_dir, models=tmp_path / "models", name="stripes")
     metrics = read_bundle(version.folder).manifest.training.metrics
     assert metrics["test_elbo_nats"] == before["elbo"]
     assert metrics["test_log_likelihood_nats"] == figures.nats
     assert (metrics["test_importance_samples"], metrics["test_log_likelihood_images"]) == (5, 20)
-    assert metrics["test_frechet_reconstructions"] == found.frechet.reconstructions
-    assert metrics["test_knn_accuracy"] == found.embedding.posterior_means.knn
+    assert metrics["test_frechet_reconstructions"] == found.optional.frechet.reconstructions
+    assert metrics["test_knn_accuracy"] == found.optional.embedding.posterior_means.knn
     card = (version.folder / "MODEL_CARD.md").read_text()
     assert f"| log p(x) | {figures.nats:.2f} nats per image (5 importance samples, the first 20" in card
-    assert f"| Fréchet distance of reconstructions | {found.frechet.reconstructions:.2f} (70 images" in card
-    assert f"| Class from pixels | {found.embedding.pixels.knn:.1%} by 5 neighbours" in card
+    assert (
+        f"| Fréchet distance of reconstructions | {found.optional.frechet.reconstructions:.2f} (70 images"
+        in card
+    )
+    assert f"| Class from pixels | {found.optional.embedding.pixels.knn:.1%} by 5 neighbours" in card
     assert f"| SSIM of reconstructions | {before['ssim']:.4f} |" in card
     print_evaluation(Console(file=(screen := io.StringIO()), width=200), found)
     text = screen.getvalue()
-    assert f"Fréchet       {found.frechet.reconstructions:.2f} of reconstructions" in text
-    assert f" with {found.frechet.classifier_accuracy:.1%} test accuracy" in text
+    assert f"Fréchet       {found.optional.frechet.reconstructions:.2f} of reconstructions" in text
+    assert f" with {found.optional.frechet.classifier_accuracy:.1%} test accuracy" in text
 
 
 def test_figures_of_labels_are_what_they_say(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Vectors are of posterior means, and distances between the test images and as many others."""
-    monkeypatch.setattr(frechet, "STEPS", 20)
+    monkeypatch.setattr(classifier_module, "STEPS", 20)
     run_dir = make_run()
     found = evaluated(run_dir, options=EvalOptions(embedding=True, frechet=True))
-    assert found.embedding is not None
-    assert found.frechet is not None
+    assert found.optional.embedding is not None
+    assert found.optional.frechet is not None
     run, train_state, _ = load_run(run_dir)
     data = load_dataset(run.config)
     assert data.train_labels is not None
     assert data.test_labels is not None
-    expected = worth(
+    expected = vector_accuracy(
         posterior_means(train_state, data.train),
         posterior_means(train_state, data.test),
         train_labels=data.train_labels,
         test_labels=data.test_labels,
     )
-    assert found.embedding.posterior_means.knn == pytest.approx(expected.knn, abs=0.03)
-    assert found.embedding.pixels.knn == 1.0
+    assert found.optional.embedding.posterior_means.knn == pytest.approx(expected.knn, abs=0.03)
+    assert found.optional.embedding.pixels.knn == 1.0
     classifier = train_classifier(data.train, data.train_labels)
-    assert found.frechet.classifier_accuracy == classifier.accuracy(data.test, data.test_labels) == 1.0
+    assert (
+        found.optional.frechet.classifier_accuracy == classifier.accuracy(data.test, data.test_labels) == 1.0
+    )
     features = classifier.features(data.test)
     distance = frechet_distance(features, classifier.features(reconstructions(train_state, data.test)))
-    assert found.frechet.reconstructions == pytest.approx(distance, rel=1e-3)
+    assert found.optional.frechet.reconstructions == pytest.approx(distance, rel=1e-3)
     drawn = frechet_distance(features, classifier.features(samples(train_state, 70, seed=0)))
-    assert found.frechet.samples == pytest.approx(drawn, rel=1e-3)
-    assert found.frechet.training_images < found.frechet.reconstructions
-    assert (found.frechet.images, found.frechet.features) == (70, 64)
+    assert found.optional.frechet.samples == pytest.approx(drawn, rel=1e-3)
+    assert found.optional.frechet.training_images < found.optional.frechet.reconstructions
+    assert (found.optional.frechet.images, found.optional.frechet.features) == (70, 64)
 
 
 def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) -> None:
     """No bound, no draws; it is evaluated and published without them."""
     run_dir = make_run(100, objective="ae")
     figures = evaluated(run_dir)
-    assert (figures.elbo, figures.rate, figures.bits_per_dim, figures.sample_sharpness) == (None,) * 4
+    assert (figures.bound.elbo, figures.bound.rate, figures.bound.bits_per_dim, figures.sample_sharpness) == (
+        None,
+    ) * 4
     assert figures.to_json_object() == kept(run_dir)
     version = run_export(run_dir, models=tmp_path / "models", name="ae")
     manifest = read_bundle(version.folder).manifest
     assert manifest.training.metrics["test_elbo_nats"] is None
-    assert manifest.training.metrics["test_distortion_nats"] == figures.distortion
+    assert manifest.training.metrics["test_distortion_nats"] == figures.bound.distortion
     card = (version.folder / "MODEL_CARD.md").read_text()
     assert "| ELBO |" not in card
     assert "A convolutional autoencoder (`ae`)" in card
@@ -250,7 +259,7 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
     ("options", "arguments", "message"),
     [
         (EvalOptions(importance_samples=0), {}, "--importance-samples is 0: it must be 1 to 5000"),
-        (EvalOptions(limit_images=5), {}, "--limit-images goes with --importance-samples"),
+        (EvalOptions(limit_images=5), {}, "--limit-images needs --importance-samples"),
         (
             EvalOptions(importance_samples=5, limit_images=11),
             {},
@@ -261,7 +270,7 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
             {},
             "--limit-images is 0: there are 10 test images",
         ),
-        (EvalOptions(accuracy_floor=0.5), {}, "--accuracy-floor goes with --frechet"),
+        (EvalOptions(accuracy_floor=0.5), {}, "--accuracy-floor needs --frechet"),
         (EvalOptions(frechet=True, accuracy_floor=50), {}, "--accuracy-floor is 50: it must be 0 to 1"),
         (EvalOptions(frechet=True), {}, r"90 training and 10 test images, and more than 64 are needed"),
         (EvalOptions(embedding=True), {"dataset": "digits"}, "leave --dataset out"),
@@ -289,7 +298,7 @@ def test_labels_that_are_missing_are_missed_at_once(make_run: Run, monkeypatch: 
     """The message says which kinds of data have them."""
     run_dir = make_run(100, labelled=False)
     monkeypatch.setattr("convvae_trainer.commands.evaluate.evaluate", None)
-    with pytest.raises(BadData, match="has no labels: --embedding and --frechet need them"):
+    with pytest.raises(BadData, match="has no labels, and --embedding and --frechet need them"):
         evaluated(run_dir, options=EvalOptions(embedding=True))
 
 
@@ -307,21 +316,21 @@ def test_a_run_that_was_killed_while_it_evaluated_gets_its_figures(make_run: Run
     before = kept(run_dir)
     (run_dir / "evaluation.json").unlink()
     found = evaluated(run_dir, options=EvalOptions(importance_samples=2))
-    assert found.log_likelihood is not None
+    assert found.optional.log_likelihood is not None
     assert kept(run_dir) == found.to_json_object()
     assert kept(run_dir)["elbo"] == before["elbo"]
 
 
 def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under their new name they give every figure, which is kept; other data give no Fréchet distance."""
-    monkeypatch.setattr(frechet, "STEPS", 20)
+    monkeypatch.setattr(classifier_module, "STEPS", 20)
     run_dir = make_run(700)
     place = Path(RunFolder.open(run_dir).config.dataset)
     moved = place.rename(place.with_name(f"moved-{place.name}"))
     found = evaluated(
         run_dir, dataset=str(moved), options=EvalOptions(frechet=True, importance_samples=2), seed=3
     )
-    assert found.frechet is not None
+    assert found.optional.frechet is not None
     assert kept(run_dir)["frechet"] == found.to_json_object()["frechet"]
     train_state = load_run(run_dir)[1]
     data = load_dataset(Config(dataset=str(moved)))
@@ -329,17 +338,7 @@ def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytes
     classifier = train_classifier(data.train, data.train_labels, device=train_state.device)
     features = classifier.features(data.test)
     drawn = frechet_distance(features, classifier.features(samples(train_state, 70, seed=3)))
-    assert found.frechet.samples == pytest.approx(drawn, rel=1e-3)
-
-
-def test_figures_of_an_earlier_trainer_are_completed(make_run: Run) -> None:
-    """Figures that it did not know are added, those that it kept stay."""
-    run_dir = make_run(100)
-    whole = kept(run_dir)
-    older = {name: value for name, value in whole.items() if name not in ("ssim", "frechet")}
-    RunFolder.open(run_dir).write_evaluation({**older, "elbo": -7.0})
-    evaluated(run_dir)
-    assert kept(run_dir) == {**whole, "elbo": -7.0}
+    assert found.optional.frechet.samples == pytest.approx(drawn, rel=1e-3)
 
 
 def test_a_resume_without_a_step_keeps_what_was_asked_for(
@@ -395,8 +394,8 @@ def test_changed_labels_are_not_the_runs(make_run: Run, tmp_path: Path) -> None:
     for options in (EvalOptions(embedding=True), EvalOptions(frechet=True)):
         with pytest.raises(BadRun, match=r"the labels of .* are not those that the run in"):
             evaluated(run_dir, options=options)
-    assert evaluated(run_dir).embedding is None
+    assert evaluated(run_dir).optional.embedding is None
     record = json.loads((run_dir / "run.json").read_text())
     del record["data"]["labels_sha256"]
     (run_dir / "run.json").write_text(json.dumps(record))
-    assert evaluated(run_dir, options=EvalOptions(embedding=True)).embedding is not None
+    assert evaluated(run_dir, options=EvalOptions(embedding=True)).optional.embedding is not None

@@ -54,7 +54,7 @@ def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[
     assert (manifest.image, manifest.latent_dim, manifest.objective) == (dataset.image, 4, "vae")
     assert manifest.capabilities == ("encode", "decode", "sample", "reconstruct", "score")
     assert manifest.likelihood == done.train_state.likelihood.constants()
-    assert manifest.training.metrics["test_elbo_nats"] == done.evaluation.elbo
+    assert manifest.training.metrics["test_elbo_nats"] == done.evaluation.bound.elbo
     assert set(manifest.training.metrics) == {
         *("test_elbo_nats", "test_distortion_nats", "test_rate_nats", "test_bits_per_dim"),
         *("test_active_units", "training_seconds", "training_precision", "training_device"),

@@ -16,7 +16,7 @@ from convvae_service.bundle import list_versions, read_bundle
 from convvae_trainer.commands.export import run_export
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
-from convvae_trainer.evaluation.optional_metrics import EvalOptions
+from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import read_checkpoint, write_checkpoint
 from convvae_trainer.runs.fit import fit, load_run
 from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished
@@ -98,7 +98,7 @@ def test_an_unfinished_run_is_scored_as_it_is_published(
     screen = io.StringIO()
     options = EvalOptions(importance_samples=2)
     found = evaluated(tmp_path / "run", options=options, console=Console(file=screen, width=200))
-    assert found.elbo == read_bundle(version.folder).manifest.training.metrics["test_elbo_nats"]
+    assert found.bound.elbo == read_bundle(version.folder).manifest.training.metrics["test_elbo_nats"]
     assert "the run has not ended (" in screen.getvalue()
     assert "not kept in the run folder: the run has not ended" in screen.getvalue()
     assert not (tmp_path / "run" / "evaluation.json").exists()

@@ -59,9 +59,9 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
     assert sum(line.get("skipped_steps", 0) for line in done.run.read_metrics()) == 0
     found = {device: run_evaluate(run_dir, device=device) for device in ("cuda", "cpu")}
     for name in ("elbo", "distortion", "rate", "mse", "psnr_db", "ssim"):
-        on_gpu, on_cpu = getattr(found["cuda"], name), getattr(found["cpu"], name)
+        on_gpu, on_cpu = found["cuda"].to_json_object()[name], found["cpu"].to_json_object()[name]
         assert on_gpu == (None if on_cpu is None else pytest.approx(on_cpu, rel=TOLERANCE)), name
-    assert found["cuda"].active_units == found["cpu"].active_units
+    assert found["cuda"].bound.active_units == found["cpu"].bound.active_units
     exported = run_export(run_dir, models=tmp_path / "models", name="blobs")
     assert read_bundle(exported.folder).manifest.parity["fp32"].image_steps <= 1
 

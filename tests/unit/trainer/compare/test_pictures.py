@@ -7,7 +7,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convvae_trainer.compare import drawing
+from convvae_trainer.compare import charts
+from convvae_trainer.compare.image_sheet import TILE_PIXELS, ImageRow, sheet
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:
@@ -31,9 +32,9 @@ def contains(picture: NDArray[np.uint8], tile: NDArray[np.uint8]) -> bool:
 def test_a_sheet_holds_every_image_enlarged_by_one_whole_factor(shape: tuple[int, int, int]) -> None:
     """No pixel is wider than another, and no value changes."""
     images = np.random.default_rng(0).integers(0, 256, (2, 3, *shape), dtype=np.uint8)
-    rows = [drawing.Row(label=f"row {n}", note="vae", images=images[n]) for n in range(2)]
-    picture = pixels(drawing.sheet(rows, captions=["a", "b", "c"]))
-    scale = -(-drawing.TILE_PIXELS // min(shape[:2]))
+    rows = [ImageRow(label=f"row {n}", note="vae", images=images[n]) for n in range(2)]
+    picture = pixels(sheet(rows, captions=["a", "b", "c"]))
+    scale = -(-TILE_PIXELS // min(shape[:2]))
     for image in images.reshape(-1, *shape):
         tile = image.repeat(scale, axis=0).repeat(scale, axis=1)
         assert contains(picture, np.broadcast_to(tile, (*tile.shape[:2], 3)))
@@ -43,8 +44,8 @@ def test_labels_of_a_sheet_are_plain_text_and_stay_off_the_images() -> None:
     """A long name with characters of formulas makes the sheet wider, not wrong."""
     images = np.full((1, 8, 8, 1), 7, dtype=np.uint8)
     name = "$x_1^{$-a-very-long-name-of-a-model-that-has-to-wrap"
-    long = pixels(drawing.sheet([drawing.Row(label=name, images=images)]))
-    short = pixels(drawing.sheet([drawing.Row(label="a", images=images)]))
+    long = pixels(sheet([ImageRow(label=name, images=images)]))
+    short = pixels(sheet([ImageRow(label="a", images=images)]))
     assert long.shape[1] > short.shape[1]
     assert (long == 7).all(-1).sum() == (short == 7).all(-1).sum() == 96 * 96
 
@@ -53,8 +54,8 @@ def test_equal_figures_are_equal_files() -> None:
     """Nothing of the day or the version is written into a picture."""
     points = np.random.default_rng(0).normal(size=(50, 2))
     labels = np.arange(50) % 3
-    panel = drawing.Scatter(title="both", points=points, labels=labels)
-    assert drawing.scatters([panel]) == drawing.scatters([panel])
+    panel = charts.ScatterPanel(title="both", points=points, labels=labels)
+    assert charts.scatters([panel]) == charts.scatters([panel])
 
 
 def test_a_scatter_has_a_colour_for_each_class_and_one_without_labels() -> None:
@@ -62,7 +63,7 @@ def test_a_scatter_has_a_colour_for_each_class_and_one_without_labels() -> None:
     points = np.random.default_rng(0).uniform(-2, 2, size=(300, 2))
 
     def hues(labels: NDArray[np.int64] | None) -> int:
-        picture = pixels(drawing.scatters([drawing.Scatter(title="t", points=points, labels=labels)]))
+        picture = pixels(charts.scatters([charts.ScatterPanel(title="t", points=points, labels=labels)]))
         # Left of the legend; strong colours only, for points are transparent.
         hue, saturation, _ = Image.fromarray(picture[:, :560]).convert("HSV").split()
         strong = np.asarray(saturation) > 70
@@ -75,23 +76,25 @@ def test_a_scatter_has_a_colour_for_each_class_and_one_without_labels() -> None:
 def test_many_classes_are_drawn_without_a_legend() -> None:
     """Of classes beyond those that a legend could name each still has its colour."""
     labels = np.arange(100, dtype=np.int64)
-    colours = drawing._class_colours(100)
+    colours = charts.class_colours(100)
     assert len(np.unique(colours, axis=0)) == 100
-    panel = drawing.Scatter(title="t", points=np.random.default_rng(0).normal(size=(100, 2)), labels=labels)
-    assert pixels(drawing.scatters([panel])).shape[2] == 3
+    panel = charts.ScatterPanel(
+        title="t", points=np.random.default_rng(0).normal(size=(100, 2)), labels=labels
+    )
+    assert pixels(charts.scatters([panel])).shape[2] == 3
 
 
 def test_curves_pass_over_what_is_missing() -> None:
     """A chart is drawn for a metric that a model has; a column that no model has is left out."""
     columns = (("loss", {"loss": "-ELBO"}), ("game", {"adversarial": "decoder"}))
-    without = drawing.Curve(
+    without = charts.LossCurve(
         label="a", epochs=[1, 2], values={"loss": [2.0, None], "adversarial": [None, None]}
     )
-    with_game = drawing.Curve(
+    with_game = charts.LossCurve(
         label="b", epochs=[1, 2], values={"loss": [2.0, 1.0], "adversarial": [0.5, 0.6]}
     )
-    narrow = pixels(drawing.curves([without], columns=columns))
-    wide = pixels(drawing.curves([without, with_game], columns=columns))
+    narrow = pixels(charts.curves([without], charts=columns))
+    wide = pixels(charts.curves([without, with_game], charts=columns))
     assert wide.shape[1] > 1.5 * narrow.shape[1]
     upper_right = wide[: wide.shape[0] // 2, wide.shape[1] // 2 + 40 :]
     assert (upper_right == 255).all()

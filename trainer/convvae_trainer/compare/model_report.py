@@ -1,0 +1,178 @@
+"""What a comparison measures of one published model: its figures and its images.
+
+N = images, Z = latent dimension.
+"""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from convvae_trainer.compare.bundle_model import BundleModel
+from convvae_trainer.compare.feature_classifier import FeatureClassifier
+from convvae_trainer.compare.latent_paths import ImageStrip, interpolations, traversals
+from convvae_trainer.compare.published import PublishedVersion
+from convvae_trainer.compare.sample import TestSample
+from convvae_trainer.evaluation.image_quality import ReconstructionQuality, reconstruction_quality
+from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, kl_to_prior
+
+__all__ = ["FrechetFigures", "ModelReport", "PosteriorFigures", "measure"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PosteriorFigures:
+    """Figures that need a posterior; an autoencoder has none of them.
+
+    `rate` and `elbo` are in nats per image, `deviation` is the mean standard deviation of the posterior.
+    """
+
+    rate: float | None = None
+    elbo: float | None = None
+    bits_per_dim: float | None = None
+    deviation: float | None = None
+    rate_per_dimension: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrechetFigures:
+    """Figures that need labels; all None without them.
+
+    Fréchet distances are from the test images; draws from the prior have none where there is no prior.
+    `accuracy` is the share of reconstructions that the classifier assigns to their image's class, 0 to 1.
+    """
+
+    frechet_reconstructions: float | None = None
+    frechet_samples: float | None = None
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelReport:
+    """The figures and images of one model. `distortion` is in nats per image.
+
+    `reconstructions` are those of the shown test images.
+    """
+
+    bundle: BundleModel
+    quality: ReconstructionQuality
+    distortion: float
+    active_units: int
+    posterior: PosteriorFigures
+    frechet: FrechetFigures
+    reconstructions: NDArray[np.uint8]
+    traversals: list[ImageStrip]
+    interpolations: list[ImageStrip]
+
+    @property
+    def published(self) -> PublishedVersion:
+        """The version that was measured."""
+        return self.bundle.published
+
+    @property
+    def label(self) -> str:
+        """The model's name in the report."""
+        return self.published.label
+
+    @property
+    def objective(self) -> str:
+        """The objective that the model was trained with."""
+        return self.published.manifest.objective
+
+    @property
+    def latent_dim(self) -> int:
+        """The number of values in a latent vector."""
+        return self.published.manifest.latent_dim
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the model's origin and all its figures."""
+        manifest = self.published.manifest
+        likelihood = {key: value for key, value in asdict(manifest.likelihood).items() if value is not None}
+        return {
+            "label": self.label,
+            "model": manifest.model,
+            "version": self.published.version,
+            "precision": self.published.precision,
+            "objective": manifest.objective,
+            "likelihood": likelihood,
+            "latent_dim": manifest.latent_dim,
+            "trained_on": manifest.training.dataset,
+            "epochs": manifest.training.epochs,
+            "seed": manifest.training.seed,
+            **asdict(self.quality),
+            "sharpness_distance": self.quality.sharpness_distance,
+            "distortion": self.distortion,
+            "active_units": self.active_units,
+            **asdict(self.posterior),
+            **asdict(self.frechet),
+        }
+
+
+def measure(
+    bundle: BundleModel, sample: TestSample, *, classifier: FeatureClassifier | None, seed: int = 0
+) -> ModelReport:
+    """Measure a model on test images.
+
+    Args:
+        bundle: The model.
+        sample: The test images.
+        classifier: For Fréchet distances and accuracy. None: they are not measured.
+        seed: The seed of the posterior draw of each image, and of the draws from the prior.
+    """
+    noise = np.random.default_rng(seed)
+    mean_NZ, log_variance_NZ = bundle.encode(sample.images)
+    reconstructions = bundle.decode(mean_NZ)
+    if log_variance_NZ is None:
+        distortion = float(bundle.distortion(sample.images, mean_NZ).mean(dtype=np.float64))
+        posterior = PosteriorFigures()
+    else:
+        noise_NZ = noise.standard_normal(mean_NZ.shape, dtype=np.float32)
+        latent_NZ = mean_NZ + np.exp(0.5 * log_variance_NZ) * noise_NZ
+        distortion = float(bundle.distortion(sample.images, latent_NZ).mean(dtype=np.float64))
+        num_values = bundle.manifest.image.num_values
+        posterior = _posterior_figures(mean_NZ, log_variance_NZ, distortion, num_values=num_values)
+    frechet = FrechetFigures()
+    if classifier is not None and sample.labels is not None:
+        samples_distance = None
+        if log_variance_NZ is not None:
+            prior_NZ = noise.standard_normal(mean_NZ.shape, dtype=np.float32)
+            samples_distance = classifier.distance(bundle.decode(prior_NZ))
+        frechet = FrechetFigures(
+            frechet_reconstructions=classifier.distance(reconstructions),
+            frechet_samples=samples_distance,
+            accuracy=classifier.network.accuracy(reconstructions, sample.labels),
+        )
+    return ModelReport(
+        bundle=bundle,
+        quality=reconstruction_quality(sample.images, reconstructions),
+        distortion=distortion,
+        active_units=int((mean_NZ.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
+        posterior=posterior,
+        frechet=frechet,
+        reconstructions=reconstructions[sample.shown],
+        traversals=traversals(
+            bundle, mean_NZ, np.array(posterior.rate_per_dimension), start=int(sample.shown[0])
+        ),
+        interpolations=interpolations(bundle, mean_NZ[sample.shown], sample.images[sample.shown]),
+    )
+
+
+def _posterior_figures(
+    mean_NZ: NDArray[np.float32],
+    log_variance_NZ: NDArray[np.float32],
+    distortion: float,
+    *,
+    num_values: int,
+) -> PosteriorFigures:
+    log_variance = torch.from_numpy(log_variance_NZ).double()
+    rate_Z = kl_to_prior(torch.from_numpy(mean_NZ).double(), log_variance).mean(0)
+    rate = float(rate_Z.sum())
+    return PosteriorFigures(
+        rate=rate,
+        elbo=-(distortion + rate),
+        bits_per_dim=(distortion + rate) / (num_values * math.log(2)),
+        deviation=float((0.5 * log_variance).exp().mean()),
+        rate_per_dimension=tuple(rate_Z.tolist()),
+    )
