@@ -6,6 +6,7 @@ from convvae_trainer.cli.compare import compare
 from convvae_trainer.cli.evaluate import evaluate
 from convvae_trainer.cli.export import export
 from convvae_trainer.cli.fit import fit
+from convvae_trainer.cli.flags import objectives_help
 
 __all__ = ["app"]
 
@@ -17,5 +18,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (fit, evaluate, export, compare):
-    app.command()(command)
+app.command(epilog=objectives_help())(fit)
+app.command()(evaluate)
+app.command()(export)
+app.command()(compare)

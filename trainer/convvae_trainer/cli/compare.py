@@ -24,7 +24,7 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="ROOT/MODEL[@VERSION]...",
+            metavar="ROOT/MODEL[@VERSION]",
             help="The published models. Without a version, the highest one is compared.",
         ),
     ],
@@ -40,8 +40,8 @@ def compare(
     out: Annotated[
         Path,
         typer.Option(
-            metavar="REPORT.html",
-            help="Write the report to this file, with REPORT.json and REPORT_files/ beside it.",
+            metavar="FILE",
+            help="Write the report to this HTML file, with REPORT.json and REPORT_files/ beside REPORT.html.",
             rich_help_panel=_REPORT,
         ),
     ],

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import DataRoot, Device, Download
+from convvae_trainer.cli.flags import Download, RunDataRoot, RunDevice
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
 from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.settings.declaration import Panel
@@ -30,14 +30,14 @@ def evaluate(
             rich_help_panel=Panel.DATA,
         ),
     ] = None,
-    data_root: DataRoot = None,
+    data_root: RunDataRoot = None,
     download: Download = False,
     binarize: Annotated[
         str | None,
         typer.Option(
             metavar="BINARIZE",
-            help="Draw each pixel as 0 or 1 (dynamic), or not (none).",
-            show_default="as the run does",
+            help="Draw each pixel as 0 or 1 (dynamic), or use the grey levels (none).",
+            show_default="as in the run",
             rich_help_panel=Panel.DATA,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def evaluate(
             rich_help_panel=Panel.COMPUTE,
         ),
     ] = None,
-    device: Device = None,
+    device: RunDevice = None,
     importance_samples: Annotated[
         int | None,
         typer.Option(

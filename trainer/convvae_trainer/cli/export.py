@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import DataRoot, Download
+from convvae_trainer.cli.flags import Download, RunDataRoot
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_exported
 
@@ -24,7 +24,7 @@ def export(
         str | None,
         typer.Option(metavar="DATASET", help="Read the run's data here, if they were moved."),
     ] = None,
-    data_root: DataRoot = None,
+    data_root: RunDataRoot = None,
     download: Download = False,
     unfinished: Annotated[
         bool,

@@ -9,18 +9,32 @@ from rich.markup import escape
 
 from convvae_trainer.settings.config import SETTINGS
 from convvae_trainer.settings.declaration import Panel, Setting
+from convvae_trainer.settings.objectives import OBJECTIVES
 
-__all__ = ["DataRoot", "Device", "Download", "setting_option", "with_setting_flags"]
+__all__ = [
+    "DataRoot",
+    "Download",
+    "RunDataRoot",
+    "RunDevice",
+    "objectives_help",
+    "setting_option",
+    "with_setting_flags",
+]
 
 _METAVARS = {int: "N", float: "X", tuple: "H[xW]", bool: ""}
 
 
-def setting_option(name: str) -> Any:
-    """Return the typer option of a setting: its help, the allowed values and the default."""
+def setting_option(name: str, *, default: str = "") -> Any:
+    """Return the typer option of a setting: its help, the allowed values and the default.
+
+    Args:
+        name: The name of the setting.
+        default: Words for the default of a command that does not take the setting's own.
+    """
     setting = SETTINGS[name]
     return typer.Option(
         metavar=_METAVARS.get(setting.kind, name.rpartition("_")[2].upper()),
-        help=_help(setting),
+        help=_help(setting, default or setting.default_text),
         rich_help_panel=setting.declaration.panel,
         show_default=False,
     )
@@ -43,6 +57,13 @@ def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def objectives_help() -> str:
+    """Return a paragraph for each objective, to stand below the flags."""
+    return "\n\n".join(
+        ["Objectives:", *(f"[bold]{name}[/bold]  {row.help}" for name, row in OBJECTIVES.items())]
+    )
+
+
 def _parameter(setting: Setting) -> inspect.Parameter:
     # An image size stays a text, as in a file. Its own error message then covers both.
     kind = str if setting.kind is tuple else setting.kind
@@ -55,23 +76,23 @@ def _parameter(setting: Setting) -> inspect.Parameter:
     )
 
 
-def _help(setting: Setting) -> str:
+def _help(setting: Setting, default: str) -> str:
     """Return the help of a flag: the setting's own, and in brackets the allowed values and the default."""
     facts = [] if setting.kind is bool else [setting.allowed]
     if setting.objectives:
         facts.append(f"only for {', '.join(setting.objectives)}")
-    if setting.default_text:
-        words = {"true": "yes", "false": "no"}
-        facts.append(f"default: {words.get(setting.default_text, setting.default_text)}")
+    if default:
+        facts.append(f"default: {'yes' if default == 'true' else 'no' if default == 'false' else default}")
     text = "; ".join(fact for fact in facts if fact)
     return (
         f"{setting.declaration.help} [dim]{escape(f'[{text}]')}[/dim]" if text else setting.declaration.help
     )
 
 
-# The flags that several commands share.
+# The flags that several commands share. A command on a run that exists starts from the settings of the run.
 DataRoot = Annotated[str | None, setting_option("data_root")]
-Device = Annotated[str | None, setting_option("device")]
+RunDataRoot = Annotated[str | None, setting_option("data_root", default="the folder of the run")]
+RunDevice = Annotated[str | None, setting_option("device", default="the device of the run")]
 Download = Annotated[
     bool,
     typer.Option(

@@ -12,6 +12,7 @@ from convvae_trainer.commands import fit as commands
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings.config import SETTINGS, Config, config_from
 from convvae_trainer.settings.declaration import Setting
+from convvae_trainer.settings.objectives import OBJECTIVES
 from support.commands import run_train
 
 ONLY_IN_FILES = {"warmup_steps", "max_gradient_norm"}
@@ -60,6 +61,8 @@ def test_help_has_sentences_values_and_defaults(
         if setting.default_text:
             default = {"true": "yes", "false": "no"}.get(setting.default_text, setting.default_text)
             assert f"default: {default}]" in line
+    for name, row in OBJECTIVES.items():
+        assert f"{name}  {row.help}" in panels[-1]
 
 
 def help_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, columns: int) -> str:
