@@ -8,7 +8,7 @@ from typing import Any
 from convvae_trainer.settings.declaration import Setting, alternatives
 from convvae_trainer.settings.image_size import check_image_size
 from convvae_trainer.settings.layers import BadSetting, SettingValue
-from convvae_trainer.settings.objectives import OBJECTIVES
+from convvae_trainer.settings.objectives import OBJECTIVES, settings_by_user
 
 __all__ = ["Rules"]
 
@@ -61,9 +61,8 @@ class Rules:
                 raise self._bad(setting.name, f"is {value}: it must be from {setting.allowed}")
 
     def _check_objective(self) -> None:
-        for name, setting in self.settings.items():
-            users = setting.objectives
-            if users and self.values["objective"] not in users and self._is_set(name):
+        for name, users in settings_by_user().items():
+            if self.values["objective"] not in users and self._is_set(name):
                 remedy = f": use it with {alternatives(users)}"
                 raise BadSetting(self._value(name), " is not used by ", self._value("objective"), remedy)
         for name, value in OBJECTIVES[self.values["objective"]].needs.items():

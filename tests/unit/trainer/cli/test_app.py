@@ -14,7 +14,7 @@ from support.commands import run_train
 def test_a_missing_package_names_its_extra(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, package: str
 ) -> None:
-    """Without the trainer's packages the message says what to install."""
+    """If a package of the trainer is missing, the error says what to install."""
     monkeypatch.setitem(sys.modules, package, None)
     assert run_train(monkeypatch, "fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run")) == 2
     assert capsys.readouterr().err == f'error: {package} is not installed: pip install "convvae[trainer]"\n'
@@ -23,7 +23,7 @@ def test_a_missing_package_names_its_extra(
 def test_a_missing_runtime_is_noticed_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    """A run that is to be exported is refused at once when ONNX Runtime is missing."""
+    """Without ONNX Runtime, a run with an export is refused before training."""
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     arguments = ["--dataset", "digits", "--models", str(tmp_path / "m"), "--name", "digits"]
     assert run_train(monkeypatch, "fit", "--run-dir", str(tmp_path / "run"), *arguments) == 2
@@ -49,7 +49,7 @@ def test_what_the_system_refuses_is_one_line(
     error: Exception,
     message: str,
 ) -> None:
-    """Whatever no other message covers ends in a line and exit code 1, with no traceback."""
+    """An error of the operating system is one line with exit code 1, without a traceback."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise error

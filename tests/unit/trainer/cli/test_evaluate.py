@@ -1,4 +1,4 @@
-"""The commands on a run that exists: its own data, moved data, other data."""
+"""The commands on a run that exists, with its own data, moved data and other data."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_evaluation_on_other_images(
 def test_changed_data_are_not_taken_for_the_runs_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:
-    """Their held-out images would be others, of which the run may have seen some; moved data are the same."""
+    """Changed data are refused, since the run may have seen their test images. Moved data are accepted."""
     run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
     assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     figures = json.loads((tmp_path / "run" / "evaluation.json").read_text())

@@ -1,4 +1,4 @@
-"""The command `fit`: what is refused before any work, what it says at its end, and how it goes on."""
+"""The command `fit`: errors before any work, its output, and the way to continue it."""
 
 import json
 import shlex
@@ -49,7 +49,7 @@ def test_bad_input_is_one_line(
     arguments: list[str],
     message: str,
 ) -> None:
-    """Bad input is answered by one line and exit code 2; no run folder appears."""
+    """Bad input gives an error of one line and exit code 2, and no run folder."""
     monkeypatch.chdir(tmp_path)
     assert run_train(monkeypatch, "fit", "--run-dir", "run", *arguments) == 2
     error = capsys.readouterr().err
@@ -62,7 +62,7 @@ def test_bad_input_is_one_line(
 def test_fit_evaluate_export(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:
-    """The three commands follow one another; each says where things are and what to type next."""
+    """Each of the three commands prints the place of its result and the next command."""
     run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
     assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     output = capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_fit_evaluate_export(
 def test_a_run_is_used_and_made_again_from_any_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:
-    """Data are typed by relative paths; the reproducing line works in the run folder, as it says."""
+    """Relative paths work from any folder, and so does the command that reproduces the run."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--dataset", "blobs.npy", "--data-root", "sets", "--run-dir", "run", *SHORT]
     assert run_train(monkeypatch, "fit", *arguments) == 0
@@ -119,7 +119,7 @@ def test_a_stopped_run_says_how_to_go_on(
     blobs: Path,
     number: signal.Signals,
 ) -> None:
-    """The hint can be pasted: quoted, and with what else was asked for; the exit code names the signal."""
+    """The command in the message continues the run, with all flags. The exit code names the signal."""
     run_dir, models = tmp_path / "a run", tmp_path / "my models"
     step = TrainState.step
 

@@ -34,7 +34,7 @@ def test_every_setting_is_a_flag_or_marked_as_only_in_files() -> None:
 def test_no_flag_is_cut_off(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
-    """On a narrow screen too, each flag can be copied, and no type of Python is shown for it."""
+    """Each flag is whole on a narrow screen too, and the help shows no Python type for it."""
     text = help_text(capsys, monkeypatch, columns=columns)
     assert "…" not in text
     for setting in FLAGS.values():
@@ -66,7 +66,7 @@ def test_help_has_sentences_values_and_defaults(
 
 
 def help_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, columns: int) -> str:
-    """Return the help of `fit` on a screen of so many columns."""
+    """Return the help of `fit` on a screen of this width."""
     monkeypatch.setenv("COLUMNS", str(columns))
     assert run_train(monkeypatch, "fit", "--help") == 0
     return capsys.readouterr().out
@@ -88,7 +88,7 @@ def other_value(setting: Setting) -> Any:
 def test_every_flag_reaches_the_run(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str
 ) -> None:
-    """What is typed is what is trained; all that is not typed is at its default."""
+    """The run gets the value of the flag, and the defaults of all other settings."""
     seen: list[Config] = []
 
     def refuse(config: Config, *_: object, **__: object) -> None:

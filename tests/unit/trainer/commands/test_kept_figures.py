@@ -1,4 +1,4 @@
-"""What `evaluate` leaves in the run folder: of two figures the one that rests on more."""
+"""The figures that `evaluate` keeps in the run folder: those from most images or samples."""
 
 import io
 import json
@@ -24,7 +24,7 @@ def run_dir(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> Path:
 
 
 def evaluated(run_dir: Path, samples: int, images: int) -> tuple[dict[str, Any], str]:
-    """Return the log-likelihood that is kept after one of so many samples and images, and what was said."""
+    """Return the kept log-likelihood after an evaluation of this size, and the output."""
     screen = io.StringIO()
     run_evaluate(
         run_dir,
@@ -37,7 +37,7 @@ def evaluated(run_dir: Path, samples: int, images: int) -> tuple[dict[str, Any],
 
 
 def test_a_quick_look_does_not_replace_a_long_evaluation(run_dir: Path) -> None:
-    """Fewer images, or as many with fewer samples, change nothing and say so; as much or more is kept."""
+    """An estimate from fewer images or samples is not kept, and a line says so. Any other one is kept."""
     first, said = evaluated(run_dir, 4, 6)
     assert "not kept" not in said
     line = "log likelihood not kept: the run folder has one from 6 images, 4 samples\n"
@@ -52,12 +52,12 @@ def test_a_quick_look_does_not_replace_a_long_evaluation(run_dir: Path) -> None:
 
 
 def test_a_damaged_figure_is_replaced(run_dir: Path) -> None:
-    """What is no figure rests on nothing."""
+    """Any new figure replaces a damaged one."""
     path = run_dir / "evaluation.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"log_likelihood": 7}))
     assert evaluated(run_dir, 2, 2)[0]["samples"] == 2
 
 
 def test_every_further_figure_says_what_it_rests_on() -> None:
-    """The table is complete."""
+    """The table of counts has every optional metric."""
     assert set(SUPPORT) == set(OPTIONAL_METRICS)

@@ -80,7 +80,7 @@ OTHER: dict[str, Any] = {
     ],
 )
 def test_a_bad_setting_is_named(values: dict[str, Any], message: str) -> None:
-    """Every refusal names the setting and what would be right."""
+    """Every error names the setting and the allowed values."""
     with pytest.raises(BadConfig) as raised:
         config_from(values)
     assert message in str(raised.value)
@@ -88,19 +88,19 @@ def test_a_bad_setting_is_named(values: dict[str, Any], message: str) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("64", (64, 64)), ("28x20", (28, 20)), (" 8X256 ", (8, 256))])
 def test_image_sizes_are_one_side_or_two(text: str, size: tuple[int, int]) -> None:
-    """`H` is a square, `HxW` height by width."""
+    """`H` is the side of a square, `HxW` is height by width."""
     assert parse_image_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "0", "-8", "8x", "x8", "8x8x8", "1e2", "٨", "9" * 30])
 def test_other_image_sizes_are_refused(text: str) -> None:
-    """Anything else is refused in words."""
+    """Any other text is refused with an error."""
     with pytest.raises(BadConfig, match="image_size"):
         parse_image_size(text)
 
 
 def test_flags_win_over_the_file(tmp_path: Path) -> None:
-    """A later layer wins; a flag that is not given leaves the file's value."""
+    """A later layer wins. A flag that is not given leaves the value of the file."""
     path = tmp_path / "run.toml"
     path.write_text(
         'dataset = "mnist"\nlatent_dim = 8\nlearning_rate = 1\nimage_size = "28x20"\nminutes = 3\n'
@@ -121,7 +121,7 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_file_is_named(tmp_path: Path, name: str, text: str | None, message: str) -> None:
-    """A settings file that cannot be read is refused with its name."""
+    """The error names a settings file that cannot be read."""
     path = tmp_path / name
     if text is not None:
         path.write_text(text)
@@ -131,7 +131,7 @@ def test_a_bad_file_is_named(tmp_path: Path, name: str, text: str | None, messag
 
 
 def test_json_reads_back() -> None:
-    """What a run keeps of its settings gives the same settings."""
+    """The settings that a run saves can be read back."""
     config = Config(dataset="digits", image_size=(28, 20), minutes=1.5, likelihood="gaussian")
     assert config_from(json.loads(json.dumps(to_json_object(config)))) == config
 
@@ -143,7 +143,7 @@ def with_option(objective: str, name: str) -> dict[str, Any]:
 
 
 def test_every_option_of_some_objectives_is_tried() -> None:
-    """The values above cover the whole table, and none is a default."""
+    """The values above cover all such settings, and none of them is a default."""
     assert OTHER.keys() == USED_BY.keys()
     defaults = {field.name: field.default for field in dataclasses.fields(Config)}
     assert not [name for name, value in OTHER.items() if defaults[name] == value]
@@ -152,7 +152,7 @@ def test_every_option_of_some_objectives_is_tried() -> None:
 
 @pytest.mark.parametrize("name", USED_BY)
 def test_an_option_is_refused_where_nothing_uses_it(name: str) -> None:
-    """Every objective that does not use the option refuses it, names it, and says whose it is."""
+    """Every objective that does not use the option refuses it, and the error names those that use it."""
     for objective in OBJECTIVES:
         if objective in USED_BY[name]:
             assert getattr(config_from(with_option(objective, name)), name) == OTHER[name]
@@ -180,9 +180,9 @@ def trained_weights(settings: dict[str, Any]) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
-    """Whatever an objective accepts has an effect on what it trains."""
+    """Every option that an objective accepts changes the trained weights."""
     for name in USED_BY:
-        # What `early_stop_epochs` does stands between epochs, not in a step.
+        # `early_stop_epochs` acts between epochs, not in a step.
         if objective not in USED_BY[name] or name == "early_stop_epochs":
             continue
         settings = with_option(objective, name)
@@ -225,7 +225,7 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
     ],
 )
 def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: str) -> None:
-    """Settings that contradict each other are named, with the reason."""
+    """The error names the settings that contradict each other, and the reason."""
     with pytest.raises(BadConfig) as raised:
         config_from({"dataset": "x"}, values)
     assert message in str(raised.value)
@@ -234,7 +234,7 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: s
 @pytest.mark.parametrize("objective", ADVERSARIAL)
 @pytest.mark.parametrize("likelihood", ["bernoulli", "discretised-logistic"])
 def test_games_need_a_gaussian(objective: str, likelihood: str) -> None:
-    """An objective with a discriminator takes its own defaults, and no other likelihood."""
+    """An objective with a discriminator has its own defaults, and accepts no other likelihood."""
     config = config_from({"dataset": "x", "objective": objective})
     assert (config.likelihood, config.learning_rate) == ("gaussian", 5e-4)
     assert config_from({"dataset": "x", "objective": objective, "learning_rate": 1e-3}).learning_rate == 1e-3
@@ -256,6 +256,6 @@ _VALUES = st.one_of(
 @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from([*Config.__dataclass_fields__, "x"]), _VALUES, max_size=6))
 def test_any_values_give_settings_or_one_clear_error(values: dict[str, Any]) -> None:
-    """Whatever a file holds, the outcome is a `Config` or a `BadConfig` that says something."""
+    """Any content of a file gives a `Config` or a `BadConfig`, and no other error."""
     with contextlib.suppress(BadConfig):
         assert isinstance(config_from({"dataset": "digits"}, values), Config)

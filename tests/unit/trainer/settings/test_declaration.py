@@ -1,4 +1,4 @@
-"""The declarations of the settings: what flags, checks and documents are made from."""
+"""The declarations of the settings, from which flags, checks and documentation are made."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def test_every_field_is_declared() -> None:
 
 
 def test_the_facts_fit_the_types() -> None:
-    """A number has bounds that hold its default, and None as a default is put in words."""
+    """Each number has bounds, with its default between them. A default of None has words."""
     for setting in SETTINGS.values():
         bounds = setting.declaration.bounds
         assert (bounds is not None) == (setting.kind in (int, float)), setting.name
@@ -39,7 +39,7 @@ def test_the_facts_fit_the_types() -> None:
 
 @pytest.mark.parametrize("name", [name for name, setting in SETTINGS.items() if setting.declaration.bounds])
 def test_both_bounds_are_allowed_and_nothing_beyond(name: str) -> None:
-    """The bounds that the help shows are those that are checked."""
+    """The checked bounds are the bounds in the help."""
     setting = SETTINGS[name]
     assert setting.declaration.bounds is not None
     low, high = setting.declaration.bounds
@@ -56,7 +56,7 @@ def test_both_bounds_are_allowed_and_nothing_beyond(name: str) -> None:
 
 
 def test_the_table_of_objectives_names_settings() -> None:
-    """An objective names settings that exist, and its defaults are shown beside the usual ones."""
+    """Objectives name existing settings. The help shows their defaults after the usual one."""
     for row in OBJECTIVES.values():
         assert {*row.settings, *row.defaults, *row.needs} <= SETTINGS.keys()
     assert SETTINGS["learning_rate"].default_text == "0.002; 0.0005 with vae-disl or vae-gan"

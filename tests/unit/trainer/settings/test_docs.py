@@ -16,13 +16,13 @@ TRAINING = Path(__file__).parents[4] / "docs" / "training"
 
 
 def test_the_table_of_settings_is_up_to_date() -> None:
-    """The page has the table that the declarations give; `python -m` writes it again."""
+    """The table on the page is the one that the declarations give."""
     page = (TRAINING / "settings.md").read_text()
     assert with_table(page) == page, "run python -m convvae_trainer.settings.table docs/training/settings.md"
 
 
 def test_the_table_has_every_setting_once() -> None:
-    """No panel is left out, and each row says what its declaration says."""
+    """Each setting has one row, with the facts of its declaration."""
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \| (.*) \|$", settings_table(), re.MULTILINE)
     assert sorted(name for name, *_ in rows) == sorted(SETTINGS)
     for name, allowed, default, text in rows:
@@ -33,7 +33,7 @@ def test_the_table_has_every_setting_once() -> None:
 
 
 def test_the_command_writes_the_table(tmp_path: Path) -> None:
-    """It replaces what stands between the comments, and nothing else."""
+    """The command replaces the text between the comments, and nothing else."""
     page = tmp_path / "page.md"
     page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     subprocess.run([sys.executable, "-m", "convvae_trainer.settings.table", str(page)], check=True)

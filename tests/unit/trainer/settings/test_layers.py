@@ -1,4 +1,4 @@
-"""Where a setting comes from: refusals name the flag, the file or the preset, and what to do."""
+"""The origin of a setting: errors name the flag, the file or the preset, and a remedy."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_a_refusal_names_the_file(
     text: str,
     message: str,
 ) -> None:
-    """What is wrong in a config file is said in one line, with the file and the key."""
+    """An error in a settings file is one line, with the file and the key."""
     monkeypatch.chdir(tmp_path)
     Path("run.toml").write_text(text)
     dataset = [] if "dataset" in text else ["--dataset", "digits"]
@@ -94,7 +94,7 @@ def test_a_refusal_names_the_flag_or_the_preset(
     arguments: list[str],
     message: str,
 ) -> None:
-    """A flag is called as it is typed; a preset is not blamed on the user, who learns what to add."""
+    """The error shows a flag as it is typed. For a value of a preset it says which flag to add."""
     words = ["fit", "--dataset", "digits", "--run-dir", str(tmp_path / "run"), *arguments]
     assert run_train(monkeypatch, *words) == 2
     assert capsys.readouterr().err.startswith(f"error: {message}")
@@ -109,7 +109,7 @@ def test_a_refusal_names_the_flag_or_the_preset(
     ],
 )
 def test_what_is_advised_helps(preset: dict[str, object], flags: dict[str, object]) -> None:
-    """The flag that the message says to add makes the settings valid; so does leaving out the other."""
+    """The settings become valid with the flag that the error names, and also without the other flag."""
     below = Layer({"dataset": "x", **preset}, "preset p")
     with pytest.raises(BadConfig) as raised:
         config_from(below, Layer(flags, FLAGS))
@@ -122,7 +122,7 @@ def test_what_is_advised_helps(preset: dict[str, object], flags: dict[str, objec
 
 
 def test_a_runs_own_settings_are_not_to_be_changed() -> None:
-    """Where a flag contradicts a run that exists, the advice is to leave the flag out."""
+    """If a flag contradicts the settings of a run, the error says to omit the flag."""
     saved = Layer({"dataset": "x", "likelihood": "gaussian"}, "the run", is_fixed=True)
     message = (
         "--binarize dynamic needs likelihood=bernoulli, not likelihood=gaussian (the run); omit --binarize"
@@ -133,6 +133,6 @@ def test_a_runs_own_settings_are_not_to_be_changed() -> None:
 
 
 def test_settings_without_an_origin_are_called_by_name() -> None:
-    """A caller in Python reads the names of the fields."""
+    """A caller in Python sees the names of the fields."""
     with pytest.raises(BadConfig, match=r"^sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli$"):
         Config(dataset="x", sigma=0.1)

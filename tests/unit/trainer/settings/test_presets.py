@@ -24,7 +24,7 @@ SHAPES = {
 
 
 def test_every_preset_is_listed() -> None:
-    """The functions, the names, the flag's help and the document agree."""
+    """Functions, names, help of the flag and documentation agree."""
     assert [function.__name__ for function in PRESETS.values()] == [
         name.replace("-", "_") for name in PRESETS
     ]
@@ -39,7 +39,7 @@ def test_every_preset_is_listed() -> None:
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_trains(name: str) -> None:
-    """Its settings are valid, and a step on images of its shape is finite."""
+    """The settings of a preset are valid, and a step on images of its shape is finite."""
     config = config_from(preset_settings(name), {"dataset": "x"})
     train_state = TrainState(config, shape=SHAPES[name], device=torch.device("cpu"))
     height, width, channels = SHAPES[name]
@@ -58,7 +58,7 @@ def test_mnist_is_the_protocol_that_is_measured() -> None:
 
 
 def test_faces_need_a_data_set() -> None:
-    """`faces64` has a size and no data; the others name theirs."""
+    """`faces64` has an image size and no data set. The other presets name a data set."""
     assert preset_settings("faces64")["image_size"] == (64, 64)
     with pytest.raises(BadConfig, match="dataset is not set"):
         config_from(preset_settings("faces64"))
@@ -69,7 +69,7 @@ def test_faces_need_a_data_set() -> None:
 
 
 def test_file_and_flags_win() -> None:
-    """What a later layer says replaces the preset; the objective's own defaults follow the objective."""
+    """A later layer overrides the preset. The defaults of an objective follow the objective."""
     config = config_from(preset_settings("mnist"), {"latent_dim": 8, "epochs": 2}, {"latent_dim": 9})
     assert (config.latent_dim, config.blocks, config.epochs, config.minutes) == (9, 1, 2, None)
     plain = config_from(preset_settings("faces64"), {"dataset": "x", "objective": "vae"})
@@ -86,7 +86,7 @@ def test_a_name_may_be_written_in_several_ways(name: str, known: str) -> None:
 
 
 def test_no_preset_is_no_settings() -> None:
-    """Without a preset nothing changes, and what a caller changes stays with the caller."""
+    """Without a preset there are no settings. A caller's change of a preset does not reach other callers."""
     assert preset_settings(None) == {}
     preset_settings("mnist")["latent_dim"] = 1
     assert preset_settings("mnist")["latent_dim"] == 40
@@ -96,7 +96,7 @@ def test_no_preset_is_no_settings() -> None:
 def test_an_unknown_preset_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, name: str, near: str
 ) -> None:
-    """The message has the nearest name and all others; nothing is made."""
+    """The error has the nearest name and all names, and no folder is made."""
     assert run_train(monkeypatch, "fit", "--preset", name, "--run-dir", str(tmp_path / "run")) == 2
     message = f"error: unknown preset '{name}': did you mean '{near}'? The presets are {', '.join(PRESETS)}\n"
     assert capsys.readouterr().err == message
