@@ -55,12 +55,12 @@ main()
 # A server whose drain fails.
 FAILING = """
 from convvae_service.__main__ import main
-from convvae_service.server.health import Health
+from convvae_service.server.health import HealthServicer
 
 def fail(self):
     raise RuntimeError("as by a fault")
 
-Health.set_unready = fail
+HealthServicer.set_unready = fail
 main()
 """
 

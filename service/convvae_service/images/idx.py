@@ -27,7 +27,7 @@ class BadArray(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _IdxHeader:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     start: int
@@ -88,7 +88,7 @@ def _inflate(file: BinaryIO, name: str, compressed_bytes: int) -> NDArray[Any]:
     return values.view(header.dtype).reshape(header.shape)
 
 
-def _parse_header(data: bytes, name: str) -> _Header:
+def _parse_header(data: bytes, name: str) -> _IdxHeader:
     if len(data) < 4 or data[:2] != b"\0\0":
         raise BadArray(f"{name} is not an idx file: it does not start with two zero bytes and a type")
     code, num_axes = data[2], data[3]
@@ -98,14 +98,14 @@ def _parse_header(data: bytes, name: str) -> _Header:
     if len(data) < start:
         raise BadArray(f"{name} is truncated: its header needs {start} bytes, but it has {len(data)}")
     shape = struct.unpack(f">{num_axes}I", data[4:start])
-    return _Header(np.dtype(_DTYPES[code]), shape, start)
+    return _IdxHeader(np.dtype(_DTYPES[code]), shape, start)
 
 
-def _check_size(header: _Header, num_bytes: int, name: str) -> None:
+def _check_size(header: _IdxHeader, num_bytes: int, name: str) -> None:
     if num_bytes != header.num_bytes:
         state = "truncated" if num_bytes < header.num_bytes else "too long"
         raise BadArray(f"{name} is {state}: {_sizes(header)} values need {header.num_bytes} bytes")
 
 
-def _sizes(header: _Header) -> str:
+def _sizes(header: _IdxHeader) -> str:
     return "x".join(map(str, header.shape))

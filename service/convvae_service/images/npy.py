@@ -29,7 +29,7 @@ _DAMAGE = (
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _NpyHeader:
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     fortran_order: bool
@@ -127,7 +127,7 @@ def _open_member(
     return _map(path, header, member.header_offset + _LOCAL_HEADER_BYTES + name_bytes + extra_bytes)
 
 
-def _read_header(file: IO[bytes], name: str) -> _Header:
+def _read_header(file: IO[bytes], name: str) -> _NpyHeader:
     version = npy_format.read_magic(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # files of Python 2
@@ -139,17 +139,17 @@ def _read_header(file: IO[bytes], name: str) -> _Header:
         raise BadArray(f"{name} holds Python objects, which are never loaded: save a uint8 array")
     if dtype.itemsize == 0 or any(size < 0 for size in shape):
         raise ValueError("impossible shape")
-    return _Header(dtype, shape, fortran_order, file.tell())
+    return _NpyHeader(dtype, shape, fortran_order, file.tell())
 
 
-def _check_size(header: _Header, num_bytes: int, name: str) -> None:
+def _check_size(header: _NpyHeader, num_bytes: int, name: str) -> None:
     if num_bytes != header.num_bytes:
         state = "truncated" if num_bytes < header.num_bytes else "too long"
         sizes = "x".join(map(str, header.shape))
         raise BadArray(f"{name} is {state}: {sizes} values need {header.num_bytes} bytes")
 
 
-def _map(path: Path, header: _Header, offset: int) -> NDArray[Any]:
+def _map(path: Path, header: _NpyHeader, offset: int) -> NDArray[Any]:
     order = "F" if header.fortran_order else "C"
     if not header.num_bytes:
         return np.empty(header.shape, header.dtype)

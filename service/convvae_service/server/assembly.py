@@ -24,7 +24,7 @@ from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
 from convvae_service.repository.loader import Loader
 from convvae_service.server.grpc_front import GrpcFront
-from convvae_service.server.health import Health
+from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, reflection_servicer
 from convvae_service.server.version_metrics import VersionMetrics
 from convvae_service.settings.serve import ServeSettings
@@ -52,7 +52,7 @@ class Parts:
     loader: Loader
     batcher: Batcher
     file_decoders: ThreadPoolExecutor
-    health: Health
+    health: HealthServicer
     front: GrpcFront
 
 
@@ -71,7 +71,7 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics, tracing)
     file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
-    health = Health((_VAE_SERVICE,), repository.models)
+    health = HealthServicer((_VAE_SERVICE,), repository.models)
     front = GrpcFront(settings, runner, interceptors=[tracing.interceptor] if tracing else [])
     vae = VaeServicer(settings=settings, repository=repository, batcher=batcher, file_decoders=file_decoders)
     services = [vae.service]
@@ -140,7 +140,9 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing 
     return batcher
 
 
-def _add_services(front: GrpcFront, services: list[Service], health: Health, *, reflection: bool) -> None:
+def _add_services(
+    front: GrpcFront, services: list[Service], health: HealthServicer, *, reflection: bool
+) -> None:
     for service in services:
         front.add_service(service)
     # Health needs no token, so that probes need no secret.

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-__all__ = ["LIVENESS", "Health"]
+__all__ = ["LIVENESS", "HealthServicer"]
 
 LIVENESS = "liveness"
 _SERVING, _NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
@@ -15,7 +15,7 @@ _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
-class Health:
+class HealthServicer:
     """Answers Check and Watch. Every name except `liveness` starts as NOT_SERVING.
 
     A change takes effect at once, and slow watchers cannot delay it: each is told as soon as it reads. (In

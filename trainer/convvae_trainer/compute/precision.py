@@ -4,28 +4,28 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Precision", "autocast_dtype", "choose_precision"]
+__all__ = ["ComputePrecision", "autocast_dtype", "choose_precision"]
 
 
 @dataclass(frozen=True, slots=True)
-class Precision:
+class ComputePrecision:
     """A precision, `fp32` or `bf16`, and a sentence on why it was chosen."""
 
     name: str
     reason: str
 
 
-def choose_precision(setting: str, device: torch.device) -> Precision:
+def choose_precision(setting: str, device: torch.device) -> ComputePrecision:
     """Return the precision that the setting `auto`, `fp32` or `bf16` means on a device.
 
     `auto` is bf16 on a device with bf16 instructions, else fp32, since emulated bf16 is far slower.
     """
     if setting != "auto":
-        return Precision(setting, f"precision is set to {setting}")
+        return ComputePrecision(setting, f"precision is set to {setting}")
     hardware = "GPU" if device.type == "cuda" else "CPU"
     if _has_bf16(device):
-        return Precision("bf16", f"this {hardware} has bf16 instructions")
-    return Precision("fp32", f"this {hardware} has no bf16 instructions")
+        return ComputePrecision("bf16", f"this {hardware} has bf16 instructions")
+    return ComputePrecision("fp32", f"this {hardware} has no bf16 instructions")
 
 
 def autocast_dtype(precision: str) -> torch.dtype | None:

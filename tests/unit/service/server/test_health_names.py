@@ -3,7 +3,7 @@ from typing import Any
 
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
-from convvae_service.server.health import Health
+from convvae_service.server.health import HealthServicer
 
 SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
@@ -11,7 +11,7 @@ SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
 def test_names_follow_the_models() -> None:
     """Services are ready when a model is; models that have gone are unknown; liveness stays."""
-    health = Health(["service"], ["a", "b"])
+    health = HealthServicer(["service"], ["a", "b"])
     assert health._statuses == {
         "": NOT_SERVING,
         "service": NOT_SERVING,
@@ -39,7 +39,7 @@ def test_names_follow_the_models() -> None:
 
 def test_a_folder_cannot_pass_for_a_service() -> None:
     """A model called like the service or like liveness, usable or not, changes neither, nor when it goes."""
-    health = Health(["service"], ["liveness", "service", "good"])
+    health = HealthServicer(["service"], ["liveness", "service", "good"])
     health.follow({"liveness": False, "service": False, "good": True})
     assert health._statuses == {
         "": SERVING,
@@ -78,7 +78,7 @@ async def rest() -> None:
 
 async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
     """Changes are made and reach the others; when it reads on it gets the latest state, and no older one."""
-    health = Health([], ["a"])
+    health = HealthServicer([], ["a"])
     lazy: Any = Watcher(hangs=True)
     quick: Any = Watcher()
     request = HealthCheckRequest(service="a")
@@ -98,7 +98,7 @@ async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
 
 async def test_watches_end_whether_they_are_read_or_not() -> None:
     """Nor is one begun afterwards kept; a caller that leaves leaves nothing behind."""
-    health = Health([], [])
+    health = HealthServicer([], [])
     lazy: Any = Watcher(hangs=True)
     left = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
     stays = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
@@ -116,7 +116,7 @@ async def test_watches_end_whether_they_are_read_or_not() -> None:
 
 async def test_only_changes_are_written() -> None:
     """A state that is reported again is not sent again; an unknown name is SERVICE_UNKNOWN until it comes."""
-    health = Health([], ["a"])
+    health = HealthServicer([], ["a"])
     known: Any = Watcher()
     unknown: Any = Watcher()
     watches = [

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from convvae_trainer.compute.precision import Precision, autocast_dtype, choose_precision
+from convvae_trainer.compute.precision import ComputePrecision, autocast_dtype, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -13,8 +13,8 @@ def test_auto_follows_from_the_hardware(monkeypatch: pytest.MonkeyPatch, has_bf1
     """`auto` is bf16 if the device has bf16 instructions, else fp32; the reason says which."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: has_bf16)
     expected = {
-        True: Precision("bf16", "this CPU has bf16 instructions"),
-        False: Precision("fp32", "this CPU has no bf16 instructions"),
+        True: ComputePrecision("bf16", "this CPU has bf16 instructions"),
+        False: ComputePrecision("fp32", "this CPU has no bf16 instructions"),
     }
     assert choose_precision("auto", CPU) == expected[has_bf16]
 
@@ -27,13 +27,13 @@ def test_a_gpu_that_emulates_bf16_has_none(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     chosen = choose_precision("auto", torch.device("cuda"))
-    assert chosen == Precision("fp32", "this GPU has no bf16 instructions")
+    assert chosen == ComputePrecision("fp32", "this GPU has no bf16 instructions")
 
 
 def test_a_precision_that_is_set_is_taken() -> None:
     """The setting wins over what the hardware can do."""
-    assert choose_precision("bf16", CPU) == Precision("bf16", "precision is set to bf16")
-    assert choose_precision("fp32", CPU) == Precision("fp32", "precision is set to fp32")
+    assert choose_precision("bf16", CPU) == ComputePrecision("bf16", "precision is set to bf16")
+    assert choose_precision("fp32", CPU) == ComputePrecision("fp32", "precision is set to fp32")
 
 
 def test_autocast_rounds_in_bf16_only() -> None:
