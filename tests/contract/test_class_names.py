@@ -4,7 +4,7 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
-from contract.test_wings import ORDER, ROOT, modules_of
+from support.source_modules import FOLDERS, ROOT, modules_of
 
 # Classes that two packages define, because they mean the same and neither package may import the other's.
 TWINS: dict[str, set[str]] = {
@@ -39,7 +39,7 @@ def public_classes(path: Path) -> set[str]:
 def shared_names(root: Path = ROOT) -> dict[str, list[str]]:
     """Return each public class name that several modules define, with the modules."""
     found = defaultdict(list)
-    for package in ORDER:
+    for package in FOLDERS:
         for module, path in modules_of(package, root).items():
             for name in public_classes(path):
                 found[name].append(module)
