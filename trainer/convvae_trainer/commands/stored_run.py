@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from convvae_trainer.errors import BadRun
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.fit import load_run
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished, trained_images
@@ -93,8 +94,9 @@ class StoredRun:
 
     def _check_encoder(self) -> None:
         config = self.folder.config
-        if config.objective == "vae-disl" and not self.has_ended and self.share_done < config.gan_share:
+        start = objective_class(config.objective).encoder_start(config)
+        if not self.has_ended and self.share_done < start:
             raise BadRun(
-                f"{100 * self.share_done:.0f} % of the run is done, and it still trains its GAN: there is no"
-                f" encoder before {100 * config.gan_share:.0f} %: {self.resume_command}"
+                f"{100 * self.share_done:.0f} % of the run is done, but {config.objective} has no trained"
+                f" encoder before {100 * start:.0f} %: {self.resume_command}"
             )

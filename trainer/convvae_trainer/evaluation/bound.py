@@ -70,7 +70,7 @@ class BoundAccumulator:
         distortion = self._distortion / self._num_images
         rate_Z: list[float] = (torch.stack(self._rates).sum(0) / self._num_images).tolist()
         variance_Z = torch.cat(self._means).double().var(0, unbiased=False)
-        has_rate = train_state.config.objective != "ae"
+        has_rate = train_state.objective.has_rate
         rate = sum(rate_Z)
         return BoundMetrics(
             elbo=-(distortion + rate) if has_rate else None,

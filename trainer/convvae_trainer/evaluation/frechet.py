@@ -89,7 +89,7 @@ def measure_frechet(
     def distance(images_NHWC: NDArray[np.uint8]) -> float:
         return frechet_distance(test_features, classifier.features(images_NHWC))
 
-    has_prior = train_state.config.objective != "ae"
+    has_prior = train_state.objective.has_rate
     return FrechetMetrics(
         reconstructions=distance(reconstructions(train_state, encoder_input(test, binarize=binarize))),
         samples=distance(samples(train_state, count, seed=seed)) if has_prior else None,

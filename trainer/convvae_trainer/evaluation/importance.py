@@ -17,6 +17,7 @@ from convvae_trainer.errors import BadConfig
 from convvae_trainer.evaluation.inference import batches
 from convvae_trainer.networks.likelihoods import PixelLikelihood
 from convvae_trainer.objectives.bound import Networks, importance_log_weights, reparameterise
+from convvae_trainer.objectives.registry import objective_class
 
 __all__ = ["MAX_SAMPLES", "LogLikelihood", "check_samples", "log_likelihoods"]
 
@@ -50,8 +51,8 @@ class LogLikelihood:
 
 def check_samples(samples: int, *, objective: str) -> None:
     """Raise `BadConfig` unless the objective has a log-likelihood and the number of samples is in range."""
-    if objective == "ae":
-        raise BadConfig("--importance-samples: an autoencoder (`ae`) has no prior, and so no log p(x)")
+    if not objective_class(objective).has_rate:
+        raise BadConfig(f"--importance-samples: the objective `{objective}` has no prior, and so no log p(x)")
     if not 1 <= samples <= MAX_SAMPLES:
         raise BadConfig(f"--importance-samples is {samples}: it must be 1 to {MAX_SAMPLES}")
 

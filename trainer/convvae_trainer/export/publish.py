@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 
 from convvae_service.bundle import (
-    CAPABILITIES,
     METRICS_FILE,
     BundleError,
     Manifest,
@@ -110,7 +109,7 @@ def export(
         shape: dict[str, Any] = {
             "image": dataset.image,
             "latent_dim": config.latent_dim,
-            "has_log_variance": not train_state.model.encoder.is_point,
+            "has_log_variance": train_state.objective.has_rate,
         }
         graphs = {role: to_onnx(modules[role], role=role, **shape) for role in ROLES}
         parity = check_parity(
@@ -126,7 +125,7 @@ def export(
             likelihood=train_state.likelihood.constants(),
             image=dataset.image,
             latent_dim=config.latent_dim,
-            capabilities=_capabilities(config.objective),
+            capabilities=train_state.objective.capabilities(),
             graphs=described,
             parity={PRECISION: parity},
             training=_training(run, dataset, progress, evaluation),
@@ -149,12 +148,6 @@ def export(
     except OSError as error:
         raise ExportFailed(f"{models / name} cannot be written: {error.strerror}") from None
     return Exported(folder=folder, manifest=manifest)
-
-
-def _capabilities(objective: str) -> tuple[str, ...]:
-    """Return what a model can be asked for: an autoencoder has neither prior nor rate."""
-    missing = ("sample", "score") if objective == "ae" else ()
-    return tuple(name for name in CAPABILITIES if name not in missing)
 
 
 def _training(

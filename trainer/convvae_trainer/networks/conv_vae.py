@@ -1,7 +1,7 @@
-"""The networks: a convolutional encoder and a transposed-convolution decoder that mirrors it.
+"""A convolutional encoder, and a decoder of transposed convolutions that mirrors it.
 
-How often images are halved follows from their size and `last_side`; sides of 8 to 256 pixels all work.
-B = batch, C = channels, H and W = height and width, Z = latent dimension. Images here are NCHW in 0..1.
+The number of halvings follows from the size of the images and `last_side`. Sides can have 8 to 256 pixels.
+B = batch, C = channels, H and W = height and width, Z = latent dimension. Images are NCHW in 0..1.
 """
 
 import math
@@ -18,32 +18,32 @@ __all__ = ["ConvVAE", "Plan", "Residual", "geometry", "make_plan"]
 Size = tuple[int, int]
 
 MAX_WIDENING = 4
-# exp stays far from overflow, and a variance below e^-14 is finer than any pixel needs.
+# exp cannot overflow, and no pixel needs a variance below e^-14.
 LOG_VARIANCE_RANGE = (-14.0, 6.0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """Channels and sizes level by level; level 0 is the image."""
+    """The channels and sizes of the feature maps, level by level. Level 0 is the image."""
 
     channels: tuple[int, ...]
     sizes: tuple[Size, ...]
 
     @property
     def num_features(self) -> int:
-        """Values that the last level holds."""
+        """Number of values in the last level."""
         return self.channels[-1] * math.prod(self.sizes[-1])
 
 
 def make_plan(*, height: int, width: int, channels: int, base: int, last_side: int = LAST_SIDE) -> Plan:
-    """Return the levels of networks for images of this shape.
+    """Return the levels of the networks for images of one shape.
 
     Args:
-        height: Of the images.
-        width: Of the images.
-        channels: Of the images.
+        height: Height of the images.
+        width: Width of the images.
+        channels: Channels of the images.
         base: Channels after the first halving.
-        last_side: A side longer than this is halved, until none is.
+        last_side: Sides are halved until none is longer than this.
     """
     sizes = [(height, width)]
     widths = [channels]
@@ -54,7 +54,7 @@ def make_plan(*, height: int, width: int, channels: int, base: int, last_side: i
 
 
 def _halved(side: int, last_side: int) -> int:
-    """Return the next level's side; one that is small already is kept while the other shrinks."""
+    """Return a side of the next level. A side that is short enough is kept while the other one is halved."""
     return side // 2 if side > last_side else side
 
 
@@ -81,9 +81,9 @@ def geometry(larger: Size, smaller: Size) -> tuple[Size, Size]:
 
 
 class Encoder(nn.Module):
-    """Images to the posterior's mean and log-variance.
+    """An encoder of images to the mean and log-variance of the posterior.
 
-    An autoencoder's posterior is a point: its log-variance is minus infinity.
+    With `is_point`, as for an autoencoder, the posterior is a point: its log-variance is minus infinity.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to the likelihood's parameter of each pixel."""
+    """A decoder of latents to the likelihood's parameter of each pixel."""
 
     def __init__(self, plan: Plan, *, latent_dim: int, hidden: int, blocks: int) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
         for level in range(len(plan.sizes) - 1, 0, -1):
             larger, smaller = plan.sizes[level - 1], plan.sizes[level]
             kernel, stride = geometry(larger, smaller)
-            # Halving drops the last row or column of an odd side: it is put back here.
+            # Halving an odd side drops its last row or column; output padding restores it.
             missing = (larger[0] - stride[0] * smaller[0], larger[1] - stride[1] * smaller[1])
             layers += [
                 *(Residual(plan.channels[level]) for _ in range(blocks if level > 1 else 0)),
@@ -145,6 +145,13 @@ class Decoder(nn.Module):
             ]
         self.layers = nn.Sequential(*layers)
 
+    @property
+    def output_layer(self) -> nn.ConvTranspose2d:
+        """The layer that makes the pixels."""
+        layer = self.layers[-1]
+        assert isinstance(layer, nn.ConvTranspose2d)
+        return layer
+
     def forward(self, latent_BZ: Tensor) -> Tensor:
         """Return the parameter of each pixel, float32 of shape (B, C, H, W), unbounded."""
         output_BCHW: Tensor = self.layers(latent_BZ)
@@ -152,9 +159,19 @@ class Decoder(nn.Module):
 
 
 class ConvVAE(nn.Module):
-    """Encoder and decoder for images of one shape."""
+    """An encoder and a decoder for images of one shape.
 
-    def __init__(self, config: Config, *, height: int, width: int, channels: int) -> None:
+    Args:
+        config: The run's settings.
+        height: Height of the images.
+        width: Width of the images.
+        channels: Channels of the images.
+        is_point: Whether the encoder returns a point instead of a distribution.
+    """
+
+    def __init__(
+        self, config: Config, *, height: int, width: int, channels: int, is_point: bool = False
+    ) -> None:
         super().__init__()
         plan = make_plan(
             height=height, width=width, channels=channels, base=config.width, last_side=config.last_side
@@ -164,9 +181,9 @@ class ConvVAE(nn.Module):
             "hidden": config.hidden,
             "blocks": config.blocks,
         }
-        self.encoder = Encoder(plan, **sizes, is_point=config.objective == "ae")
+        self.encoder = Encoder(plan, **sizes, is_point=is_point)
         self.decoder = Decoder(plan, **sizes)
 
     def num_parameters(self) -> int:
-        """Return how many weights there are."""
+        """Return the number of parameters."""
         return sum(parameter.numel() for parameter in self.parameters())

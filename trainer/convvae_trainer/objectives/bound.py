@@ -1,4 +1,4 @@
-"""The bounds of the evidence, in nats per image: elbo = -(distortion + rate), and the weighted one.
+"""The bounds on the evidence, in nats per image: elbo = -(distortion + rate), and the importance-weighted one.
 
 B = batch, K = importance samples, C = channels, H and W = height and width, Z = latent dimension.
 """
@@ -15,7 +15,7 @@ from convvae_trainer.networks.likelihoods import PixelLikelihood
 
 __all__ = [
     "ACTIVE_VARIANCE",
-    "Mean",
+    "Average",
     "Networks",
     "Terms",
     "elbo_terms",
@@ -27,16 +27,15 @@ __all__ = [
     "weighted_rate",
 ]
 
-
-# A latent whose posterior mean varies more than this over the images is active (Burda et al. 2015).
+# A latent is active if the variance of its posterior mean over the images is above this (Burda et al. 2015).
 ACTIVE_VARIANCE = 0.01
 
-
-Mean = Callable[[Sequence[Tensor]], None]
+# Replaces tensors by their means over the processes, in place.
+Average = Callable[[Sequence[Tensor]], None]
 
 
 class Networks(Protocol):
-    """What has an encoder and a decoder: `ConvVAE`, or compiled ones."""
+    """A pair of an encoder and a decoder, such as `ConvVAE`."""
 
     @property
     def encoder(self) -> Callable[[Tensor], tuple[Tensor, Tensor]]:
@@ -49,7 +48,7 @@ class Networks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """A batch's distortion (B,), rates of the latents (B, Z), in nats, and posterior mean (B, Z)."""
+    """The terms of a batch: distortion (B,) and rates of the latents (B, Z) in nats, posterior mean (B, Z)."""
 
     distortion: Tensor
     rates: Tensor
@@ -57,7 +56,7 @@ class Terms:
 
     @property
     def rate(self) -> Tensor:
-        """Of shape (B,)."""
+        """The rate of each image in nats, of shape (B,)."""
         return self.rates.sum(1)
 
 
@@ -70,7 +69,7 @@ def kl_to_prior(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
 
 
 def reparameterise(mean_BZ: Tensor, log_variance_BZ: Tensor, noise_BZ: Tensor) -> Tensor:
-    """Return the draw from the posterior that standard normal `noise_BZ` stands for."""
+    """Return draws from the posterior, made of standard normal `noise_BZ` (Kingma and Welling 2013, section 2.4)."""
     return mean_BZ + noise_BZ * (0.5 * log_variance_BZ).exp()
 
 
@@ -80,30 +79,31 @@ def weighted_rate(
     """Return beta times the sum over dimensions of max(rate, free bits) (Kingma et al. 2016).
 
     Args:
-        rate_Z: Means over this process's batch.
-        beta: Weight.
-        free_bits: Nats per dimension below which there is nothing to gain.
-        batch_rate_Z: Means over the batch of all processes, which decide. None: `rate_Z` does.
+        rate_Z: Mean rates over the batch of this process.
+        beta: Weight of the rate.
+        free_bits: Nats per dimension below which a rate has no gradient.
+        batch_rate_Z: Mean rates over the batch of all processes, which are compared with `free_bits`.
+            None: `rate_Z` is compared.
     """
     if not free_bits:
         return beta * rate_Z.sum()
-    decisive_Z = (rate_Z if batch_rate_Z is None else batch_rate_Z).detach()
-    return beta * torch.where(decisive_Z > free_bits, rate_Z, free_bits).sum()
+    compared_Z = (rate_Z if batch_rate_Z is None else batch_rate_Z).detach()
+    return beta * torch.where(compared_Z > free_bits, rate_Z, free_bits).sum()
 
 
-def rate_loss(terms: Terms, *, beta: float | Tensor, free_bits: float, mean: Mean) -> Tensor:
-    """Return the weighted rate of this process's batch; the whole batch decides which bits are free.
+def rate_loss(terms: Terms, *, beta: float | Tensor, free_bits: float, average: Average) -> Tensor:
+    """Return the weighted rate of this process's batch. Free bits are decided on the batch of all processes.
 
     Args:
-        terms: Of this process's batch.
-        beta: Weight.
-        free_bits: Nats per dimension below which there is nothing to gain.
-        mean: Replaces tensors by their means over the processes.
+        terms: The terms of this process's batch.
+        beta: Weight of the rate.
+        free_bits: Nats per dimension below which a rate has no gradient.
+        average: Replaces tensors by their means over the processes.
     """
     rate_Z = terms.rates.mean(0)
     batch_rate_Z = rate_Z.detach().clone()
     if free_bits:
-        mean([batch_rate_Z])
+        average([batch_rate_Z])
     return weighted_rate(rate_Z, beta=beta, free_bits=free_bits, batch_rate_Z=batch_rate_Z)
 
 
@@ -115,14 +115,14 @@ def elbo_terms(
     *,
     autocast: torch.dtype | None = None,
 ) -> Terms:
-    """Return distortion and rate of a batch, differentiable.
+    """Return the terms of the ELBO of a batch, differentiable, with one posterior draw for each image.
 
     Args:
-        model: The networks.
-        likelihood: Of pixels.
-        x_BCHW: float32 in 0..1.
+        model: Encoder and decoder.
+        likelihood: The decoder's distribution over pixels.
+        x_BCHW: float32 pixels in 0..1.
         noise_BZ: Standard normal draws.
-        autocast: Type in which the networks compute; None for float32. The terms are float32 always.
+        autocast: dtype in which the networks compute; None for float32. The terms are always float32.
     """
     kind = x_BCHW.device.type
     with torch.autocast(kind, dtype=autocast, enabled=autocast is not None):
@@ -144,9 +144,9 @@ def importance_log_weights(
 
     Args:
         distortion_BK: -log p(x|z).
-        mean_BZ: Of the posterior.
-        log_variance_BZ: Of the posterior.
-        noise_BKZ: Standard normal draws, of which z = mean + noise * deviation.
+        mean_BZ: Mean of the posterior.
+        log_variance_BZ: Log-variance of the posterior.
+        noise_BKZ: Standard normal draws; z = mean + noise * standard deviation.
     """
     latent_BKZ = reparameterise(mean_BZ[:, None], log_variance_BZ[:, None], noise_BKZ)
     # The constants of both normal densities cancel.
@@ -163,14 +163,16 @@ def importance_weighted_bound(
     *,
     autocast: torch.dtype | None = None,
 ) -> tuple[Tensor, Terms]:
-    """Return (bound of shape (B,), its images' mean terms), differentiable (Burda et al. 2015, section 3).
+    """Return the bound, of shape (B,), and the terms, differentiable (Burda et al. 2015, section 3).
+
+    The terms are means over the draws of an image.
 
     Args:
-        model: The networks.
-        likelihood: Of pixels.
-        x_BCHW: float32 in 0..1.
+        model: Encoder and decoder.
+        likelihood: The decoder's distribution over pixels.
+        x_BCHW: float32 pixels in 0..1.
         noise_BKZ: Standard normal draws, K for each image.
-        autocast: Type in which the networks compute; None for float32.
+        autocast: dtype in which the networks compute; None for float32.
     """
     kind = x_BCHW.device.type
     batch, samples = noise_BKZ.shape[:2]

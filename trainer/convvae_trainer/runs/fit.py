@@ -19,6 +19,7 @@ from convvae_trainer.data.dataset import Dataset, hold_out_validation
 from convvae_trainer.data.selection import varied
 from convvae_trainer.errors import BadConfig, BadData, BadRun
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, evaluate
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.folder import RunFolder, describe_data, read_evaluation
 from convvae_trainer.runs.loop import CHECKPOINT_EVERY_S, train
@@ -104,7 +105,7 @@ def fit(
                 board=board,
                 checkpoint_every_s=checkpoint_every_s,
             )
-        train_state.end_steps()
+        train_state.free_graphs()
         evaluation = None
         if dist.is_first:
             evaluation = evaluate(
@@ -279,7 +280,7 @@ def _announce(
         f"test       {dataset.split}",
         *([f"validation {validation} of the training images, for early stopping"] if validation else []),
         f"model      {parameters:,} parameters, {config.latent_dim} latent dimensions",
-        f"objective  {_objective_in_words(config)}",
+        f"objective  {objective_class(config.objective).describe(config)}",
         f"device     {train_state.device}, {record['precision']}, CPU threads {record['threads']}"
         + (", channels last" if train_state.is_channels_last else ", channels first")
         + (", CUDA graphs" if train_state.is_graphed else "")
@@ -289,18 +290,3 @@ def _announce(
     )
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def _objective_in_words(config: Config) -> str:
-    words = [config.objective, f"{config.likelihood} likelihood"]
-    if config.sigma is not None:
-        words.append(f"sigma {config.sigma:g}")
-    if config.objective != "ae" and config.importance_samples == 1:
-        words.append(f"beta {config.beta:g}")
-    if config.terms != "both":
-        words.append(f"{config.terms} alone")
-    if config.importance_samples > 1:
-        words.append(f"{config.importance_samples} importance samples")
-    if config.is_adversarial:
-        words.append(f"{config.adversarial_loss} loss")
-    return ", ".join(words)

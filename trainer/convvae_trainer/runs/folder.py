@@ -22,7 +22,9 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.segments import RunSegment, distinct, segments_of
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.layers import Layer
 
 __all__ = [
@@ -208,7 +210,7 @@ def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
         return None
     if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
         return None
-    absent = _OF_A_PRIOR if run.config.objective == "ae" else frozenset()
+    absent = frozenset() if objective_class(run.config.objective).has_rate else _OF_A_PRIOR
     numbers = all(
         values[key] is None if key in absent else type(values[key]) in (int, float) for key in _FIGURES
     )

@@ -104,7 +104,7 @@ def finish(train_state: TrainState, images_NHWC: NDArray[np.uint8]) -> None:
         images_NHWC: The uint8 images that it was trained on.
     """
     train_state.ema.restore_best()
-    if train_state.config.is_adversarial:
+    if train_state.objective.fits_sigma:
         fit_sigma(train_state, images_NHWC)
 
 
@@ -239,8 +239,8 @@ class TrainingLoop:
         elif progress.epoch - progress.best_epoch >= (self.config.early_stop_epochs or 0):
             progress.is_stopped = True
         self._agree()
-        is_bound = self.config.objective != "ae"
-        return {"validation_elbo": elbo} if is_bound else {"validation_distortion": -elbo}
+        has_rate = self.train_state.objective.has_rate
+        return {"validation_elbo": elbo} if has_rate else {"validation_distortion": -elbo}
 
     def _check_finite(self) -> None:
         in_a_row = self.train_state.step_metrics.skipped_in_a_row()

@@ -89,7 +89,7 @@ class TensorBoardWriter:
         with train_state.ema.swapped_in():
             mean_BZ, _ = train_state.model.encoder(image_BCHW.contiguous().float() / 255)
             pictures = {"reconstructions": pairs(self._images_NHWC, self._decode(mean_BZ), columns=COLUMNS)}
-            if train_state.config.objective != "ae":
+            if train_state.objective.has_rate:
                 prior_BZ = torch.from_numpy(self._prior_BZ).to(train_state.device)
                 pictures["samples"] = grid(self._decode(prior_BZ), columns=COLUMNS)
         for name, picture_HWC in pictures.items():

@@ -1,4 +1,4 @@
-"""The averaged weights, which are evaluated and exported, and the best of them so far."""
+"""The averaged weights, which are evaluated and exported, and the best of them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ class EmaWeights:
     """An exponential moving average of parameters.
 
     Args:
-        parameters: By name; they go on being trained.
-        decay: Of the average. 0: none is kept, the present weights stand for it.
+        parameters: The parameters by name. Training goes on changing them.
+        decay: Decay of the average. 0: the current weights are used in place of an average.
     """
 
     def __init__(self, parameters: Mapping[str, nn.Parameter], *, decay: float) -> None:
@@ -26,22 +26,22 @@ class EmaWeights:
 
     @torch.no_grad()
     def update(self, num_steps: int) -> None:
-        """Move towards the present weights, faster in the first steps."""
+        """Move the average towards the current weights, with a smaller decay in the first steps."""
         decay = min(self._decay, (1 + num_steps) / (10 + num_steps))
         torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - decay)
 
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
-        """Use the average in place of the present weights for as long as the context lasts."""
+        """Put the average in place of the current weights until the context ends."""
         if not self._decay:
             yield
             return
-        kept = [parameter.detach().clone() for parameter in self._parameters]
+        current = [parameter.detach().clone() for parameter in self._parameters]
         try:
             self._load(self._average)
             yield
         finally:
-            self._load(kept)
+            self._load(current)
 
     @torch.no_grad()
     def _load(self, values: list[Tensor]) -> None:
@@ -49,12 +49,12 @@ class EmaWeights:
             parameter.copy_(value)
 
     def keep_best(self) -> None:
-        """Remember the average as it is now as the best so far."""
+        """Keep a copy of the average as the best weights."""
         with self.swapped_in():
             self._best = [parameter.detach().clone() for parameter in self._parameters]
 
     def restore_best(self) -> None:
-        """Make the best so far the average, if there is one."""
+        """Replace the average by the best weights, if any were kept."""
         if self._best is not None:
             self._average = [value.clone() for value in self._best]
             if not self._decay:
@@ -62,21 +62,23 @@ class EmaWeights:
 
     @torch.no_grad()
     def fill(self, name: str, value: float) -> None:
-        """Set one parameter, now and in the average."""
-        place = self._names.index(name)
-        self._parameters[place].fill_(value)
-        self._average[place].fill_(value)
+        """Set all values of one parameter and of its average."""
+        index = self._names.index(name)
+        self._parameters[index].fill_(value)
+        self._average[index].fill_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what a checkpoint has to hold, by name."""
-        held = {f"average.{n}": value for n, value in zip(self._names, self._average, strict=True)}
-        for name, value in zip(self._names, self._best or [], strict=self._best is not None):
-            held[f"best.{name}"] = value
-        return held
+        """Return the tensors of a checkpoint, by name."""
+        average = zip(self._names, self._average, strict=True)
+        tensors = {f"average.{name}": value for name, value in average}
+        if self._best is not None:
+            best = zip(self._names, self._best, strict=True)
+            tensors |= {f"best.{name}": value for name, value in best}
+        return tensors
 
     @torch.no_grad()
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take over what `tensors` returned; raises KeyError or RuntimeError where it does not fit."""
+        """Restore what `tensors` returned; raises KeyError or RuntimeError if names or shapes differ."""
         for name, average in zip(self._names, self._average, strict=True):
             average.copy_(tensors[f"average.{name}"])
         if f"best.{self._names[0]}" in tensors:

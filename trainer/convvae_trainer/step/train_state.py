@@ -1,8 +1,10 @@
-"""What is learned and how one step changes it: networks, optimisers, averaged weights, random state."""
+"""The state of a run, and the step that changes it: networks, optimisers, averaged weights, random numbers.
+
+B = batch, C = channels, H and W = height and width.
+"""
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,18 +15,10 @@ from convvae_trainer.compute.device import is_out_of_memory
 from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
 from convvae_trainer.errors import BadRun
 from convvae_trainer.networks.conv_vae import ConvVAE
-from convvae_trainer.networks.discriminator import Discriminator
 from convvae_trainer.networks.likelihoods import make_likelihood
-from convvae_trainer.objectives.adversarial import (
-    FeatureLikelihood,
-    GanContext,
-    Gradients,
-    gan_gradients,
-    gradients_of,
-    vae_disl_gradients,
-    vae_gan_gradients,
-)
-from convvae_trainer.objectives.bound import Mean, Terms, elbo_terms, importance_weighted_bound, rate_loss
+from convvae_trainer.objectives.base import Gradients, StepSetup
+from convvae_trainer.objectives.noise import NoiseSource
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.ema import EmaWeights
 from convvae_trainer.step.metrics import StepMetrics
@@ -33,22 +27,14 @@ from convvae_trainer.step.optimizers import Optimizers
 __all__ = ["TrainState"]
 
 
-@dataclass(frozen=True, slots=True)
-class _Compiled:
-    """Encoder and decoder as they are called in adversarial steps."""
-
-    encoder: Any
-    decoder: Any
-
-
 class TrainState:
-    """Networks and likelihood of one run, and everything that a step changes.
+    """The networks, likelihood and objective of one run, and everything else that a step changes.
 
     Args:
         config: The run's settings.
         shape: (height, width, channels) of the images.
         device: Where to compute.
-        autocast: Type in which the networks compute; None for float32.
+        autocast: dtype in which the networks compute; None for float32.
         dist: The processes that share each batch.
     """
 
@@ -67,199 +53,132 @@ class TrainState:
         self.autocast = autocast
         self.dist = dist
         height, width, channels = shape
+        kind = objective_class(config.objective)
+        setup = StepSetup(device=device, autocast=autocast, compile=self._compile, average=_average(dist))
+        # The first weights depend on the run's seed alone.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = ConvVAE(config, height=height, width=width, channels=channels).to(device)
+            self.model = ConvVAE(
+                config, height=height, width=width, channels=channels, is_point=not kind.has_rate
+            ).to(device)
             self.likelihood = make_likelihood(config.likelihood, sigma=config.sigma).to(device)
-            held: dict[str, nn.Module] = {"model": self.model, "likelihood": self.likelihood}
-            if config.is_adversarial:
-                self.features = FeatureLikelihood().to(device)
-                self.discriminator = Discriminator(
-                    height=height, width=width, channels=channels, base=config.discriminator_width
-                ).to(device)
-                held |= {"features": self.features, "discriminator": self.discriminator}
-        # As the matrix units of a GPU read images: 7 % of a step in bf16 on an H200. On CPUs it is a loss.
+            self.objective = kind(config, self.model, self.likelihood, shape=shape, setup=setup)
+        modules = nn.ModuleDict(
+            {"model": self.model, "likelihood": self.likelihood, **self.objective.extra_networks()}
+        )
+        # The matrix units of a GPU read bf16 images channels last: 7 % of a step on an H200. CPUs are slower.
         self.is_channels_last = device.type == "cuda" and autocast is not None
         if self.is_channels_last:
-            nn.ModuleDict(held).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._named = {
-            name: parameter
-            for name, parameter in nn.ModuleDict(held).named_parameters()
-            if parameter.requires_grad
-        }
-        # Encoder, decoder and likelihood are what is evaluated and exported.
-        exported = {n: p for n, p in self._named.items() if n.startswith(("model.", "likelihood."))}
+            modules.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._parameters = {name: p for name, p in modules.named_parameters() if p.requires_grad}
+        # Only these are evaluated and exported.
+        exported = {n: p for n, p in self._parameters.items() if n.startswith(("model.", "likelihood."))}
         self.ema = EmaWeights(exported, decay=config.ema_decay)
-        self._parameters = self._by_network(held)
-        self.optimizers = Optimizers(config, self._parameters, device=device)
+        self.optimizers = Optimizers(
+            self.objective.optimizers,
+            self.objective.parameters,
+            weight_decay=config.weight_decay,
+            max_norm=config.max_gradient_norm,
+            device=device,
+        )
         self.generator = torch.Generator(device).manual_seed(config.seed)
-        self._beta = torch.ones((), device=device)
-        self._work: tuple[bool, Callable[[Tensor], object]] | None = None
+        self.noise = NoiseSource(self.generator, dist)
         self.step_metrics = StepMetrics(
             latent_dim=config.latent_dim,
             device=device,
-            has_rate=config.objective != "ae",
-            has_discriminator=config.is_adversarial,
-            has_phases=config.objective == "vae-disl",
+            has_rate=kind.has_rate,
+            figures=kind.figures,
         )
-        self._compile()
         self.num_steps = 0
+        self._add_metrics = self._compile(self.step_metrics.add)
+        # A tensor, because a CUDA graph would keep a Python number for ever.
+        self._beta = torch.ones((), device=device)
+        # The CUDA graph of the current phase, by whether that is the later one; empty between runs.
+        self._graphs: dict[bool, GraphedStep] = {}
 
-    def _by_network(self, held: dict[str, nn.Module]) -> dict[str, list[nn.Parameter]]:
-        modules = {"encoder": self.model.encoder, "decoder": self.model.decoder} | held
-        del modules["model"]
-        return {name: [p for p in module.parameters() if p.requires_grad] for name, module in modules.items()}
-
-    def _compile(self) -> None:
-        """Have what steps call compiled at its first call, if the run asks for it, and nothing else.
-
-        Of a bound that is all of the loss; of two players their networks.
-        """
-        made: Callable[[Any], Any] = torch.compile if self.config.compile else _as_it_is
-        self._add_up = made(self.step_metrics.add)
-        self._mean: Mean = self.dist.mean_
-        if self.config.compile and self.dist.size > 1:
-            # Compiled code would hold the group, and know nothing of errors in words.
-            self._mean = torch.compiler.disable(self.dist.mean_)  # type: ignore[no-untyped-call]
-        if not self.config.is_adversarial:
-            self._bound_loss = made(self._plain_bound_loss)
-            return
-        self._running = _Compiled(encoder=made(self.model.encoder), decoder=made(self.model.decoder))
-        self._judging = made(self.discriminator)
+    def _compile(self, called: Any) -> Any:
+        """Return the compiled form of a module or function if the run compiles; else itself."""
+        return torch.compile(called) if self.config.compile else called
 
     def step(self, image_BCHW: Tensor, *, learning_rate: float, beta: float, fraction: float = 0.0) -> None:
-        """Take one step on a batch of uint8 images; one whose loss or gradient is not finite changes nothing.
+        """Take one step. If its loss or a gradient is not finite, no weight changes.
 
         Nothing is fetched from the device.
 
         Args:
-            image_BCHW: This process's rows of the batch.
-            learning_rate: Of the networks.
+            image_BCHW: uint8 images: the rows of this process.
+            learning_rate: Learning rate of the networks.
             beta: Weight of the rate.
             fraction: How much of the run is done, 0 to 1.
         """
         self.optimizers.set_rate(learning_rate)
         self._beta.fill_(beta)
-        self._work_of(self._is_later_phase(fraction))(image_BCHW)
+        is_later_phase = fraction >= self.objective.later_phase_start(self.config)
+        if self.is_graphed:
+            self._graph(is_later_phase)(image_BCHW)
+        else:
+            self._update(image_BCHW, is_later_phase=is_later_phase)
         self.ema.update(self.num_steps)
         self.num_steps += 1
 
-    def _is_later_phase(self, fraction: float) -> bool:
-        """Whether so much of the run is done that a VAE/GAN's decoder plays, or VAE_Dis_l encodes."""
-        starts = {"vae-gan": self.config.adversarial_start, "vae-disl": self.config.gan_share}
-        return fraction >= starts.get(self.config.objective, 0.0)
-
-    def _work_of(self, is_later: bool) -> Callable[[Tensor], object]:
-        """Return a step's work in a phase: graphed, where it can be. What the other phase had is freed."""
-        if self._work is None or self._work[0] != is_later:
-            change = functools.partial(self._change, is_later=is_later)
-            self._work = is_later, GraphedStep(change, self.generator) if self.is_graphed else change
-        return self._work[1]
-
     @property
     def is_graphed(self) -> bool:
-        """Whether steps are replayed as CUDA graphs: on a GPU of its own, unless the run says not."""
+        """Whether steps are replayed as CUDA graphs: one process on a GPU, unless the run switches it off."""
         return self.config.cuda_graph and self.device.type == "cuda" and self.dist.size == 1
 
-    def _change(self, image_BCHW: Tensor, *, is_later: bool) -> None:
-        """Do what a step does, but for what Python counts."""
-        found = self._gradients(image_BCHW, is_later=is_later)
-        finite, norm = self.optimizers.apply(found)
-        self._add_up(found, finite=finite, gradient_norm=norm)
+    def _graph(self, is_later_phase: bool) -> GraphedStep:
+        """Return the CUDA graph of a phase's steps. The graph of the other phase is freed."""
+        if is_later_phase not in self._graphs:
+            update = functools.partial(self._update, is_later_phase=is_later_phase)
+            self._graphs = {is_later_phase: GraphedStep(update, self.generator)}
+        return self._graphs[is_later_phase]
 
-    def _gradients(self, image_BCHW: Tensor, *, is_later: bool) -> Gradients:
-        config = self.config
-        x_BCHW, noise = self._draw(image_BCHW)
-        if not config.is_adversarial:
-            return self._bound_gradients(x_BCHW, noise)
-        prior_BZ = self._normal(len(x_BCHW), config.latent_dim)
-        parts = GanContext(
-            model=self._running,
-            discriminator=self._judging,
-            likelihood=self.likelihood,
-            features=self.features,
-            parameters=self._parameters,
-            loss=config.adversarial_loss,
-            adversarial_weight=config.adversarial_weight,
-            adaptive_weight=config.adaptive_weight,
-            autocast=self.autocast,
-            mean=self.dist.mean_,
+    def free_graphs(self) -> None:
+        """Free the CUDA graph of the steps. The next step records a new one."""
+        self._graphs = {}
+
+    def _update(self, image_BCHW: Tensor, *, is_later_phase: bool) -> None:
+        """Do the part of a step that a CUDA graph can record: all but the counting in Python."""
+        gradients = self.gradients(image_BCHW, is_later_phase=is_later_phase)
+        is_finite, norm = self.optimizers.apply(gradients)
+        self._add_metrics(gradients, is_finite=is_finite, gradient_norm=norm)
+
+    def gradients(self, image_BCHW: Tensor, *, is_later_phase: bool) -> Gradients:
+        """Return the gradients of the objective for uint8 images. Only the random numbers advance."""
+        return self.objective.gradients(
+            self.pixels(image_BCHW), noise=self.noise, beta=self._beta, is_later_phase=is_later_phase
         )
-        if config.objective == "vae-gan":
-            return vae_gan_gradients(
-                parts,
-                x_BCHW,
-                noise,
-                prior_BZ,
-                beta=self._beta,
-                free_bits=config.free_bits,
-                is_played=is_later,
-            )
-        if not is_later:
-            return gan_gradients(parts, x_BCHW, prior_BZ)
-        return vae_disl_gradients(parts, x_BCHW, noise, beta=self._beta, free_bits=config.free_bits)
 
-    def _bound_gradients(self, x_BCHW: Tensor, noise: Tensor) -> Gradients:
-        loss, terms = self._bound_loss(x_BCHW, noise)
-        names = ("encoder", "decoder", "likelihood")
-        found = gradients_of(loss, *(self._parameters[name] for name in names))
-        loss = loss.detach()
-        self.dist.mean_([*(gradient for some in found for gradient in some), loss])
-        return Gradients(of=dict(zip(names, found, strict=True)), loss=loss, terms=terms)
-
-    def _plain_bound_loss(self, x_BCHW: Tensor, noise: Tensor) -> tuple[Tensor, Terms]:
-        """Return the distortion alone, the bound, or the importance-weighted one, negative; and the terms."""
-        config, likelihood = self.config, self.likelihood
-        if config.importance_samples > 1:
-            bound_B, terms = importance_weighted_bound(
-                self.model, likelihood, x_BCHW, noise, autocast=self.autocast
-            )
-            return -bound_B.mean(), terms
-        terms = elbo_terms(self.model, likelihood, x_BCHW, noise, autocast=self.autocast)
-        distortion = terms.distortion.mean()
-        if config.objective == "ae" or config.terms == "distortion":
-            return distortion, terms
-        rate = rate_loss(terms, beta=self._beta, free_bits=config.free_bits, mean=self._mean)
-        return rate if config.terms == "rate" else distortion + rate, terms
-
-    def end_steps(self) -> None:
-        """Free what was graphed of steps; another step records anew."""
-        self._work = None
-
-    def _draw(self, image_BCHW: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the rows as float32 in 0..1, binarised if the run is, and their posterior noise."""
+    def pixels(self, image_BCHW: Tensor) -> Tensor:
+        """Return uint8 images as float32 in 0..1, or drawn to 0 and 1 if the run binarises them."""
         x_BCHW = image_BCHW.float() / 255
-        count, config = len(x_BCHW), self.config
-        if config.binarize == "dynamic":
-            shape = (count * self.dist.size, *x_BCHW.shape[1:])
-            level_BCHW = torch.rand(shape, generator=self.generator, device=self.device)
-            x_BCHW = (self.dist.rows(level_BCHW) < x_BCHW).float()
-        samples = () if config.importance_samples == 1 else (config.importance_samples,)
-        return x_BCHW, self._normal(count, *samples, config.latent_dim)
-
-    def _normal(self, count: int, *shape: int) -> Tensor:
-        """Return this process's rows of the whole batch's standard normal draws."""
-        drawn = torch.randn((count * self.dist.size, *shape), generator=self.generator, device=self.device)
-        return self.dist.rows(drawn)
+        if self.config.binarize == "dynamic":
+            return (self.noise.uniform(*x_BCHW.shape) < x_BCHW).float()
+        return x_BCHW
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return everything that a checkpoint has to hold, by name."""
-        held = {"generator": self.generator.get_state(), **self.step_metrics.tensors(), **self.ema.tensors()}
+        """Return the tensors of a checkpoint, by name."""
+        tensors = {
+            "generator": self.generator.get_state(),
+            **self.step_metrics.tensors(),
+            **self.ema.tensors(),
+        }
         moments = self.optimizers.moments()
-        for name, parameter in self._named.items():
-            held[f"weights.{name}"] = parameter
-            held |= {f"optimizer.{key}.{name}": value for key, value in moments.get(parameter, {}).items()}
-        return held
+        for name, parameter in self._parameters.items():
+            tensors[f"weights.{name}"] = parameter
+            own = moments.get(parameter, {})
+            tensors |= {f"optimizer.{key}.{name}": value for key, value in own.items()}
+        return tensors
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], *, num_steps: int) -> None:
-        """Take over what `tensors` returned.
+        """Restore what `tensors` returned after `num_steps` steps.
 
         Raises:
             BadRun: Names or shapes are not those of this run's networks.
         """
         try:
-            for name, parameter in self._named.items():
+            for name, parameter in self._parameters.items():
                 parameter.copy_(tensors[f"weights.{name}"])
                 moments = {
                     key: tensors[f"optimizer.{key}.{name}"].to(self.device)
@@ -270,7 +189,7 @@ class TrainState:
                     self.optimizers.restore(parameter, moments)
             self.ema.restore(tensors)
             self.step_metrics.restore(tensors)
-            # A generator's state fits its own kind of device only; elsewhere the stream starts anew.
+            # The state of a generator fits devices of its own type only; elsewhere the draws start again.
             if tensors["generator"].shape == self.generator.get_state().shape:
                 self.generator.set_state(tensors["generator"])
         except (KeyError, RuntimeError) as error:
@@ -280,9 +199,14 @@ class TrainState:
                 "the checkpoint does not fit the networks of its own settings: it is damaged"
             ) from None
         self.num_steps = num_steps
-        # What was graphed changes the moments that were here before.
-        self._work = None
+        # A graph writes to the optimiser state that was here before.
+        self.free_graphs()
 
 
-def _as_it_is(called: Any) -> Any:
-    return called
+def _average(dist: DistContext) -> Callable[..., None]:
+    """Return the mean over the processes, which compiled code calls but does not contain."""
+    if dist.size == 1:
+        return dist.mean_
+    # Compiled code would keep the process group, and would lose the error messages of a failed exchange.
+    disabled: Callable[..., None] = torch.compiler.disable(dist.mean_)  # type: ignore[no-untyped-call]
+    return disabled

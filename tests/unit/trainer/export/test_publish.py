@@ -180,7 +180,7 @@ def test_codes_of_any_size_export() -> None:
     image = ImageShape(height=12, width=10, channels=1)
     config = Config(dataset="x", objective="ae", width=8, hidden=32, latent_dim=5)
     torch.manual_seed(0)
-    model = ConvVAE(config, height=12, width=10, channels=1)
+    model = ConvVAE(config, height=12, width=10, channels=1, is_point=True)
     with torch.no_grad():
         for parameter in model.encoder.head.parameters():
             parameter.mul_(1e4)

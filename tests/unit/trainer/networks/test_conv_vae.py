@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from convvae_trainer.networks.conv_vae import LOG_VARIANCE_RANGE, ConvVAE, Residual, make_plan
 from convvae_trainer.objectives.bound import kl_to_prior, reparameterise
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.config import Config, config_from
 
 SMALL: dict[str, Any] = {"width": 4, "hidden": 8, "latent_dim": 3}
@@ -113,7 +114,7 @@ def test_hidden_layers_are_optional() -> None:
 def test_an_autoencoders_posterior_is_a_point() -> None:
     """Its encoder has one output for each latent; whatever the noise, the draw is that output."""
     config = Config(dataset="x", objective="ae", **SMALL)
-    model = ConvVAE(config, height=8, width=8, channels=1)
+    model = ConvVAE(config, height=8, width=8, channels=1, is_point=not objective_class("ae").has_rate)
     assert model.encoder.is_point
     assert model.encoder.head.out_features == 3
     mean, log_variance = model.encoder(torch.rand(4, 1, 8, 8))
@@ -128,7 +129,8 @@ def test_an_autoencoders_posterior_is_a_point() -> None:
 def test_the_others_have_a_variance(objective: str) -> None:
     """Two outputs for each latent, mean and log-variance."""
     config = config_from({"dataset": "x", "objective": objective}, SMALL)
-    model = ConvVAE(config, height=8, width=8, channels=1)
+    is_point = not objective_class(objective).has_rate
+    model = ConvVAE(config, height=8, width=8, channels=1, is_point=is_point)
     assert not model.encoder.is_point
     assert model.encoder.head.out_features == 6
 

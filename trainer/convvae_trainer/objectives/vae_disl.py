@@ -1,0 +1,106 @@
+"""VAE_Dis_l: a GAN first, then a VAE whose distortion is measured in a layer of the discriminator.
+
+Larsen et al. 2016, section 4.1. The losses of the networks in each phase:
+
+    GAN    decoder              adversarial
+           discriminator        discrimination
+    VAE    encoder              rate + feature distortion
+           decoder, features    feature distortion
+           likelihood           distortion of pixels; its sigma alone follows it
+
+B = batch, C = channels, H and W = height and width, F = features, Z = latent dimension.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from convvae_trainer.objectives.adversarial import Adversarial, adversarial_losses
+from convvae_trainer.objectives.base import Gradients, gradients_of
+from convvae_trainer.objectives.bound import Terms, rate_loss, reparameterise
+from convvae_trainer.objectives.noise import NoiseSource
+from convvae_trainer.settings.config import Config
+
+__all__ = ["VaeDisl", "VaeLosses"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VaeLosses:
+    """The scalar losses of the second phase. `encoding` is the rate plus the feature distortion."""
+
+    encoding: Tensor
+    feature_distortion: Tensor
+    pixel_distortion: Tensor
+    terms: Terms
+
+
+class VaeDisl(Adversarial):
+    """A GAN until `gan_share` of the run, then a VAE that leaves the discriminator as it is."""
+
+    figures = ("adversarial", "discrimination", "feature_distortion")
+
+    @classmethod
+    def later_phase_start(cls, config: Config) -> float:
+        """Return the share of the GAN."""
+        return config.gan_share
+
+    @classmethod
+    def encoder_start(cls, config: Config) -> float:
+        """Return the share of the GAN, which trains no encoder."""
+        return config.gan_share
+
+    def gradients(
+        self, x_BCHW: Tensor, *, noise: NoiseSource, beta: Tensor, is_later_phase: bool
+    ) -> Gradients:
+        """Return the gradients of the GAN in the first phase, of the VAE in the later one."""
+        noise_BZ = noise.normal(len(x_BCHW), self.config.latent_dim)
+        prior_BZ = noise.normal(len(x_BCHW), self.config.latent_dim)
+        if is_later_phase:
+            return self._vae_gradients(self.vae_losses(x_BCHW, noise_BZ, beta))
+        return self._gan_gradients(*self.gan_losses(x_BCHW, prior_BZ))
+
+    def gan_losses(self, x_BCHW: Tensor, prior_BZ: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (discrimination, adversarial) of images and of draws from the prior."""
+        with self.setup.autocasting():
+            _, logit = self.discriminate(torch.cat((x_BCHW, self.generated(prior_BZ))))
+        real_B, fake_B = logit.chunk(2)
+        return adversarial_losses(self.config.adversarial_loss, real_B, fake_B)
+
+    def vae_losses(self, x_BCHW: Tensor, noise_BZ: Tensor, beta: Tensor) -> VaeLosses:
+        """Return the losses of images and their reconstructions."""
+        with self.setup.autocasting():
+            mean_BZ, log_variance_BZ = self.encode(x_BCHW)
+            recon_BCHW = self.generated(reparameterise(mean_BZ, log_variance_BZ, noise_BZ))
+            features, _ = self.discriminate(torch.cat((x_BCHW, recon_BCHW)))
+        real_BF, recon_BF = features.chunk(2)
+        feature_distortion = self.features.distortion(real_BF, recon_BF).mean()
+        terms = self.pixel_terms(x_BCHW, recon_BCHW, mean_BZ, log_variance_BZ)
+        rate = rate_loss(terms, beta=beta, free_bits=self.config.free_bits, average=self.setup.average)
+        return VaeLosses(
+            encoding=rate + feature_distortion,
+            feature_distortion=feature_distortion,
+            pixel_distortion=terms.distortion.mean(),
+            terms=terms,
+        )
+
+    def _gan_gradients(self, discrimination: Tensor, adversarial: Tensor) -> Gradients:
+        (decoder,) = gradients_of(adversarial, self.parameters("decoder"))
+        (discriminator,) = gradients_of(discrimination, self.parameters("discriminator"))
+        figures = {"adversarial": adversarial.detach(), "discrimination": discrimination.detach()}
+        loss = (discrimination + adversarial).detach()
+        self.setup.average([*decoder, *discriminator, *figures.values(), loss])
+        return Gradients(
+            by_network={"decoder": decoder, "discriminator": discriminator}, loss=loss, figures=figures
+        )
+
+    def _vae_gradients(self, losses: VaeLosses) -> Gradients:
+        networks = ("encoder", "decoder", "features")
+        gradients = gradients_of(losses.encoding, *(self.parameters(name) for name in networks))
+        (likelihood,) = gradients_of(losses.pixel_distortion, self.parameters("likelihood"))
+        by_network = dict(zip(networks, gradients, strict=True)) | {"likelihood": likelihood}
+        figures = {"feature_distortion": losses.feature_distortion.detach()}
+        loss = losses.encoding.detach()
+        flat = [gradient for group in by_network.values() for gradient in group]
+        self.setup.average([*flat, *figures.values(), loss])
+        return Gradients(by_network=by_network, loss=loss, terms=losses.terms, figures=figures)
