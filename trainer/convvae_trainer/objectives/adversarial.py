@@ -3,12 +3,14 @@
 B = batch, C = channels, H and W = height and width, Z = latent dimension.
 """
 
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.discriminator import Discriminator
 from convvae_trainer.networks.likelihoods import PixelLikelihood
-from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.objectives.base import Objective, ParameterGroup, StepSetup
 from convvae_trainer.objectives.bound import Terms, kl_to_prior
 from convvae_trainer.objectives.feature_likelihood import FeatureLikelihood
@@ -40,7 +42,7 @@ class Adversarial(Objective):
     """An objective with a discriminator, one layer of which also measures reconstructions."""
 
     fits_sigma = True
-    optimizers = {
+    optimizers: ClassVar[Mapping[str, tuple[ParameterGroup, ...]]] = {
         "encoder": (
             ParameterGroup(networks=("encoder",)),
             ParameterGroup(networks=("likelihood", "features"), is_scale=True),

@@ -1,4 +1,4 @@
-"""The bounds on the evidence, in nats per image: elbo = -(distortion + rate), and the importance-weighted one.
+"""The ELBO, which is -(distortion + rate), and the importance-weighted bound, in nats per image.
 
 B = batch, K = importance samples, C = channels, H and W = height and width, Z = latent dimension.
 """
@@ -48,7 +48,7 @@ class Networks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of a batch: distortion (B,) and rates of the latents (B, Z) in nats, posterior mean (B, Z)."""
+    """The distortion (B,) and rates of the latents (B, Z) of a batch in nats, and posterior mean (B, Z)."""
 
     distortion: Tensor
     rates: Tensor
@@ -69,7 +69,7 @@ def kl_to_prior(mean_BZ: Tensor, log_variance_BZ: Tensor) -> Tensor:
 
 
 def reparameterise(mean_BZ: Tensor, log_variance_BZ: Tensor, noise_BZ: Tensor) -> Tensor:
-    """Return draws from the posterior, made of standard normal `noise_BZ` (Kingma and Welling 2013, section 2.4)."""
+    """Return draws from the posterior, made of standard normal noise (Kingma and Welling 2013, 2.4)."""
     return mean_BZ + noise_BZ * (0.5 * log_variance_BZ).exp()
 
 

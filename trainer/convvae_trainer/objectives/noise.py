@@ -23,13 +23,13 @@ class NoiseSource:
         self._dist = dist
 
     def normal(self, count: int, *shape: int) -> Tensor:
-        """Return standard normal draws of shape (count, *shape), float32, for `count` rows of this process."""
+        """Return float32 standard normal draws of shape (count, *shape), for `count` rows of this process."""
         size = (count * self._dist.size, *shape)
         drawn = torch.randn(size, generator=self._generator, device=self._generator.device)
         return self._dist.rows(drawn)
 
     def uniform(self, count: int, *shape: int) -> Tensor:
-        """Return uniform draws in [0, 1) of shape (count, *shape), float32, for `count` rows of this process."""
+        """Return float32 draws in [0, 1) of shape (count, *shape), for `count` rows of this process."""
         size = (count * self._dist.size, *shape)
         drawn = torch.rand(size, generator=self._generator, device=self._generator.device)
         return self._dist.rows(drawn)

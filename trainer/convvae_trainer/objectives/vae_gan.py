@@ -34,8 +34,8 @@ class Outputs:
     """The outputs of the networks for a batch. Fake images are reconstructions and draws from the prior."""
 
     terms: Terms
-    real_features_BF: Tensor
-    recon_features_BF: Tensor
+    real_features: Tensor
+    recon_features: Tensor
     real_logit: Tensor
     fake_logit: Tensor
 
@@ -80,8 +80,8 @@ class VaeGan(Adversarial):
             features, logit = self.discriminate(torch.cat((x_BCHW, fake_BCHW)))
         return Outputs(
             terms=self.pixel_terms(x_BCHW, fake_BCHW[:count], mean_BZ, log_variance_BZ),
-            real_features_BF=features[:count],
-            recon_features_BF=features[count : 2 * count],
+            real_features=features[:count],
+            recon_features=features[count : 2 * count],
             real_logit=logit[:count],
             fake_logit=logit[count:],
         )
@@ -91,7 +91,7 @@ class VaeGan(Adversarial):
         discrimination, adversarial = adversarial_losses(
             self.config.adversarial_loss, outputs.real_logit, outputs.fake_logit
         )
-        distortion_B = self.features.distortion(outputs.real_features_BF, outputs.recon_features_BF)
+        distortion_B = self.features.distortion(outputs.real_features, outputs.recon_features)
         feature_distortion = distortion_B.mean()
         rate = rate_loss(
             outputs.terms, beta=beta, free_bits=self.config.free_bits, average=self.setup.average

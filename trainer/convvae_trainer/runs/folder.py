@@ -20,11 +20,10 @@ from typing import Any, Self
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.segments import RunSegment, distinct, segments_of
-from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.config import Config, config_from, to_json_object
-from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.layers import Layer
 
 __all__ = [

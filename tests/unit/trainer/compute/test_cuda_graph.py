@@ -113,7 +113,7 @@ def test_whatever_a_step_changes_stays_where_it_is(objective: str) -> None:
 
     def places() -> dict[str, int]:
         held = {name: value for name, value in train_state.tensors().items() if name.startswith(KINDS)}
-        for name, optimizer in train_state.optimizers.by_team.items():
+        for name, optimizer in train_state.optimizers.by_name.items():
             held |= {f"{name} {n}": group["lr"] for n, group in enumerate(optimizer.param_groups)}
         return {name: value.data_ptr() for name, value in held.items()}
 
@@ -146,15 +146,15 @@ def test_nothing_is_recorded_on_a_cpu_nor_where_a_run_says_so() -> None:
 def test_a_phase_a_restore_and_the_end_begin_anew() -> None:
     """What was graphed belongs to one phase, to the moments that were there, and to the steps."""
     train_state = learner_of("vae-gan")
-    early = train_state._work_of(False)
-    assert train_state._work_of(False) is early
-    late = train_state._work_of(True)
+    early = train_state._graph(False)
+    assert train_state._graph(False) is early
+    late = train_state._graph(True)
     assert late is not early
     train_state.restore({name: value.clone() for name, value in train_state.tensors().items()}, num_steps=0)
-    again = train_state._work_of(True)
+    again = train_state._graph(True)
     assert again is not late
-    train_state.end_steps()
-    assert train_state._work_of(True) is not again
+    train_state.free_graphs()
+    assert train_state._graph(True) is not again
 
 
 def test_moments_come_back_in_the_order_of_their_weights() -> None:

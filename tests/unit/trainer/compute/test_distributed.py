@@ -181,7 +181,8 @@ def test_rows_and_noise_are_those_of_one_process(config: Config, dataset: Datase
         dist = DistContext(rank=rank, size=size)
         shape = dataset.image.as_tuple
         train_state = TrainState(config, shape=shape, device=torch.device("cpu"), dist=dist)
-        return train_state._draw(dist.rows(image))
+        binary = train_state.pixels(dist.rows(image))
+        return binary, train_state.noise.normal(len(binary), 3, config.latent_dim)
 
     binary, noise = draws(0, 1)
     for size in (2, 4):

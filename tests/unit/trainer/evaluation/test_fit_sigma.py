@@ -11,7 +11,7 @@ from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.objectives.bound import reparameterise
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config
-from convvae_trainer.step.optimizers import LIKELIHOOD_RATE
+from convvae_trainer.step.optimizers import SCALE_RATE
 from convvae_trainer.step.train_state import TrainState
 
 
@@ -59,13 +59,13 @@ def test_sigma_has_a_rate_of_its_own_and_no_decay() -> None:
     images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
     for rate in (1e-3, 2e-4):
         train_state.step(images, learning_rate=rate, beta=1.0)
-        networks, likelihood = train_state.optimizers.by_team["model"].param_groups
+        networks, likelihood = train_state.optimizers.by_name["model"].param_groups
         assert (networks["networks"], likelihood["networks"]) == (("encoder", "decoder"), ("likelihood",))
         assert networks["lr"].item() == pytest.approx(rate)
-        assert likelihood["lr"].item() == pytest.approx(rate * LIKELIHOOD_RATE)
+        assert likelihood["lr"].item() == pytest.approx(rate * SCALE_RATE)
         assert (networks["weight_decay"], likelihood["weight_decay"]) == (0.1, 0.0)
     bernoulli = TrainState(Config(dataset="x"), shape=(8, 8, 1), device=torch.device("cpu"))
-    (group,) = bernoulli.optimizers.by_team["model"].param_groups
+    (group,) = bernoulli.optimizers.by_name["model"].param_groups
     assert group["networks"] == ("encoder", "decoder")
 
 
@@ -78,7 +78,7 @@ def test_sigma_and_networks_are_clipped_together() -> None:
     train_state = TrainState(config, shape=(8, 8, 1), device=torch.device("cpu"))
     images = torch.full((4, 1, 8, 8), 255, dtype=torch.uint8)
     state = train_state.generator.get_state()
-    found = train_state._gradients(images, is_later=False).of
+    found = train_state.gradients(images, is_later_phase=False).by_network
     train_state.generator.set_state(state)
     names = ("encoder", "decoder", "likelihood")
     before = torch.cat([gradient.flatten() for name in names for gradient in found[name]])

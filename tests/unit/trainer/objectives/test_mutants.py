@@ -1,158 +1,217 @@
-"""The comparison of gradients has teeth: adversarial.py is changed on purpose, and it has to notice."""
+"""The comparison with the paper's formulas has teeth: it notices each wrong route of a gradient."""
 
-import sys
-import types
+import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
-from convvae_trainer.objectives import adversarial
-from unit.trainer.objectives.test_adversarial import Game, check_gan, check_vae_disl, check_vae_gan
+from convvae_trainer.objectives import vae_disl, vae_gan
+from convvae_trainer.objectives.adversarial import adversarial_losses
+from convvae_trainer.objectives.base import Gradients
+from convvae_trainer.objectives.bound import Terms, kl_to_prior
+from support.adversarial_formulas import BATCH, Case, Change, check_gan, check_vae_disl, check_vae_gan
 
-Check = Callable[[Any, Game], None]
-Edit = tuple[str, str]
-VAE_GAN, VAE_DISL, GAN = "def vae_gan_gradients(", "def vae_disl_gradients(", "def gan_gradients("
-SUM = "rate + feature_distortion, of["
-JUDGED = 'gradients_of(discrimination, of["discriminator"])'
-PLAYED = 'gradients_of(adversarial, of["decoder"])'
-# What is changed on purpose: in which function, and who has to notice.
-MUTANTS: dict[str, tuple[Check, dict[str, Any], str, list[Edit]]] = {
+Check = Callable[[Case, Change | None], None]
+
+
+def losses(**replaced: Callable[[Any], Tensor]) -> Change:
+    """Replace losses of the VAE by functions of all of them."""
+
+    def change(objective: Any) -> None:
+        name = "losses" if isinstance(objective, vae_gan.VaeGan) else "vae_losses"
+        right = getattr(objective, name)
+
+        def wrong(*args: Any) -> Any:
+            true = right(*args)
+            return dataclasses.replace(true, **{field: loss(true) for field, loss in replaced.items()})
+
+        setattr(objective, name, wrong)
+
+    return change
+
+
+def judged(wrong: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Change:
+    """Replace what the discriminator returns by a function of (features, logits)."""
+
+    def change(objective: Any) -> None:
+        right = objective.discriminate
+        objective.discriminate = lambda x_BCHW: wrong(*right(x_BCHW))
+
+    return change
+
+
+def method(name: str, wrong: Callable[..., Any]) -> Change:
+    """Replace a method by `wrong`, which gets the right method and its arguments."""
+
+    def change(objective: Any) -> None:
+        right = getattr(objective, name)
+        setattr(objective, name, lambda *args, **kwargs: wrong(right, *args, **kwargs))
+
+    return change
+
+
+def all_of(*changes: Change) -> Change:
+    """Make several changes."""
+
+    def change(objective: Any) -> None:
+        for one in changes:
+            one(objective)
+
+    return change
+
+
+def attached_terms(objective: Any) -> None:
+    """Leave the reconstruction attached to the graph, so that the pixels' distortion reaches the networks."""
+
+    def pixel_terms(x: Tensor, recon: Tensor, mean: Tensor, log_variance: Tensor) -> Terms:
+        distortion = objective.likelihood.evaluated_distortion(recon, x)
+        return Terms(distortion=distortion, rates=kl_to_prior(mean, log_variance), mean=mean)
+
+    objective.pixel_terms = pixel_terms
+
+
+def prior_features(features: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.cat((features[:BATCH], features[2 * BATCH :], features[2 * BATCH :])), logit
+
+
+def prior_logits(features: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    return features, torch.cat((logit[:BATCH], logit[2 * BATCH :], logit[2 * BATCH :]))
+
+
+def recon_logits(features: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    return features, logit[: 2 * BATCH]
+
+
+def exchanged(features: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    return features, torch.cat((logit[BATCH:], logit[:BATCH]))
+
+
+def logits_as_features(features: Tensor, logit: Tensor) -> tuple[Tensor, Tensor]:
+    return logit[:, None], logit
+
+
+def weight_on_the_reconstruction(right: Any, losses: Any, *args: Any, **kwargs: Any) -> Gradients:
+    """Weigh the other part of the decoder's gradient."""
+    gradients: Gradients = right(losses, *args, **kwargs)
+    decoder, weight = right.__self__.parameters("decoder"), gradients.figures["adversarial_weight"]
+    recon, adversarial = (
+        torch.autograd.grad(loss, decoder, retain_graph=True)
+        for loss in (losses.encoding, losses.adversarial)
+    )
+    wrong = tuple(weight * r + a for r, a in zip(recon, adversarial, strict=True))
+    return dataclasses.replace(gradients, by_network=gradients.by_network | {"decoder": wrong})
+
+
+def with_bias_as_output(objective: Any) -> None:
+    """Compare gradients of the last layer's bias."""
+
+    class Biased(vae_gan.VaeGan):
+        @property
+        def output_weight(self) -> Tensor:
+            bias = self.model.decoder.output_layer.bias
+            assert bias is not None
+            return bias
+
+    objective.__class__ = Biased
+
+
+def no_feature_gradient(right: Any, *args: Any, **kwargs: Any) -> Gradients:
+    gradients: Gradients = right(*args, **kwargs)
+    nothing = tuple(0 * gradient for gradient in gradients.by_network["features"])
+    return dataclasses.replace(gradients, by_network=gradients.by_network | {"features": nothing})
+
+
+def trained_discriminator(objective: Any) -> None:
+    """Have the discriminator follow the features' distortion."""
+    right = objective._vae_gradients
+
+    def wrong(losses: Any) -> Gradients:
+        gradients: Gradients = right(losses)
+        own = torch.autograd.grad(
+            losses.encoding, objective.parameters("discriminator"), materialize_grads=True
+        )
+        return dataclasses.replace(gradients, by_network=gradients.by_network | {"discriminator": own})
+
+    objective._vae_gradients = wrong
+
+
+# The wrong routes: the check that must notice, the settings of its case, and the change.
+MUTANTS: dict[str, tuple[Check, dict[str, Any], Change]] = {
     "adversarial gradient also to the encoder": (
         check_vae_gan,
         {},
-        VAE_GAN,
-        [(SUM, "rate + feature_distortion + adversarial, of[")],
+        losses(encoding=lambda true: true.encoding + true.adversarial),
     ),
     "reconstruction also to the discriminator": (
         check_vae_gan,
         {},
-        VAE_GAN,
-        [(JUDGED, JUDGED.replace("(discrimination", "(discrimination + feature_distortion"))],
+        losses(discrimination=lambda true: true.discrimination + true.feature_distortion),
     ),
-    "decoder plays for the discriminator": (
+    "decoder helps the discriminator": (
         check_vae_gan,
         {},
-        VAE_GAN,
-        [("r + weight * p", "r - weight * p")],
+        method("weight", lambda right, *args, **kwargs: -right(*args, **kwargs)),
     ),
     "decoder descends the discrimination": (
         check_vae_gan,
         {},
-        VAE_GAN,
-        [(PLAYED, PLAYED.replace("adversarial", "discrimination"))],
+        losses(adversarial=lambda true: true.discrimination),
     ),
-    "weight on the reconstruction": (check_vae_gan, {}, VAE_GAN, [("r + weight * p", "weight * r + p")]),
+    "weight on the reconstruction": (check_vae_gan, {}, method("backward", weight_on_the_reconstruction)),
     "pixels' likelihood into the networks": (
         check_vae_gan,
         {},
-        VAE_GAN,
-        [
-            ("terms = _terms(", "terms = _attached("),
-            (SUM, "rate + feature_distortion + terms.distortion.mean(), of["),
-        ],
+        all_of(attached_terms, losses(encoding=lambda true: true.encoding + true.pixel_distortion)),
     ),
-    "encoder without the rate": (check_vae_gan, {}, VAE_GAN, [(SUM, "feature_distortion, of[")]),
-    "features of prior draws": (
+    "encoder without the rate": (check_vae_gan, {}, losses(encoding=lambda true: true.feature_distortion)),
+    "features of prior draws": (check_vae_gan, {}, judged(prior_features)),
+    "reconstructions not judged": (check_vae_gan, {}, judged(prior_logits)),
+    "prior draws not judged": (check_vae_gan, {}, judged(recon_logits)),
+    "adversarial from the start": (
         check_vae_gan,
-        {},
-        VAE_GAN,
-        [("features[count : 2 * count]", "features[2 * count :]")],
+        {"is_later_phase": False},
+        method("weight", lambda right, *args, **_: right(*args, is_later_phase=True)),
     ),
-    "reconstructions not judged": (check_vae_gan, {}, VAE_GAN, [("logit[count:]", "logit[2 * count :]")]),
-    "prior draws not judged": (check_vae_gan, {}, VAE_GAN, [("logit[count:]", "logit[count : 2 * count]")]),
-    "plays from the start": (
-        check_vae_gan,
-        {"is_played": False},
-        VAE_GAN,
-        [("parts.adversarial_weight * is_played", "parts.adversarial_weight")],
-    ),
-    "adapted to the bias": (
-        check_vae_gan,
-        {"adaptive": True},
-        VAE_GAN,
-        [("recon_grad[-2], adv_grad[-2]", "recon_grad[-1], adv_grad[-1]")],
-    ),
-    "features' sigma left alone": (
-        check_vae_gan,
-        {},
-        VAE_GAN,
-        [('"features": feature_sigma', '"features": tuple(0 * s for s in feature_sigma)')],
-    ),
-    "discriminator learns in vae-disl": (
-        check_vae_disl,
-        {},
-        VAE_DISL,
-        [
-            (SUM, SUM.replace("of[", 'of["discriminator"], of[')),
-            ("encoder, decoder, features = ", "discriminator, encoder, decoder, features = "),
-            ('of={"encoder": encoder', 'of={"discriminator": discriminator, "encoder": encoder'),
-        ],
-    ),
+    "adapted to the bias": (check_vae_gan, {"adaptive": True}, with_bias_as_output),
+    "features' sigma left alone": (check_vae_gan, {}, method("backward", no_feature_gradient)),
+    "discriminator learns in vae-disl": (check_vae_disl, {}, trained_discriminator),
     "vae-disl on pixels": (
         check_vae_disl,
         {},
-        VAE_DISL,
-        [("features.distortion(real_BF, recon_BF)", "likelihood.distortion(recon_BCHW, x_BCHW)")],
+        all_of(
+            attached_terms,
+            losses(encoding=lambda true: true.encoding - true.feature_distortion + true.pixel_distortion),
+        ),
     ),
-    "features are logits": (
-        check_vae_disl,
-        {},
-        VAE_DISL,
-        [("recon_BCHW)))[0].chunk(2)", "recon_BCHW)))[1][:, None].chunk(2)")],
-    ),
-    "both play the decoder's game": (
+    "features are logits": (check_vae_disl, {}, judged(logits_as_features)),
+    "decoder and discriminator have one loss": (
         check_gan,
         {},
-        GAN,
-        [(JUDGED, JUDGED.replace("(discrimination", "(adversarial"))],
+        method("gan_losses", lambda right, *args: (right(*args)[1],) * 2),
     ),
-    "real and made exchanged": (
-        check_gan,
-        {},
-        GAN,
-        [("real_B, fake_B = logit.chunk(2)", "fake_B, real_B = logit.chunk(2)")],
-    ),
-    "minimax ascends": (
-        check_gan,
-        {"loss": "minimax"},
-        "def adversarial_losses(",
-        [("return discrimination, -softplus(fake_B)", "return discrimination, softplus(fake_B)")],
-    ),
+    "real and fake exchanged": (check_gan, {}, judged(exchanged)),
 }
-# Leaves the reconstruction attached to the graph, as `_terms` does not.
-ATTACHED = """
-
-def _attached(parts, x_BCHW, recon_BCHW, mean_BZ, log_variance_BZ):
-    distortion_B = parts.likelihood.evaluated_distortion(recon_BCHW, x_BCHW)
-    return Terms(distortion=distortion_B, rates=kl_to_prior(mean_BZ, log_variance_BZ), mean=mean_BZ)
-"""
 
 
-def mutated(monkeypatch: pytest.MonkeyPatch, function: str, edits: list[Edit]) -> types.ModuleType:
-    """Return adversarial.py as a module of its own, `edits` made in one function; each text occurs once."""
-    text = Path(adversarial.__file__).read_text()
-    before, found, rest = text.partition(f"\n{function}")
-    assert found, function
-    body, next_function, after = rest.partition("\n\n\n")
-    for old, new in edits:
-        assert body.count(old) == 1, old
-        body = body.replace(old, new)
-    module = types.ModuleType("mutated_adversarial")
-    # Data classes look their module up.
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    source = before + found + body + next_function + after + ATTACHED
-    exec(compile(source, module.__name__, "exec"), module.__dict__)
-    return module
-
-
-@pytest.mark.parametrize(("check", "settings", "function", "edits"), MUTANTS.values(), ids=MUTANTS.keys())
-def test_a_wrong_route_is_noticed(
-    monkeypatch: pytest.MonkeyPatch, check: Check, settings: dict[str, Any], function: str, edits: list[Edit]
-) -> None:
-    """The comparison passes on the source as it is, and fails once a route in it is changed."""
-    check(mutated(monkeypatch, function, []), Game(**settings))
-    changed = mutated(monkeypatch, function, edits)
+@pytest.mark.parametrize(("check", "settings", "change"), MUTANTS.values(), ids=MUTANTS.keys())
+def test_a_wrong_route_is_noticed(check: Check, settings: dict[str, Any], change: Change) -> None:
+    """The comparison passes on the objective as it is, and fails once a route in it is changed."""
+    check(Case(**settings), None)
     with pytest.raises(AssertionError):
-        check(changed, Game(**settings))
+        check(Case(**settings), change)
+
+
+def test_an_ascending_minimax_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The sign of the decoder's loss in `minimax` matters."""
+    check_gan(Case(loss="minimax"))
+
+    def ascending(kind: str, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        discrimination, adversarial = adversarial_losses(kind, real, fake)
+        return discrimination, -adversarial
+
+    monkeypatch.setattr(vae_disl, "adversarial_losses", ascending)
+    with pytest.raises(AssertionError):
+        check_gan(Case(loss="minimax"))

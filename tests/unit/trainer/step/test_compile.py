@@ -9,7 +9,8 @@ import torch
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.export.publish import export
-from convvae_trainer.objectives.adversarial import Gradients
+from convvae_trainer.objectives.adversarial import Adversarial
+from convvae_trainer.objectives.base import Gradients
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
@@ -28,7 +29,7 @@ def gradients(config: Config) -> Gradients:
     image_BCHW = torch.randint(
         0, 256, (8, 1, 16, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
     )
-    return train_state._gradients(image_BCHW, is_later=True)
+    return train_state.gradients(image_BCHW, is_later_phase=True)
 
 
 @needs_compiler
@@ -41,10 +42,10 @@ def test_compiled_networks_have_the_same_gradients(objective: str, config: Confi
     plain = gradients(config_from(settings))
     compiled = gradients(config_from(settings, {"compile": True}))
     torch.testing.assert_close(compiled.loss, plain.loss, rtol=TOLERANCE, atol=0.0)
-    assert compiled.of.keys() == plain.of.keys()
-    for network, wanted in plain.of.items():
+    assert compiled.by_network.keys() == plain.by_network.keys()
+    for network, wanted in plain.by_network.items():
         assert any(gradient.any() for gradient in wanted), network
-        for one, other in zip(compiled.of[network], wanted, strict=True):
+        for one, other in zip(compiled.by_network[network], wanted, strict=True):
             limit = TOLERANCE * other.abs().max().item()
             torch.testing.assert_close(one, other, rtol=0.0, atol=limit, msg=f"{network}: {other.shape}")
 
@@ -82,7 +83,8 @@ def test_what_is_evaluated_and_exported_is_never_compiled(
         )
         assert len(compiled) == expected
     parts = train_states["vae-gan"]
-    assert compiled[1:] == [parts.model.encoder, parts.model.decoder, parts.discriminator]
+    assert isinstance(parts.objective, Adversarial)
+    assert compiled[:-1] == [parts.model.encoder, parts.model.decoder, parts.objective.discriminator]
     plain = TrainState(config, shape=dataset.image.as_tuple, device=torch.device("cpu"))
     assert train_states["vae"].tensors().keys() == plain.tensors().keys()
     assert type(parts.model.encoder) is type(plain.model.encoder)

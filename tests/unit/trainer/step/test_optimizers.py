@@ -10,24 +10,21 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from convvae_trainer.networks.discriminator import FEATURE_SIDE, Discriminator
-from convvae_trainer.objectives.adversarial import (
-    LOG_SIGMA_RANGE,
-    MAX_ADAPTIVE_WEIGHT,
-    FeatureLikelihood,
-    adaptive_weight,
-    adversarial_losses,
-)
+from convvae_trainer.objectives.adversarial import ADVERSARIAL_BETAS, Adversarial, adversarial_losses
+from convvae_trainer.objectives.base import BETAS
+from convvae_trainer.objectives.feature_likelihood import LOG_SIGMA_RANGE, FeatureLikelihood
+from convvae_trainer.objectives.vae_gan import MAX_ADAPTIVE_WEIGHT, adaptive_weight
 from convvae_trainer.settings.config import config_from
-from convvae_trainer.step.optimizers import ADVERSARIAL_BETAS, BETAS, LIKELIHOOD_RATE
+from convvae_trainer.step.optimizers import SCALE_RATE
 from convvae_trainer.step.train_state import TrainState
-from unit.trainer.objectives.test_adversarial import (
+from support.adversarial_formulas import (
     BATCH,
     CHANNELS,
     HEIGHT,
     LATENT_DIM,
     WIDTH,
-    Found,
-    Game,
+    ByNetwork,
+    Case,
     assert_same,
     expected_gan,
     expected_vae_disl,
@@ -74,9 +71,9 @@ def test_the_adaptive_weight_levels_the_gradients() -> None:
 
 def test_the_discriminator_judges_each_image_alone() -> None:
     """Features and logit of an image do not depend on the batch; the features' layer has short sides."""
-    game = Game()
-    together = game.discriminator(game.x)
-    alone = [game.discriminator(image[None]) for image in game.x]
+    case = Case()
+    together = case.discriminator(case.x)
+    alone = [case.discriminator(image[None]) for image in case.x]
     for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
         torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-4, atol=1e-5)
     for side in (8, 28, 64, 256):
@@ -123,48 +120,47 @@ def images() -> Tensor:
 
 
 def modules_of(train_state: TrainState) -> dict[str, nn.Module]:
-    return {
-        "encoder": train_state.model.encoder,
-        "decoder": train_state.model.decoder,
-        "discriminator": train_state.discriminator,
-        "likelihood": train_state.likelihood,
-        "features": train_state.features,
-    }
+    return train_state.objective.networks()
 
 
-def game_of(train_state: TrainState) -> Game:
+def objective_of(train_state: TrainState) -> Adversarial:
+    assert isinstance(train_state.objective, Adversarial)
+    return train_state.objective
+
+
+def case_of(train_state: TrainState) -> Case:
     """Return the step that `train_state` is about to take: copies of its networks, and the same draws."""
-    config = train_state.config
+    config, objective = train_state.config, objective_of(train_state)
     is_vae_gan = config.objective == "vae-gan"
-    game = Game(loss=config.adversarial_loss, weight=config.adversarial_weight, adaptive=is_vae_gan, beta=1.2)
-    game.model, game.likelihood = copy.deepcopy(train_state.model), copy.deepcopy(train_state.likelihood)  # type: ignore[assignment]
-    game.discriminator = copy.deepcopy(train_state.discriminator)
-    game.features = copy.deepcopy(train_state.features)
+    case = Case(loss=config.adversarial_loss, weight=config.adversarial_weight, adaptive=is_vae_gan, beta=1.2)
+    case.model, case.likelihood = copy.deepcopy(train_state.model), copy.deepcopy(train_state.likelihood)  # type: ignore[assignment]
+    case.discriminator = copy.deepcopy(objective.discriminator)
+    case.features = copy.deepcopy(objective.features)
     generator = torch.Generator().manual_seed(config.seed)
-    game.x = images().float() / 255
-    game.noise = torch.randn((BATCH, LATENT_DIM), generator=generator)
-    game.prior = torch.randn((BATCH, LATENT_DIM), generator=generator)
-    return game
+    case.x = images().float() / 255
+    case.noise = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    case.prior = torch.randn((BATCH, LATENT_DIM), generator=generator)
+    return case
 
 
 @pytest.mark.parametrize(
-    ("objective", "fraction", "is_played"),
+    ("objective", "fraction", "is_later_phase"),
     [("vae-gan", 0.5, True), ("vae-gan", 0.05, False), ("vae-disl", 0.1, True), ("vae-disl", 0.5, True)],
 )
 def test_a_step_applies_these_gradients_and_no_others(
-    objective: str, fraction: float, is_played: bool
+    objective: str, fraction: float, is_later_phase: bool
 ) -> None:
     """A step moves each network by AdamW along its own formula; who has none stays as it was, bit by bit."""
     train_state = learner_of(objective)
     before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
-    game = game_of(train_state)
-    game.is_played = is_played
+    case = case_of(train_state)
+    case.is_later_phase = is_later_phase
     if objective == "vae-gan":
-        expected: Found = expected_vae_gan(game)
+        expected: ByNetwork = expected_vae_gan(case)
     else:
-        expected = expected_gan(game) if fraction < train_state.config.gan_share else expected_vae_disl(game)
+        expected = expected_gan(case) if fraction < train_state.config.gan_share else expected_vae_disl(case)
     train_state.step(images(), learning_rate=RATE, beta=1.2, fraction=fraction)
-    given: Found = {}
+    given: ByNetwork = {}
     for name, module in modules_of(train_state).items():
         gradients = [parameter.grad for parameter in module.parameters()]
         held = tuple(gradient for gradient in gradients if gradient is not None)
@@ -190,7 +186,7 @@ def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, .
         parameter.grad = gradient
     torch.optim.AdamW(
         parameters,
-        lr=RATE * (LIKELIHOOD_RATE if is_scale else 1),
+        lr=RATE * (SCALE_RATE if is_scale else 1),
         betas=ADVERSARIAL_BETAS if name in ("decoder", "discriminator") else BETAS,
         weight_decay=0.0 if is_scale else 0.1,
         fused=False,
@@ -227,7 +223,7 @@ def test_what_is_not_played_has_no_loss() -> None:
         assert encoding[name] is None
     assert gan["feature_distortion"] is None
     assert both["feature_distortion"] != 0 != encoding["feature_distortion"]
-    assert gan["adversarial_weight"] is both["adversarial_weight"] is encoding["adversarial_weight"] is None
+    assert not any("adversarial_weight" in means for means in (gan, both, encoding))
     train_state = learner_of("vae-gan", adversarial_start=0.5)
     first = means_after(0.2)
     assert first["adversarial"] > 0
@@ -256,7 +252,8 @@ class Biased(nn.Module):
 def test_a_step_that_is_not_finite_moves_nobody() -> None:
     """One bad logit, and no network moves."""
     train_state = learner_of("vae-gan")
-    train_state._judging = Biased(train_state.discriminator, real=math.nan, made=0.0)
+    objective = objective_of(train_state)
+    objective.discriminate = Biased(objective.discriminator, real=math.nan, made=0.0)
     before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
     train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=0.5)
     assert all(same_weights(modules_of(train_state)[name], before[name]) for name in NETWORKS)
