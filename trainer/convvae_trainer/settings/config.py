@@ -280,11 +280,6 @@ class Config:
         Rules({name: getattr(self, name) for name in SETTINGS}, SETTINGS).check()
 
     @property
-    def is_adversarial(self) -> bool:
-        """Whether the objective has a discriminator."""
-        return "discriminator_width" in OBJECTIVES[self.objective].settings
-
-    @property
     def total_epochs(self) -> int | None:
         """The number of epochs to train, or None where `minutes` decides."""
         return None if self.minutes is not None else self.epochs or DEFAULT_EPOCHS
