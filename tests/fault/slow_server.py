@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import convvae_service.repository.loaded_version as loaded_version
+import convvae_service.repository.loading as loading
 from convvae_service.__main__ import main
 from convvae_service.engine.stages import Engine, Rows
 
@@ -29,5 +29,5 @@ class SlowEngine(Engine):
 
 
 if __name__ == "__main__":
-    loaded_version.Engine = SlowEngine  # type: ignore[attr-defined]
+    loading.Engine = SlowEngine  # type: ignore[attr-defined]
     main()

@@ -194,17 +194,21 @@ def test_bad_draws(stub: vae_pb2_grpc.VaeServiceStub, draws: int, description: s
 @pytest.mark.parametrize(
     ("model", "code", "message"),
     [
-        (pb.ModelRef(name="nothing"), NOT_FOUND, "no model 'nothing' here: ListModels names those there are"),
-        (pb.ModelRef(name="tiny", version=9), NOT_FOUND, "model 'tiny' has no version 9: ListModels names"),
+        (
+            pb.ModelRef(name="nothing"),
+            NOT_FOUND,
+            "no model 'nothing' on this server: ListModels lists the models",
+        ),
+        (pb.ModelRef(name="tiny", version=9), NOT_FOUND, "model 'tiny' has no version 9: ListModels lists"),
         (
             pb.ModelRef(name="tiny", version=1),
             PRECONDITION,
-            "version 1 of model 'tiny' is published but not loaded; serving: 2",
+            "version 1 of model 'tiny' is published but not loaded; the default version is 2",
         ),
         (
             pb.ModelRef(name="tiny", version=-1),
             INVALID,
-            "model.version: is -1: 1 or above, or 0 for the default",
+            "model.version: is -1, it must be >= 1, or 0 for the default",
         ),
         (
             pb.ModelRef(),

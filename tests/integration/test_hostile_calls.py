@@ -60,7 +60,7 @@ def test_odd_names_are_names_of_no_model(
     refusal = refused(zoo.Sample, pb.SampleRequest(model=pb.ModelRef(name=name), count=1))
     assert refusal.code is grpc.StatusCode.NOT_FOUND
     assert refusal.reason == "NOT_FOUND"
-    assert refusal.message == f"no model {NAMES[name]} here: ListModels names those there are"
+    assert refusal.message == f"no model {NAMES[name]} on this server: ListModels lists the models"
     assert refusal.metadata["x-request-id"]
     request = encode_request()
     request.model_name = f"{name}.encoder"

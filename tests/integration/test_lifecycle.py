@@ -190,14 +190,14 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
             assert message == f"{flag} names the model 'tyni', which is not published under {root!r}"
     message = start_failure("--models", root, *address, "--precision", "int8")
     assert message == (
-        "no usable version; model 'tiny', version 1: has no int8 graphs: it has fp32."
+        "no usable version: model 'tiny', version 1: has no int8 graphs: it has fp32."
         " Copy the version again, export it anew, or remove its folder"
     )
     message = start_failure("--models", root, *address, "--device", "cuda:99")
     assert "device 'cuda:99'" in message
     (version / "encoder.onnx").write_bytes(b"")
     message = start_failure("--models", root, *address)
-    assert message.startswith("no usable version; model 'tiny', version 1: encoder.onnx has 0 bytes, the")
+    assert message.startswith("no usable version: model 'tiny', version 1: encoder.onnx has 0 bytes, the")
 
 
 def test_a_bad_version_does_not_stop_the_good_one_before_it(tmp_path: Path) -> None:
@@ -231,7 +231,7 @@ def test_a_broken_model_does_not_stop_the_others(tmp_path: Path) -> None:
             assert stub.Sample(pb.SampleRequest(model=pb.ModelRef(name="good"), count=1), timeout=5).seed
             refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="bad"), count=1))
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert refusal.message == "no version of model 'bad' could be loaded: ListModels says why"
+    assert refusal.message == "no version of model 'bad' could be loaded: ListModels has the reason"
 
 
 def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:

@@ -169,7 +169,9 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
         wait_for_line(server, "model version unloaded", version=1)
         refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="tiny", version=1), count=1))
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert refusal.message == "version 1 of model 'tiny' is published but not loaded; serving: 2"
+    assert (
+        refusal.message == "version 1 of model 'tiny' is published but not loaded; the default version is 2"
+    )
 
 
 def test_several_versions_at_once(tmp_path: Path) -> None:
@@ -348,7 +350,7 @@ def test_serve_rolls_back_and_stays(tmp_path: Path) -> None:
         )
         refusal = refused(stub.Sample, pb.SampleRequest(count=1))
         assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
-        assert refusal.message.startswith("version 1, the only one that this server may serve by default")
+        assert refusal.message.startswith("version 1 is the default version of model")
         assert version_called(stub, version=4) == 4
         with grpc.insecure_channel(server.target) as channel:
             health = health_pb2_grpc.HealthStub(channel)

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
 from convvae_service.api.limits import CallLimits
-from convvae_service.repository.catalog import LoadedVersion, ModelEntry
+from convvae_service.repository.entry import ModelEntry
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["describe_model", "list_models", "pixels", "served_model", "vectors"]

@@ -20,7 +20,8 @@ from convvae_service.calls.service import Service
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.errors import CapabilityMissing
 from convvae_service.observability.call import Call
-from convvae_service.repository.catalog import LoadedVersion, Repository
+from convvae_service.repository.catalog import Repository
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["VaeServicer"]

@@ -10,7 +10,7 @@ from convvae_service.bundle import Role
 from convvae_service.bundle import TensorSpec as ManifestTensor
 from convvae_service.engine.stages import Stage
 from convvae_service.errors import InvalidInput, NotFound, Violation
-from convvae_service.repository.catalog import LoadedVersion
+from convvae_service.repository.loaded_version import LoadedVersion
 
 __all__ = ["ROLES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
 

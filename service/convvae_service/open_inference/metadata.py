@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from convvae_service.open_inference.graphs import ROLES, GraphModel, GraphTensor, graph_name
-from convvae_service.repository.catalog import ModelEntry, VersionState
+from convvae_service.repository.entry import ModelEntry, VersionState
 from convvae_service.settings.serve import ServeSettings
 from open_inference import inference_pb2 as pb
 

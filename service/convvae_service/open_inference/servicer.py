@@ -29,7 +29,8 @@ from convvae_service.open_inference.metadata import describe, describe_config, i
 from convvae_service.open_inference.statistics import InferenceTotals, statistics
 from convvae_service.open_inference.stream import InferStream
 from convvae_service.open_inference.tensors import read_input, requested_outputs, write_outputs
-from convvae_service.repository.catalog import LoadedVersion, Repository
+from convvae_service.repository.catalog import Repository
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.serve import ServeSettings
 from open_inference import inference_pb2 as pb
 

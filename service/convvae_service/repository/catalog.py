@@ -1,4 +1,4 @@
-"""The models that a server has, looked up by name and version. All state belongs to the event loop."""
+"""The models of a server by name and version. Use it on the event loop only."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from pathlib import Path
 
 from convvae_service.bundle import BundleError, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
-from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
-from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.repository.entry import ModelEntry, VersionEntry
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.precision_policy import PrecisionPolicies
 from convvae_service.settings.version_policy import VersionPolicies
 
-__all__ = ["EngineOptions", "LoadedVersion", "ModelEntry", "Repository", "VersionEntry", "VersionState"]
+__all__ = ["Repository"]
 
-_MAX_NAMES = 10
+_MAX_NAMES_SHOWN = 10
 
 
 class Repository:
-    """The models under one root, by name. A `Loader` loads their versions."""
+    """The models under one root, by name. A `Loader` loads their versions into it."""
 
     def __init__(
         self,
@@ -28,18 +28,18 @@ class Repository:
         precisions: PrecisionPolicies | None = None,
         may_be_empty: bool = False,
     ) -> None:
-        """Look at what is published under `root`; nothing is loaded yet.
+        """List the versions that are published under `root`; none is loaded yet.
 
         Args:
             root: The folder ROOT/<model>/<version>/.
-            pinned: The default version of some models; of the others it is the highest that is loaded.
-            policies: Which versions are loaded.
-            precisions: Which of their graphs run.
-            may_be_empty: Whether the first model may come later.
+            pinned: The default version of some models. For the others it is the highest loaded version.
+            policies: Which versions to load.
+            precisions: Which of their graphs to run.
+            may_be_empty: Whether the first model may be published later.
 
         Raises:
-            StartupError: There is nothing to serve, or what is said of some model is about one that is not
-                published, or a version that is not.
+            StartupError: There is nothing to serve, or a setting names a model or a version that is not
+                published.
         """
         self.root = root
         self.may_be_empty = may_be_empty
@@ -55,25 +55,10 @@ class Repository:
         self.models: dict[str, ModelEntry] = {}
         for name in names:
             self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
-        named = [(name, version, "--serve") for name, version in self._pinned.items()]
-        for name, policy in self._policies.by_model.items():
-            named += [(name, version, "--versions") for version in sorted(policy.listed)]
-        for name, version, flag in named:
-            if name not in self.models or version not in self.models[name].versions:
-                raise StartupError(
-                    f"{flag} {name}={version}: no such version is published under {str(root)!r}"
-                )
-        for flag, models in (
-            ("--versions", self._policies.by_model),
-            ("--precision", self._precisions.by_model),
-        ):
-            if unknown := sorted(set(models) - set(self.models)):
-                raise StartupError(
-                    f"{flag} names the model {unknown[0]!r}, which is not published under {str(root)!r}"
-                )
+        self._check_settings()
 
     def add(self, name: str) -> ModelEntry:
-        """Enter a model without versions, and return its entry."""
+        """Add a model without versions, and return its entry."""
         entry = ModelEntry(
             policy=self._policies.of(name),
             pinned=self._pinned.get(name),
@@ -84,7 +69,7 @@ class Repository:
 
     @property
     def loaded(self) -> list[LoadedVersion]:
-        """The versions that can be called, by model and version."""
+        """The loaded versions, in the order of models and versions."""
         return [
             found.loaded
             for entry in self.models.values()
@@ -98,43 +83,43 @@ class Repository:
         return [served for served in self.loaded if self.models[served.name].default == served.version]
 
     def resolve(self, name: str, version: int) -> LoadedVersion:
-        """Return the version to call; an empty name is the only model, version 0 the default.
+        """Return the version to call. An empty name is the only model, version 0 the default version.
 
-        It may be closed as soon as the event loop runs on: calls take it through `lease`.
+        The version may be closed at the next `await`; a call uses `lease` to keep it open.
 
         Raises:
-            InvalidInput: The name is empty and there are several models, or the version is below 0.
-            NotFound: No such model or version.
+            InvalidInput: The name is empty and there are several models, or the version is negative.
+            NotFound: There is no such model or version.
             VersionNotLoaded: The version is published and not loaded.
         """
         if version < 0:
             raise InvalidInput(
-                [Violation("model.version", f"is {version}: 1 or above, or 0 for the default")]
+                [Violation("model.version", f"is {version}, it must be >= 1, or 0 for the default")]
             )
         name = name or self.only_model()
         entry = self.models.get(name)
         if entry is None:
-            raise NotFound(f"no model {name[:64]!r} here: ListModels names those there are")
+            raise NotFound(f"no model {name[:64]!r} on this server: ListModels lists the models")
         if not version and entry.default is None and entry.pinned is not None:
             raise VersionNotLoaded(
-                f"version {entry.pinned}, the only one that this server may serve by default of model"
-                f" {name!r}, is not loaded: ListModels names those that are"
+                f"version {entry.pinned} is the default version of model {name!r} by --serve, and it is not"
+                " loaded: name another version; ListModels lists those that are loaded"
             )
         if not version and entry.default is None:
-            raise VersionNotLoaded(f"no version of model {name!r} could be loaded: ListModels says why")
+            raise VersionNotLoaded(f"no version of model {name!r} could be loaded: ListModels has the reason")
         entry_version = entry.versions.get(version or entry.default or 0)
         if entry_version is None:
-            raise NotFound(f"model {name!r} has no version {version}: ListModels names those there are")
+            raise NotFound(f"model {name!r} has no version {version}: ListModels lists its versions")
         if entry_version.loaded is None:
             raise VersionNotLoaded(
-                f"version {version} of model {name!r} is published but not loaded; serving:"
-                f" {entry.default or 'none by default'}"
+                f"version {version} of model {name!r} is published but not loaded; the default version"
+                f" is {entry.default or 'not loaded either'}"
             )
         return entry_version.loaded
 
     @contextmanager
     def lease(self, name: str, version: int) -> Iterator[LoadedVersion]:
-        """Resolve a version and keep it open for the length of a `with` block.
+        """Resolve a version and keep it open for the duration of a `with` block.
 
         Raises:
             ServiceError: As `resolve` does.
@@ -143,15 +128,15 @@ class Repository:
             yield served
 
     def only_model(self) -> str:
-        """Return the name that an empty name stands for.
+        """Return the model that an empty name stands for.
 
         Raises:
             InvalidInput: There are several models.
-            NotFound: There is none.
+            NotFound: There is no model.
         """
         if len(self.models) > 1:
-            names = ", ".join(list(self.models)[:_MAX_NAMES]) + (
-                ", …" if len(self.models) > _MAX_NAMES else ""
+            names = ", ".join(list(self.models)[:_MAX_NAMES_SHOWN]) + (
+                ", …" if len(self.models) > _MAX_NAMES_SHOWN else ""
             )
             raise InvalidInput(
                 [Violation("model.name", f"is empty, and this server has several models: {names}")]
@@ -159,3 +144,22 @@ class Repository:
         if not self.models:
             raise NotFound("no model is published here yet")
         return next(iter(self.models))
+
+    def _check_settings(self) -> None:
+        """Raise StartupError if a setting names a model or a version that is not published."""
+        named = [(name, version, "--serve") for name, version in self._pinned.items()]
+        for name, policy in self._policies.by_model.items():
+            named += [(name, version, "--versions") for version in sorted(policy.listed)]
+        for name, version, flag in named:
+            if name not in self.models or version not in self.models[name].versions:
+                raise StartupError(
+                    f"{flag} {name}={version}: no such version is published under {str(self.root)!r}"
+                )
+        for flag, models in (
+            ("--versions", self._policies.by_model),
+            ("--precision", self._precisions.by_model),
+        ):
+            if unknown := sorted(set(models) - set(self.models)):
+                raise StartupError(
+                    f"{flag} names the model {unknown[0]!r}, which is not published under {str(self.root)!r}"
+                )

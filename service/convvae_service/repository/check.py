@@ -1,4 +1,4 @@
-"""`convvae-serve check`: verifies a model repository offline, as the server would read it."""
+"""The offline check of a model repository, for `convvae-serve check`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ __all__ = ["Finding", "check_repository"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What was found of one version; `error` is empty when it is sound."""
+    """The result for one version. `error` is empty if the version is sound."""
 
     model: str
     version: int
@@ -21,10 +21,10 @@ class Finding:
 
 
 def check_repository(root: Path) -> Iterator[Finding]:
-    """Verify each version under `root`: manifest, checksums, signatures, and a run of each graph on the CPU.
+    """Verify each version under `root`: manifest, checksums, inputs and outputs, and one run on the CPU.
 
     Raises:
-        BundleError: `root` is no folder.
+        BundleError: `root` is not a folder.
         StartupError: ONNX Runtime is missing.
     """
     for model in list_models(root):

@@ -1,17 +1,18 @@
-"""A published model: its versions, how the server stands to each, and which of them it should have."""
+"""A published model: its versions, their states, and which of them to load."""
 
 from dataclasses import dataclass, field
 from enum import Enum
 
 from convvae_service.bundle import Precision
-from convvae_service.repository.loaded_version import LoadedVersion, Stamp
+from convvae_service.repository.loaded_version import LoadedVersion
+from convvae_service.repository.stamp import Stamp
 from convvae_service.settings.version_policy import VersionPolicy
 
 __all__ = ["ModelEntry", "VersionEntry", "VersionState"]
 
 
 class VersionState(Enum):
-    """How the server stands to a published version; the names are those of the wire's `VersionState`."""
+    """The state of a published version on this server. The names are those of `VersionState` in the proto."""
 
     NOT_LOADED = "not loaded"
     LOADING = "loading"
@@ -23,8 +24,13 @@ class VersionState(Enum):
 class VersionEntry:
     """A published version.
 
-    `error` says why it failed; of one that serves, why its files, which have changed, do not serve instead.
-    `due` until its files have been tried as they are now. `stamp` is of the files when they last were.
+    Args:
+        state: The state on this server.
+        error: Why the version failed. For a version that serves: why its changed files cannot replace it.
+        loaded: The version in memory.
+        due: Whether the files as they are now have not been tried yet.
+        stamp: The stamp of the files when they were last tried.
+        removed: Whether the files are gone.
     """
 
     state: VersionState = VersionState.NOT_LOADED
@@ -37,10 +43,14 @@ class VersionEntry:
 
 @dataclass(slots=True)
 class ModelEntry:
-    """A model's versions, and the one that calls without a version go to.
+    """A model: its versions, and the default version for calls that name none.
 
-    With `pinned` that is this version or none; otherwise the highest that is loaded. `precision` is that of
-    the graphs to run; None takes what each version has.
+    Args:
+        versions: The published versions.
+        default: The default version; None if there is none to call.
+        policy: Which versions to load.
+        pinned: The only version that may be the default; None makes it the highest loaded version.
+        precision: The precision of the graphs to run; None takes fp32, or the first that a version has.
     """
 
     versions: dict[int, VersionEntry] = field(default_factory=dict)
@@ -51,9 +61,9 @@ class ModelEntry:
 
     @property
     def wanted(self) -> list[int]:
-        """The versions to have, the newest first after the pinned one.
+        """The versions to load: the pinned one, and then the others from the newest on.
 
-        Those that cannot be loaded are passed over; one that is yet to be tried counts as usable.
+        Versions that cannot be loaded are skipped. A version that has not been tried yet counts as usable.
         """
         usable = {
             version
@@ -64,16 +74,16 @@ class ModelEntry:
         others = [v for v in self.policy.candidates(usable) if v != self.pinned]
         if self.policy.latest is None:
             return wanted + others
-        # A pinned version takes its place even while it is missing: no other is served instead.
+        # A pinned version keeps its place while it is missing: no other version is served instead.
         return wanted + others[: self.policy.latest - (self.pinned is not None)]
 
     @property
     def next_due(self) -> int | None:
-        """The version to try next, or None when every version that is wanted is loaded."""
+        """The version to try next, or None when all wanted versions have been tried."""
         return next((version for version in self.wanted if self.versions[version].due), None)
 
     def choose_default(self) -> bool:
-        """Let calls without a version go to the right one, and say whether it is another than before."""
+        """Set the default version, and return whether it has changed."""
         loaded = [version for version, found in self.versions.items() if found.loaded is not None]
         before = self.default
         if self.pinned is None:

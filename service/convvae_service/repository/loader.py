@@ -1,6 +1,6 @@
-"""Loads the versions of a repository that are wanted, beside those that serve, and closes the others.
+"""The loader of a repository: it loads the wanted versions beside those that serve, and closes the others.
 
-Versions are loaded and closed in threads; what calls see changes on the event loop, at once.
+Versions are loaded and closed in threads. The change that calls see is made on the event loop, in one step.
 """
 
 import asyncio
@@ -9,25 +9,19 @@ import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 
-from convvae_service.bundle import BundleError, Precision
 from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
-from convvae_service.repository.loaded_version import (
-    EngineOptions,
-    LoadedVersion,
-    Stamp,
-    load_version,
-    stamp_of,
-)
+from convvae_service.repository.loaded_version import LoadedVersion
+from convvae_service.repository.loading import EngineOptions, LoadResult, try_to_load
+from convvae_service.repository.stamp import Stamp
 
 __all__ = ["Loader", "Published", "VersionChange"]
 
-# By model and version, the state of the files, or None where it is unknown; None for a model whose folder
-# cannot be read at present.
+# The published versions by model, each with the stamp of its files or None if it is unknown. A model whose
+# folder cannot be read now has None.
 Published = Mapping[str, Mapping[int, Stamp | None] | None]
 
 _log = logging.getLogger(__name__)
@@ -36,7 +30,7 @@ _REMEDY = "Copy the version again, export it anew, or remove its folder"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionChange:
-    """What became of a version: `loaded`, `failed`, or `unloaded` after its last call. For metrics."""
+    """A change of a version: `result` is `loaded`, `failed`, or `unloaded` (after its last call)."""
 
     model: str
     version: int
@@ -44,18 +38,8 @@ class VersionChange:
     loaded: LoadedVersion | None = None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Attempt:
-    """How loading went. `fatal` when it is the server that cannot do it, whatever the version."""
-
-    stamp: Stamp | None
-    loaded: LoadedVersion | None = None
-    error: str = ""
-    fatal: bool = False
-
-
 class Loader:
-    """Brings a repository's loaded versions in line with what is published."""
+    """Keeps the loaded versions of a repository in line with the published ones."""
 
     def __init__(
         self,
@@ -68,8 +52,8 @@ class Loader:
         """Take over the loading of `repository`.
 
         Args:
-            repository: What to load, and where it is then found.
-            options: How engines run.
+            repository: The published versions; it holds the loaded ones too.
+            options: The options of the engines.
             check: Raises StartupError for a version that the server's settings do not allow.
             on_change: Called on the event loop after each change.
         """
@@ -77,20 +61,23 @@ class Loader:
         self._options = options
         self._check = check
         self._on_change = on_change
-        # One version is loaded at a time; the second thread closes what is no longer used.
+        # One thread loads one version at a time, the other closes versions.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="models")
-        self._attempt: Future[_Attempt] | None = None
+        self._loading: Future[LoadResult] | None = None
         self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def load(self, *, stop: threading.Event | None = None) -> None:
-        """Load what is wanted of each model; give up early once `stop` is set.
+        """Load the wanted versions of each model.
 
-        A model without a usable version is passed over, as long as another model has one.
+        A model without a usable version is skipped if another model has one.
+
+        Args:
+            stop: An event that ends the loading after the current version.
 
         Raises:
             StartupError: No model has a usable version, a pinned version is not usable, or the device or the
-                settings do not allow one.
+                settings do not allow a version.
         """
         models = self._repository.models
         for name, entry in models.items():
@@ -107,15 +94,18 @@ class Loader:
                 for version, found in sorted(entry.versions.items(), reverse=True):
                     if found.error:
                         raise StartupError(
-                            f"no usable version; model {name!r}, version {version}: {found.error}. {_REMEDY}"
+                            f"no usable version: model {name!r}, version {version}: {found.error}. {_REMEDY}"
                         )
-            raise StartupError("no version to serve: --versions lists none of those that are published")
+            raise StartupError("no version to serve: --versions names no version that is published")
 
     async def follow(self, published: Published, *, after_change: Callable[[], None]) -> None:
-        """Load what is new beside what serves, swap, and close what has gone or is no longer wanted.
+        """Follow a change of the published versions.
+
+        New versions are loaded beside those that serve and then swapped in. Versions that are removed or no
+        longer wanted are closed after their last call.
 
         Args:
-            published: What there is now.
+            published: The versions that are published now.
             after_change: Called when calls may see other versions than before.
         """
         repository = self._repository
@@ -132,7 +122,7 @@ class Loader:
             while (version := entry.next_due) is not None:
                 await self._load_version(name, version, entry)
                 after_change()
-            # The default moves in the same step in which others go, so that there is always one to call.
+            # Set the default in the same step, without await, so that there is always a version to call.
             wanted = entry.wanted
             for version, found in list(entry.versions.items()):
                 if found.removed:
@@ -144,11 +134,11 @@ class Loader:
 
     @property
     def loading(self) -> bool:
-        """Whether a thread is loading a version."""
-        return self._attempt is not None and not self._attempt.done()
+        """Whether a thread loads a version now."""
+        return self._loading is not None and not self._loading.done()
 
     async def close(self) -> None:
-        """Wait for what is being loaded or closed; neither can be interrupted."""
+        """Wait until no version is being loaded or closed; neither can be interrupted."""
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
@@ -161,32 +151,32 @@ class Loader:
             found.state = VersionState.LOADING
         folder = self._repository.root / name / str(version)
         try:
-            self._attempt = self._threads.submit(
-                _attempt, folder, self._options, entry.precision, self._check
+            self._loading = self._threads.submit(
+                try_to_load, folder, self._options, entry.precision, self._check
             )
-            attempt = await asyncio.wrap_future(self._attempt)
+            result = await asyncio.wrap_future(self._loading)
         except asyncio.CancelledError:
             found.state = before
             raise
-        self._attempt = None
-        found.due, found.stamp, found.error = False, attempt.stamp, attempt.error
-        if attempt.fatal and starting:
-            raise StartupError(attempt.error)
-        if attempt.loaded is None:
+        self._loading = None
+        found.due, found.stamp, found.error = False, result.stamp, result.error
+        if result.fatal and starting:
+            raise StartupError(result.error)
+        if result.loaded is None:
             found.state = VersionState.FAILED if found.loaded is None else VersionState.SERVING
             _log.error(
                 "model version cannot be loaded",
-                extra=facts(model=name, version=version, error=attempt.error),
+                extra=facts(model=name, version=version, error=result.error),
             )
             self._on_change(VersionChange(model=name, version=version, result="failed"))
             return
-        replaced, found.loaded, found.state = found.loaded, attempt.loaded, VersionState.SERVING
-        engine = attempt.loaded.engine
+        replaced, found.loaded, found.state = found.loaded, result.loaded, VersionState.SERVING
+        engine = result.loaded.engine
         _log.info(
             "model version loaded",
             extra=facts(model=name, version=version, precision=engine.precision, provider=engine.provider),
         )
-        self._on_change(VersionChange(model=name, version=version, result="loaded", loaded=attempt.loaded))
+        self._on_change(VersionChange(model=name, version=version, result="loaded", loaded=result.loaded))
         self._choose_default(name, entry)
         if replaced is not None:
             replaced.retire(self._close)
@@ -199,7 +189,7 @@ class Loader:
             )
 
     def _unload(self, found: VersionEntry) -> None:
-        """Take a version from new calls; it is closed when those on it have ended."""
+        """Give a version no new calls, and close it when its last call has ended."""
         if found.loaded is None:
             return
         retired, found.loaded, found.state, found.due = found.loaded, None, VersionState.NOT_LOADED, True
@@ -209,7 +199,7 @@ class Loader:
         if self._closed:
             return
         closing = asyncio.get_running_loop().run_in_executor(self._threads, unused.engine.close)
-        # The event loop itself keeps only weak references.
+        # Keep a reference: the event loop has only weak ones.
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
         _log.info("model version unloaded", extra=facts(model=unused.name, version=unused.version))
@@ -219,33 +209,10 @@ class Loader:
 
 
 def _note(entry: ModelEntry, stamps: Mapping[int, Stamp | None]) -> None:
-    """Enter what is published of a model now."""
+    """Note the published versions of a model in its entry."""
     for version, found in entry.versions.items():
         found.removed = version not in stamps
     for version, stamp in stamps.items():
         found = entry.versions.setdefault(version, VersionEntry())
-        # What could not be stamped when it was tried is tried again as soon as it can be.
+        # A version whose files had no stamp when it was tried is tried again as soon as they have one.
         found.due = found.due or (stamp is not None and stamp != found.stamp)
-
-
-def _attempt(
-    folder: Path,
-    options: EngineOptions,
-    precision: Precision | None,
-    check: Callable[[LoadedVersion], None],
-) -> _Attempt:
-    """Try to load a version. Errors come back as text: an exception would keep what it was raised in."""
-    # Taken first: files that change while they are read are tried again.
-    stamp = stamp_of(folder)
-    try:
-        return _Attempt(stamp=stamp, loaded=load_version(folder, options, precision=precision, check=check))
-    except BundleError as error:
-        return _Attempt(stamp=stamp, error=str(error))
-    except StartupError as error:
-        return _Attempt(stamp=stamp, error=str(error), fatal=True)
-    except OSError as error:
-        # A disk or a network that fails says nothing about the version: it is tried again.
-        return _Attempt(stamp=None, error=f"cannot be read: {error.strerror or 'input or output error'}")
-    except Exception:  # noqa: BLE001 - whatever it is, the versions that serve go on
-        _log.exception("model version cannot be loaded", extra=facts(folder=str(folder)))
-        return _Attempt(stamp=stamp, error="internal error, described in the server's log")

@@ -1,6 +1,6 @@
-"""Notices new, changed and removed model versions by looking at the folders at intervals.
+"""The watch over a repository: it lists the folders at intervals to find new, changed and removed versions.
 
-Listing works wherever the files are: on network and container mounts no notifications arrive.
+Listing works on every disk. Network and container mounts send no notifications.
 """
 
 import asyncio
@@ -14,26 +14,26 @@ from convvae_service.bundle import MANIFEST_FILE, VERSION_NAME
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import ModelEntry
-from convvae_service.repository.loaded_version import Stamp, stamp_of
 from convvae_service.repository.loader import Loader, Published
+from convvae_service.repository.stamp import Stamp, stamp_of
 
 __all__ = ["Watch", "look"]
 
 _log = logging.getLogger(__name__)
 _GONE = (errno.ENOENT, errno.ENOTDIR)
-# Device and inode: which folder a path leads to.
+# Device and inode of a folder: another folder at the same path has another identity.
 _Identity = tuple[int, int]
 
 
 class Watch:
-    """Lets a repository follow its folder.
+    """Keeps a repository up to date with its folder.
 
     Args:
-        repository: What is known.
-        loader: Loads what is new.
-        interval_s: Seconds between two looks.
+        repository: The repository as the server knows it.
+        loader: Loads new versions.
+        interval_s: Seconds between two listings.
         after_change: Called when calls may see other versions than before.
-        on_error: Called when the folder could not be read.
+        on_error: Called when a listing or its changes failed.
     """
 
     def __init__(
@@ -51,48 +51,52 @@ class Watch:
         self._after_change = after_change
         self._on_error = on_error
         self._identity = _identity(repository.root)
-        self._complaint = ""
+        self._last_error = ""
 
     async def run(self) -> None:
-        """Look again and again, until cancelled; nothing that goes wrong ends it."""
+        """List the folder at intervals until cancelled. No error ends this."""
         while True:
             await asyncio.sleep(self._interval_s)
             try:
                 await self.look_once()
             except OSError as error:
-                self._complain(error.strerror or "input or output error")
-            except Exception:  # noqa: BLE001 - what follows may well succeed
+                self._report(error.strerror or "input or output error")
+            except Exception:  # noqa: BLE001 - the next listing may succeed
                 self._on_error()
                 _log.exception("internal error while following the repository")
             else:
-                self._complaint = ""
+                self._last_error = ""
 
     async def look_once(self) -> None:
-        """Look at the folder and follow what has changed.
+        """List the folder once, and follow the changes.
 
         Raises:
-            OSError: The folder cannot be read, or another, empty one is in its place.
+            OSError: The folder cannot be read, or an empty folder is in its place.
         """
         root = self._repository.root
         published, identity = await asyncio.to_thread(look, root, self._repository.models)
         if not published and identity != self._identity:
-            raise OSError(errno.ENODEV, "an empty folder has taken its place, as when a mount is lost")
+            raise OSError(errno.ENODEV, "an empty folder is in its place; the mount may be lost")
         self._identity = identity
         await self._loader.follow(published, after_change=self._after_change)
 
-    def _complain(self, complaint: str) -> None:
+    def _report(self, error: str) -> None:
         self._on_error()
-        # Once, not every few seconds, for as long as it lasts.
-        if complaint != self._complaint:
-            self._complaint = complaint
-            _log.error("repository cannot be followed, all stays as it is", extra=facts(error=complaint))
+        # Log an error that lasts once, not at each listing.
+        if error != self._last_error:
+            self._last_error = error
+            _log.error("repository cannot be listed: versions stay as they are", extra=facts(error=error))
 
 
 def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Identity | None]:
-    """Return what is published under `root` and which folder that is; the files of tried versions stamped.
+    """Return the published versions under `root`, and the identity of that folder.
+
+    Args:
+        root: The folder of the repository.
+        known: The models that the server knows. Only the files of versions that were tried are stamped.
 
     Raises:
-        OSError: A folder or a manifest can at present be neither read nor said to be absent.
+        OSError: It cannot be said now whether a folder or a manifest exists.
     """
     identity = _identity(root)
     published: dict[str, dict[int, Stamp | None] | None] = {}
@@ -100,7 +104,7 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
         try:
             versions = _versions(root / name)
         except PermissionError:
-            # The root of a disk has folders that are nobody's business, such as lost+found.
+            # Skip private folders, such as lost+found in the root of a disk.
             if name in known:
                 published[name] = None
             continue
@@ -133,7 +137,7 @@ def _has_manifest(folder: Path) -> bool:
     try:
         return stat.S_ISREG((folder / MANIFEST_FILE).stat().st_mode)
     except PermissionError:
-        # A version, of which loading will say what is wrong.
+        # This is a version; loading it will report what is wrong.
         return True
     except OSError as error:
         if error.errno in _GONE:

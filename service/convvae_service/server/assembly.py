@@ -21,8 +21,9 @@ from convvae_service.observability.logs import facts
 from convvae_service.observability.metrics import Metrics
 from convvae_service.open_inference.servicer import OpenInferenceServicer
 from convvae_service.repository.catalog import Repository
-from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader
+from convvae_service.repository.loading import EngineOptions
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, reflection_servicer

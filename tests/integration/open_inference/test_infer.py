@@ -267,7 +267,7 @@ def test_a_stream_answers_in_order_and_outlives_errors(stub: Stub) -> None:
     for number, reply in enumerate(replies):
         if number % 5 == 4:
             assert reply.error_message == (
-                "NOT_FOUND: model 'tiny' has no version 8: ListModels names those there are"
+                "NOT_FOUND: model 'tiny' has no version 8: ListModels lists its versions"
                 f" (request id flow.{number + 1})"
             )
             assert not reply.infer_response.outputs

@@ -144,7 +144,7 @@ def test_tritonclient_shows_mistakes(findings: dict[str, Any]) -> None:
         ],
         "version": [
             "StatusCode.NOT_FOUND",
-            "model 'tiny' has no version 7: ListModels names those there are",
+            "model 'tiny' has no version 7: ListModels lists its versions",
         ],
         "load": ["StatusCode.UNIMPLEMENTED", "Method not found!"],
         "shared memory": ["StatusCode.UNIMPLEMENTED", "Method not found!"],

@@ -19,7 +19,7 @@ from convvae_service.open_inference import stream as open_inference_stream
 from convvae_service.open_inference.graphs import GraphModel, split_name, version_number
 from convvae_service.open_inference.stream import InferStream
 from convvae_service.open_inference.tensors import read_input, requested_outputs, write_outputs
-from convvae_service.repository.catalog import LoadedVersion
+from convvae_service.repository.loaded_version import LoadedVersion
 from open_inference import inference_pb2 as pb
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 

@@ -14,8 +14,10 @@ from convvae_service.errors import NotFound, StartupError, VersionNotLoaded
 from convvae_service.repository import watch as watch_module
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import VersionState
-from convvae_service.repository.loaded_version import EngineOptions, LoadedVersion, load_version, stamp_of
+from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader, VersionChange
+from convvae_service.repository.loading import EngineOptions, load_version
+from convvae_service.repository.stamp import stamp_of
 from convvae_service.repository.watch import Watch, look
 from convvae_service.settings.version_policy import parse_version_policies
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
@@ -120,7 +122,7 @@ async def test_a_lease_keeps_a_version_open(tmp_path: Path) -> None:
         publish_tiny(tmp_path)
         await followed.watch.look_once()
         assert followed.repository.resolve("tiny", 0).version == 2
-        with pytest.raises(VersionNotLoaded, match="published but not loaded; serving: 2"):
+        with pytest.raises(VersionNotLoaded, match="published but not loaded; the default version is 2"):
             followed.repository.resolve("tiny", 1)
         first.__exit__(None, None, None)
         assert followed.changes == [("tiny", 2, "loaded")]
@@ -141,7 +143,7 @@ async def test_a_removed_model_stays_open_for_its_calls(tmp_path: Path) -> None:
             shutil.rmtree(tmp_path / "gone")
             await followed.watch.look_once()
             assert followed.ready == {"other": 1}
-            with pytest.raises(NotFound, match="no model 'gone' here"):
+            with pytest.raises(NotFound, match="no model 'gone' on this server"):
                 followed.repository.resolve("gone", 0)
             assert followed.changes == []
             (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
@@ -163,7 +165,7 @@ async def test_a_load_that_is_given_up_changes_nothing(
 
     async with Followed(tmp_path) as followed:
         publish_tiny(tmp_path)
-        monkeypatch.setattr("convvae_service.repository.loader.load_version", wait)
+        monkeypatch.setattr("convvae_service.repository.loading.load_version", wait)
         watching = asyncio.create_task(followed.watch.run())
         await until(begun.is_set)
         watching.cancel()
@@ -187,7 +189,7 @@ async def test_a_lost_mount_unloads_nothing(tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             await followed.watch.look_once()
         root.mkdir()
-        with pytest.raises(OSError, match="an empty folder has taken its place"):
+        with pytest.raises(OSError, match="an empty folder is in its place"):
             await followed.watch.look_once()
         assert followed.repository.resolve("", 0).version == 1
         root.rmdir()
@@ -225,7 +227,7 @@ async def test_a_failing_disk_unloads_nothing_and_is_said_once(
         await until(lambda: ("tiny", 1, "unloaded") in followed.changes)
         watching.cancel()
         assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
-    said = [record for record in caplog.records if "cannot be followed" in record.message]
+    said = [record for record in caplog.records if "cannot be listed" in record.message]
     assert len(said) == 1
 
 
@@ -241,7 +243,7 @@ async def test_a_file_that_cannot_be_read_now_is_tried_again(
             def read(*_: object, **__: object) -> None:
                 raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-            broken.setattr("convvae_service.repository.loader.load_version", read)
+            broken.setattr("convvae_service.repository.loading.load_version", read)
             await followed.watch.look_once()
         found = followed.repository.models["tiny"].versions[2]
         assert found.error == "cannot be read: Input/output error"
@@ -261,7 +263,7 @@ async def test_a_fault_in_loading_is_not_the_callers_to_read(
         def fail(*_: object, **__: object) -> None:
             raise RuntimeError("secret")
 
-        monkeypatch.setattr("convvae_service.repository.loader.load_version", fail)
+        monkeypatch.setattr("convvae_service.repository.loading.load_version", fail)
         await followed.watch.look_once()
         assert followed.repository.models["tiny"].versions[2].error == (
             "internal error, described in the server's log"
@@ -290,7 +292,7 @@ async def test_the_event_loop_runs_on_while_a_version_loads(
             assert followed.repository.models["tiny"].versions[2].state.name == "LOADING"
             return followed.repository.resolve("", 0).version
 
-        monkeypatch.setattr("convvae_service.repository.loader.load_version", wait_for_the_loop)
+        monkeypatch.setattr("convvae_service.repository.loading.load_version", wait_for_the_loop)
         await followed.watch.look_once()
         assert seen == [1]
         assert followed.repository.resolve("", 0).version == 2
@@ -328,7 +330,7 @@ async def test_a_list_that_leaves_nothing_is_refused(tmp_path: Path) -> None:
     publish_tiny(tmp_path)
     repository = Repository(tmp_path, pinned={}, policies=parse_version_policies(["7"]))
     loader = Loader(repository, EngineOptions(device="cpu"))
-    with pytest.raises(StartupError, match="no version to serve: --versions lists none of those"):
+    with pytest.raises(StartupError, match="no version to serve: --versions names no version"):
         await loader.load()
     await loader.close()
     async with Followed(tmp_path, "2") as followed:

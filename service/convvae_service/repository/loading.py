@@ -1,0 +1,120 @@
+"""The way of a version into memory: read, verify, load, warm and check it."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from convvae_service.bundle import BundleError, Precision, read_bundle
+from convvae_service.engine.arena import DEFAULT_ARENAS, Arenas
+from convvae_service.engine.stages import Engine
+from convvae_service.errors import StartupError
+from convvae_service.observability.logs import facts
+from convvae_service.repository.loaded_version import LoadedVersion
+from convvae_service.repository.stamp import Stamp, stamp_of
+
+__all__ = ["EngineOptions", "LoadResult", "load_version", "try_to_load"]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EngineOptions:
+    """The options of every engine of a server.
+
+    Args:
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        threads: Number of threads of one run.
+        max_batch_rows: Maximum rows of one run; a GPU is warmed up to this size.
+        arenas: Memory that each graph keeps between runs.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    max_batch_rows: int = 64
+    arenas: Arenas = DEFAULT_ARENAS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadResult:
+    """The result of an attempt to load a version: the version, or an error.
+
+    `stamp` is that of the files before they were read, None if they should be tried again. `fatal` says that
+    no version can be loaded on this server, whatever its files.
+    """
+
+    stamp: Stamp | None
+    loaded: LoadedVersion | None = None
+    error: str = ""
+    fatal: bool = False
+
+
+def load_version(
+    folder: Path,
+    options: EngineOptions,
+    *,
+    precision: Precision | None = None,
+    check: Callable[[LoadedVersion], None] = lambda _: None,
+) -> LoadedVersion:
+    """Read, verify, load, warm and check the version in `folder`.
+
+    Args:
+        folder: ROOT/<model>/<version>.
+        options: The options of its engine.
+        precision: The graphs to run; None takes fp32 if the bundle has it, or else its first precision.
+        check: Raises StartupError for a version that the server's settings do not allow.
+
+    Raises:
+        BundleError: The version is damaged, or does not run.
+        StartupError: The device cannot be used, or `check` raised it.
+        OSError: A file cannot be read now.
+    """
+    bundle = read_bundle(folder)
+    engine = Engine(
+        bundle,
+        precision=precision,
+        device=options.device,
+        threads=options.threads,
+        arenas=options.arenas,
+    )
+    try:
+        engine.warm(options.max_batch_rows)
+        loaded = LoadedVersion(
+            name=folder.parent.name,
+            version=bundle.version,
+            manifest=bundle.manifest,
+            manifest_json=bundle.manifest.to_json(),
+            engine=engine,
+        )
+        check(loaded)
+    except BaseException:
+        engine.close()
+        raise
+    return loaded
+
+
+def try_to_load(
+    folder: Path,
+    options: EngineOptions,
+    precision: Precision | None,
+    check: Callable[[LoadedVersion], None],
+) -> LoadResult:
+    """Load a version as `load_version` does, and return the result instead of raising an error.
+
+    An error is returned as text: an exception would keep the engine alive, by its traceback.
+    """
+    # Taken before reading, so that files that change meanwhile are tried again.
+    stamp = stamp_of(folder)
+    try:
+        loaded = load_version(folder, options, precision=precision, check=check)
+    except BundleError as error:
+        return LoadResult(stamp=stamp, error=str(error))
+    except StartupError as error:
+        return LoadResult(stamp=stamp, error=str(error), fatal=True)
+    except OSError as error:
+        # A failing disk or network says nothing about the version: try it again.
+        return LoadResult(stamp=None, error=f"cannot be read: {error.strerror or 'input or output error'}")
+    except Exception:  # noqa: BLE001 - the versions that serve must go on after any error
+        _log.exception("model version cannot be loaded", extra=facts(folder=str(folder)))
+        return LoadResult(stamp=stamp, error="internal error, described in the server's log")
+    return LoadResult(stamp=stamp, loaded=loaded)

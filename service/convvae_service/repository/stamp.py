@@ -1,0 +1,20 @@
+"""Stamps of a version's files: they tell whether the files have changed."""
+
+import os
+from pathlib import Path
+from typing import TypeAlias
+
+__all__ = ["Stamp", "stamp_of"]
+
+# Name, size in bytes, time of the last change in ns, and mode of each file.
+Stamp: TypeAlias = tuple[tuple[str, int, int, int], ...]
+
+
+def stamp_of(folder: Path) -> Stamp | None:
+    """Return the stamp of the files in a version's folder, or None if they cannot be listed now."""
+    try:
+        with os.scandir(folder) as entries:
+            stats = sorted((entry.name, entry.stat()) for entry in entries)
+    except OSError:
+        return None
+    return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_mode) for name, stat in stats)
