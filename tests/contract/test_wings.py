@@ -1,6 +1,7 @@
 """The wings of each package: a wing imports only those that stand before it in the table."""
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -191,3 +192,15 @@ def test_an_upward_arrow_is_found(tmp_path: Path) -> None:
         "trainer/convvae_trainer/data/rows.py:1 imports convvae_service.server.tls"
     ]
     assert len(circles("convvae_service", tmp_path)) == 1
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_the_architecture_page_lists_the_wings_in_order(package: str) -> None:
+    """docs/architecture.md has each wing of the table, in this order."""
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    rows = re.search(rf"^\| `\w+/{package}` \| \|\n((?:\|.*\n)+)", text, re.MULTILINE)
+    assert rows is not None
+    listed = [name for row in rows[1].splitlines() for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    # Small modules of the client have no line.
+    unlisted = {"__init__", "__main__", "version", "addresses", "model_name"}
+    assert listed == [wing for wing in ORDER[package] if wing not in unlisted]
