@@ -135,7 +135,7 @@ def test_every_element_has_a_comment(tmp_path: Path) -> None:
 
 def test_a_missing_comment_is_found(tmp_path: Path) -> None:
     """The check above is not blind: without its comment, a field is named."""
-    protos = edited_protos(tmp_path, "  // Number of vectors, 1 or above.\n", "")
+    protos = edited_protos(tmp_path, "  // Number of vectors, at least 1.\n", "")
     assert uncommented(compiled(protos, tmp_path)) == ["Vectors.count"]
 
 
@@ -161,7 +161,7 @@ def test_stubs_have_not_drifted(tmp_path: Path, floor_python: Path) -> None:
     ("old", "new", "expected"),
     [
         ("float temperature = 5;", "float temperature = 5;\n  bool extra = 6;", {".py", ".pyi"}),
-        ("// Number of vectors, 1 or above.", "// Number of vectors.", {".pyi"}),
+        ("// Number of vectors, at least 1.", "// Number of vectors.", {".pyi"}),
         ("rpc Decode(", "rpc Decodes(", {".py", "_grpc.py", "_grpc.pyi"}),
     ],
     ids=["field", "comment", "method"],

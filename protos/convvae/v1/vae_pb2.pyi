@@ -6,13 +6,14 @@ The wire contract of a server of variational autoencoders.
 Conventions
 - Pixels are uint8 in the order height, width, channel (NHWC). Scaling is part of the model.
 - Vectors are little-endian float32 bytes, row after row.
-- A call is all or nothing: one bad row fails the call with `INVALID_ARGUMENT`, and the error's
-  `google.rpc.BadRequest` details list every bad field, rows by their index, as in `files[17]`.
+- A call succeeds or fails as a whole: one bad row fails the call with `INVALID_ARGUMENT`. The
+  `google.rpc.BadRequest` details of the error list every bad field; rows by index, such as `files[17]`.
 - Every call may also fail with
   `NOT_FOUND` (unknown model or version), `FAILED_PRECONDITION` (the model lacks the capability, or the
   version is published but not loaded), `RESOURCE_EXHAUSTED` (the queue is full; `google.rpc.RetryInfo`
-  says when to come back), `UNAVAILABLE` (the server is starting or stopping; try another),
-  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (where the server asks for a token) and `INTERNAL` (with an id that stands in the server's log).
+  contains the retry delay), `UNAVAILABLE` (the server is starting or stopping; try another),
+  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (if the server requires a token) and `INTERNAL` (with an id that
+  the server's log contains).
 """
 
 import builtins
@@ -40,27 +41,27 @@ class _VersionStateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     VERSION_STATE_UNSPECIFIED: _VersionState.ValueType  # 0
     """Not set."""
     VERSION_STATE_NOT_LOADED: _VersionState.ValueType  # 1
-    """Published, not loaded: a call that names it fails with `FAILED_PRECONDITION`."""
+    """Published but not loaded. A call that names the version fails with `FAILED_PRECONDITION`."""
     VERSION_STATE_LOADING: _VersionState.ValueType  # 2
-    """Being verified, loaded or warmed."""
+    """The server verifies, loads or warms the version."""
     VERSION_STATE_SERVING: _VersionState.ValueType  # 3
-    """Answers calls."""
+    """The version answers calls."""
     VERSION_STATE_FAILED: _VersionState.ValueType  # 4
-    """Could not be loaded."""
+    """The version could not be loaded."""
 
 class VersionState(_VersionState, metaclass=_VersionStateEnumTypeWrapper):
-    """How the server stands to a published version."""
+    """State of a published version on the server."""
 
 VERSION_STATE_UNSPECIFIED: VersionState.ValueType  # 0
 """Not set."""
 VERSION_STATE_NOT_LOADED: VersionState.ValueType  # 1
-"""Published, not loaded: a call that names it fails with `FAILED_PRECONDITION`."""
+"""Published but not loaded. A call that names the version fails with `FAILED_PRECONDITION`."""
 VERSION_STATE_LOADING: VersionState.ValueType  # 2
-"""Being verified, loaded or warmed."""
+"""The server verifies, loads or warms the version."""
 VERSION_STATE_SERVING: VersionState.ValueType  # 3
-"""Answers calls."""
+"""The version answers calls."""
 VERSION_STATE_FAILED: VersionState.ValueType  # 4
-"""Could not be loaded."""
+"""The version could not be loaded."""
 Global___VersionState: typing_extensions.TypeAlias = VersionState
 
 @typing.final
@@ -72,10 +73,10 @@ class ModelRef(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Name of the model. Empty means the server's only model; `INVALID_ARGUMENT` when it has several."""
+    """Name of the model. Empty means the server's only model; `INVALID_ARGUMENT` if it has several."""
     version: builtins.int
-    """Version, 1 or above. 0 (default) means the version that the server serves by default. A call with a
-    version gets that version or fails.
+    """Version, at least 1. 0 (default) means the version that the server serves by default. A call with a
+    version is answered by that version or fails.
     """
     def __init__(
         self,
@@ -99,7 +100,7 @@ class ServedModel(google.protobuf.message.Message):
     name: builtins.str
     """Name of the model."""
     version: builtins.int
-    """Version of the model, 1 or above."""
+    """Version of the model, at least 1."""
     precision: builtins.str
     """Precision of the graphs that ran: `fp32`, `fp16` or `int8`."""
     def __init__(
@@ -125,9 +126,9 @@ class Pixels(google.protobuf.message.Message):
     WIDTH_FIELD_NUMBER: builtins.int
     CHANNELS_FIELD_NUMBER: builtins.int
     data: builtins.bytes
-    """uint8 values, count x height x width x channels of them. Another length is `INVALID_ARGUMENT`."""
+    """uint8 values; their number is count x height x width x channels. Another length is `INVALID_ARGUMENT`."""
     count: builtins.int
-    """Number of images, 1 or above."""
+    """Number of images, at least 1."""
     height: builtins.int
     """Height of each image in pixels. In a request it must be the model's."""
     width: builtins.int
@@ -157,11 +158,11 @@ class Vectors(google.protobuf.message.Message):
     COUNT_FIELD_NUMBER: builtins.int
     DIMENSION_FIELD_NUMBER: builtins.int
     data: builtins.bytes
-    """Little-endian float32 values, count x dimension of them. Another length is `INVALID_ARGUMENT`; so are
-    NaN and infinity in a request.
+    """Little-endian float32 values; their number is count x dimension. Another length, and NaN or infinity in
+    a request, are `INVALID_ARGUMENT`.
     """
     count: builtins.int
-    """Number of vectors, 1 or above."""
+    """Number of vectors, at least 1."""
     dimension: builtins.int
     """Values in each vector. In a request it must be the model's latent dimension."""
     def __init__(
@@ -177,7 +178,7 @@ Global___Vectors: typing_extensions.TypeAlias = Vectors
 
 @typing.final
 class EncodeRequest(google.protobuf.message.Message):
-    """Request for `Encode`. Exactly one of `pixels` and `files` holds the images."""
+    """Request for `Encode`. Exactly one of `pixels` and `files` contains the images."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -186,7 +187,7 @@ class EncodeRequest(google.protobuf.message.Message):
     FILES_FIELD_NUMBER: builtins.int
     INCLUDE_LOG_VARIANCE_FIELD_NUMBER: builtins.int
     include_log_variance: builtins.bool
-    """Whether the reply holds `log_variance`. Default false. Ignored for a plain autoencoder, which has none."""
+    """Whether the reply contains `log_variance`. Default false. Ignored for a plain autoencoder."""
     @property
     def model(self) -> Global___ModelRef:
         """Model to use. Default: the server's only model, in its default version."""
@@ -197,8 +198,8 @@ class EncodeRequest(google.protobuf.message.Message):
 
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """JPEG, PNG or WebP files of any size, one a row; the server brings them to the model's size. Each that is
-        no image, or has more pixels than the server accepts, is reported as `files[i]`.
+        """JPEG, PNG or WebP files of any size, one per row. The server resizes them to the model's size. A file
+        that is not an image, or has more pixels than the server accepts, is reported as `files[i]`.
         """
 
     def __init__(
@@ -233,7 +234,7 @@ class EncodeResponse(google.protobuf.message.Message):
 
     @property
     def log_variance(self) -> Global___Vectors:
-        """Natural logarithm of the variance of q(z|x), when asked for."""
+        """Natural logarithm of the variance of q(z|x), if the request includes it."""
 
     def __init__(
         self,
@@ -313,14 +314,14 @@ class SampleRequest(google.protobuf.message.Message):
     FIRST_ROW_FIELD_NUMBER: builtins.int
     TEMPERATURE_FIELD_NUMBER: builtins.int
     count: builtins.int
-    """Number of images, 1 up to the server's rows per call."""
+    """Number of images, from 1 to the server's limit of rows per call."""
     seed: builtins.int
-    """Seed of the noise, any value. Absent: the server draws one below 2^53. The reply names it.
-    Row i of a seed is the same vector whatever the call, its size, the process and the machine.
+    """Seed of the noise, any value. Without a seed the server draws one below 2^53. The reply contains it.
+    Row i of a seed is always the same vector. It does not depend on the call, its size or the machine.
     """
     first_row: builtins.int
-    """Index of the first row. Default 0. Rows 100 to 199 of a seed are `first_row` 100, `count` 100, so that a
-    caller may cut a large sample into calls.
+    """Index of the first row. Default 0. Rows 100 to 199 of a seed are `first_row` 100, `count` 100. So a
+    caller may split a large sample into several calls.
     """
     temperature: builtins.float
     """Standard deviation of the prior's noise, 0 to 1e6. Default 1. 0 decodes the prior's mean."""
@@ -368,7 +369,7 @@ class SampleResponse(google.protobuf.message.Message):
 
     @property
     def latents(self) -> Global___Vectors:
-        """Latent vectors that were decoded: standard normal noise times the temperature."""
+        """The decoded latent vectors: standard normal noise times the temperature."""
 
     def __init__(
         self,
@@ -385,7 +386,7 @@ Global___SampleResponse: typing_extensions.TypeAlias = SampleResponse
 
 @typing.final
 class ReconstructRequest(google.protobuf.message.Message):
-    """Request for `Reconstruct`. Exactly one of `pixels` and `files` holds the images."""
+    """Request for `Reconstruct`. Exactly one of `pixels` and `files` contains the images."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -402,7 +403,7 @@ class ReconstructRequest(google.protobuf.message.Message):
 
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """JPEG, PNG or WebP files, one a row, as in `EncodeRequest`."""
+        """JPEG, PNG or WebP files, one per row, as in `EncodeRequest`."""
 
     def __init__(
         self,
@@ -445,7 +446,7 @@ Global___ReconstructResponse: typing_extensions.TypeAlias = ReconstructResponse
 
 @typing.final
 class ScoreRequest(google.protobuf.message.Message):
-    """Request for `Score`. Exactly one of `pixels` and `files` holds the images."""
+    """Request for `Score`. Exactly one of `pixels` and `files` contains the images."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -456,8 +457,8 @@ class ScoreRequest(google.protobuf.message.Message):
     SEED_FIELD_NUMBER: builtins.int
     FIRST_ROW_FIELD_NUMBER: builtins.int
     num_samples: builtins.int
-    """Draws from q(z|x) to average the distortion over. Default 0: one evaluation at the posterior mean, without
-    noise. Rows times draws must not exceed the server's rows per call.
+    """Number of draws from q(z|x) to average the distortion over. Default 0: one evaluation at the posterior
+    mean, without noise. Rows times draws must not exceed the server's limit of rows per call.
     """
     seed: builtins.int
     """Seed of the draws, as in `SampleRequest`. Used only when `num_samples` is above 0."""
@@ -475,7 +476,7 @@ class ScoreRequest(google.protobuf.message.Message):
 
     @property
     def files(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """JPEG, PNG or WebP files, one a row, as in `EncodeRequest`."""
+        """JPEG, PNG or WebP files, one per row, as in `EncodeRequest`."""
 
     def __init__(
         self,
@@ -505,7 +506,7 @@ class ScoreResponse(google.protobuf.message.Message):
     RATE_FIELD_NUMBER: builtins.int
     SEED_FIELD_NUMBER: builtins.int
     seed: builtins.int
-    """Seed of the draws, when there were any."""
+    """Seed of the draws. Absent without draws."""
     @property
     def model(self) -> Global___ServedModel:
         """The version that answered."""
@@ -520,7 +521,7 @@ class ScoreResponse(google.protobuf.message.Message):
 
     @property
     def rate(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.float]:
-        """KL divergence from the prior to q(z|x), 0 or above."""
+        """KL(q(z|x) || p(z)), at least 0."""
 
     def __init__(
         self,
@@ -595,7 +596,7 @@ Global___ModelSummary: typing_extensions.TypeAlias = ModelSummary
 
 @typing.final
 class VersionSummary(google.protobuf.message.Message):
-    """One published version and how the server stands to it."""
+    """One published version and its state on the server."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -604,14 +605,14 @@ class VersionSummary(google.protobuf.message.Message):
     IS_DEFAULT_FIELD_NUMBER: builtins.int
     ERROR_FIELD_NUMBER: builtins.int
     version: builtins.int
-    """Version, 1 or above."""
+    """Version, at least 1."""
     state: Global___VersionState.ValueType
-    """Whether it can be called."""
+    """State of the version; calls are answered in `VERSION_STATE_SERVING`."""
     is_default: builtins.bool
-    """Whether calls without a version go to it."""
+    """Whether this version answers calls without a version."""
     error: builtins.str
-    """What was wrong, when `state` is `VERSION_STATE_FAILED`. With `VERSION_STATE_SERVING`: what is wrong with files
-    that were changed under a version that serves on as it was loaded.
+    """The reason of `VERSION_STATE_FAILED`. With `VERSION_STATE_SERVING`: the fault in the version's files if
+    they were changed after it was loaded. The loaded version continues to serve.
     """
     def __init__(
         self,
@@ -672,12 +673,12 @@ class GetModelResponse(google.protobuf.message.Message):
     channels: builtins.int
     """Channels of an image: 1 (grey) or 3 (RGB)."""
     latent_dim: builtins.int
-    """Values in a latent vector."""
+    """Number of values in a latent vector."""
     manifest_json: builtins.str
     """The bundle's whole manifest, as JSON: training, parity, checksums."""
     @property
     def model(self) -> Global___ServedModel:
-        """The version described, which is loaded, and its precision."""
+        """The described version, which is loaded, and its precision."""
 
     @property
     def likelihood(self) -> Global___Likelihood:
@@ -685,11 +686,11 @@ class GetModelResponse(google.protobuf.message.Message):
 
     @property
     def capabilities(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """What the model can do: of `encode`, `decode`, `sample`, `reconstruct`, `score`."""
+        """Capabilities of the model: some of `encode`, `decode`, `sample`, `reconstruct` and `score`."""
 
     @property
     def precisions(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Precisions that the bundle has graphs of."""
+        """Precisions in which the bundle has graphs."""
 
     @property
     def limits(self) -> Global___Limits:
@@ -717,7 +718,7 @@ Global___GetModelResponse: typing_extensions.TypeAlias = GetModelResponse
 
 @typing.final
 class Likelihood(google.protobuf.message.Message):
-    """The decoder's distribution over an image and its constants."""
+    """The distribution p(x|z) of an image, and its constant."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
@@ -754,9 +755,9 @@ Global___Likelihood: typing_extensions.TypeAlias = Likelihood
 
 @typing.final
 class Limits(google.protobuf.message.Message):
-    """Limits of the server. A call above one fails with `INVALID_ARGUMENT` before any work; above the queue's
-    limits with `RESOURCE_EXHAUSTED` and `google.rpc.RetryInfo`; a message of more than twice the limit on
-    messages with `RESOURCE_EXHAUSTED` alone.
+    """Limits of the server. A call above a limit fails with `INVALID_ARGUMENT` before any work. Above the limits
+    of the queue it fails with `RESOURCE_EXHAUSTED` and `google.rpc.RetryInfo`. A message of more than twice
+    `max_message_bytes` fails with `RESOURCE_EXHAUSTED` alone.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

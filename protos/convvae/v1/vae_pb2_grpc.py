@@ -91,7 +91,8 @@ class VaeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Sample(self, request, context):
-        """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes it repeatable.
+        """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes the result
+        repeatable.
         Fails with `FAILED_PRECONDITION` for a plain autoencoder, which has no prior.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -106,8 +107,8 @@ class VaeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Computes the evidence lower bound of images, with its parts. Fails with `FAILED_PRECONDITION` for a
-        plain autoencoder, which has no rate.
+        """Computes the evidence lower bound of images, with distortion and rate. Fails with `FAILED_PRECONDITION`
+        for a plain autoencoder, which has no rate.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +122,7 @@ class VaeServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """Describes one model version, with the limits that the server puts on calls.
+        """Describes one model version, with the server's limits on calls.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

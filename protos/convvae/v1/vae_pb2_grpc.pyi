@@ -6,13 +6,14 @@ The wire contract of a server of variational autoencoders.
 Conventions
 - Pixels are uint8 in the order height, width, channel (NHWC). Scaling is part of the model.
 - Vectors are little-endian float32 bytes, row after row.
-- A call is all or nothing: one bad row fails the call with `INVALID_ARGUMENT`, and the error's
-  `google.rpc.BadRequest` details list every bad field, rows by their index, as in `files[17]`.
+- A call succeeds or fails as a whole: one bad row fails the call with `INVALID_ARGUMENT`. The
+  `google.rpc.BadRequest` details of the error list every bad field; rows by index, such as `files[17]`.
 - Every call may also fail with
   `NOT_FOUND` (unknown model or version), `FAILED_PRECONDITION` (the model lacks the capability, or the
   version is published but not loaded), `RESOURCE_EXHAUSTED` (the queue is full; `google.rpc.RetryInfo`
-  says when to come back), `UNAVAILABLE` (the server is starting or stopping; try another),
-  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (where the server asks for a token) and `INTERNAL` (with an id that stands in the server's log).
+  contains the retry delay), `UNAVAILABLE` (the server is starting or stopping; try another),
+  `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (if the server requires a token) and `INTERNAL` (with an id that
+  the server's log contains).
 """
 
 import abc
@@ -223,7 +224,8 @@ class VaeServiceStub(typing.Generic[_VaeServiceEncodeType, _VaeServiceDecodeType
     """Maps latent vectors to images."""
 
     Sample: _VaeServiceSampleType
-    """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes it repeatable.
+    """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes the result
+    repeatable.
     Fails with `FAILED_PRECONDITION` for a plain autoencoder, which has no prior.
     """
 
@@ -231,15 +233,15 @@ class VaeServiceStub(typing.Generic[_VaeServiceEncodeType, _VaeServiceDecodeType
     """Encodes images and decodes their posterior means."""
 
     Score: _VaeServiceScoreType
-    """Computes the evidence lower bound of images, with its parts. Fails with `FAILED_PRECONDITION` for a
-    plain autoencoder, which has no rate.
+    """Computes the evidence lower bound of images, with distortion and rate. Fails with `FAILED_PRECONDITION`
+    for a plain autoencoder, which has no rate.
     """
 
     ListModels: _VaeServiceListModelsType
     """Lists the models and their versions, loaded or not."""
 
     GetModel: _VaeServiceGetModelType
-    """Describes one model version, with the limits that the server puts on calls."""
+    """Describes one model version, with the server's limits on calls."""
 
 VaeServiceAsyncStub: typing_extensions.TypeAlias = VaeServiceStub[
     grpc.aio.UnaryUnaryMultiCallable[
@@ -297,7 +299,8 @@ class VaeServiceServicer(metaclass=abc.ABCMeta):
         request: convvae.v1.vae_pb2.SampleRequest,
         context: _ServicerContext,
     ) -> typing.Union[convvae.v1.vae_pb2.SampleResponse, collections.abc.Awaitable[convvae.v1.vae_pb2.SampleResponse]]:
-        """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes it repeatable.
+        """Draws latent vectors from the prior N(0, temperature^2 I) and decodes them. A seed makes the result
+        repeatable.
         Fails with `FAILED_PRECONDITION` for a plain autoencoder, which has no prior.
         """
 
@@ -315,8 +318,8 @@ class VaeServiceServicer(metaclass=abc.ABCMeta):
         request: convvae.v1.vae_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> typing.Union[convvae.v1.vae_pb2.ScoreResponse, collections.abc.Awaitable[convvae.v1.vae_pb2.ScoreResponse]]:
-        """Computes the evidence lower bound of images, with its parts. Fails with `FAILED_PRECONDITION` for a
-        plain autoencoder, which has no rate.
+        """Computes the evidence lower bound of images, with distortion and rate. Fails with `FAILED_PRECONDITION`
+        for a plain autoencoder, which has no rate.
         """
 
     @abc.abstractmethod
@@ -333,6 +336,6 @@ class VaeServiceServicer(metaclass=abc.ABCMeta):
         request: convvae.v1.vae_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> typing.Union[convvae.v1.vae_pb2.GetModelResponse, collections.abc.Awaitable[convvae.v1.vae_pb2.GetModelResponse]]:
-        """Describes one model version, with the limits that the server puts on calls."""
+        """Describes one model version, with the server's limits on calls."""
 
 def add_VaeServiceServicer_to_server(servicer: VaeServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
