@@ -2,7 +2,6 @@
 
 import json
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,13 +33,6 @@ class ObservedServer(ServerProcess):
     def resident_kib(self) -> int:
         """Return the memory that the process has."""
         return resident_kib(self.process.pid)
-
-    def metrics(self) -> dict[str, float]:
-        """Return the metrics by name and labels, as the page writes them."""
-        with urllib.request.urlopen(f"http://{self.metrics_target}/metrics", timeout=10) as page:
-            lines = page.read().decode().splitlines()
-        pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
-        return {name: float(value) for name, _, value in pairs}
 
     def pending(self) -> dict[str, float]:
         """Return what is in the server now: calls, rows and bytes."""

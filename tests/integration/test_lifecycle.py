@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -62,7 +61,7 @@ def test_calls_in_flight_finish_in_the_grace(tiny_root: Path) -> None:
         calls = [
             stub.Score.future(pb.ScoreRequest(pixels=pixels(images)), timeout=TIMEOUT_S) for _ in range(6)
         ]
-        wait_for_metric(server, "convvae_calls_in_flight 6.0")
+        server.wait_for_metric("convvae_calls_in_flight 6.0")
         server.send(signal.SIGTERM)
         assert [len(call.result().elbo) for call in calls] == [1000] * 6
         assert server.wait() == 0
@@ -100,8 +99,8 @@ def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
         left.cancel()
         assert {call.code() for call in doomed} == {grpc.StatusCode.DEADLINE_EXCEEDED}
         assert running.result().mean.count == 1000
-        wait_for_metric(server, "convvae_calls_in_flight 0.0")
-        page = metrics_page(server)
+        server.wait_for_metric("convvae_calls_in_flight 0.0")
+        page = server.metrics_page()
     decoded = sum(
         float(line.rsplit(" ", 1)[1])
         for line in page.splitlines()
@@ -208,7 +207,7 @@ def test_a_bad_version_does_not_stop_the_good_one_before_it(tmp_path: Path) -> N
         reply = stub.Encode(pb.EncodeRequest(pixels=pixels(random_images(1, *SHAPE.as_tuple))), timeout=5)
         listed = stub.ListModels(pb.ListModelsRequest(), timeout=5).models[0].versions
         assert server.wait_for("model version cannot be loaded")["version"] == 2
-        assert 'convvae_load_failures_total{model="tiny"} 1.0' in metrics_page(server)
+        assert 'convvae_load_failures_total{model="tiny"} 1.0' in server.metrics_page()
     assert reply.model.version == 1
     assert [(v.version, v.state, v.is_default, v.error) for v in listed] == [
         (1, pb.VERSION_STATE_SERVING, True, ""),
@@ -255,26 +254,13 @@ def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
         assert server.wait_for("call", 5)["code"] == "DEADLINE_EXCEEDED"
 
 
-def metrics_page(server: ServerProcess) -> str:
-    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as reply:
-        return str(reply.read().decode())
-
-
-def wait_for_metric(server: ServerProcess, line: str) -> None:
-    """Read the page until it has this line."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while line not in (page := metrics_page(server)):
-        assert time.monotonic() < deadline_s, page
-        time.sleep(0.01)
-
-
 def test_metrics_tell_what_happened(tiny_root: Path) -> None:
     """Calls, rows, batches and models are counted under their documented names."""
     images = random_images(5, *SHAPE.as_tuple)
     with serving(tiny_root) as server, stub_of(server.target) as stub:
         stub.Reconstruct(pb.ReconstructRequest(pixels=pixels(images)), timeout=TIMEOUT_S)
         refused(stub.Sample, pb.SampleRequest(count=-1))
-        page = metrics_page(server)
+        page = server.metrics_page()
     for line in (
         'convvae_calls_total{code="OK",method="Reconstruct"} 1.0',
         'convvae_calls_total{code="INVALID_ARGUMENT",method="Sample"} 1.0',

@@ -1,8 +1,6 @@
 """The precision that each model runs in, chosen by `--precision`, as callers and operators see it."""
 
 import shutil
-import time
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -16,6 +14,7 @@ from convvae_service.bundle import Precision
 from support.inference_wire import decode_request, inference_stub
 from support.serving import ServerProcess, serving
 from support.tiny_bundle import LATENT_DIM, PRECISION_SEEDS, SHAPE, publish_tiny, weights
+from support.waiting import wait_until
 from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
 WATCH = ("--watch", "--watch-interval-s", "0.1")
@@ -53,17 +52,16 @@ def answers_in(stub: vae_pb2_grpc.VaeServiceStub, name: str, precision: Precisio
 
 def model_info(server: ServerProcess) -> set[tuple[str, ...]]:
     """Return (model, precision) of each version in the metrics."""
-    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as reply:
-        lines = reply.read().decode().splitlines()
-    return {tuple(line.split('"')[1:4:2]) for line in lines if line.startswith("convvae_model_info{model=")}
+    return {
+        tuple(line.split('"')[1:4:2])
+        for line in server.metrics()
+        if line.startswith("convvae_model_info{model=")
+    }
 
 
 def wait_for_loads(server: ServerProcess, count: int) -> None:
     """Wait until so many versions have been loaded since the start."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while len(server.messages("model version loaded")) < count:
-        assert time.monotonic() < deadline_s, server.lines
-        time.sleep(0.02)
+    wait_until(lambda: len(server.messages("model version loaded")) >= count)
 
 
 def test_each_model_runs_in_its_own_precision(root: Path) -> None:

@@ -3,9 +3,6 @@
 import signal
 import subprocess
 import sys
-import time
-import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -17,6 +14,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 import convvae
 from convvae import Client, RetryConfig, TLSConfig
 from support.serving import serving
+from support.waiting import wait_until
 
 NO_RETRY = RetryConfig(retries=0)
 
@@ -63,13 +61,6 @@ def is_answered(target: str, tls: TLSConfig | None) -> bool:
             return bool(vae.sample(1).images.shape[0] == 1)
         except (convvae.Unavailable, convvae.DeadlineExceeded):
             return False
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.05)
 
 
 def test_tls_serves_those_who_trust_it(tiny_root: Path, papers: Papers) -> None:
@@ -128,14 +119,11 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
             with pytest.raises(grpc.RpcError) as refused:
                 list(reflection.ServerReflectionInfo(iter([request]), timeout=5))
             assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
-        with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
-            counted = page.read().decode()
-        lines = [
-            line
-            for line in counted.splitlines()
-            if line.startswith("convvae_calls_total") and 'code="UNAUTHENTICATED"' in line
-        ]
-        refusals = {line.split('method="')[1].split('"')[0]: float(line.split()[-1]) for line in lines}
+        refusals = {
+            name.split('method="')[1].split('"')[0]: value
+            for name, value in server.metrics().items()
+            if name.startswith("convvae_calls_total") and 'code="UNAUTHENTICATED"' in name
+        }
         assert refusals.pop("ServerReflectionInfo") == 1
         assert sum(refusals.values()) == 5, refusals
         tokens.write_text("third-secret\n")

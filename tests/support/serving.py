@@ -7,10 +7,13 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from support.waiting import wait_until
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
@@ -92,6 +95,25 @@ class ServerProcess:
     def metrics_target(self) -> str:
         """HOST:PORT of the metrics."""
         return str(self.wait_for("serving")["metrics"])
+
+    def metrics_page(self) -> str:
+        """Return the page of metrics."""
+        with urllib.request.urlopen(f"http://{self.metrics_target}/metrics", timeout=10) as page:
+            return str(page.read().decode())
+
+    def metrics(self) -> dict[str, float]:
+        """Return the metrics by name and labels, as the page writes them."""
+        lines = self.metrics_page().splitlines()
+        pairs = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in pairs}
+
+    def wait_for_metric(self, line: str) -> None:
+        """Return when the page of metrics has this line."""
+        wait_until(lambda: line in self.metrics_page().splitlines())
+
+    def calls_in_flight(self) -> float:
+        """Return how many calls the server says it answers now."""
+        return self.metrics()["convvae_calls_in_flight"]
 
     def send(self, number: signal.Signals) -> None:
         """Send the process a signal."""

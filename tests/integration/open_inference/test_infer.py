@@ -1,7 +1,6 @@
 """Inference, descriptions and statistics of the Open Inference Protocol over the wire."""
 
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -236,8 +235,7 @@ def test_calls_are_counted_and_logged(tiny_root: Path) -> None:
         assert len(list(stream)) == 2
         assert dict(stream.trailing_metadata())["x-request-id"] == "call-7"
         refused(stub.ModelInfer, pb.ModelInferRequest(model_name="tiny.encoder"))
-        with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
-            text = page.read().decode()
+        text = server.metrics_page()
     lines = server.messages("call")
     assert 'convvae_calls_total{code="OK",method="ModelInfer"} 1.0' in text
     assert 'convvae_calls_total{code="INVALID_ARGUMENT",method="ModelInfer"} 1.0' in text

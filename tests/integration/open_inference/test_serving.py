@@ -3,9 +3,7 @@
 import contextlib
 import signal
 import threading
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,9 @@ import pytest
 from convvae.v1 import vae_pb2
 from open_inference import inference_pb2 as pb
 from support.inference_wire import IMAGES, decode_request, encode_request, inference_stub, outputs
-from support.serving import ServerProcess, serving
+from support.serving import serving
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
+from support.waiting import wait_until
 from support.wire import TIMEOUT_S, pixels, refused, stub_of
 
 
@@ -58,19 +57,6 @@ def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) ->
     assert "more than the 65536 of one call" in refusal.message
 
 
-def in_flight(server: ServerProcess) -> float:
-    with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=5) as page:
-        (line,) = (x for x in page.read().decode().splitlines() if x.startswith("convvae_calls_in_flight "))
-    return float(line.split()[1])
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline_s
-        time.sleep(0.02)
-
-
 MANY = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
 
 
@@ -83,7 +69,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_root: Path) -> None:
         stub_of(server.target) as native,
     ):
         busy = native.Score.future(vae_pb2.ScoreRequest(pixels=pixels(MANY)), timeout=TIMEOUT_S)
-        wait_until(lambda: in_flight(server) == 1)
+        wait_until(lambda: server.calls_in_flight() == 1)
         refusal = refused(stub.ModelInfer, encode_request(MANY))
         (reply,) = stub.ModelStreamInfer(iter([encode_request(MANY)]), timeout=TIMEOUT_S)
         busy.cancel()
@@ -99,7 +85,7 @@ def test_cancelled_and_expired_calls_leave_nothing_behind(tiny_root: Path) -> No
         inference_stub(server.target) as stub,
     ):
         call = stub.ModelInfer.future(encode_request(MANY), timeout=TIMEOUT_S)
-        wait_until(lambda: in_flight(server) == 1)
+        wait_until(lambda: server.calls_in_flight() == 1)
         call.cancel()
         assert refused(stub.ModelInfer, encode_request(MANY), timeout=0.01).code is (
             grpc.StatusCode.DEADLINE_EXCEEDED
@@ -112,7 +98,7 @@ def test_cancelled_and_expired_calls_leave_nothing_behind(tiny_root: Path) -> No
         stream = stub.ModelStreamInfer(iter([encode_request(MANY)] * 40), timeout=TIMEOUT_S)
         next(stream)
         stream.cancel()
-        wait_until(lambda: in_flight(server) == 0)
+        wait_until(lambda: server.calls_in_flight() == 0)
         assert outputs(stub.ModelInfer(encode_request(), timeout=TIMEOUT_S))["mean"].shape == (3, LATENT_DIM)
         assert server.messages("internal error") == []
         assert server.noise == []

@@ -15,6 +15,7 @@ import pytest
 import convvae
 from convvae import AsyncClient, Client, InvalidInput, RetryConfig
 from convvae.v1 import vae_pb2_grpc
+from support.waiting import wait_until
 
 from .conftest import Invoke
 from .servicer import LATENT_DIM, Refusal, Servicer, serving
@@ -27,14 +28,6 @@ def images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
     array = np.zeros((count, 4, 3, 1), np.uint8)
     array[:] = np.arange(count)[:, None, None, None]
     return array
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for what happens on the server."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def fail_first(times: int, method: str, code: grpc.StatusCode, **details: Any) -> Callable[[str, Any], None]:

@@ -1,12 +1,8 @@
-"""A server that follows its repository: versions come, fail and go while calls are answered."""
+"""A server that follows its repository: versions come, fail and go, and health and ListModels say so."""
 
 import shutil
-import signal
-import threading
 import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import grpc
@@ -15,163 +11,15 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
-from convvae.v1 import vae_pb2_grpc
-from support.serving import ServerProcess, serving
+from support.serving import serving
 from support.spoilt_bundle import fail_at_run_time, flip_a_bit
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny, weights
+from support.watched_models import INFO, INTERVAL_S, WATCH, states, version_called, wait_for_states
 from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 SERVICE_UNKNOWN = health_pb2.HealthCheckResponse.SERVICE_UNKNOWN
-INTERVAL_S = 0.1
-INFO = 'convvae_model_info{model="tiny",precision="fp32",provider="CPUExecutionProvider",version="%d"} 1.0'
-WATCH = ("--watch", "--watch-interval-s", str(INTERVAL_S))
-
-
-def wait_for_line(server: ServerProcess, message: str, **expected: object) -> None:
-    """Wait for a log line with this message and these facts."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while not any(expected.items() <= line.items() for line in server.messages(message)):
-        assert time.monotonic() < deadline_s, (message, expected, server.lines, server.noise)
-        time.sleep(0.01)
-
-
-def states(stub: vae_pb2_grpc.VaeServiceStub) -> dict[str, list[tuple[int, str, bool]]]:
-    """Return (version, state, default?) of each model's versions."""
-    return {
-        model.name: [
-            (v.version, pb.VersionState.Name(v.state).removeprefix("VERSION_STATE_"), v.is_default)
-            for v in model.versions
-        ]
-        for model in stub.ListModels(pb.ListModelsRequest(), timeout=TIMEOUT_S).models
-    }
-
-
-def wait_for_states(
-    stub: vae_pb2_grpc.VaeServiceStub, name: str, expected: list[tuple[int, str, bool]]
-) -> None:
-    """Wait until ListModels says this of a model."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while (found := states(stub).get(name, [])) != expected:
-        assert time.monotonic() < deadline_s, found
-        time.sleep(0.02)
-
-
-def version_called(stub: vae_pb2_grpc.VaeServiceStub, name: str = "tiny", version: int = 0) -> int:
-    """Make a call and return the version that answered."""
-    request = pb.SampleRequest(model=pb.ModelRef(name=name, version=version), count=1)
-    return int(stub.Sample(request, timeout=TIMEOUT_S).model.version)
-
-
-def metric(server: ServerProcess, line: str) -> bool:
-    """Whether the metrics have this line, soon."""
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < deadline_s:
-        with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as reply:
-            if line in reply.read().decode().splitlines():
-                return True
-        time.sleep(0.02)
-    return False
-
-
-class Callers:
-    """Threads that encode the same images again and again, and check each answer."""
-
-    def __init__(self, target: str, *, num_threads: int = 4) -> None:
-        self.versions: list[list[int]] = [[] for _ in range(num_threads)]
-        self.errors: list[BaseException] = []
-        self._target = target
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._call, args=(seen,)) for seen in self.versions]
-
-    @contextmanager
-    def calling(self) -> Iterator[None]:
-        """Call for the length of a `with` block."""
-        for thread in self._threads:
-            thread.start()
-        try:
-            yield
-        finally:
-            self._stop.set()
-            for thread in self._threads:
-                thread.join()
-
-    def wait_for(self, version: int) -> None:
-        """Wait until each thread has had an answer from a version."""
-        deadline_s = time.monotonic() + TIMEOUT_S
-        while not all(version in seen for seen in self.versions) and not self.errors:
-            assert time.monotonic() < deadline_s, self.versions
-            time.sleep(0.01)
-
-    def _call(self, seen: list[int]) -> None:
-        images = random_images(3, *SHAPE.as_tuple)
-        flat = images.reshape(3, -1).astype(np.float32) / 255
-        try:
-            with stub_of(self._target) as stub:
-                while not self._stop.is_set():
-                    reply = stub.Encode(pb.EncodeRequest(pixels=pixels(images)), timeout=TIMEOUT_S)
-                    # Version n is made with seed n.
-                    expected = flat @ weights(SHAPE, LATENT_DIM, reply.model.version)["encode"]
-                    np.testing.assert_allclose(unpack(reply.mean), expected[:, :LATENT_DIM], atol=1e-5)
-                    seen.append(reply.model.version)
-        except BaseException as error:  # noqa: BLE001 - handed to the test's own thread
-            self.errors.append(error)
-
-
-def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
-    """Every call is answered through three new versions, by the weights of the version that it names."""
-    publish_tiny(tmp_path, seed=1)
-    with serving(tmp_path, *WATCH) as server, stub_of(server.target) as stub:
-        callers = Callers(server.target)
-        with callers.calling():
-            for version in (2, 3, 4):
-                publish_tiny(tmp_path, seed=version)
-                wait_for_line(server, "model version unloaded", version=version - 1)
-                callers.wait_for(version)
-        assert not callers.errors
-        for seen in callers.versions:
-            assert seen == sorted(seen), "a call after the swap went to the version before it"
-            assert set(seen) == {1, 2, 3, 4}
-        assert states(stub)["tiny"] == [
-            (1, "NOT_LOADED", False),
-            (2, "NOT_LOADED", False),
-            (3, "NOT_LOADED", False),
-            (4, "SERVING", True),
-        ]
-        assert metric(server, 'convvae_reloads_total{model="tiny",result="loaded"} 3.0')
-        assert metric(server, 'convvae_reloads_total{model="tiny",result="unloaded"} 3.0')
-        assert metric(server, INFO % 4)
-        with urllib.request.urlopen(f"http://{server.metrics_target}/metrics", timeout=10) as page:
-            assert INFO % 3 not in page.read().decode()
-
-
-def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> None:
-    """What runs when the default moves is answered by the version it began on, pinned to it or not."""
-    root = tmp_path / "models"
-    publish_tiny(root)
-    staged = publish_tiny(tmp_path / "staging")
-    images = pixels(np.zeros((1000, *SHAPE.as_tuple), np.uint8))
-    refs = [None, pb.ModelRef(name="tiny", version=1)] * 4
-    with serving(root, *WATCH, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
-        assert version_called(stub) == 1
-        calls = [
-            stub.Score.future(pb.ScoreRequest(pixels=images, model=ref), timeout=TIMEOUT_S) for ref in refs
-        ]
-        assert metric(server, "convvae_calls_in_flight 8.0")
-        staged.rename(root / "tiny" / "2")
-        wait_for_line(server, "default version changed", version=2, before=1)
-        assert version_called(stub) == 2
-        assert not any(call.done() for call in calls), "the calls ended before the swap"
-        assert not server.messages("model version unloaded")
-        replies = [call.result() for call in calls]
-        assert [(reply.model.version, len(reply.elbo)) for reply in replies] == [(1, 1000)] * 8
-        wait_for_line(server, "model version unloaded", version=1)
-        refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="tiny", version=1), count=1))
-    assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION
-    assert (
-        refusal.message == "version 1 of model 'tiny' is published but not loaded; the default version is 2"
-    )
 
 
 def test_several_versions_at_once(tmp_path: Path) -> None:
@@ -236,7 +84,7 @@ def test_a_bad_version_leaves_the_old_one_serving(
         watch = health.Watch(health_pb2.HealthCheckRequest(service="tiny"), timeout=60)
         assert next(watch).status == SERVING
         staged.rename(root / "tiny" / "2")
-        wait_for_line(server, "model version cannot be loaded", version=2)
+        server.wait_for("model version cannot be loaded", version=2)
         (model,) = stub.ListModels(pb.ListModelsRequest(), timeout=5).models
         assert [(v.version, v.state, v.is_default) for v in model.versions] == [
             (1, pb.VERSION_STATE_SERVING, True),
@@ -249,8 +97,8 @@ def test_a_bad_version_leaves_the_old_one_serving(
             publish_tiny(root, name)
             wait_for_states(stub, name, [(1, "SERVING", True)])
         assert len(server.messages("model version cannot be loaded")) == 1
-        assert metric(server, 'convvae_reloads_total{model="tiny",result="failed"} 1.0')
-        assert metric(server, 'convvae_load_failures_total{model="tiny"} 1.0')
+        server.wait_for_metric('convvae_reloads_total{model="tiny",result="failed"} 1.0')
+        server.wait_for_metric('convvae_load_failures_total{model="tiny"} 1.0')
         shutil.copytree(sound, root / "tiny" / "2", dirs_exist_ok=True)
         wait_for_states(stub, "tiny", [(1, "NOT_LOADED", False), (2, "SERVING", True)])
         assert version_called(stub) == 2
@@ -268,18 +116,18 @@ def test_files_changed_under_the_same_number(tmp_path: Path) -> None:
     with serving(tmp_path, *WATCH) as server, stub_of(server.target) as stub:
         shutil.rmtree(folder)
         publish_tiny(tmp_path, seed=2)
-        wait_for_line(server, "model version unloaded", version=1)
+        server.wait_for("model version unloaded", version=1)
         wait_for_states(stub, "tiny", [(1, "SERVING", True)])
         mean = unpack(stub.Encode(request, timeout=TIMEOUT_S).mean)
         expected = (flat @ weights(SHAPE, LATENT_DIM, 2)["encode"])[:, :LATENT_DIM]
         np.testing.assert_allclose(mean, expected, atol=1e-5)
         flip_a_bit(folder)
-        wait_for_line(server, "model version cannot be loaded", version=1)
+        server.wait_for("model version cannot be loaded", version=1)
         (model,) = stub.ListModels(pb.ListModelsRequest(), timeout=5).models
         assert model.versions[0].state == pb.VERSION_STATE_SERVING
         assert model.versions[0].error.startswith("encoder.onnx is damaged")
         np.testing.assert_allclose(unpack(stub.Encode(request, timeout=TIMEOUT_S).mean), expected, atol=1e-5)
-        assert metric(server, INFO % 1)
+        server.wait_for_metric(INFO % 1)
 
 
 def test_models_come_and_go(tmp_path: Path) -> None:
@@ -362,26 +210,6 @@ def test_serve_rolls_back_and_stays(tmp_path: Path) -> None:
             (3, "NOT_LOADED", False),
             (4, "NOT_LOADED", False),
         ]
-
-
-def test_a_drain_during_a_reload(tmp_path: Path) -> None:
-    """A signal among many reloads ends them after the one under way; calls are answered until the end."""
-    root, staging = tmp_path / "models", tmp_path / "staging"
-    publish_tiny(root)
-    for index in range(150):
-        publish_tiny(staging, f"model-{index:03}")
-    with serving(root, *WATCH, "--drain-delay-s", "0.5") as server, stub_of(server.target) as stub:
-        for folder in sorted(staging.iterdir()):
-            folder.rename(root / folder.name)
-        wait_for_line(server, "model version loaded", model="model-000")
-        server.send(signal.SIGTERM)
-        server.wait_for("draining")
-        loaded = len(server.messages("model version loaded"))
-        assert loaded < 100
-        assert version_called(stub) == 1
-        assert server.wait() == 0
-    assert len(server.messages("model version loaded")) <= loaded + 1
-    assert not server.noise
 
 
 def test_nothing_is_followed_without_watch(tmp_path: Path) -> None:
