@@ -59,7 +59,7 @@ def _halved(side: int, last_side: int) -> int:
 
 
 class Residual(nn.Module):
-    """Two convolutions beside an identity; starts as the identity."""
+    """A residual block of two convolutions. At first it is the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -68,14 +68,14 @@ class Residual(nn.Module):
         nn.init.zeros_(self.second.weight)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        """Return the input plus what the convolutions make of it."""
+        """Return the input plus the output of the convolutions, of the same shape."""
         activated = nn.functional.silu(x_BCHW)
         change_BCHW: Tensor = self.second(nn.functional.silu(self.first(activated)))
         return x_BCHW + change_BCHW
 
 
 def geometry(larger: Size, smaller: Size) -> tuple[Size, Size]:
-    """Return kernel and stride between two levels: 4 and 2 on a side that is halved, 3 and 1 on one kept."""
+    """Return kernel and stride between two levels: 4 and 2 along a halved side, 3 and 1 along a kept one."""
     halved = (larger[0] != smaller[0], larger[1] != smaller[1])
     return (3 + halved[0], 3 + halved[1]), (1 + halved[0], 1 + halved[1])
 

@@ -1,4 +1,4 @@
-"""The discriminator of a GAN, whose layer l also measures reconstructions (Larsen et al. 2016, section 2.3).
+"""The discriminator of a GAN. Its layer l also measures reconstructions (Larsen et al. 2016, section 2.3).
 
 B = batch, C = channels, H and W = height and width, F = features of layer l. Images are NCHW in 0..1.
 """
@@ -12,7 +12,7 @@ from convvae_trainer.networks.conv_vae import geometry, make_plan
 
 __all__ = ["Discriminator"]
 
-# Layer l is the first with sides of at most this, as the third halving of 64x64 images is.
+# Layer l is the first with sides of at most this: the third halving for 64x64 images, as in the paper.
 FEATURE_SIDE = 8
 SLOPE = 0.2
 HIDDEN = 256
@@ -20,22 +20,22 @@ MAX_GROUPS = 8
 
 
 class Discriminator(nn.Module):
-    """Tells images of the data (high logit) from made ones (low).
+    """A classifier of images: a high logit means an image of the data, a low one a generated image.
 
-    Group normalisation, so that no image's logit depends on what else is in the batch.
+    It uses group normalisation, so that the logit of an image does not depend on the rest of the batch.
 
     Args:
-        height: Of the images.
-        width: Of the images.
-        channels: Of the images.
+        height: Height of the images.
+        width: Width of the images.
+        channels: Channels of the images.
         base: Channels after the first halving.
     """
 
     def __init__(self, *, height: int, width: int, channels: int, base: int) -> None:
         super().__init__()
         plan = make_plan(height=height, width=width, channels=channels, base=base)
-        # As in the paper one convolution at full size comes first: layer l then is no near-linear filter of
-        # the pixels, which would measure little else than they do.
+        # The first convolution has the full size of the image, as in the paper. Without it layer l would be
+        # nearly linear in the pixels, and would measure little more than their differences.
         stem = max(1, base // 2)
         convolutions: list[nn.Module] = [nn.Conv2d(channels, stem, 3, padding=1)]
         activations: list[nn.Module] = [nn.LeakyReLU(SLOPE)]
@@ -51,7 +51,7 @@ class Discriminator(nn.Module):
         sides = [max(size) for size in plan.sizes[1:]]
         self.feature_level = next(level for level, side in enumerate(sides, 1) if side <= FEATURE_SIDE)
         self.num_features = plan.channels[self.feature_level] * math.prod(plan.sizes[self.feature_level])
-        self.judge = nn.Sequential(
+        self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(plan.num_features, HIDDEN), nn.LeakyReLU(SLOPE), nn.Linear(HIDDEN, 1)
         )
 
@@ -66,4 +66,4 @@ class Discriminator(nn.Module):
             if level == self.feature_level:
                 features_BF = hidden.flatten(1).float()
             hidden = activation(hidden)
-        return features_BF, self.judge(hidden).flatten().float()
+        return features_BF, self.head(hidden).flatten().float()

@@ -1,6 +1,6 @@
-"""The decoder's distribution over pixels, normalised, in nats per image.
+"""The normalised distributions of the decoder over pixels, in nats per image.
 
-The decoder's output is a logit: its sigmoid is the mean of a pixel, in 0..1, under every likelihood.
+The output of the decoder is a logit: under every likelihood its sigmoid is the mean of a pixel, in 0..1.
 B = batch, C = channels, H and W = height and width. Sums over pixels are float32.
 """
 
@@ -23,11 +23,11 @@ __all__ = [
     "make_likelihood",
 ]
 
-# Worth less than 0.001 nats on a 28x28 image, and still 17 steps of float32 away from 1.
+# It changes the cross-entropy of a 28x28 image by less than 0.001 nats, and is 17 float32 steps away from 1.
 PROBABILITY_CLAMP = 1e-6
-# The narrowest and widest sigma: a tenth of a step of 255, and the whole range.
+# The smallest and largest sigma: a tenth of a grey level, and the whole range of pixels.
 LOG_SIGMA_RANGE = (math.log(0.1 / 255), 0.0)
-# A level of 255 has the mass of its bin, half a step to either side.
+# A grey level has the mass of its bin, half a level to either side.
 HALF_BIN = 0.5 / 255
 
 
@@ -47,19 +47,19 @@ class _Bounded(torch.autograd.Function):
 
 
 def bounded(value: Tensor, low: float, high: float) -> Tensor:
-    """Return `value` clamped; a gradient that leads back into the range passes.
+    """Return `value` clamped to a range. Outside of it, only gradients that lead back into the range pass.
 
-    A plain clamp has none outside of its range: what one step took there would never return.
+    A plain clamp has no gradient outside of its range: a parameter that one step moved there would stay.
     """
     if not value.requires_grad:
-        # Exported graphs keep one plain operator.
+        # An exported graph then has one plain operator.
         return value.clamp(low, high)
     clamped: Tensor = _Bounded.apply(value, low, high)  # type: ignore[no-untyped-call]
     return clamped
 
 
 class PixelLikelihood(nn.Module):
-    """Base of the likelihoods. Parameters, where there are any, are learned with the networks."""
+    """A likelihood of pixels. Its parameters, if it has any, are trained with the networks."""
 
     name: str
 
@@ -68,20 +68,20 @@ class PixelLikelihood(nn.Module):
         return output_BCHW.float().sigmoid()
 
     def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return -log p(x|z) in nats per image, of shape (B,), exact for training."""
+        """Return -log p(x|z) of logits in nats per image, of shape (B,), for training."""
         raise NotImplementedError
 
     def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return -log p(x|z) of shape (B,) as the service computes it: from pixel means and constants."""
+        """Return -log p(x|z) of pixel means in nats per image, of shape (B,), as the service computes it."""
         raise NotImplementedError
 
     def constants(self) -> bundle.LikelihoodSpec:
-        """Return what the manifest says of it."""
+        """Return the constants that a manifest states."""
         raise NotImplementedError
 
 
 class Bernoulli(PixelLikelihood):
-    """Cross-entropy; grey levels are allowed, and then it is no density of them but a bound's term."""
+    """The Bernoulli distribution of binary pixels. For grey levels it is a cross-entropy, not a density."""
 
     name = "bernoulli"
 
@@ -94,22 +94,22 @@ class Bernoulli(PixelLikelihood):
 
     def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
         """Return the cross-entropy with probabilities clamped to [c, 1 - c]."""
-        # float64: 1 - p keeps its digits beside 1.
+        # In float64, because 1 - p loses digits where p is near 1.
         p_BCHW = pixel_mean_BCHW.double().clamp(PROBABILITY_CLAMP, 1 - PROBABILITY_CLAMP)
         x_BCHW = x_BCHW.double()
         loss_BCHW = -(x_BCHW * p_BCHW.log() + (1 - x_BCHW) * (-p_BCHW).log1p())
         return loss_BCHW.flatten(1).sum(1).float()
 
     def constants(self) -> bundle.LikelihoodSpec:
-        """Return the clamp."""
+        """Return the clamp of the probabilities."""
         return bundle.LikelihoodSpec(name=self.name, probability_clamp=PROBABILITY_CLAMP)
 
 
 class Gaussian(PixelLikelihood):
-    """A density of pixels in 0..1 with one standard deviation for all of them, learned or fixed.
+    """A Gaussian density of pixels in 0..1, with one standard deviation for all pixels.
 
     Args:
-        sigma: The fixed standard deviation. None: learned.
+        sigma: The fixed standard deviation. None: it is learned.
     """
 
     name = "gaussian"
@@ -124,25 +124,25 @@ class Gaussian(PixelLikelihood):
         return self.log_sigma if self.is_fixed else bounded(self.log_sigma, *LOG_SIGMA_RANGE)
 
     def distortion(self, output_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return the negative log-density, its constant included."""
+        """Return the negative log-density, including its constant."""
         return self.evaluated_distortion(self.pixel_mean(output_BCHW), x_BCHW)
 
     def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return the negative log-density, its constant included."""
+        """Return the negative log-density, including its constant."""
         log_sigma = self._log_sigma()
         squared_B = (x_BCHW - pixel_mean_BCHW).square().flatten(1).sum(1)
         constant = x_BCHW[0].numel() * (log_sigma + 0.5 * math.log(2 * math.pi))
         return 0.5 * squared_B * (-2 * log_sigma).exp() + constant
 
     def constants(self) -> bundle.LikelihoodSpec:
-        """Return sigma, in the unit of pixels in 0..1."""
+        """Return the standard deviation of pixels in 0..1."""
         return bundle.LikelihoodSpec(name=self.name, sigma=math.exp(self._log_sigma().item()))
 
 
 class DiscretisedLogistic(PixelLikelihood):
-    """A probability of the 256 levels: a logistic's mass in each bin (Salimans et al. 2017, section 2.1).
+    """A probability of the 256 grey levels: the mass of a logistic in each bin (Salimans et al. 2017, 2.1).
 
-    One learned scale for all pixels; the end bins take the tails.
+    All pixels share one learned scale. The first and the last bin have the tails.
     """
 
     name = "discretised-logistic"
@@ -159,11 +159,11 @@ class DiscretisedLogistic(PixelLikelihood):
         return self._negative_log_mass(self.pixel_mean(output_BCHW), x_BCHW)
 
     def evaluated_distortion(self, pixel_mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        """Return the negative log-probability, in float64 inside."""
+        """Return the negative log-probability, computed in float64."""
         return self._negative_log_mass(pixel_mean_BCHW.double(), _levels(x_BCHW)).float()
 
     def _negative_log_mass(self, mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        # s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)) of the sigmoid s: no difference of near numbers is taken.
+        # With the sigmoid s, s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)): no nearly equal numbers are subtracted.
         log_scale = self._log_scale().to(mean_BCHW.dtype)
         upper_BCHW = (x_BCHW - mean_BCHW + HALF_BIN) / log_scale.exp()
         lower_BCHW = (x_BCHW - mean_BCHW - HALF_BIN) / log_scale.exp()
@@ -178,17 +178,17 @@ class DiscretisedLogistic(PixelLikelihood):
         return -log_mass_BCHW.flatten(1).sum(1)
 
     def constants(self) -> bundle.LikelihoodSpec:
-        """Return the scale, in the unit of pixels in 0..1."""
+        """Return the scale of pixels in 0..1."""
         return bundle.LikelihoodSpec(name=self.name, scale=math.exp(self._log_scale().item()))
 
 
 def _levels(x_BCHW: Tensor) -> Tensor:
-    """Return pixels as float64 multiples of 1/255, exact where float32 is not."""
+    """Return pixels as float64 multiples of 1/255, which float32 only approximates."""
     return (x_BCHW.double() * 255).round() / 255
 
 
 def make_likelihood(name: str, *, sigma: float | None = None) -> PixelLikelihood:
-    """Return the likelihood that a run's settings name; `sigma` fixes the Gaussian's."""
+    """Return the likelihood of this name; `sigma` is the fixed sigma of a Gaussian, None if it is learned."""
     if name == Gaussian.name:
         return Gaussian(sigma)
     kinds: dict[str, type[PixelLikelihood]] = {kind.name: kind for kind in (Bernoulli, DiscretisedLogistic)}
