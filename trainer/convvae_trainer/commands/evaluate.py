@@ -68,13 +68,7 @@ def run_evaluate(
     options.check(stored.folder.config)
     config = stored.config_with(dataset=data.dataset, data_root=data.data_root, binarize=binarize, seed=seed)
     found = load_evaluation_data(stored, config, is_named=data.dataset is not None, download=data.download)
-    options.check_dataset(found.dataset if isinstance(found, OwnData) else None)
-    if isinstance(found, OwnData) and options.needs_labels:
-        stored.folder.check_same_labels(found.dataset)
-    check_shape(stored, found, dataset=config.dataset)
-    options.check_images(len(found.images))
-    if options.limit_images is not None and (words := lacking(found.labels, options.limit_images)):
-        say(console, f"the first {options.limit_images} test images are {words}: log p(x) is of these alone")
+    _check_data(stored, config, found, options, console)
     with enough_memory():
         evaluation = _evaluate(stored, config, found, options, console)
     figures = evaluation.to_json_object()
@@ -84,6 +78,19 @@ def run_evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         replace_file(out, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())
     return evaluation
+
+
+def _check_data(
+    stored: StoredRun, config: Config, data: OwnData | OtherData, options: EvalOptions, console: Console
+) -> None:
+    """Refuse data from which the run or an optional metric cannot be evaluated. Report missing classes."""
+    options.check_dataset(data.dataset if isinstance(data, OwnData) else None)
+    if isinstance(data, OwnData) and options.needs_labels:
+        stored.folder.check_same_labels(data.dataset)
+    check_shape(stored, data, dataset=config.dataset)
+    options.check_images(len(data.images))
+    if options.limit_images is not None and (words := lacking(data.labels, options.limit_images)):
+        say(console, f"the first {options.limit_images} test images are {words}: log p(x) is of these alone")
 
 
 def _evaluate(
