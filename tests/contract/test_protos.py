@@ -152,11 +152,13 @@ def test_stubs_describe_the_contract(tmp_path: Path) -> None:
     assert stub == file
 
 
+@pytest.mark.slow
 def test_stubs_have_not_drifted(tmp_path: Path, floor_python: Path) -> None:
     """`make protos` would change nothing: all stubs are, byte for byte, those checked in."""
     assert drifted(ROOT, tmp_path) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
@@ -194,6 +196,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 def test_stubs_load_in_the_oldest_and_the_newest_runtime(tmp_path: Path, floor_python: Path) -> None:
     """Messages pass both ways between protobuf 6 with the floor's grpcio and what is installed here."""
     # Without convvae/__init__.py: the client's own dependencies are not what is tested.

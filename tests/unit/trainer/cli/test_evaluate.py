@@ -30,6 +30,7 @@ def test_evaluation_on_other_images(
     assert "device is 'foo'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_changed_data_are_not_taken_for_the_runs_own(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:

@@ -59,6 +59,7 @@ def test_bad_input_is_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_fit_evaluate_export(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:
@@ -89,6 +90,7 @@ def test_fit_evaluate_export(
     assert "has latent_dim=4, not 9" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_used_and_made_again_from_any_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, blobs: Path
 ) -> None:
@@ -111,6 +113,7 @@ def test_a_run_is_used_and_made_again_from_any_folder(
         assert str(tmp_path).encode() not in path.read_bytes(), path.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_how_to_go_on(
     monkeypatch: pytest.MonkeyPatch,

@@ -209,6 +209,7 @@ def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)
 
 
+@pytest.mark.slow
 def test_a_report_can_be_made_anew_but_not_in_place_of_a_folder(
     made: tuple[Comparison, Path], tmp_path: Path
 ) -> None:

@@ -101,6 +101,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, C
     return folder, configs, run_two([str(folder), settings], code=SESSION)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_processes_train_what_one_does(
     session: tuple[Path, dict[str, Config], list[Ended]], tmp_path: Path, name: str
@@ -137,6 +138,7 @@ def test_two_processes_with_compiled_steps_train_what_one_does(tmp_path: Path) -
     assert_near(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_one_process_of_a_machine_goes_first(session: tuple[Path, dict[str, Config], list[Ended]]) -> None:
     """What it makes, a download for one, the other finds."""
     first, second = session[2]
@@ -144,6 +146,7 @@ def test_one_process_of_a_machine_goes_first(session: tuple[Path, dict[str, Conf
     assert "found: True" in second.out, second.err
 
 
+@pytest.mark.slow
 def test_other_images_on_another_machine_are_refused(
     session: tuple[Path, dict[str, Config], list[Ended]],
 ) -> None:
@@ -155,6 +158,7 @@ def test_other_images_on_another_machine_are_refused(
     assert not (folder / "differing").exists()
 
 
+@pytest.mark.slow
 def test_the_end_of_one_process_is_said_by_the_other(
     session: tuple[Path, dict[str, Config], list[Ended]],
 ) -> None:
@@ -165,6 +169,7 @@ def test_the_end_of_one_process_is_said_by_the_other(
     assert "another process of this run ended, or cannot be reached: its own message says why" in first.out
 
 
+@pytest.mark.slow
 def test_no_thread_of_the_groups_is_left(session: tuple[Path, dict[str, Config], list[Ended]]) -> None:
     """One that frees a tensor while Python ends would abort the process; all end where the groups do."""
     lines = session[2][0].out.splitlines()
@@ -192,6 +197,7 @@ def test_rows_and_noise_are_those_of_one_process(config: Config, dataset: Datase
     assert set(binary.flatten().tolist()) == {0.0, 1.0}
 
 
+@pytest.mark.slow
 def test_a_signal_stops_all_with_one_checkpoint_and_one_process_goes_on(
     config: Config, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -209,6 +215,7 @@ def test_a_signal_stops_all_with_one_checkpoint_and_one_process_goes_on(
     assert_near(tmp_path / "one", tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_one_stopped(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -98,6 +98,7 @@ def test_fit_changes_no_setting_of_the_process(config: Config, dataset: Dataset,
         fit(open_threads, dataset, tmp_path / "run", resume=True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or not hasattr(ctypes.CDLL(None), "mallopt"), reason="no glibc")
 def test_a_step_finds_the_memory_of_the_last_one() -> None:
     """Memory that a step frees is there for the next, without a fault for each of its pages."""

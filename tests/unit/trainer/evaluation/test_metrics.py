@@ -160,6 +160,7 @@ def kept(run_dir: Path) -> Any:
     return json.loads((run_dir / "evaluation.json").read_text())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_further_figures_are_kept_and_published(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binarize: str
@@ -233,6 +234,7 @@ def test_figures_of_labels_are_what_they_say(make_run: Run, monkeypatch: pytest.
     assert (found.optional.frechet.images, found.optional.frechet.features) == (70, 64)
 
 
+@pytest.mark.slow
 def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) -> None:
     """No bound, no draws; it is evaluated and published without them."""
     run_dir = make_run(100, objective="ae")
@@ -341,6 +343,7 @@ def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytes
     assert found.optional.frechet.samples == pytest.approx(drawn, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_resume_without_a_step_keeps_what_was_asked_for(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_extras_are_a_card_and_pictures(published: tuple[Path, Exported]) -> Non
             assert min(image.size) > 100
 
 
+@pytest.mark.slow
 def test_the_next_export_is_the_next_version(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
     """Exports of one run are versions with the same bytes."""
     first = export_fitted(fitted, tmp_path)
@@ -119,6 +120,7 @@ def test_the_next_export_is_the_next_version(fitted: tuple[Fitted, Dataset], tmp
     assert first.manifest.graphs == second.manifest.graphs
 
 
+@pytest.mark.slow
 def test_a_wrong_graph_is_not_published(
     fitted: tuple[Fitted, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -139,6 +141,7 @@ def test_a_wrong_graph_is_not_published(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "settings"),
     [
@@ -149,7 +152,7 @@ def test_a_wrong_graph_is_not_published(
         ((33, 45, 3), {"blocks": 1}),
         ((33, 45, 3), {"blocks": 1, "last_side": 1}),
         ((64, 64, 3), {}),
-        pytest.param((256, 256, 1), {}, marks=pytest.mark.slow),
+        ((256, 256, 1), {}),
     ],
     ids=str,
 )
@@ -175,6 +178,7 @@ def test_every_shape_exports_with_parity(shape: tuple[int, int, int], settings: 
     assert parity.image_steps <= 1
 
 
+@pytest.mark.slow
 def test_codes_of_any_size_export() -> None:
     """Codes have no bound: their tolerance is relative, and the absolute error is recorded."""
     image = ImageShape(height=12, width=10, channels=1)
@@ -235,6 +239,7 @@ def test_a_target_that_is_no_folder_is_refused_first(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_a_missing_runtime_names_its_extras(
     fitted: tuple[Fitted, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -38,6 +38,7 @@ def test_tensors_and_state_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
 
 
+@pytest.mark.slow
 def test_a_kill_during_a_save_loses_nothing(tmp_path: Path) -> None:
     """A writer killed at any moment leaves a whole checkpoint: the last one it finished, or the next."""
     path = tmp_path / "checkpoint"

@@ -69,6 +69,7 @@ def assert_same(first: Path, second: Path) -> None:
     assert validation_elbos(first) == validation_elbos(second)
 
 
+@pytest.mark.slow
 def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     """Three epochs after the best one the run ends, says so, and evaluates and exports the best weights."""
     console = Console(file=io.StringIO(), width=200)
@@ -101,6 +102,7 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
     assert epochs in card
 
 
+@pytest.mark.slow
 def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     """Images and epochs leave out those that validate: 65 images are 3 steps of 18, and 72 would be 4."""
     config = dataclasses.replace(config, batch_size=18, epochs=2)
@@ -146,6 +148,7 @@ def test_validation_takes_the_bound_alone(
     assert sizes == [len(dataset.test)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"ema_decay": 0.0}])
 @pytest.mark.parametrize("step", [1 * STEPS_PER_EPOCH + 2, 4 * STEPS_PER_EPOCH + 1])
 def test_a_resumed_run_goes_on_counting(

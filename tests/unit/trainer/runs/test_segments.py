@@ -70,6 +70,7 @@ def test_each_leg_is_recorded(
     assert "bit by bit" not in text
 
 
+@pytest.mark.slow
 def test_a_bundle_says_what_trained_it(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

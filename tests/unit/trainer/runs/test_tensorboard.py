@@ -154,6 +154,7 @@ def test_nothing_is_written_between_two_lines_of_metrics(
     assert grown == [1, 2, 4, 8]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpoint_every_s", [0.0, 1e9])
 def test_a_killed_runs_files_can_be_read_and_go_on(
     config: Config, dataset: Dataset, tmp_path: Path, checkpoint_every_s: float

@@ -42,6 +42,7 @@ def stop(config: Config, dataset: Dataset, run_dir: Path, *, step: int) -> None:
             fit(config, dataset, run_dir)
 
 
+@pytest.mark.slow
 def test_a_run_that_has_not_ended_is_refused(
     config: Config,
     dataset: Dataset,
@@ -64,6 +65,7 @@ def test_a_run_that_has_not_ended_is_refused(
     assert "nfinished" not in (models / "blobs" / "1" / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.slow
 def test_an_unfinished_version_says_so(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     """Manifest and card have the share of the training; the figures are of the very weights."""
     stop(config, dataset, tmp_path / "run", step=STEPS // 4 + 1)
@@ -88,6 +90,7 @@ def test_a_gans_first_phase_is_not_published(dataset: Dataset, tmp_path: Path) -
         evaluated(tmp_path / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{"objective": "vae-gan"}, {"early_stop_epochs": 4}], ids=str)
 def test_an_unfinished_run_is_scored_as_it_is_published(
     dataset: Dataset, tmp_path: Path, settings: dict[str, Any]
@@ -104,6 +107,7 @@ def test_an_unfinished_run_is_scored_as_it_is_published(
     assert not (tmp_path / "run" / "evaluation.json").exists()
 
 
+@pytest.mark.slow
 def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +126,7 @@ def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
     assert (tmp_path / "gan" / "checkpoint.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"objective": "vae-gan"}, {"objective": "vae-disl"}, {"early_stop_epochs": 4}]
 )

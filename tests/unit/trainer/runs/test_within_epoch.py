@@ -57,6 +57,7 @@ def arguments(config: Config, run_dir: Path) -> list[str]:
     return [str(run_dir), json.dumps(to_json_object(config))]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_within_an_epoch_loses_little(
     config: Config, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_every_objective_goes_on_within_an_epoch(
     assert len(epochs) == len({line["step"] for line in epochs})
 
 
+@pytest.mark.slow
 def test_two_processes_agree_on_a_checkpoint(config: Config, dataset: Dataset, tmp_path: Path) -> None:
     """The first one's clock decides, and one process goes on from what both had."""
     run_dir = tmp_path / "two"
