@@ -22,7 +22,14 @@ from convvae_trainer.evaluation.importance import LogLikelihood
 from convvae_trainer.evaluation.inference import posterior_draws, prior_means
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["OPTIONAL_METRICS", "Evaluation", "OptionalMetrics", "evaluate", "published_metrics"]
+__all__ = [
+    "EVALUATION_KEYS",
+    "OPTIONAL_METRICS",
+    "Evaluation",
+    "OptionalMetrics",
+    "evaluate",
+    "published_metrics",
+]
 
 # The largest number of draws from the prior whose sharpness is measured.
 MAX_SAMPLES = 1000
@@ -89,6 +96,17 @@ class Evaluation:
             "sample_sharpness_distance": self.sample_sharpness_distance,
             **asdict(self.optional),
         }
+
+
+# The keys of evaluation.json.
+EVALUATION_KEYS = frozenset(
+    {
+        *("dataset", "split", "images", "seed", "binarize", "binarize_seed"),
+        *(metric.name for metric in (*fields(BoundMetrics), *fields(ReconstructionQuality))),
+        *("sharpness_distance", "sample_sharpness", "sample_sharpness_distance"),
+        *OPTIONAL_METRICS,
+    }
+)
 
 
 @torch.no_grad()

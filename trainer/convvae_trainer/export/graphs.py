@@ -1,4 +1,4 @@
-"""The two ONNX graphs of a bundle, from PyTorch: uint8 NHWC outside, scaling inside.
+"""The two ONNX graphs of a bundle, exported from PyTorch; pixels are uint8, and scaled inside the graphs.
 
 B = batch, C = channels, H and W = height and width, Z = latent dimension.
 """
@@ -25,7 +25,7 @@ PRODUCER = "convvae"
 
 
 class EncoderGraph(nn.Module):
-    """uint8 images to (mean, log-variance); of an autoencoder to the mean alone."""
+    """The encoder's graph: uint8 images to (mean, log-variance), or to the code of an autoencoder."""
 
     def __init__(self, model: ConvVAE) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class EncoderGraph(nn.Module):
 
 
 class DecoderGraph(nn.Module):
-    """Latents to (uint8 images, pixel means in 0..1)."""
+    """The decoder's graph: latents to (uint8 images, pixel means in 0..1)."""
 
     def __init__(self, model: ConvVAE, likelihood: PixelLikelihood) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class DecoderGraph(nn.Module):
 
 
 def example_input(role: Role, *, image: ImageShape, latent_dim: int, batch: int = 2) -> Tensor:
-    """Return a zero input for the graph of this role."""
+    """Return an input of zeros for the graph of this role."""
     if role == "encoder":
         return torch.zeros((batch, *image.as_tuple), dtype=torch.uint8)
     return torch.zeros((batch, latent_dim))
@@ -61,7 +61,14 @@ def example_input(role: Role, *, image: ImageShape, latent_dim: int, batch: int 
 def to_onnx(
     module: nn.Module, *, role: Role, image: ImageShape, latent_dim: int, has_log_variance: bool
 ) -> bytes:
-    """Return the ONNX bytes of `module`, with a dynamic batch, checked, without traces of this machine.
+    """Return the checked ONNX bytes of a module, with a dynamic batch and no trace of this machine.
+
+    Args:
+        module: An `EncoderGraph` or `DecoderGraph`.
+        role: Its role.
+        image: The shape of images.
+        latent_dim: The number of values in a latent vector.
+        has_log_variance: Whether the encoder returns a log-variance beside the mean.
 
     Raises:
         MissingExtra: onnx or onnxscript is not installed.
@@ -96,7 +103,7 @@ def to_onnx(
 
 
 def strip(model: "onnx.ModelProto") -> None:  # type: ignore[name-defined]  # noqa: F821 - imported where used
-    """Remove what describes the exporting machine: stack traces, module paths, comments, producer."""
+    """Remove stack traces, module paths, comments and the producer, which describe the exporting machine."""
     for holder in (model, model.graph):
         del holder.metadata_props[:]
         holder.doc_string = ""
@@ -110,13 +117,13 @@ def strip(model: "onnx.ModelProto") -> None:  # type: ignore[name-defined]  # no
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's progress messages, and warnings about its own insides, off the screen."""
+    """Hide the exporter's progress messages, and its warnings about parts of torch."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            # torch.export calls parts of torch that it has deprecated itself.
+            # torch.export calls parts of torch that are deprecated.
             warnings.simplefilter("ignore", DeprecationWarning)
             warnings.simplefilter("ignore", FutureWarning)
             yield

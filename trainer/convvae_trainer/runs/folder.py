@@ -20,6 +20,7 @@ from typing import Any, Self
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.evaluation.metrics import EVALUATION_KEYS
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.segments import RunSegment, distinct, segments_of
@@ -43,9 +44,8 @@ MAY_DIFFER = frozenset({"dataset", "data_root", "device", "cuda_graph"})
 # What is read of run.json, and its type.
 _RECORD = {"command": str, "commit": str, "libraries": dict, "device": str, "precision": str, "threads": int}
 _DATA = {"name": str, "image": list, "train_images": int, "test_images": int, "split": str, "sha256": str}
-# What the manifest and the card take from an evaluation.
+# The keys of evaluation.json whose values must be numbers.
 _FIGURES = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
-_WORDS = ("sigma", "binarize", "binarize_seed")
 # What an autoencoder does not have.
 _OF_A_PRIOR = frozenset({"elbo", "rate", "bits_per_dim"})
 
@@ -207,7 +207,7 @@ def read_evaluation(run: RunFolder) -> dict[str, Any] | None:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-    if not isinstance(values, dict) or not {*_FIGURES, *_WORDS} <= values.keys():
+    if not isinstance(values, dict) or not values.keys() >= EVALUATION_KEYS:
         return None
     absent = frozenset() if objective_class(run.config.objective).has_rate else _OF_A_PRIOR
     numbers = all(

@@ -15,8 +15,8 @@ from convvae_trainer.compare import latent_scatter
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.selection import drawn, lacking, varied
 from convvae_trainer.evaluation.options import EvalOptions
-from convvae_trainer.export import publish as export
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.export.pictures import bundle_pictures
 from convvae_trainer.runs import fit
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, opened_tensorboard
@@ -83,7 +83,7 @@ def test_published_pictures_are_of_all_classes(fitted: tuple[Fitted, Dataset]) -
         "decoder": DecoderGraph(done.train_state.model, done.train_state.likelihood),
     }
     with torch.no_grad():
-        pictures = export._pictures(modules, sorted_tests(dataset), latent_dim=4)
+        pictures = bundle_pictures(modules, sorted_tests(dataset), latent_dim=4)
     levels = np.asarray(Image.open(io.BytesIO(pictures["reconstructions.png"])))
     assert {0, 100, 200} <= set(levels.ravel().tolist())
 

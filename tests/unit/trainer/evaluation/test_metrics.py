@@ -250,7 +250,7 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
     card = (version.folder / "MODEL_CARD.md").read_text()
     assert "| ELBO |" not in card
     assert "A convolutional autoencoder (`ae`)" in card
-    assert "It has no prior: what `samples.png` shows are decoded standard normal vectors." in card
+    assert "It has no prior: `samples.png` shows decoded standard normal vectors." in card
     for absent in ("raws from the prior", "posterior", "Samples are", "ELBO"):
         assert absent not in card
     with pytest.raises(BadConfig, match="has no prior, and so no log p"):

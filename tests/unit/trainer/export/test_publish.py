@@ -104,7 +104,7 @@ def test_extras_are_a_card_and_pictures(published: tuple[Path, Exported]) -> Non
     """Beside the graphs lie a model card that says what to know, and two pictures."""
     _, exported = published
     card = (exported.folder / "MODEL_CARD.md").read_text()
-    for part in ("## Figures", "| ELBO |", "## Data", "held out", "## How to make it again", "## Limits"):
+    for part in ("## Metrics", "| ELBO |", "## Data", "held out", "## How to reproduce it", "## Limits"):
         assert part in card
     for name in ("reconstructions.png", "samples.png"):
         with Image.open(exported.folder / name) as image:

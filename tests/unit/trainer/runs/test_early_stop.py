@@ -98,7 +98,7 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
     assert training.metrics["test_elbo_nats"] == done.evaluation.bound.elbo
     assert (training.epochs, training.metrics["training_best_epoch"]) == (best + PATIENCE, best)
     card = " ".join((exported.folder / "MODEL_CARD.md").read_text().split())
-    epochs = f"{best + PATIENCE} epochs, of which the weights after epoch {best} were the best and are these."
+    epochs = f"{best + PATIENCE} epochs; the weights are those after epoch {best}, which were the best."
     assert epochs in card
 
 

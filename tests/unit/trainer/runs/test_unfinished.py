@@ -74,7 +74,7 @@ def test_an_unfinished_version_says_so(config: Config, dataset: Dataset, tmp_pat
     assert metrics["training_share_done"] == 0.312
     assert metrics["test_elbo_nats"] < 0
     card = (version.folder / "MODEL_CARD.md").read_text()
-    assert "**Unfinished**: its training was cut short at 31.2%" in card
+    assert "**Unfinished**: 31.2% of the training is done" in card
     assert read_checkpoint(tmp_path / "run" / "checkpoint.safetensors")[1]["progress"]["step"] == 5
 
 

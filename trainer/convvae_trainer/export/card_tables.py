@@ -1,0 +1,138 @@
+"""The tables of a model card, as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from convvae_service.bundle import Manifest
+from convvae_trainer.runs.segments import RunSegment
+
+__all__ = ["data_table", "metrics_table", "parity_table", "segments_table"]
+
+# A metric's name in the card, its key in the evaluation, and its format. An autoencoder does not have all.
+_METRICS = (
+    ("ELBO", "elbo", "{:.2f} nats per image"),
+    ("Distortion", "distortion", "{:.2f} nats per image"),
+    ("Rate", "rate", "{:.2f} nats per image"),
+    ("Bits per dimension", "bits_per_dim", "{:.4f}"),
+    ("Sigma of a pixel in 0..1", "sigma", "{:.4f}"),
+    ("MSE of reconstructions", "mse", "{:.5f}, for pixels in 0..1"),
+    ("PSNR of reconstructions", "psnr_db", "{:.2f} dB"),
+    ("SSIM of reconstructions", "ssim", "{:.4f}"),
+    ("Sharpness of reconstructions", "sharpness", "{:.4f}"),
+    ("Sharpness of draws from the prior", "sample_sharpness", "{:.4f}"),
+    ("Sharpness of the test images", "input_sharpness", "{:.4f}"),
+)
+_VECTORS = {"posterior_means": "posterior means", "pca": "principal components", "pixels": "pixels"}
+_FRECHET_SETS = {
+    "reconstructions": "reconstructions",
+    "samples": "draws from the prior",
+    "training_images": "training images, for comparison",
+}
+
+Row = tuple[str, ...]
+
+
+def metrics_table(evaluation: Mapping[str, Any]) -> str:
+    """Return the metrics on the test images.
+
+    Args:
+        evaluation: An evaluation as `Evaluation.to_json_object` returns it.
+    """
+    rows: list[Row] = [
+        (name, form.format(evaluation[key])) for name, key, form in _METRICS if evaluation[key] is not None
+    ]
+    rows.append(("Active units", f"{evaluation['active_units']} of {evaluation['latent_dim']}"))
+    if log_likelihood := evaluation["log_likelihood"]:
+        rows.append(_log_likelihood_row(log_likelihood))
+    if embedding := evaluation["embedding"]:
+        rows += _embedding_rows(embedding)
+    if frechet := evaluation["frechet"]:
+        rows += _frechet_rows(frechet)
+    return _table(("Metric", "Value"), rows)
+
+
+def _log_likelihood_row(log_likelihood: Mapping[str, Any]) -> Row:
+    basis = (
+        f"{log_likelihood['samples']} importance samples, the first {log_likelihood['images']} test images"
+    )
+    return "log p(x)", f"{log_likelihood['nats']:.2f} nats per image ({basis})"
+
+
+def _embedding_rows(embedding: Mapping[str, Any]) -> list[Row]:
+    basis = f"fitted on {embedding['train_images']} training images, tested on {embedding['test_images']}"
+    rows: list[Row] = []
+    for key, name in _VECTORS.items():
+        accuracy = embedding[key]
+        text = (
+            f"{accuracy['knn']:.1%} by {embedding['neighbours']} neighbours,"
+            f" {accuracy['linear_probe']:.1%} by a linear probe"
+        )
+        rows.append((f"Class from {name}", f"{text} ({basis})"))
+    return rows
+
+
+def _frechet_rows(frechet: Mapping[str, Any]) -> list[Row]:
+    accuracy = f"the classifier's accuracy is {frechet['classifier_accuracy']:.1%}"
+    return [
+        (f"Fréchet distance of {name}", f"{frechet[key]:.2f} ({frechet['images']} images each; {accuracy})")
+        for key, name in _FRECHET_SETS.items()
+        if frechet[key] is not None
+    ]
+
+
+def data_table(manifest: Manifest, data: Mapping[str, Any]) -> str:
+    """Return the table of the data: names, numbers of images and their processing.
+
+    Args:
+        manifest: The manifest of the version.
+        data: The `data` of the run's `run.json`.
+    """
+    resize, training = manifest.resize, manifest.training
+    validation = data["train_images"] - training.images
+    rows: list[Row] = [("Data set", training.dataset), ("Training images", str(training.images))]
+    if validation:
+        rows.append(("Validation images", f"{validation}, for early stopping"))
+    rows += [
+        ("Test images", f"{data['test_images']}: {data['split']}"),
+        ("Resizing", f"{resize.mode}, {resize.filter} ({resize.library})"),
+        ("sha256 of all pixels", data["sha256"]),
+    ]
+    return _table(("Item", "Value"), rows)
+
+
+def segments_table(segments: Sequence[RunSegment]) -> str:
+    """Return the table of the run's segments: where and how each was computed."""
+    rows = [
+        (
+            str(segment.step),
+            _processes(segment),
+            segment.hardware,
+            segment.precision,
+            str(segment.threads),
+            segment.date,
+        )
+        for segment in segments
+    ]
+    return _table(("From step", "Device", "Hardware", "Precision", "CPU threads", "Date"), rows)
+
+
+def _processes(segment: RunSegment) -> str:
+    return segment.device if segment.processes == 1 else f"{segment.device}, {segment.processes} processes"
+
+
+def parity_table(manifest: Manifest) -> str:
+    """Return the largest differences between ONNX Runtime and PyTorch."""
+    parity = manifest.parity["fp32"]
+    rows: list[Row] = [("mean", f"{parity.mean:.1e}")]
+    if parity.log_variance is not None:
+        rows.append(("log_variance", f"{parity.log_variance:.1e}"))
+    rows += [
+        ("image", f"{parity.image_steps} steps of 255"),
+        ("pixel_mean", f"{parity.pixel_mean:.1e}"),
+    ]
+    return _table(("Output", "Difference"), rows)
+
+
+def _table(head: Row, rows: Sequence[Row]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
