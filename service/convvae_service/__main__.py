@@ -15,17 +15,17 @@ usage: convvae-serve [run] --models ROOT [options]   serve the models under ROOT
        convvae-serve run --help                      all options
        convvae-serve --version
 
-exit codes: 0 drained or sound; 1 stopped at once by a second signal, or unsound versions;
-            2 cannot start, or wrong use"""
+exit codes: 0 drained, or every version is sound; 1 stopped by a second signal, or some versions are unsound;
+            2 cannot start, or wrong arguments"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line, and end the process with its exit code."""
-    # gRPC's own lines repeat what the log says better. Read when gRPC is imported; a value given stays.
+    """Run a command line and exit with its code. None takes the arguments of the process."""
+    # The log of the service says more than gRPC's own lines. gRPC reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        import convvae_service.settings.loader  # noqa: F401 - one message for everything that the extra brings
+        import convvae_service.settings.loader  # noqa: F401 - find a missing extra here, once
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed: pip install 'convvae[service,gpu]' or 'convvae[service,cpu]'")
     match words:
@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             print(f"convvae-serve {version('convvae')}")
         case ["check", "--help" | "-h"]:
-            print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
+            print(
+                "usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each."
+            )
         case ["check", root]:
             _check(Path(root))
         case ["check", *_]:
@@ -54,7 +56,7 @@ def _serve(words: Sequence[str]) -> None:
     from convvae_service.observability.logs import set_up_logging
     from convvae_service.settings.loader import load_settings
 
-    # A damaged file is the caller's to hear of, not the log's.
+    # The caller gets an error for a damaged file; the log needs no warning.
     warnings.filterwarnings("ignore", module="PIL")
     try:
         settings = load_settings(words)
@@ -88,7 +90,7 @@ def _check(root: Path) -> None:
     except (BundleError, StartupError) as error:
         _fail(str(error))
     if unsound:
-        print("Copy an unsound version again, export it anew, or remove its folder.", file=sys.stderr)
+        print("Copy each unsound version again, export it again, or remove its folder.", file=sys.stderr)
     if not checked:
         _fail(f"no model version is published under {str(root)!r}")
     sys.exit(1 if unsound else 0)

@@ -1,18 +1,19 @@
-"""What can go wrong in the service, and what the caller sees of it.
+"""The errors of the service, and the gRPC status that callers see for each.
 
     ServiceError
-    ├── InvalidInput         INVALID_ARGUMENT     the request is wrong; `violations` lists every bad field
+    ├── InvalidInput         INVALID_ARGUMENT     the request is wrong; `violations` lists each bad field
     ├── Unauthenticated      UNAUTHENTICATED      no token, or a wrong one
     ├── NotFound             NOT_FOUND            no such model or version
     ├── CapabilityMissing    FAILED_PRECONDITION  the model cannot do this
-    ├── VersionNotLoaded     FAILED_PRECONDITION  published, but this server does not serve it
-    ├── Overloaded           RESOURCE_EXHAUSTED   the queue is full; `retry_delay_s` says when to come back
-    ├── NotReady             UNAVAILABLE          starting or stopping
-    └── DeadlineExceeded     DEADLINE_EXCEEDED    the time is up
+    ├── VersionNotLoaded     FAILED_PRECONDITION  the version is published, but not loaded on this server
+    ├── Overloaded           RESOURCE_EXHAUSTED   the queue is full; retry after `retry_delay_s`
+    ├── NotReady             UNAVAILABLE          the server is starting or stopping
+    └── DeadlineExceeded     DEADLINE_EXCEEDED    the call took too long
 
-    StartupError             no caller: the process ends with a message and exit code 2
+    StartupError             no caller sees it: the process ends with a message and exit code 2
 
-Any other exception is a fault of the service: the caller sees INTERNAL with an id, the log has the rest.
+Any other exception is an error in the service itself. The caller sees INTERNAL with an id; the log has the
+traceback under this id.
 """
 
 from collections.abc import Sequence
@@ -33,16 +34,16 @@ __all__ = [
 ]
 
 
-# A message travels in a header, twice; a header that is too long would turn every status into another.
+# A message is sent twice in headers. If the headers are too long, callers see another status.
 MAX_MESSAGE_LENGTH = 500
 
 
 class ServiceError(Exception):
-    """A call cannot be answered; the message tells the caller what to change."""
+    """A call that cannot be answered. The message tells the caller what to change."""
 
-    # The name of the gRPC status; `calls.status` has the code. This module needs no gRPC.
+    # Name of the gRPC status, as in `grpc.StatusCode`.
     status: str
-    # Machine-readable, as `google.rpc.ErrorInfo.reason`.
+    # Machine-readable reason, for `google.rpc.ErrorInfo`.
     reason: str
 
     def __init__(self, message: str) -> None:
@@ -53,14 +54,14 @@ class ServiceError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One bad field of a request, by its path, and what is wrong with it."""
+    """A bad field of a request: its path, and what is wrong with it."""
 
     field: str
     description: str
 
 
 class InvalidInput(ServiceError):
-    """The request itself is wrong; the same request will fail again."""
+    """The request is wrong. The same request will fail again."""
 
     status = "INVALID_ARGUMENT"
     reason = "INVALID_INPUT"
@@ -73,7 +74,7 @@ class InvalidInput(ServiceError):
 
 
 class Unauthenticated(ServiceError):
-    """The call has no token, or not one of the server's."""
+    """The call has no valid token."""
 
     status = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
@@ -87,21 +88,21 @@ class NotFound(ServiceError):
 
 
 class CapabilityMissing(ServiceError):
-    """The model exists and cannot do what was asked."""
+    """The model exists, but it lacks the capability that the call needs."""
 
     status = "FAILED_PRECONDITION"
     reason = "CAPABILITY_MISSING"
 
 
 class VersionNotLoaded(ServiceError):
-    """The version is published, and this server does not have it loaded."""
+    """The version is published, but not loaded on this server."""
 
     status = "FAILED_PRECONDITION"
     reason = "VERSION_NOT_LOADED"
 
 
 class Overloaded(ServiceError):
-    """The queue is full. Come back after `retry_delay_s`."""
+    """The queue is full. Retry after `retry_delay_s` seconds."""
 
     status = "RESOURCE_EXHAUSTED"
     reason = "QUEUE_FULL"
@@ -112,18 +113,18 @@ class Overloaded(ServiceError):
 
 
 class NotReady(ServiceError):
-    """The server is starting or stopping; another one may answer."""
+    """The server is starting or stopping. Another server may answer."""
 
     status = "UNAVAILABLE"
     reason = "NOT_READY"
 
 
 class DeadlineExceeded(ServiceError):
-    """The caller's deadline, or the server's limit on a call, has passed."""
+    """The call took longer than the caller's deadline or the server's limit."""
 
     status = "DEADLINE_EXCEEDED"
     reason = "DEADLINE_EXCEEDED"
 
 
 class StartupError(Exception):
-    """The server cannot start; the message tells the operator what to change."""
+    """The server cannot start. The message tells the operator what to change."""

@@ -38,6 +38,7 @@ FORBIDDEN = {
     "convvae_service.pipeline.local": TRAINER | {"pyarrow"},
     "convvae_service.pipeline.remote": HEAVY | {"convvae_trainer"},
     "convvae_service.pipeline.parquet_sink": HEAVY | {"convvae_trainer"},
+    "convvae_service.calls.runner": HEAVY | {"grpc", "pydantic", "numpy", "convvae", "convvae_trainer"},
     "convvae_service.server.lifecycle": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},

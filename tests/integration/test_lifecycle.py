@@ -190,7 +190,7 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
     message = start_failure("--models", root, *address, "--precision", "int8")
     assert message == (
         "no usable version: model 'tiny', version 1: has no int8 graphs: it has fp32."
-        " Copy the version again, export it anew, or remove its folder"
+        " Copy the version again, export it again, or remove its folder"
     )
     message = start_failure("--models", root, *address, "--device", "cuda:99")
     assert "device 'cuda:99'" in message

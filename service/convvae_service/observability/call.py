@@ -1,4 +1,4 @@
-"""The call as it is known to logs, metrics and traces."""
+"""A call, as logs, metrics and traces see it."""
 
 import contextlib
 from contextvars import ContextVar
@@ -9,14 +9,14 @@ __all__ = ["Call", "current_call"]
 
 @dataclass(slots=True)
 class Call:
-    """A call on its way; handlers note what the log and the metrics should know."""
+    """A call in progress. Handlers note its rows, model and version for the log and the metrics."""
 
     method: str
     request_id: str
     rows: int = 0
     model: str = ""
     version: int = 0
-    # What is given back when the call has ended, such as the model version that it runs on.
+    # Closed when the call has ended; it holds the model version open.
     held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
 

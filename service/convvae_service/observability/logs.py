@@ -1,4 +1,4 @@
-"""Structured logs: a constant message and its facts, as JSON lines, or as text on a terminal."""
+"""Structured logs: a constant message with facts, as JSON lines or as text."""
 
 import hashlib
 import json
@@ -11,22 +11,22 @@ __all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "set_up_logg
 
 
 def facts(**values: Any) -> dict[str, Any]:
-    """Return `values` in the form of a log call's `extra`: `log.info("...", extra=facts(rows=3))`."""
+    """Return `values` as the `extra` of a log call: `log.info("...", extra=facts(rows=3))`."""
     return {"facts": values}
 
 
 def is_sampled(request_id: str, share: float) -> bool:
-    """Tell whether a call is among the `share` (0..1) of calls that are logged.
+    """Return whether a call belongs to the `share` (0..1) of calls that are logged.
 
-    Its id decides: servers with the same share, and a caller's attempts with the same id, agree; and what a
-    small share logs, a larger one logs too.
+    The id decides, so all servers with one share log the same calls, and all attempts of a call. A larger
+    share logs all calls of a smaller one, and more.
     """
     digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, logger, message and facts; exceptions as one string."""
+    """Formats a record as one line of JSON: time (UTC), level, logger, message, facts and exception."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as one line of JSON."""
@@ -43,7 +43,7 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """One line for people: time, level, message and facts as key=value."""
+    """Formats a record for people: time (UTC), level, message, and facts as key=value."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record as text."""
@@ -54,7 +54,13 @@ class TextFormatter(logging.Formatter):
 
 
 def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> None:
-    """Send logs from `level` up to `stream` in `form`: `json`, `text`, or `auto` (text on a terminal)."""
+    """Write logs from `level` up to `stream`.
+
+    Args:
+        form: `json`, `text`, or `auto`: text on a terminal, else JSON.
+        level: `debug`, `info`, `warning` or `error`.
+        stream: Where the log goes.
+    """
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())

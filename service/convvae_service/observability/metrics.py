@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server, and the page that shows them. Names and units: docs/service.md."""
+"""Prometheus metrics of one server, and the page that shows them. docs/service.md lists the names."""
 
 from collections.abc import Callable
 from threading import Thread
@@ -16,7 +16,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """The server's metrics, in a registry of their own."""
+    """The metrics of one server, in their own registry."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -30,16 +30,16 @@ class Metrics:
             "convvae_rows", "Rows of calls answered with OK, by method", ["method"], registry=self.registry
         )
         self.call_seconds = Histogram(
-            "convvae_call_seconds", "Time from a call's arrival to its answer", ["method"],
+            "convvae_call_seconds", "Seconds from the arrival of a call to its answer", ["method"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
-        self.in_flight = Gauge("convvae_calls_in_flight", "Calls being answered", registry=self.registry)
+        self.in_flight = Gauge("convvae_calls_in_flight", "Calls in progress", registry=self.registry)
         self.queue_seconds = Histogram(
-            "convvae_queue_seconds", "Time a call's rows waited for a lane, by stage", ["stage"],
+            "convvae_queue_seconds", "Seconds that a call waited for a lane, by stage", ["stage"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.engine_seconds = Histogram(
-            "convvae_engine_seconds", "Time one batch ran, by stage", ["stage"],
+            "convvae_engine_seconds", "Seconds that one batch ran, by stage", ["stage"],
             buckets=_SECONDS, registry=self.registry,
         )  # fmt: skip
         self.batch_rows = Histogram(
@@ -53,7 +53,9 @@ class Metrics:
             "convvae_queued_rows", "Rows admitted and not yet answered", registry=self.registry
         )
         self._queued_bytes = Gauge(
-            "convvae_queued_bytes", "Bytes of input admitted and not yet answered", registry=self.registry
+            "convvae_queued_bytes",
+            "Bytes of inputs and results admitted and not yet answered",
+            registry=self.registry,
         )
         self.model_info = Gauge(
             "convvae_model_info",
@@ -74,12 +76,12 @@ class Metrics:
             registry=self.registry,
         )
         self.watch_errors = Counter(
-            "convvae_watch_errors", "Looks at the model repository that failed", registry=self.registry
+            "convvae_watch_errors", "Listings of the model repository that failed", registry=self.registry
         )
         self._stuck = Gauge("convvae_stuck", "1 for a part that is stuck", ["part"], registry=self.registry)
 
     def watch_queue(self, rows: Callable[[], int], num_bytes: Callable[[], int]) -> None:
-        """Read the queue's size from these functions whenever the page is asked for."""
+        """Read the rows and bytes in the queue from these functions, each time the page is read."""
         self._queued_rows.set_function(rows)
         self._queued_bytes.set_function(num_bytes)
 
@@ -88,7 +90,7 @@ class Metrics:
         self._stuck.labels(part).set(stuck)
 
     def count_batch(self, report: BatchReport) -> None:
-        """Add one run of a stage."""
+        """Add one batch."""
         self.batch_rows.labels(report.stage).observe(report.rows)
         self.engine_seconds.labels(report.stage).observe(report.engine_s)
         for queue_s in report.queue_s:
@@ -96,7 +98,7 @@ class Metrics:
 
 
 class MetricsPage:
-    """Serves a registry over HTTP in a thread of its own."""
+    """Serves a registry over HTTP, in its own thread."""
 
     def __init__(self, registry: CollectorRegistry, address: str) -> None:
         """Start serving on `address`, HOST:PORT.

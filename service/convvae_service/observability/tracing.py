@@ -1,6 +1,7 @@
-"""OpenTelemetry: a span for each call, and inside it spans of its waits and runs. Loaded only when asked for.
+"""OpenTelemetry: a span for each call, and inside it spans for its waits and runs.
 
-gRPC's own instrumentation makes the span of a call, below the caller's where the metadata name one.
+OpenTelemetry's instrumentation of gRPC makes the span of the call, as a child of the caller's span if the
+metadata name one. This module is imported only if traces are switched on.
 """
 
 import os
@@ -24,19 +25,19 @@ _MAX_CLOSE_S = 3.0
 
 
 class Tracing:
-    """Makes the spans of one server, and hands them to a processor."""
+    """Makes the spans of one server, and gives them to a processor."""
 
     def __init__(self, processor: SpanProcessor) -> None:
         named = "OTEL_SERVICE_NAME" in os.environ or f"{SERVICE_NAME}=" in os.environ.get(
             "OTEL_RESOURCE_ATTRIBUTES", ""
         )
-        # What is given here would beat the environment.
+        # A name given here would take precedence over the environment.
         self._provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: _SERVICE}))
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("convvae_service")
         self.interceptor: Any = aio_server_interceptor(  # type: ignore[no-untyped-call]
             tracer_provider=self._provider,
-            # Health and reflection tell nothing, and the instrumentation fails streams that write.
+            # Spans of health and reflection are useless, and the instrumentation breaks streams that write.
             filter_=filters.all_of(
                 filters.any_of(
                     filters.service_name("convvae.v1.VaeService"),
@@ -46,48 +47,50 @@ class Tracing:
             ),
         )
 
-    def begin(self) -> Callable[[SliceReport], None] | None:
-        """Return what takes the reports of the rows that the present call has run; None outside of a span."""
+    def observe_call(self) -> Callable[[SliceReport], None] | None:
+        """Return an observer that makes spans for the runs of the current call; None outside of a span."""
         span = trace.get_current_span()
         if not span.is_recording():
             return None
         parent = context.get_current()
-        call = current_call.get()
-        about: dict[str, str | int] = {}
-        if call is not None:
-            about = {"convvae.model": call.model, "convvae.version": call.version}
-            span.set_attributes({**about, "convvae.rows": call.rows, "convvae.request_id": call.request_id})
+        shared: dict[str, str | int] = {}
+        if (call := current_call.get()) is not None:
+            shared = {"convvae.model": call.model, "convvae.version": call.version}
+            span.set_attributes({**shared, "convvae.rows": call.rows, "convvae.request_id": call.request_id})
 
-        def report(piece: SliceReport) -> None:
-            # Spans have the time of day; what was measured is told from now backwards.
-            now_ns, now_s = time.time_ns(), piece.now_s
-            at = [now_ns - round((now_s - then_s) * 1e9) for then_s in piece.times_s]
+        def observe(report: SliceReport) -> None:
+            arrived_ns, started_ns, ended_ns = _times_of_day_ns(report)
             attributes = {
-                **about,
-                "convvae.stage": piece.stage,
-                "convvae.rows": piece.rows,
-                "convvae.batch_rows": piece.batch_rows,
+                **shared,
+                "convvae.stage": report.stage,
+                "convvae.rows": report.rows,
+                "convvae.batch_rows": report.batch_rows,
             }
-            spans = [("engine", at[1], at[2])]
-            if piece.is_first:
-                spans.insert(0, ("queue", at[0], at[1]))
+            spans = [("engine", started_ns, ended_ns)]
+            if report.is_first:
+                spans.insert(0, ("queue", arrived_ns, started_ns))
             for name, start_ns, end_ns in spans:
-                self._tracer.start_span(name, context=parent, start_time=start_ns, attributes=attributes).end(
-                    end_ns
-                )
+                made = self._tracer.start_span(name, parent, attributes=attributes, start_time=start_ns)
+                made.end(end_ns)
 
-        return report
+        return observe
 
     def close(self) -> None:
-        """Send what is left, and end; a collector that does not answer is not waited for."""
+        """Send the remaining spans and stop. Wait at most 3 s for the collector."""
         sending = threading.Thread(target=self._provider.shutdown, name="traces", daemon=True)
         sending.start()
         sending.join(_MAX_CLOSE_S)
 
 
 def otlp_processor() -> SpanProcessor:
-    """Return what sends spans to a collector by OTLP over gRPC, as the OTEL_ variables say."""
+    """Return a processor that sends spans to a collector by OTLP over gRPC, as the OTEL_ variables say."""
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     return BatchSpanProcessor(OTLPSpanExporter())
+
+
+def _times_of_day_ns(report: SliceReport) -> list[int]:
+    """Return the times of a report as spans have them: the batcher's clock has another zero."""
+    now_ns = time.time_ns()
+    return [now_ns - round((report.now_s - then_s) * 1e9) for then_s in report.times_s]

@@ -25,7 +25,7 @@ __all__ = ["Loader", "Published", "VersionChange"]
 Published = Mapping[str, Mapping[int, Stamp | None] | None]
 
 _log = logging.getLogger(__name__)
-_REMEDY = "Copy the version again, export it anew, or remove its folder"
+_REMEDY = "Copy the version again, export it again, or remove its folder"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -135,7 +135,7 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing 
         max_queued_bytes=settings.max_queued_bytes,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         on_batch=metrics.count_batch,
-        observe_call=tracing.begin if tracing else lambda: None,
+        observe_call=tracing.observe_call if tracing else lambda: None,
     )
     metrics.watch_queue(lambda: batcher.queued_rows, lambda: batcher.queued_bytes)
     return batcher
