@@ -1,4 +1,4 @@
-"""Both clients by one name, and a server that a test can spoil."""
+"""Both clients behind one fixture, and a server whose replies a test can change."""
 
 import asyncio
 import signal
@@ -16,20 +16,20 @@ Invoke = Callable[..., Any]
 
 @pytest.fixture
 def servicer() -> Servicer:
-    """A healthy servicer; the test spoils it."""
+    """A servicer with valid replies, which a test may change."""
     return Servicer()
 
 
 @pytest.fixture
 def target(servicer: Servicer) -> Iterator[str]:
-    """Where `servicer` is served."""
+    """The target at which `servicer` is served."""
     with serving(servicer) as address:
         yield address
 
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """SIGINT as KeyboardInterrupt: a shell that starts the tests in the background has it ignored."""
+    """Raise KeyboardInterrupt at SIGINT, also if a shell has started the tests in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -53,7 +53,7 @@ def invoke_async(target: str, method: str, *args: Any, settings: dict[str, Any],
 
 @pytest.fixture(params=[invoke_sync, invoke_async], ids=["sync", "async"])
 def invoke(request: pytest.FixtureRequest, target: str) -> Invoke:
-    """Call one method of a fresh client of either kind; retries come fast."""
+    """Call one method of a new client of either kind, with short waits between retries."""
     run: Invoke = request.param
 
     def call(method: str, *args: Any, settings: dict[str, Any] | None = None, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A server of one small model whose answers a test can spoil: what a healthy server cannot show."""
+"""A server of one small model whose replies a test can change, for faults that a real server never has."""
 
 import threading
 import time
@@ -48,7 +48,7 @@ class Refusal(Exception):
 
 @dataclass
 class Servicer(vae_pb2_grpc.VaeServiceServicer):
-    """Answers each row with its own first value, so that order and offsets show.
+    """A servicer that answers each row with the row's first value, so that order and offsets are visible.
 
     Attributes:
         before: Called with the method's name and the request before it is answered; may raise `Refusal`.
@@ -184,7 +184,7 @@ class Servicer(vae_pb2_grpc.VaeServiceServicer):
 
 @contextmanager
 def serving(servicer: Servicer) -> Iterator[str]:
-    """Serve on a free port of the loopback; yields the target."""
+    """Serve on a free port of the loopback, and yield the target."""
     server = grpc.server(futures.ThreadPoolExecutor(16))
     vae_pb2_grpc.add_VaeServiceServicer_to_server(servicer, server)
     port = server.add_insecure_port("127.0.0.1:0")

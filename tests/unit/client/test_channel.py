@@ -50,14 +50,14 @@ def test_other_targets(target: str) -> None:
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
 def test_token_does_not_travel_in_plain_text(client: type[Client]) -> None:
-    """A token for another machine wants TLS or a flag, and never stands in the error."""
+    """A token for another machine needs TLS or a flag, and never appears in the error."""
     with pytest.raises(InvalidInput, match="the token would travel unencrypted to vae:5") as caught:
         client("vae:5", token="s3cret")
     assert "s3cret" not in str(caught.value)
 
 
 def test_token_travels_where_it_may() -> None:
-    """A token is taken with TLS, on the loopback, and where the caller insists."""
+    """A token is accepted with TLS, on the loopback, and with the flag."""
     Client("vae:5", token="s3cret", tls=TLSConfig()).close()
     Client("vae:5", token="s3cret", allow_insecure_token=True).close()
     Client("localhost:5", token="s3cret").close()
@@ -77,7 +77,7 @@ def test_token_travels_where_it_may() -> None:
 def test_settings_out_of_range_are_refused(
     client: type[Client], settings: dict[str, Any], message: str
 ) -> None:
-    """A client with settings that make no sense is never made."""
+    """A client with invalid settings is refused."""
     with pytest.raises(InvalidInput, match=message):
         client("localhost:5", **settings)
     with pytest.raises(InvalidInput, match="target is empty"):

@@ -1,4 +1,4 @@
-"""What the command line reads and writes, without a server."""
+"""The inputs and outputs of the command line, without a server."""
 
 import contextlib
 import io
@@ -21,7 +21,7 @@ IMAGES = np.arange(5 * 4 * 3, dtype=np.uint8).reshape(5, 4, 3, 1)
 
 
 def test_folder_gives_its_images_sorted(tmp_path: Path) -> None:
-    """A folder is searched at any depth; what is no image by its name is passed over."""
+    """A folder is searched at any depth. Files without an image suffix are skipped."""
     for name in ("b.PNG", "a/z.jpeg", "a/b.webp", "a.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -44,7 +44,7 @@ def test_folder_gives_its_images_sorted(tmp_path: Path) -> None:
     ],
 )
 def test_sources_that_cannot_be_read_are_refused(tmp_path: Path, names: list[str], message: str) -> None:
-    """What is not there, not clear or not readable is refused by its name; nothing is ever unpickled."""
+    """A missing, ambiguous or unreadable file is refused by its name. Nothing is unpickled."""
     (tmp_path / "empty").mkdir()
     np.save(tmp_path / "x.npy", IMAGES)
     np.savez(tmp_path / "two.npz", a=IMAGES, b=IMAGES)
@@ -56,7 +56,7 @@ def test_sources_that_cannot_be_read_are_refused(tmp_path: Path, names: list[str
 
 
 def test_arrays_are_found_by_name(tmp_path: Path) -> None:
-    """Of an .npz the named array is taken, or the only one."""
+    """An .npz file gives the named array, or its only one."""
     np.savez(tmp_path / "named.npz", images=IMAGES, labels=np.arange(5))
     np.savez(tmp_path / "only.npz", IMAGES)
     for name in ("named.npz", "only.npz"):
@@ -70,7 +70,7 @@ def test_arrays_are_found_by_name(tmp_path: Path) -> None:
 def test_any_bytes_are_an_array_or_refused(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, start: bytes
 ) -> None:
-    """No file makes anything but InvalidInput escape."""
+    """Any file is read or raises InvalidInput."""
     path = tmp_path_factory.getbasetemp() / "fuzz.npy"
     path.write_bytes(start + data)
     with contextlib.suppress(InvalidInput):
@@ -83,7 +83,7 @@ def test_any_bytes_are_an_array_or_refused(
      ("full", "exists and is not empty"), ("none/x.png", "none does not exist")],
 )  # fmt: skip
 def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path, name: str, message: str) -> None:
-    """A wrong name, or something that is there already, is refused before anything is computed."""
+    """A wrong name or an existing file is refused before any work."""
     (tmp_path / "there.npy").write_bytes(b"x")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_bytes(b"x")
@@ -93,7 +93,7 @@ def test_outputs_that_cannot_be_written_are_refused(tmp_path: Path, name: str, m
 
 @pytest.mark.parametrize("force", [False, True])
 def test_outputs_are_written_whole(tmp_path: Path, force: bool) -> None:
-    """Every form is written, with no temporary file left; forced, it replaces what is there."""
+    """Every form is written without leftovers, and --force replaces existing files."""
     if force:
         (tmp_path / "x.npy").write_bytes(b"old")
         (tmp_path / "x").mkdir()
@@ -112,7 +112,7 @@ def test_outputs_are_written_whole(tmp_path: Path, force: bool) -> None:
 
 
 def test_failed_output_leaves_nothing(tmp_path: Path) -> None:
-    """What fails half-way leaves neither a file nor a temporary one, and keeps the old."""
+    """A write that fails leaves no new and no temporary file, and keeps the old file."""
     (tmp_path / "x.png").write_bytes(b"old")
 
     def broken() -> Any:
@@ -128,7 +128,7 @@ def test_failed_output_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_grid_shows_every_image_once() -> None:
-    """Images stand in rows on white; of two bands the second stands below the first."""
+    """Images are arranged in rows on white, and the second band is below the first."""
     plain = np.stack([np.full((64, 64, 1), value, np.uint8) for value in (10, 20, 30)])
     picture = grid(plain)
     assert picture.shape == (2 * 66 + 2, 2 * 66 + 2, 1)

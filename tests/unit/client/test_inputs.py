@@ -33,13 +33,13 @@ from convvae.model_name import ModelName
     ],
 )
 def test_images_that_cannot_be_sent_are_refused(images: Any, message: str) -> None:
-    """Images of the wrong kind are refused with how to make them right."""
+    """Images of the wrong kind are refused, and the message says how to convert them."""
     with pytest.raises(InvalidInput, match=message):
         check_images(images)
 
 
 def test_images_that_can_be_sent() -> None:
-    """Arrays with and without a channel axis, and lists of bytes and paths, are taken."""
+    """Arrays with and without a channel axis, and lists of bytes and paths, are accepted."""
     for shape in [(2, 4, 3, 1), (2, 4, 3)]:
         assert isinstance(check_images(np.zeros(shape, np.uint8)), PixelImages)
     files = check_images([b"x", bytearray(b"y"), memoryview(b"z"), Path("p.png")])
@@ -67,7 +67,7 @@ def test_latents_that_cannot_be_sent_are_refused(latents: Any, message: str) -> 
 
 
 def test_latents_become_little_endian_float32() -> None:
-    """Doubles, integers, lists and foreign byte orders are taken."""
+    """Doubles, integers, lists and other byte orders are accepted."""
     for latents in ([[1, 2]], np.array([[1.0, 2.0]]), np.array([[1, 2]], ">f4"), np.array([[1, 2]], np.int8)):
         array = inputs.check_latents(latents)
         assert array.dtype == np.dtype("<f4")
@@ -94,7 +94,7 @@ def test_latents_become_little_endian_float32() -> None:
     ],
 )
 def test_numbers_out_of_range_are_refused(check: Any, value: Any, message: str) -> None:
-    """A number out of its range is refused by its name, with the range."""
+    """A number out of range is refused with its name and its range."""
     with pytest.raises(InvalidInput, match=message) as caught:
         check(value)
     assert isinstance(caught.value, ValueError)
@@ -126,7 +126,7 @@ def test_paths_are_read_when_sent(tmp_path: Path) -> None:
     ("spec", "name"), [("", ("", 0)), ("mnist", ("mnist", 0)), ("a.b-c@12", ("a.b-c", 12))]
 )
 def test_model_names_are_parsed(spec: str, name: tuple[str, int]) -> None:
-    """NAME, NAME@VERSION and nothing at all name a model."""
+    """NAME, NAME@VERSION and the empty string are model names."""
     parsed = ModelName.parse(spec)
     assert (parsed.name, parsed.version) == name
     assert str(parsed) == spec
@@ -134,6 +134,6 @@ def test_model_names_are_parsed(spec: str, name: tuple[str, int]) -> None:
 
 @pytest.mark.parametrize("spec", ["@3", "m@", "m@0", "m@-1", "m@x", "m@1@2", "m n", "m@9999999999999999999"])
 def test_wrong_model_names_are_refused(spec: str) -> None:
-    """Anything else is refused with how to write it."""
+    """Other strings are refused, and the message shows the valid forms."""
     with pytest.raises(InvalidInput, match="write NAME or NAME@VERSION"):
         ModelName.parse(spec)

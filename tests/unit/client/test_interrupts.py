@@ -1,4 +1,4 @@
-"""Ctrl-C at the moments at which gRPC itself is not ready for it."""
+"""Ctrl-C while gRPC holds a lock."""
 
 import _thread
 import sys
@@ -18,7 +18,7 @@ IMAGES = np.zeros((100, 4, 3, 1), np.uint8)
 
 
 def in_finaliser(frame: FrameType | None) -> bool:
-    """Whether a frame was called by a `__del__`, or by what it called."""
+    """Return whether a frame runs inside a `__del__`."""
     while frame is not None:
         if frame.f_code.co_name == "__del__":
             return True
@@ -56,7 +56,7 @@ def interrupted_at(client: Client, images: np.ndarray[Any, np.dtype[np.uint8]], 
 def test_a_client_lives_on_after_an_interrupt_at_any_lock(
     target: str, servicer: Servicer, count: int
 ) -> None:
-    """Whichever lock the interrupt leaves taken: the next call is answered, and the client closes."""
+    """Whichever lock the interrupt leaves held, the next call is answered and the client closes."""
     interrupts = 0
     for moment in range(1, 9):
         with Client(target, timeout_s=10) as client:
@@ -69,7 +69,7 @@ def test_a_client_lives_on_after_an_interrupt_at_any_lock(
 
 @pytest.mark.usefixtures("interruptible")
 def test_other_threads_are_answered_through_an_interrupt(target: str, servicer: Servicer) -> None:
-    """A call of another thread goes on while the one of the main thread is interrupted."""
+    """A call of another thread continues while the call of the main thread is interrupted."""
     servicer.delay_s = 1.0
     with Client(target) as client:
         client.model()

@@ -13,7 +13,7 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_public_names_exist() -> None:
-    """Everything in `__all__` can be had, and nothing else by accident."""
+    """Everything in `__all__` can be imported, and unknown names raise AttributeError."""
     assert list(convvae.__all__) == sorted(convvae.__all__, key=lambda name: (name.startswith("_"), name))
     for name in convvae.__all__:
         assert getattr(convvae, name) is not None
@@ -33,7 +33,7 @@ def test_every_public_name_of_the_modules_is_exported() -> None:
     "code", ["from convvae import *", "import convvae.client, convvae.aio", "import convvae.v1.vae_pb2_grpc"]
 )
 def test_client_stays_light(code: str) -> None:
-    """The client pulls in neither engine nor trainer, nor what only its commands need."""
+    """The client loads neither engine nor trainer, nor the packages of its command line."""
     heavy = {"torch", "onnxruntime", "PIL", "typer", "rich", "convvae_service", "convvae_trainer"}
     loaded = modules_after(code)
     assert heavy & {name.partition(".")[0] for name in loaded} == set()
@@ -42,7 +42,7 @@ def test_client_stays_light(code: str) -> None:
 
 
 def test_import_alone_loads_nothing() -> None:
-    """`import convvae` is quick: numpy, gRPC and protobuf come with the first name that needs them."""
+    """`import convvae` is fast: numpy, gRPC and protobuf load with the first name that needs them."""
     loaded = modules_after("import convvae")
     assert not {"numpy", "grpc", "google.protobuf", "convvae.client"} & loaded
 

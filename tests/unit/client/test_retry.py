@@ -17,7 +17,7 @@ def policy(draw: float = 0.5, **settings: float) -> RetryPolicy:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_overload_and_unavailable_are_retried(kind: type[ConvvaeError]) -> None:
-    """A retry is made where the status says that it may help, and nowhere else."""
+    """A request is retried only after a status for which a retry may help."""
     wait = policy().wait_s(kind("no", retry_delay_s=0.2), 0, 10)
     assert (wait is not None) == (kind in (errors.Overloaded, errors.Unavailable))
     assert (kind in RETRYABLE) == (wait is not None)
@@ -32,7 +32,7 @@ def test_waits_grow_up_to_the_cap() -> None:
 
 @given(draw=st.floats(0, 1, exclude_max=True), retry=st.integers(0, 5000), delay=st.floats(0, 50))
 def test_wait_is_jittered_on_top_of_the_servers_delay(draw: float, retry: int, delay: float) -> None:
-    """The wait is never shorter than the server asked for, and at most the bound longer."""
+    """The wait is at least the server's retry delay, and at most the bound longer."""
     rules = RetryPolicy(RetryConfig(retries=10_000), draw=lambda: draw)
     wait = rules.wait_s(errors.Overloaded("full", retry_delay_s=delay), retry, 1000)
     assert wait is not None
@@ -40,7 +40,7 @@ def test_wait_is_jittered_on_top_of_the_servers_delay(draw: float, retry: int, d
 
 
 def test_wait_that_outlasts_the_call_is_not_begun() -> None:
-    """When the time left does not cover the wait, the error comes at once, and no token is spent."""
+    """If the remaining time is shorter than the wait, the error is raised at once and no token is spent."""
     rules = policy()
     assert rules.wait_s(errors.Overloaded("full", retry_delay_s=3), 0, 2.9) is None
     assert rules.tokens == RetryConfig().budget
@@ -55,7 +55,7 @@ def test_retries_end() -> None:
 
 
 def test_budget_is_spent_and_refilled() -> None:
-    """Calls share a budget: each retry takes a token, each answer puts a part back, up to the full bucket."""
+    """Calls share a budget: each retry takes a token, each answer returns a part, up to the maximum."""
     rules = policy(budget=2, refill=0.5)
     error = errors.Unavailable("down")
     assert [rules.wait_s(error, 0, 10) is not None for _ in range(4)] == [True, True, False, False]
@@ -81,6 +81,6 @@ def test_budget_is_spent_and_refilled() -> None:
     ],
 )
 def test_rules_out_of_range_are_refused(settings: dict[str, float]) -> None:
-    """A rule that makes no sense is refused when it is made."""
+    """An invalid rule is refused when it is created."""
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         RetryConfig(**settings)  # type: ignore[arg-type]

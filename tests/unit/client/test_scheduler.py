@@ -1,4 +1,4 @@
-"""The state machine alone, under a clock that the tests move."""
+"""The scheduler alone, with a clock that the tests move."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ from convvae.transport.scheduler import RequestScheduler, TimeLimit
 
 
 class FakeClock:
-    """Time that stands still until it is moved."""
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -42,7 +42,7 @@ def scheduler(
 
 @given(count=st.integers(1, 30), in_flight=st.integers(1, 6), data=st.data())
 def test_results_keep_the_order_and_the_bound(count: int, in_flight: int, data: st.DataObject) -> None:
-    """Whatever the order of the answers and the failures between, results stand in the order of the calls."""
+    """For any order of replies and failures, the results are in the order of the requests."""
     clock = FakeClock()
     sent = scheduler(batch(count, in_flight), clock, timeout_s=1e6, retries=100, budget=1e6)
     in_flight_now: list[int] = []
@@ -87,7 +87,7 @@ def test_call_that_is_not_to_be_retried_is_not() -> None:
 
 
 def test_overload_halves_what_is_in_flight() -> None:
-    """After the server's queue was full, fewer requests go out at once; answers bring them back."""
+    """After the server's queue was full, fewer requests are in flight. Replies raise the number again."""
     clock = FakeClock()
     sent = scheduler(batch(20, 4), clock)
     assert [index for index, _, _ in sent.due()] == [0, 1, 2, 3]
@@ -111,7 +111,7 @@ def test_one_round_ends_with_timeout_s() -> None:
 
 
 def test_each_round_has_timeout_s() -> None:
-    """Of a call of n requests each has `timeout_s`, and all have it times the number of rounds."""
+    """Each request of a call has `timeout_s`, and the call has `timeout_s` times the number of rounds."""
     clock = FakeClock()
     sent = scheduler(batch(5, 2), clock)
     assert [remaining for _, _, remaining in sent.due()] == [10.0, 10.0]

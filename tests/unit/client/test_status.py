@@ -14,7 +14,7 @@ from convvae.transport.status import CLASSES, from_rpc_error, rebase
 
 
 class Failure:
-    """What gRPC raises, reduced to what is read of it."""
+    """An error like those of gRPC, with the methods that the client reads."""
 
     def __init__(
         self, code: grpc.StatusCode, details: str | None = "why", metadata: dict[str, Any] | None = None
@@ -39,7 +39,7 @@ def details(*messages: Any) -> dict[str, Any]:
 
 
 def test_every_status_has_a_class() -> None:
-    """The table misses no status of gRPC."""
+    """The table contains every status of gRPC."""
     assert set(CLASSES) == set(grpc.StatusCode)
 
 
@@ -55,7 +55,7 @@ def test_every_status_becomes_an_error_that_names_it(code: grpc.StatusCode) -> N
 
 
 def test_every_class_is_reached_or_raised_by_the_client() -> None:
-    """No class of the tree is without a use."""
+    """Every class of the tree is used."""
 
     def below(kind: type[ConvvaeError]) -> set[type[ConvvaeError]]:
         return {kind}.union(*map(below, kind.__subclasses__()))
@@ -68,7 +68,7 @@ def test_every_class_is_reached_or_raised_by_the_client() -> None:
 
 
 def test_exhausted_with_a_delay_is_overload() -> None:
-    """RESOURCE_EXHAUSTED with RetryInfo says when to come back."""
+    """RESOURCE_EXHAUSTED with RetryInfo is Overloaded, with the retry delay."""
     info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=1, nanos=500_000_000))
     error = from_rpc_error(Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, metadata=details(info)))
     assert type(error) is errors.Overloaded
@@ -104,7 +104,7 @@ def test_violations_are_read() -> None:
 
 @given(st.binary(max_size=200), st.text(max_size=20))
 def test_details_that_cannot_be_read_are_left_out(data: bytes, text: str) -> None:
-    """Whatever bytes stand in the trailing metadata, the status is reported."""
+    """For any bytes in the trailing metadata, the status is reported."""
     metadata = {"grpc-status-details-bin": data, "x-request-id": text.encode()}
     error = from_rpc_error(Failure(grpc.StatusCode.INVALID_ARGUMENT, metadata=metadata))
     assert type(error) is InvalidInput
@@ -112,7 +112,7 @@ def test_details_that_cannot_be_read_are_left_out(data: bytes, text: str) -> Non
 
 @given(seconds=st.integers(-(2**63), 2**63 - 1), nanos=st.integers(-(2**31), 2**31 - 1))
 def test_delay_is_finite_and_not_negative(seconds: int, nanos: int) -> None:
-    """No server can make a client wait for ever, or for less than nothing."""
+    """The retry delay is never negative and never above an hour."""
     info = error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=seconds, nanos=nanos))
     error = from_rpc_error(Failure(grpc.StatusCode.UNAVAILABLE, metadata=details(info)))
     assert error.retry_delay_s is not None
@@ -147,7 +147,7 @@ def test_rebase_moves_rows_only(offset: int, row: int) -> None:
 
 
 def test_errors_cross_processes() -> None:
-    """An error keeps all it knows when it is pickled, as multiprocessing does."""
+    """An error keeps its attributes when it is pickled, as multiprocessing does."""
     error = InvalidInput(
         "no", violations=[Violation("count", "is 0")], code="INVALID_ARGUMENT", request_id="r"
     )

@@ -44,8 +44,8 @@ def fail_first(times: int, method: str, code: grpc.StatusCode, **details: Any) -
     return before
 
 
-def test_pieces_come_back_in_order(invoke: Invoke, servicer: Servicer) -> None:
-    """A call above the limit of rows is cut, `max_in_flight` pieces fly, and rows keep their order."""
+def test_chunks_come_back_in_order(invoke: Invoke, servicer: Servicer) -> None:
+    """A long call is split, `max_in_flight` chunks are in flight, and rows keep their order."""
     servicer.delay_s = 0.02
     result = invoke("encode", images(33), include_log_variance=True, settings={"max_in_flight": 3})
     assert result.mean[:, 0].tolist() == list(range(33))
@@ -57,7 +57,7 @@ def test_pieces_come_back_in_order(invoke: Invoke, servicer: Servicer) -> None:
 
 
 def test_message_bytes_cut_a_call(invoke: Invoke, servicer: Servicer) -> None:
-    """A call is cut by bytes where they bind before rows."""
+    """A call is split by bytes if they reach their limit before the rows."""
     servicer.max_rows, servicer.max_message_bytes = 1000, 1024 + 12 * 4
     result = invoke("reconstruct", images(9))
     assert result.images[:, 0, 0, 0].tolist() == list(range(9))
@@ -66,7 +66,7 @@ def test_message_bytes_cut_a_call(invoke: Invoke, servicer: Servicer) -> None:
 
 
 def test_sample_is_cut_with_one_seed_and_first_row(invoke: Invoke, servicer: Servicer) -> None:
-    """The pieces of a sample share a seed, drawn where none was given, and continue each other's rows."""
+    """The chunks of a sample share one seed, drawn if none was given, and continue each other's rows."""
     result = invoke("sample", 12, first_row=3, temperature=2.0)
     requests = [request for method, request in servicer.seen if method == "Sample"]
     assert sorted((r.first_row, r.count) for r in requests) == [(3, 5), (8, 5), (13, 2)]
@@ -83,7 +83,7 @@ def test_seed_of_a_small_sample_is_the_servers(invoke: Invoke, servicer: Service
 
 
 def test_draws_count_as_rows(invoke: Invoke, servicer: Servicer) -> None:
-    """`score` with draws is cut so that rows times draws stay under the limit, with one seed."""
+    """`score` with draws is split so that rows times draws stay under the limit, with one seed."""
     result = invoke("score", images(5), num_samples=2)
     requests = [request for method, request in servicer.seen if method == "Score"]
     assert sorted((r.first_row, r.pixels.count) for r in requests) == [(0, 2), (2, 2), (4, 1)]
@@ -95,14 +95,14 @@ def test_draws_count_as_rows(invoke: Invoke, servicer: Servicer) -> None:
 
 @pytest.mark.parametrize("code", [UNAVAILABLE, grpc.StatusCode.CANCELLED])
 def test_unavailable_is_retried(invoke: Invoke, servicer: Servicer, code: grpc.StatusCode) -> None:
-    """A server that is briefly away, or resets calls because it stops, is asked again."""
+    """A request is retried if the server is briefly away, or cancels calls because it stops."""
     servicer.before = fail_first(3, "Encode", code)
     assert invoke("encode", images(12)).mean[:, 0].tolist() == list(range(12))
     assert servicer.count("Encode") == 6
 
 
 def test_retries_are_bounded(invoke: Invoke, servicer: Servicer) -> None:
-    """A server that stays away is not asked for ever; `retries=0` asks once."""
+    """Retries end if the server stays away, and `retries=0` sends one request."""
     servicer.before = fail_first(10**6, "Encode", UNAVAILABLE)
     with pytest.raises(convvae.Unavailable, match="on purpose") as caught:
         invoke("encode", images(1), settings={"retry": RetryConfig(retries=2, backoff_s=0.001)})
@@ -114,7 +114,7 @@ def test_retries_are_bounded(invoke: Invoke, servicer: Servicer) -> None:
 
 
 def test_delay_of_the_server_is_honoured(invoke: Invoke, servicer: Servicer) -> None:
-    """An overloaded server is asked again no sooner than it said."""
+    """An overloaded server gets the retry after its retry delay, not before."""
     servicer.before = fail_first(1, "Encode", grpc.StatusCode.RESOURCE_EXHAUSTED, retry_delay_s=0.2)
     start = time.monotonic()
     invoke("encode", images(1))
@@ -133,7 +133,7 @@ def test_delay_of_the_server_is_honoured(invoke: Invoke, servicer: Servicer) -> 
 def test_other_failures_are_not_retried(
     invoke: Invoke, servicer: Servicer, code: grpc.StatusCode, kind: type[convvae.ConvvaeError]
 ) -> None:
-    """Where repeating cannot help, one request is made and its error is raised."""
+    """If a retry cannot help, one request is sent and its error is raised."""
     servicer.before = fail_first(1, "Encode", code)
     with pytest.raises(kind, match="on purpose") as caught:
         invoke("encode", images(1))
@@ -141,7 +141,7 @@ def test_other_failures_are_not_retried(
 
 
 def test_first_error_cancels_the_rest(invoke: Invoke, servicer: Servicer) -> None:
-    """One refused piece ends the call at once: pieces in flight are cancelled, the others are never sent."""
+    """One refused chunk ends the call: chunks in flight are cancelled, and the others are never sent."""
     servicer.delay_s = 5.0
 
     def before(method: str, request: Any) -> None:
@@ -173,8 +173,8 @@ def test_timeout_bounds_the_call(invoke: Invoke, servicer: Servicer) -> None:
     assert 0.2 < time.monotonic() - start < 2
 
 
-def test_all_pieces_are_of_one_version(invoke: Invoke, servicer: Servicer) -> None:
-    """While the server changes its default version, a cut call stays with the one it began with."""
+def test_all_chunks_are_of_one_version(invoke: Invoke, servicer: Servicer) -> None:
+    """If the server changes its default version, a split call keeps the version of its first chunk."""
     servicer.versions = (1, 2)
 
     def before(method: str, _request: Any) -> None:
@@ -187,7 +187,7 @@ def test_all_pieces_are_of_one_version(invoke: Invoke, servicer: Servicer) -> No
 
 
 def test_version_that_leaves_during_a_call_is_named(invoke: Invoke, servicer: Servicer) -> None:
-    """When the version is unloaded before the last piece, the error says so."""
+    """If the version is unloaded before the last chunk, the error says so."""
 
     def before(method: str, _request: Any) -> None:
         if method == "Encode" and servicer.count("Encode") >= 6:
@@ -207,7 +207,7 @@ def test_version_of_the_caller_is_sent(invoke: Invoke, servicer: Servicer) -> No
 
 
 def test_limits_are_asked_once(target: str, servicer: Servicer) -> None:
-    """The description of a model is fetched once, and again when a call is cut."""
+    """The description of a model is fetched once, and again when a call is split."""
     with Client(target) as client:
         for _ in range(3):
             client.encode(images(2))
@@ -220,7 +220,7 @@ def test_limits_are_asked_once(target: str, servicer: Servicer) -> None:
 
 
 def test_limits_that_shrank_are_asked_again(target: str, servicer: Servicer) -> None:
-    """A refusal after the limits changed makes the client cut anew; without a change it is final."""
+    """After a refusal the client splits again if the limits have changed; otherwise it is final."""
     with Client(target) as client:
         client.encode(images(5))
         servicer.max_rows = 2
@@ -239,7 +239,7 @@ def test_limits_that_shrank_are_asked_again(target: str, servicer: Servicer) -> 
 
 
 def test_model_that_changed_is_asked_again(target: str, servicer: Servicer) -> None:
-    """When a new version has latent vectors of another size, a client that knows the old one goes on."""
+    """If a new version has another latent dimension, a client that knows the old one still works."""
     with Client(target) as client:
         z = client.encode(images(3)).mean
         servicer.versions, servicer.latent_dim = (1, 2), 6
@@ -275,7 +275,7 @@ def test_token_and_compression_travel(invoke: Invoke, servicer: Servicer) -> Non
 
 
 def test_nobody_there() -> None:
-    """A target without a server is Unavailable, and health does not retry."""
+    """A target without a server raises Unavailable, and health does not retry."""
     with serving(Servicer()) as gone:
         pass
     with Client(gone, timeout_s=5, retry=RetryConfig(backoff_s=0.001)) as client:
@@ -374,7 +374,7 @@ def test_interrupt_cancels_the_requests(target: str, servicer: Servicer) -> None
 
 
 def test_threads_share_a_client(target: str, servicer: Servicer) -> None:
-    """Several threads may call at once; each gets its own rows."""
+    """Several threads may call at the same time, and each gets its own rows."""
     results: dict[int, list[float]] = {}
     with Client(target) as client:
 

@@ -18,7 +18,7 @@ from support.tiny_bundle import TINY_INPUT
 
 @pytest.fixture
 def tiny_input() -> ModelInput:
-    """What the model `tiny` takes."""
+    """The input of the model `tiny`."""
     return TINY_INPUT
 
 
@@ -30,7 +30,7 @@ def images() -> NDArray[np.uint8]:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: NDArray[np.uint8]) -> Path:
-    """A folder of 12 image files of several kinds and sizes in subfolders, and files that are none."""
+    """A folder of 12 image files of several kinds and sizes in subfolders, and of other files."""
     root = tmp_path / "pictures"
     for number in range(12):
         path = root / f"class-{number % 3}" / f"{number:02}.{('png', 'jpg', 'webp', 'JPEG')[number % 4]}"

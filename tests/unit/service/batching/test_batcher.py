@@ -62,7 +62,7 @@ async def settle() -> None:
 
 
 async def test_an_idle_lane_takes_a_call_at_once(make: MakeBatcher) -> None:
-    """A lone row is not held back to fill a batch."""
+    """A single row does not wait for a batch to fill."""
     batcher, recorder = make(), Recorder()
     doubled, plus = await batcher.run(recorder.stage, values(3))
     assert (doubled.tolist(), plus.tolist()) == ([6], [[3.5]])
@@ -80,7 +80,7 @@ async def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch(make: Make
 
 
 async def test_a_large_call_does_not_hold_up_a_small_one(make: MakeBatcher) -> None:
-    """A single row that comes behind a hundred is in the next batch, not in the last."""
+    """A single row that arrives after a hundred is in the next batch, not in the last."""
     batcher, recorder = make(), Recorder(gated=True)
     large = asyncio.create_task(batcher.run(recorder.stage, values(*range(100, 140))))
     await settle()
@@ -105,19 +105,19 @@ async def waiting_behind(batcher: Batcher, *calls: Rows) -> list[list[int]]:
 
 
 async def test_equal_calls_are_done_one_after_another(make: MakeBatcher) -> None:
-    """None of them waits for the last: sharing each batch would make all as late as that."""
+    """Equal calls do not share each batch, because then all would finish as late as the last."""
     batches = await waiting_behind(make(), values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
     assert batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
 
 
 async def test_short_calls_go_first_and_the_oldest_gets_on(make: MakeBatcher) -> None:
-    """A shorter call overtakes, while the oldest has its share of each batch."""
+    """A shorter call overtakes, while the oldest call gets its share of each batch."""
     batches = await waiting_behind(make(), values(*range(10, 18)), values(1, 2), values(3))
     assert batches == [[10, 1, 2, 3], [11, 12, 13, 14], [15, 16, 17]]
 
 
 async def test_the_oldest_call_is_not_starved(make: MakeBatcher) -> None:
-    """However many short calls come again and again, a long one ends."""
+    """A long call ends although short calls arrive all the time."""
     batcher, recorder = make(max_batch_rows=4, max_queued_rows=1000), Recorder()
     long = asyncio.create_task(batcher.run(recorder.stage, values(*range(1000, 1020))))
 
@@ -130,7 +130,7 @@ async def test_the_oldest_call_is_not_starved(make: MakeBatcher) -> None:
 
 
 async def test_a_long_call_gets_on_beside_many_short_ones(make: MakeBatcher) -> None:
-    """Its part of a batch does not shrink with the number of callers: a quarter, where many wait."""
+    """The oldest call gets a quarter of each batch, however many calls wait."""
     batches = await waiting_behind(
         make(), values(*range(10, 18)), *(values(number) for number in range(100, 110))
     )
@@ -148,7 +148,7 @@ async def test_a_long_call_gets_on_beside_many_short_ones(make: MakeBatcher) -> 
 
 
 async def test_a_call_that_has_failed_is_in_no_further_batch(make: MakeBatcher) -> None:
-    """What is left of it is not computed, though it is still in the queue when its batch ends."""
+    """The remaining rows of a failed call are not computed."""
     batcher, recorder = make(), Recorder(poison=2)
     with pytest.raises(ValueError, match="poison"):
         await batcher.run(recorder.stage, values(*range(12)))
@@ -158,7 +158,7 @@ async def test_a_call_that_has_failed_is_in_no_further_batch(make: MakeBatcher) 
 async def test_calls_behind_many_that_have_ended_are_not_lost(
     make: MakeBatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where all that are compared have ended in this turn of the loop, the next ones are looked at."""
+    """If all compared calls have ended, the batcher looks at the next ones."""
     monkeypatch.setattr(batcher_module, "_MAX_COMPARED", 2)
     batcher, recorder = make(), Recorder(gated=True)
     tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
@@ -179,7 +179,7 @@ async def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
     make: MakeBatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A call for whose results there is no memory fails alone, and the lane goes on."""
+    """A call without memory for its results fails alone, and the lane continues."""
     batcher, recorder = make(), Recorder(gated=True)
 
     def no_room(*_: Any) -> Any:
@@ -207,7 +207,7 @@ async def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
 def test_every_call_gets_its_own_rows_in_order(
     sizes: list[int], max_batch_rows: int, lanes: int, gated: bool
 ) -> None:
-    """However calls are split and mixed: results are complete, in order, and batches keep to their limit."""
+    """For any mix of calls, results are complete and in order, and batches stay within their limit."""
     recorder = Recorder(gated=gated)
     calls = [np.arange(size) + 1000 * index for index, size in enumerate(sizes)]
 
@@ -228,7 +228,7 @@ def test_every_call_gets_its_own_rows_in_order(
 
 
 async def test_a_cancelled_call_is_never_computed(make: MakeBatcher) -> None:
-    """Rows that still wait when their caller leaves do not reach the engine, and neighbours are answered."""
+    """Waiting rows of a cancelled call do not reach the engine, and other calls are answered."""
     batcher, recorder = make(), Recorder(gated=True)
     running = asyncio.create_task(batcher.run(recorder.stage, values(1)))
     await settle()
@@ -246,7 +246,7 @@ async def test_a_cancelled_call_is_never_computed(make: MakeBatcher) -> None:
 
 
 async def test_completing_a_call_that_left_harms_nobody(make: MakeBatcher) -> None:
-    """A caller that leaves while its batch runs does not disturb those who share it."""
+    """A caller that cancels while its batch runs does not disturb the other calls in the batch."""
     batcher, recorder = make(), Recorder(gated=True)
     first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
     await settle()
@@ -262,7 +262,7 @@ async def test_completing_a_call_that_left_harms_nobody(make: MakeBatcher) -> No
 
 
 async def test_a_poisonous_row_fails_its_own_call_alone(make: MakeBatcher) -> None:
-    """When a batch fails, its calls run one by one and only the guilty one fails."""
+    """If a batch fails, its calls run one by one, and only the call with the bad row fails."""
     batcher, recorder = make(), Recorder(gated=True, poison=66)
     tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 66, 3)]
     await settle()
@@ -277,7 +277,7 @@ async def test_a_poisonous_row_fails_its_own_call_alone(make: MakeBatcher) -> No
 
 
 def test_admission_counts_rows_and_bytes(make: MakeBatcher) -> None:
-    """A call beyond either limit is refused with a delay; room that is given back is room."""
+    """A call above either limit is refused with a retry delay, and released room can be used again."""
     batcher = make(max_queued_rows=10, max_queued_bytes=100)
     with batcher.admit(rows=8, num_bytes=10):
         with pytest.raises(Overloaded) as caught, batcher.admit(rows=3, num_bytes=1):
@@ -292,7 +292,7 @@ def test_admission_counts_rows_and_bytes(make: MakeBatcher) -> None:
 
 
 async def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
-    """With a queue delay an idle lane waits for company, and goes at once when the batch is full."""
+    """With a queue delay an idle lane waits for more rows, but not after the batch is full."""
     batcher, recorder = make(max_queue_delay_s=0.5), Recorder()
     tasks = []
     for number in (1, 2):
@@ -307,7 +307,7 @@ async def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
 
 
 async def test_stages_take_turns(make: MakeBatcher) -> None:
-    """A stage with a long queue does not keep the lane from another."""
+    """A stage with a long queue does not block another stage."""
     batcher, busy, other = make(), Recorder(gated=True), Recorder()
     other.batches = busy.batches
     many = [asyncio.create_task(batcher.run(busy.stage, values(n))) for n in range(17)]
@@ -320,7 +320,7 @@ async def test_stages_take_turns(make: MakeBatcher) -> None:
 
 
 async def test_reports_say_what_ran(make: MakeBatcher) -> None:
-    """Each run reports its stage, rows, engine time, and the wait of every call that begins in it."""
+    """Each run reports its stage, rows, engine time, and the waiting time of every call that starts in it."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
     await batcher.run(recorder.stage, values(*range(6)))
@@ -360,7 +360,7 @@ async def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
 
 
 def test_times_are_finer_than_uvloops_clock(make: MakeBatcher) -> None:
-    """Under uvloop, whose clock has whole milliseconds, runs of a fraction of one are told apart."""
+    """Times have a resolution below a millisecond under uvloop, whose own clock has not."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
 

@@ -1,4 +1,4 @@
-"""How a batch is divided among the calls that wait for it."""
+"""The division of a batch among the calls that wait for it."""
 
 import pytest
 from hypothesis import given

@@ -22,7 +22,7 @@ def test_bernoulli_is_the_log_mass_of_binary_images() -> None:
 
 
 def test_bernoulli_of_greys_is_the_expected_log_mass() -> None:
-    """A grey of g counts as 255 with probability g / 255."""
+    """A grey level g counts as 255 with probability g / 255."""
     likelihood = LikelihoodSpec(name="bernoulli", probability_clamp=1e-6)
     x, p = IMAGES.astype(np.float64) / 255, MEANS.astype(np.float64)
     expected = -(x * np.log(p) + (1 - x) * np.log(1 - p)).sum(axis=(1, 2, 3))
@@ -30,7 +30,7 @@ def test_bernoulli_of_greys_is_the_expected_log_mass() -> None:
 
 
 def test_bernoulli_clamps_certain_probabilities() -> None:
-    """A probability of 0 or 1 costs -log(clamp) a pixel when it is wrong, not infinity."""
+    """A wrong probability of 0 or 1 costs -log(clamp) per pixel, not infinity."""
     likelihood = LikelihoodSpec(name="bernoulli", probability_clamp=1e-3)
     white = np.full((1, 2, 2, 1), 255, np.uint8)
     cost = distortion(likelihood, white, np.zeros((1, 2, 2, 1), np.float32))
@@ -38,7 +38,7 @@ def test_bernoulli_clamps_certain_probabilities() -> None:
 
 
 def test_gaussian_is_the_log_density() -> None:
-    """The distortion has the density's constant, so that figures of different sigma compare."""
+    """The distortion contains the density's constant, so that values with different sigma are comparable."""
     expected = -stats.norm.logpdf(IMAGES / 255.0, MEANS.astype(np.float64), 0.2).sum(axis=(1, 2, 3))
     np.testing.assert_allclose(
         distortion(LikelihoodSpec(name="gaussian", sigma=0.2), IMAGES, MEANS), expected, rtol=1e-6
@@ -56,7 +56,7 @@ def test_discretised_logistic_masses_sum_to_one(scale: float) -> None:
 
 
 def test_discretised_logistic_stays_finite_far_from_the_mean() -> None:
-    """Both far tails keep their digits instead of taking the log of 0."""
+    """The far tails keep their precision instead of taking the log of 0."""
     ends = np.array([0, 1, 254, 255], np.uint8).reshape(4, 1, 1, 1)
     means = np.array([1, 1, 0, 0], np.float32).reshape(4, 1, 1, 1)
     cost = distortion(LikelihoodSpec(name="discretised-logistic", scale=0.001), ends, means)

@@ -40,7 +40,7 @@ def changed(manifest: Manifest, path: str, value: Any) -> str:
 
 
 def test_survives_json(manifest: Manifest) -> None:
-    """What is written is read back, to the last field."""
+    """A written manifest is read back with every field."""
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
@@ -102,13 +102,13 @@ def test_each_fault_is_named(manifest: Manifest, path: str, value: Any, message:
 
 
 def test_an_objective_of_any_name_is_read(manifest: Manifest) -> None:
-    """Capabilities and outputs say what a model can do, not the name of its objective."""
+    """Capabilities and outputs must agree with the objective."""
     assert Manifest.from_json(changed(manifest, "objective", "beta-vae-2")).has_log_variance
 
 
 @pytest.mark.parametrize("text", ["", "[]", "nul", '{"schema_version": NaN}', "[" * 100_000])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
-    """Other JSON and no JSON are refused."""
+    """Other JSON, and text that is not JSON, are refused."""
     with pytest.raises(BundleError, match="manifest"):
         Manifest.from_json(text)
 
@@ -122,7 +122,7 @@ json_values = st.recursive(
 
 @given(st.data())
 def test_any_value_anywhere_is_read_or_refused(manifest: Manifest, data: st.DataObject) -> None:
-    """Whatever stands in place of a value, the outcome is a manifest or `BundleError`."""
+    """Any value in any place gives a manifest or `BundleError`."""
     paths = ["schema_version", "model", "image", "image.width", "graphs", "graphs.0", "graphs.0.opset"]
     paths += [
         "graphs.0.bytes",
@@ -143,7 +143,7 @@ def test_any_value_anywhere_is_read_or_refused(manifest: Manifest, data: st.Data
 
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(data: bytes) -> None:
-    """Bytes that are no manifest are `BundleError`, whatever they are."""
+    """Any bytes that are not a manifest raise `BundleError`."""
     with pytest.raises(BundleError):
         Manifest.from_json(data)
 
@@ -156,13 +156,13 @@ def test_model_names(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", ".hidden", "-flag", "a/b", "a b", "é", "x" * 65, "a\n", "liveness"])
 def test_bad_model_names(name: str) -> None:
-    """A name that could not be a folder, a flag's value or a health name is refused."""
+    """A name that cannot be a folder, a flag's value or a health name is refused."""
     with pytest.raises(BundleError):
         check_model_name(name)
 
 
 def test_constants_must_fit_their_likelihood() -> None:
-    """A Gaussian without sigma, or with a sigma of 0, is no density."""
+    """A Gaussian without sigma, or with a sigma of 0, is refused."""
     for sigma in (None, 0.0, -1.0, float("nan")):
         with pytest.raises(BundleError, match=r"likelihood\.sigma of 'gaussian' must be above 0"):
             LikelihoodSpec(name="gaussian", sigma=sigma)

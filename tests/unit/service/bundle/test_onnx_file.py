@@ -16,7 +16,7 @@ from support.tiny_bundle import LATENT_DIM, SHAPE, encoder
 
 
 def replace_encoder(folder: Path, data: bytes) -> None:
-    """Put other bytes in place of the encoder, with a manifest that agrees with them."""
+    """Replace the encoder by other bytes, and adapt the manifest."""
     (folder / "encoder.onnx").write_bytes(data)
     file = folder / "manifest.json"
     content = json.loads(file.read_text())
@@ -26,7 +26,7 @@ def replace_encoder(folder: Path, data: bytes) -> None:
 
 @pytest.mark.parametrize("place", ["initializer", "attribute", "subgraph", "function"])
 def test_external_data_is_refused(version: Path, place: str) -> None:
-    """A tensor that points to another file is found wherever a graph can hide it."""
+    """A tensor that points to another file is found in every part of a graph."""
     model = onnx.load_from_string(encoder(SHAPE, LATENT_DIM))
     tensor = onnx.TensorProto(name="w", data_type=1, dims=[1], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="/etc/passwd")
@@ -48,7 +48,7 @@ def test_external_data_is_refused(version: Path, place: str) -> None:
 
 
 def test_bytes_that_are_no_graph_are_refused(version: Path) -> None:
-    """A file with the right checksum and no ONNX in it is refused."""
+    """A file with the right checksum that is not ONNX is refused."""
     replace_encoder(version, b"\xff" * 100)
     with pytest.raises(BundleError, match=r"encoder\.onnx is not an ONNX model"):
         read_bundle(version)
@@ -57,7 +57,7 @@ def test_bytes_that_are_no_graph_are_refused(version: Path) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
 def test_any_bytes_pass_or_are_refused(edits: list[tuple[int, int]], length: int) -> None:
-    """The look into a graph ends in silence or in `BundleError`, whatever the bytes are."""
+    """The check of any bytes passes or raises `BundleError`."""
     seed = encoder(SHAPE, LATENT_DIM)
     data = bytearray(seed[: length % (2 * len(seed))])
     for position, value in edits:

@@ -26,7 +26,7 @@ def test_versions_count_up(tmp_path: Path) -> None:
 
 
 def test_publishers_do_not_collide(tmp_path: Path) -> None:
-    """Publishing at the same time gives each publisher a version of its own."""
+    """Publishers at the same time each get their own version."""
     with ThreadPoolExecutor(8) as pool:
         folders = list(pool.map(lambda _: publish_tiny(tmp_path), range(16)))
     assert sorted(int(folder.name) for folder in folders) == list(range(1, 17))
@@ -35,7 +35,7 @@ def test_publishers_do_not_collide(tmp_path: Path) -> None:
 
 
 def test_a_failed_publication_leaves_nothing(tmp_path: Path, version: Path) -> None:
-    """What stops a publication before the rename leaves neither a version nor a temporary folder."""
+    """A publication that fails before the rename leaves neither a version nor a temporary folder."""
     manifest = read_manifest(version)
     graphs = {"encoder.onnx": encoder(SHAPE, LATENT_DIM), "decoder.onnx": decoder(SHAPE, LATENT_DIM)}
 

@@ -33,7 +33,7 @@ def test_a_published_version_is_read_back(version: Path) -> None:
 
 
 def test_folders_that_are_no_versions_are_passed_over(tmp_path: Path) -> None:
-    """Leftovers, files, odd names and folders without a manifest are no versions."""
+    """Leftovers, files, other names and folders without a manifest are not versions."""
     publish_tiny(tmp_path)
     for name in (".tmp-0123", "07", "0", "two", "5"):
         (tmp_path / "tiny" / name).mkdir()
@@ -71,14 +71,14 @@ def test_a_wrong_length_is_refused(version: Path, change: int) -> None:
 
 
 def test_a_missing_graph_is_refused(version: Path) -> None:
-    """A version whose graph is gone says which."""
+    """A version with a missing graph is refused, and the message names the graph."""
     (version / "decoder.onnx").unlink()
     with pytest.raises(BundleError, match=r"decoder\.onnx is missing"):
         read_bundle(version)
 
 
 def test_a_missing_manifest_is_refused(version: Path) -> None:
-    """A folder without a manifest is no version."""
+    """A folder without a manifest is not a version."""
     (version / "manifest.json").unlink()
     with pytest.raises(BundleError, match=r"manifest\.json is missing"):
         read_bundle(version)
@@ -95,7 +95,7 @@ def test_a_link_out_of_the_folder_is_refused(version: Path, tmp_path: Path) -> N
 
 
 def test_a_folder_in_place_of_a_graph_is_refused(version: Path) -> None:
-    """What cannot be read as a file is an error with its reason."""
+    """A path that cannot be read as a file is refused with the reason."""
     (version / "encoder.onnx").unlink()
     (version / "encoder.onnx").mkdir()
     with pytest.raises(BundleError, match=r"encoder\.onnx cannot be read: Is a directory"):
@@ -124,7 +124,7 @@ def test_a_pipe_in_place_of_a_graph_is_refused(version: Path) -> None:
 
 @pytest.mark.parametrize("size", [-5, 0, 2**45, 10**30])
 def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
-    """The manifest's word on a file's length is not trusted with memory."""
+    """Memory is not allocated by the length that the manifest states."""
     rewrite(version, bytes=size)
     with pytest.raises(
         BundleError, match=r"encoder\.onnx has \d+ bytes, the manifest|states \S+ bytes for encoder\.onnx"
@@ -133,7 +133,7 @@ def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
 
 
 def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk's lost+found does not hide the models beside it; a closed root is said to be closed."""
+    """An unreadable folder does not hide the models beside it, and an unreadable root is an error."""
     root = version.parents[1]
     closed = [root / "lost+found"]
     closed[0].mkdir()
@@ -153,7 +153,7 @@ def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch:
 
 
 def test_a_version_under_another_name_is_refused(version: Path) -> None:
-    """A version that was copied below another model would answer for it."""
+    """A version in the folder of another model is refused, because it would answer for that model."""
     version.parent.rename(version.parent.with_name("other"))
     with pytest.raises(BundleError, match="manifest is of model 'tiny', its folder of 'other'"):
         read_bundle(version.parent.with_name("other") / "1")

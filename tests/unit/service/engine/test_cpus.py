@@ -36,7 +36,7 @@ def test_version_2_quota(tmp_path: Path, quota: str, cpus: int) -> None:
 
 
 def test_in_a_container_the_group_is_mounted_at_the_base(tmp_path: Path) -> None:
-    """Inside a container the path may lead out of the mount; the quota stands at its base."""
+    """Inside a container the path may lead out of the mount. The quota is then at its base."""
     files = {"proc/self/cgroup": "0::/../outside\n", "sys/fs/cgroup/cpu.max": "300000 100000"}
     assert available_cpus(root=machine(tmp_path, files)) == 3
 

@@ -1,4 +1,4 @@
-"""What reaches ONNX Runtime of the settings, and that bound runs are plain runs."""
+"""The settings that reach ONNX Runtime, and the equality of bound and plain runs."""
 
 import threading
 from pathlib import Path
@@ -67,7 +67,7 @@ def test_bound_runs_are_plain_runs(tmp_path: Path, pads: bool) -> None:
 
 
 def test_bound_results_are_the_callers_own(tmp_path: Path) -> None:
-    """A later run leaves earlier results as they were, and rows that are a view of others are bound too."""
+    """A later run does not change earlier results, and rows that are a view are bound correctly."""
     _, bound = engines(tmp_path)
     images = images_of(4)
     first = bound.encode.run((images,))
@@ -82,7 +82,7 @@ def test_bound_results_are_the_callers_own(tmp_path: Path) -> None:
 
 
 def test_bound_runs_share_a_session(tmp_path: Path) -> None:
-    """Lanes that run one engine at once, with batches of their own sizes, get their own rows back."""
+    """Lanes that run one engine at the same time, with different batch sizes, get their own rows."""
     plain, bound = engines(tmp_path, pads=True)
     failures: list[BaseException] = []
 
@@ -127,14 +127,14 @@ def test_memory_of_a_large_batch_is_kept_or_given_back(
 
 
 def resident_mib() -> float:
-    """Return the memory that this process has, without what the C library would spare."""
+    """Return the resident memory of this process, after the C library has returned what it can."""
     # What the server does every 10 s; else it depends on what this process did before.
     trim()
     return resident_kib() / 1024
 
 
 def test_no_answer_depends_on_the_arena(tmp_path: Path) -> None:
-    """Results are the same bit for bit however memory is held."""
+    """Results are bit-identical for every arena setting."""
     bundle = read_bundle(publish_tiny(tmp_path))
     found = [
         Engine(bundle, device="cpu", arenas=Arenas(use=arena)).encode.run((images_of(5),))

@@ -15,7 +15,7 @@ from support.tiny_bundle import LATENT_DIM, SHAPE, decoder, encoder, publish_tin
 
 
 def replace(folder: Path, role: str, data: bytes) -> Path:
-    """Put other bytes in place of a graph, with a manifest that agrees with them."""
+    """Replace a graph by other bytes, and adapt the manifest."""
     file = folder / "manifest.json"
     content = json.loads(file.read_text())
     for graph in content["graphs"]:
@@ -27,7 +27,7 @@ def replace(folder: Path, role: str, data: bytes) -> Path:
 
 
 def test_a_graph_of_another_signature_is_refused(tmp_path: Path) -> None:
-    """A graph whose inputs or outputs are not the manifest's does not load, and the message shows both."""
+    """A graph with other inputs or outputs than the manifest's is refused, and the message shows both."""
     folder = publish_tiny(tmp_path)
     replace(folder, "encoder", encoder(SHAPE, LATENT_DIM + 1))
     with pytest.raises(BundleError, match=r"encoder\.onnx has other outputs .*-1, 5.*-1, 4"):
@@ -38,7 +38,7 @@ def test_a_graph_of_another_signature_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_the_runtime_cannot_load_is_refused(tmp_path: Path) -> None:
-    """An ONNX file of unknown operators is the bundle's fault, named by its file."""
+    """An ONNX file with unknown operators is refused by its file name."""
     folder = publish_tiny(tmp_path)
     data = decoder(SHAPE, LATENT_DIM).replace(b"Sigmoid", b"Sigmuid")
     replace(folder, "decoder", data)
@@ -47,7 +47,7 @@ def test_a_graph_that_the_runtime_cannot_load_is_refused(tmp_path: Path) -> None
 
 
 def test_a_graph_that_loads_and_does_not_run_is_refused(tmp_path: Path) -> None:
-    """A fault that shows at the first run is found by the warm-up, before any call."""
+    """A fault at run time is found by the warm-up, before the first call."""
     folder = publish_tiny(tmp_path)
     model = onnx.load_from_string(decoder(SHAPE, LATENT_DIM))
     index = onnx.numpy_helper.from_array(np.array([99], np.int64), "beyond")
@@ -62,7 +62,7 @@ def test_a_graph_that_loads_and_does_not_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_loses_rows_is_refused(tmp_path: Path) -> None:
-    """A graph that gives one row whatever it is given would leave callers waiting for the rest."""
+    """A graph that returns another number of rows is refused, because callers would wait for the rest."""
     folder = publish_tiny(tmp_path)
     model = onnx.load_from_string(encoder(SHAPE, LATENT_DIM))
     first = onnx.numpy_helper.from_array(np.array([0], np.int64), "first")
@@ -75,7 +75,7 @@ def test_a_graph_that_loses_rows_is_refused(tmp_path: Path) -> None:
 
 
 def test_padding_changes_no_answer(tmp_path: Path) -> None:
-    """Batches padded to a power of two, as on a GPU, give the rows of those that are not."""
+    """Batches padded to a power of two, as on a GPU, give the same rows as unpadded ones."""
     bundle = read_bundle(publish_tiny(tmp_path))
     plain, padded = Engine(bundle, device="cpu"), Engine(bundle, device="cpu")
     padded._pads = True
@@ -88,7 +88,7 @@ def test_padding_changes_no_answer(tmp_path: Path) -> None:
 
 
 def test_auto_takes_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a device `auto` runs on the CPU, and `cuda` refuses to start with what to do instead."""
+    """Without a device `auto` runs on the CPU, and `cuda` is refused with advice."""
     monkeypatch.setattr(runtime, "_DEVICE_NODES", ("/no/such/device",))
     assert choose_provider("auto") == ("CPUExecutionProvider", {})
     assert choose_provider("cpu") == ("CPUExecutionProvider", {})

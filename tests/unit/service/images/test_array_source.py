@@ -22,7 +22,7 @@ def test_rows_are_read_by_their_range(images: NDArray[np.uint8], tiny_input: Mod
 def test_floats_become_the_nearest_of_256_levels(
     dtype: Any, images: NDArray[np.uint8], tiny_input: ModelInput
 ) -> None:
-    """Every level survives the way through 0 to 1, as it does in training."""
+    """Every grey level survives the conversion to 0..1 and back, as in training."""
     source = ArraySource("x.npy", (images / 255).astype(dtype))
     np.testing.assert_array_equal(source.read(range(50), tiny_input).images, images)
 
@@ -38,7 +38,7 @@ def test_booleans_become_black_and_white(tiny_input: ModelInput) -> None:
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -0.01, 1.01, 255.0])
 def test_float_out_of_range_is_named_by_its_row(value: float, tiny_input: ModelInput) -> None:
-    """The row that is wrong is found, in whichever batch it is."""
+    """The wrong row is named, in whichever batch it is."""
     array = np.zeros((20, 8, 6), np.float32)
     array[13, 1, 1] = value
     source = ArraySource("x.npy", array)

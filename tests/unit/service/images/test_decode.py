@@ -27,7 +27,7 @@ def noise(*shape: int, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def seeds() -> list[bytes]:
-    """Return sound files of every format and of the modes that are treated differently."""
+    """Return valid files of every format, and of the modes that need their own treatment."""
     array = noise(9, 7, 4)
     rgba, rgb = Image.fromarray(array), Image.fromarray(array[..., :3])
     exif = Image.Exif()
@@ -66,7 +66,7 @@ def test_jpeg_is_close_to_what_it_was() -> None:
 
 
 def test_orientation_is_applied() -> None:
-    """A picture that a camera stored on its side comes out upright."""
+    """An image that a camera stored on its side is rotated upright."""
     upright = np.zeros((4, 6, 1), np.uint8)
     upright[0] = 255
     exif = Image.Exif()
@@ -94,7 +94,7 @@ def test_transparent_colour_of_a_palette_is_black() -> None:
 
 
 def test_sixteen_bits_are_scaled() -> None:
-    """0 and 65535 become 0 and 255, and what lies between is scaled, not clipped."""
+    """0 and 65535 become 0 and 255, and values in between are scaled, not clipped."""
     wide = np.array([[0, 128, 257, 32768, 65278, 65535]] * 4, np.uint16)
     decoded = decode_file(encode(Image.fromarray(wide)), shape=GREY, resize=RESIZE)[0, :, 0]
     assert decoded.tolist() == [0, 0, 1, 128, 254, 255]
@@ -120,7 +120,7 @@ def test_crop_keeps_the_centre_and_stretch_everything() -> None:
 
 
 def test_files_and_arrays_take_one_road() -> None:
-    """An array is resized to the very pixels that its file is."""
+    """An array is resized to the same pixels as its file."""
     array = noise(13, 11, 3)
     data = encode(Image.fromarray(array))
     for resize in (Resize(), Resize(mode="stretch", filter="lanczos")):
@@ -130,7 +130,7 @@ def test_files_and_arrays_take_one_road() -> None:
 
 
 def test_an_array_of_the_right_shape_is_not_copied() -> None:
-    """`fit` costs nothing where there is nothing to do."""
+    """`fit_pixels` returns an array of the right shape as it is."""
     array = noise(4, 6, 1)
     assert fit_pixels(array, shape=GREY, resize=RESIZE) is array
 
@@ -146,14 +146,14 @@ def test_an_array_of_the_right_shape_is_not_copied() -> None:
     ],
 )
 def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
-    """Empty, foreign and truncated files are refused in words for the caller."""
+    """Empty, foreign and truncated files are refused with a message for the caller."""
     with pytest.raises(InvalidImage) as caught:
         decode_file(data, shape=GREY, resize=RESIZE)
     assert str(caught.value) == message
 
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
-    """A small file that says it is huge costs neither its memory nor its time."""
+    """A small file that claims a huge size takes neither the memory nor the time."""
     with pytest.raises(InvalidImage, match="more than the limit of 32000000 pixels"):
         decode_file(png_bomb(), shape=GREY, resize=RESIZE)
     with pytest.raises(InvalidImage, match="20x20 is more than the limit of 399 pixels"):

@@ -13,7 +13,7 @@ EXPECTED = sorted(
 
 
 def test_files_of_any_depth_in_order(folder: Path, tiny_input: ModelInput) -> None:
-    """Ids are sorted paths below the folder; hidden and other files are left out."""
+    """Ids are sorted paths relative to the folder. Hidden files and other files are skipped."""
     source = FolderSource(folder)
     assert source.name == "pictures"
     assert len(source) == 12
@@ -33,7 +33,7 @@ def test_pixels_are_those_of_the_service(folder: Path, tiny_input: ModelInput) -
 
 
 def test_unreadable_files_are_rejected_with_a_reason(folder: Path, tiny_input: ModelInput) -> None:
-    """The other files of the batch are read all the same."""
+    """The other files of the batch are still read."""
     source = FolderSource(folder)
     (folder / EXPECTED[2]).write_bytes(b"no image")
     (folder / EXPECTED[4]).unlink()
@@ -59,14 +59,14 @@ def test_name_that_is_no_text_is_rejected(folder: Path, tiny_input: ModelInput) 
 
 
 def test_folder_without_images_is_refused(tmp_path: Path) -> None:
-    """The message says what is taken."""
+    """The message names the accepted formats."""
     (tmp_path / "notes.txt").write_text("")
     with pytest.raises(BadSource, match=r"no images in .*: it must contain JPEG, PNG or WebP files"):
         FolderSource(tmp_path)
 
 
 def test_folder_that_cannot_be_listed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its images would be missing from the embeddings, and nobody would know."""
+    """A folder that cannot be listed is an error, because its images would be missing without notice."""
     scandir = os.scandir
 
     def refuse(path: str) -> object:

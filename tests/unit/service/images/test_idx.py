@@ -36,7 +36,7 @@ def test_reads_what_the_format_says(pack: Callable[[bytes], bytes], dtype: Any, 
 @settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_bytes_give_an_array_or_one_error(data: bytes) -> None:
-    """Nothing but `BadArray` leaves the parser."""
+    """The parser raises only `BadArray`."""
     with suppress(BadArray):
         parse(data)
 
@@ -44,7 +44,7 @@ def test_any_bytes_give_an_array_or_one_error(data: bytes) -> None:
 @settings(deadline=None)
 @given(st.data())
 def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
-    """Nothing but `BadArray` leaves the parser when a sound file is cut or changed."""
+    """The parser raises only `BadArray` if a valid file is cut or changed."""
     whole = data.draw(st.sampled_from([SOUND, gzip.compress(SOUND, mtime=0)]))
     damaged = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
     for _ in range(data.draw(st.integers(0, 3))):
@@ -71,7 +71,7 @@ def test_any_damage_gives_an_array_or_one_error(data: st.DataObject) -> None:
     ],
 )
 def test_damage_is_named(data: bytes, message: str) -> None:
-    """The message says what is wrong; sizes that the file cannot hold are refused before allocating."""
+    """The message says what is wrong. Impossible sizes are refused before memory is allocated."""
     with pytest.raises(BadArray) as caught:
         parse(data)
     assert message in str(caught.value)
@@ -88,5 +88,5 @@ def test_damage_is_named(data: bytes, message: str) -> None:
     ],
 )
 def test_name_tells(name: str, taken: bool) -> None:
-    """An idx file is known by its name."""
+    """An idx file is recognised by its name."""
     assert is_idx(Path(name)) is taken

@@ -48,7 +48,7 @@ def test_reads_what_numpy_wrote(array: NDArray[Any], save: Callable[..., None]) 
 
 
 def test_plain_files_are_mapped_into_memory(tmp_path: Path) -> None:
-    """A file that is larger than memory can be read where it is not compressed."""
+    """An uncompressed file may be larger than memory."""
     np.save(tmp_path / "x.npy", ARRAY)
     np.savez(tmp_path / "x.npz", labels=[1, 2], images=ARRAY)
     assert isinstance(open_npy(tmp_path / "x.npy"), np.memmap)
@@ -60,7 +60,7 @@ def test_plain_files_are_mapped_into_memory(tmp_path: Path) -> None:
 @settings(deadline=None)
 @given(st.sampled_from([".npy", ".npz"]), st.binary(max_size=200))
 def test_any_bytes_give_an_array_or_one_error(suffix: str, data: bytes) -> None:
-    """Nothing but `BadArray` leaves the parser."""
+    """The parser raises only `BadArray`."""
     magic = b"\x93NUMPY\x01\x00" if suffix == ".npy" else b""
     for whole in (data, magic + data):
         with suppress(BadArray):
@@ -70,7 +70,7 @@ def test_any_bytes_give_an_array_or_one_error(suffix: str, data: bytes) -> None:
 @settings(deadline=None)
 @given(st.sampled_from(sorted(SOUND)), st.data())
 def test_any_damage_gives_an_array_or_one_error(kind: str, data: st.DataObject) -> None:
-    """Nothing but `BadArray` leaves the parser when a sound file is cut or changed."""
+    """The parser raises only `BadArray` if a valid file is cut or changed."""
     whole = SOUND[kind]
     damaged = bytearray(whole[: data.draw(st.one_of(st.just(len(whole)), st.integers(0, len(whole))))])
     for _ in range(data.draw(st.integers(0, 3))):
@@ -109,7 +109,7 @@ def with_flipped_pixel(data: bytes) -> bytes:
     ],
 )  # fmt: skip
 def test_damage_is_named(data: bytes, suffix: str, message: str) -> None:
-    """The message says what is wrong, and a changed byte of an .npz file is noticed."""
+    """The message says what is wrong, and a changed byte of an .npz file is detected."""
     with pytest.raises(BadArray) as caught:
         parse(data, suffix)
     assert message in str(caught.value)

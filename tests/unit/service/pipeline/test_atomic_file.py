@@ -14,7 +14,7 @@ LEFTOVER = ".x.parquet.0123456789ab.unfinished"
 
 
 def test_file_appears_when_it_is_published(tmp_path: Path) -> None:
-    """Until then it has another, hidden name in the same folder."""
+    """Before publication the file has a hidden name in the same folder."""
     target = tmp_path / "x.parquet"
     file = AtomicFile(target, overwrite=False)
     file.path.write_bytes(b"whole")
@@ -28,7 +28,7 @@ def test_file_appears_when_it_is_published(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
-    """They belong to nobody, and so do not fill the disk; other files stay."""
+    """Files of killed runs are removed, and other files are kept."""
     (tmp_path / LEFTOVER).write_bytes(b"half")
     others = [".y.parquet.0123456789ab.unfinished", ".x.parquet.other.unfinished", "x.parquet.old"]
     for name in others:
@@ -39,7 +39,7 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
 
 
 def test_file_of_a_run_in_progress_is_left_alone(tmp_path: Path) -> None:
-    """Two runs to one name do not destroy each other; the second to finish is told."""
+    """Two runs to one name do not destroy each other's file, and the second one fails."""
     first = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     second = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     first.path.write_bytes(b"first")
@@ -53,7 +53,7 @@ def test_file_of_a_run_in_progress_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_file_is_replaced_when_asked_for(tmp_path: Path) -> None:
-    """The old file is whole until the new one is."""
+    """The old file stays complete until the new one replaces it."""
     target = tmp_path / "x.parquet"
     target.write_bytes(b"old")
     file = AtomicFile(target, overwrite=True)
@@ -73,7 +73,7 @@ def test_folder_that_is_gone_is_an_error(tmp_path: Path) -> None:
 def test_file_that_appears_at_the_last_moment_is_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No look before the rename decides, but the file system itself."""
+    """The file system decides at the rename itself, not a check before it."""
     target = tmp_path / "x.parquet"
     file = AtomicFile(target, overwrite=False)
     target.write_bytes(b"theirs")
@@ -88,7 +88,7 @@ def test_file_that_appears_at_the_last_moment_is_left_alone(
 def test_disk_without_hard_links_will_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: bool
 ) -> None:
-    """Where no second name can be given to a file, it is renamed."""
+    """On a file system without hard links the file is renamed."""
 
     def refuse(*_: Any) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -111,7 +111,7 @@ def test_disk_without_hard_links_will_do(
 def test_signal_that_comes_too_late_lets_the_run_finish(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """Once the file has its name, "nothing was written" would be untrue."""
+    """A signal after publication is ignored, because "nothing was written" would be wrong."""
     file = AtomicFile(tmp_path / "x.parquet", overwrite=False)
     link = os.link
 

@@ -27,7 +27,7 @@ def vectors(path: Path, column: str = "embedding") -> NDArray[np.float32]:
 
 @pytest.fixture
 def engine(tiny_root: Path) -> Engine:
-    """The engine of `tiny`, called directly."""
+    """Return what the engine of `tiny` computes when it is called directly."""
     return Engine(read_bundle(tiny_root / "tiny" / "1"), device="cpu")
 
 
@@ -86,7 +86,7 @@ def test_files_are_embedded_as_the_engine_does(
 
 
 def test_summary_is_one_line_or_json(embed: Embed, tiny_root: Path, tmp_path: Path, source: Path) -> None:
-    """Rows, time, what was skipped, the model, the file and its size."""
+    """The summary has rows, time, skipped rows, the model, the file and its size."""
     sink = tmp_path / "z.parquet"
     words = [source, sink, "--bundle", tiny_root / "tiny"]
     line = embed(*words).out
@@ -103,7 +103,7 @@ def test_summary_is_one_line_or_json(embed: Embed, tiny_root: Path, tmp_path: Pa
 def test_highest_version_is_taken_and_named(
     embed: Embed, zoo_root: Path, tmp_path: Path, source: Path
 ) -> None:
-    """A version may be named; the metadata say which one it was."""
+    """A version may be named, and the metadata contain it."""
     newest, first = tmp_path / "newest.parquet", tmp_path / "first.parquet"
     assert embed(source, newest, "--bundle", zoo_root / "tiny").code == 0
     assert embed(source, first, "--bundle", zoo_root / "tiny" / "1").code == 0
@@ -118,7 +118,7 @@ def test_highest_version_is_taken_and_named(
 def test_broken_files_are_skipped_on_request(
     embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path
 ) -> None:
-    """They are counted, listed, and not in the sink."""
+    """Skipped files are counted and listed, and are not in the sink."""
     (folder / "class-1" / "04.png").write_bytes(b"no image")
     sink = tmp_path / "z.parquet"
     words = [folder, sink, "--bundle", tiny_root / "tiny"]
@@ -181,7 +181,7 @@ def test_bad_input_is_one_line(
     source: Path,
     images: NDArray[np.uint8],
 ) -> None:
-    """Wrong input ends with code 2, a line that says what to change, and no file."""
+    """Wrong input ends with exit code 2, one line that says what to change, and no file."""
     (tmp_path / "taken.parquet").write_bytes(b"old")
     (tmp_path / "x.gif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
@@ -208,7 +208,7 @@ def test_bad_input_is_one_line(
 def test_colour_files_become_grey_where_the_model_is(
     embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path
 ) -> None:
-    """Files are brought to the model's channels; arrays are not."""
+    """Files are converted to the model's channels, arrays are not."""
     from PIL import Image
 
     Image.new("RGB", (9, 9), "red").save(folder / "red.png")
@@ -234,7 +234,7 @@ def test_missing_extra_is_named(
     source: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The message says what to install."""
+    """The message names the extra to install."""
     monkeypatch.setitem(sys.modules, package, None)
     ended = embed(source, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny")
     assert ended.code == 2
@@ -242,7 +242,7 @@ def test_missing_extra_is_named(
 
 
 def test_damaged_bundle_is_refused(embed: Embed, tmp_path: Path, source: Path) -> None:
-    """A graph that is not what its manifest says is never run."""
+    """A graph that differs from its manifest is never run."""
     version = publish_tiny(tmp_path / "models", shape=ImageShape(height=8, width=6, channels=1))
     with (version / "encoder.onnx").open("r+b") as file:
         file.write(b"\xff")
@@ -252,7 +252,7 @@ def test_damaged_bundle_is_refused(embed: Embed, tmp_path: Path, source: Path) -
 
 
 def test_what_the_system_refuses_is_one_line(embed: Embed, tmp_path: Path, source: Path) -> None:
-    """An error of the operating system that no check foresees has no traceback either."""
+    """An unexpected error of the operating system has no traceback."""
     ended = embed(source, tmp_path / ("n" * 300 + ".parquet"), "--target", "localhost:1")
     assert ended.code == 1
     assert ended.err.startswith("error: ")
@@ -260,12 +260,12 @@ def test_what_the_system_refuses_is_one_line(embed: Embed, tmp_path: Path, sourc
 
 
 def test_missing_argument_is_wrong_use(embed: Any) -> None:
-    """The command line's own checks end with code 2 too."""
+    """The checks of the command line itself also end with exit code 2."""
     assert embed("x.npy").code == 2
 
 
 def test_help_says_every_default(embed: Embed) -> None:
-    """What a default depends on is in the text, and is not taken for markup."""
+    """The help text contains every default, and brackets are not read as markup."""
     shown = " ".join(embed("--help").out.replace("│", " ").split())
     for text in (
         "(default: the service's only model)",

@@ -15,7 +15,7 @@ from convvae_service.pipeline.sink import Provenance
 
 @pytest.fixture
 def provenance(tiny_input: ModelInput) -> Provenance:
-    """Of version 3 of `tiny`, with a latent dimension of 4."""
+    """The provenance of version 3 of `tiny`, with a latent dimension of 4."""
     info = EncoderInfo(
         input=tiny_input, version=3, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
     )
@@ -51,7 +51,7 @@ def test_what_is_written_is_read_back(tmp_path: Path, provenance: Provenance) ->
 
 
 def test_metadata_says_what_made_the_file(tmp_path: Path, provenance: Provenance) -> None:
-    """Every documented key is there, and nothing else of ours."""
+    """The metadata have every documented key and no other key of this project."""
     write(tmp_path / "x.parquet", provenance, [2])
     metadata = {
         key.decode(): value.decode()
@@ -74,7 +74,7 @@ def test_metadata_says_what_made_the_file(tmp_path: Path, provenance: Provenance
 def test_row_groups_have_one_size_whatever_the_batches(
     tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Memory is bounded by the row group, and two runs with other batches write the same file."""
+    """Memory is bounded by the row group, and runs with different batches write the same file."""
     monkeypatch.setattr(parquet_sink, "MAX_GROUP_ROWS", 10)
     write(tmp_path / "a.parquet", provenance, [3, 7, 25, 1, 1])
     write(tmp_path / "b.parquet", provenance, [37])
@@ -86,7 +86,7 @@ def test_row_groups_have_one_size_whatever_the_batches(
 def test_wide_vectors_make_smaller_row_groups(
     tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A row group is bounded in bytes as well."""
+    """A row group is also bounded in bytes."""
     monkeypatch.setattr(parquet_sink, "MAX_GROUP_BYTES", 5 * 2 * 4 * 4)
     write(tmp_path / "x.parquet", provenance, [12])
     metadata = pq.read_metadata(tmp_path / "x.parquet")
@@ -94,7 +94,7 @@ def test_wide_vectors_make_smaller_row_groups(
 
 
 def test_sink_that_is_not_finished_leaves_nothing(tmp_path: Path, provenance: Provenance) -> None:
-    """Neither the file nor its unfinished form."""
+    """An unfinished sink leaves neither the file nor its temporary form."""
     with ParquetSink(tmp_path / "x.parquet", provenance, overwrite=False) as sink:
         sink.write(["a"], Embeddings(rows(1), rows(1)))
         assert not (tmp_path / "x.parquet").exists()

@@ -9,7 +9,7 @@ from support.tiny_bundle import publish_tiny
 
 
 class Connection:
-    """Stands for a client whose service tells `manifest_json`; notes what is open."""
+    """A client of a service with `manifest_json`, which records the open connections."""
 
     open_ones: list["Connection"]
     manifest_json: bytes

@@ -17,7 +17,7 @@ from support.tiny_bundle import TINY_INPUT
 
 
 class Numbers:
-    """A source of `count` images that each hold their row's number; some rows are rejected."""
+    """A source of `count` images that contain their row number. Some rows are rejected."""
 
     name = "numbers"
 
@@ -72,7 +72,7 @@ class Echo:
 
 
 class Rows:
-    """A sink that keeps what it gets."""
+    """A sink that stores its rows in memory."""
 
     def __init__(self) -> None:
         self.ids: list[str] = []
@@ -103,7 +103,7 @@ class Rows:
     bad=st.frozensets(st.integers(0, 59), max_size=5),
 )
 def test_rows_keep_their_order(count: int, batch_rows: int, threads: int, bad: frozenset[int]) -> None:
-    """Whatever the batches and threads, every good row is written once, in order, beside its id."""
+    """For any batches and threads, every good row is written once, in order, with its id."""
     good = [row for row in range(count) if row not in bad]
     sink = Rows()
     progress: list[int] = []
@@ -123,7 +123,7 @@ def test_rows_keep_their_order(count: int, batch_rows: int, threads: int, bad: f
 
 
 def test_slow_sink_holds_reading_back() -> None:
-    """However long the source, no more batches are in memory than the threads need."""
+    """The number of batches in memory does not depend on the length of the source."""
     source, reads_at_write = Numbers(200), []
 
     class Slow(Rows):
@@ -140,14 +140,14 @@ def test_slow_sink_holds_reading_back() -> None:
 
 
 def test_encoder_is_called_by_as_many_threads_as_it_has_lanes() -> None:
-    """Threads that read do not crowd the encoder."""
+    """The encoder never gets more calls at the same time than it has lanes."""
     encoder = Echo(lanes=2, slow=True)
     embed(Numbers(60), encoder, Rows(), RunSettings(batch_rows=2, threads=6))
     assert encoder.most == 2
 
 
 def test_first_bad_row_ends_the_run() -> None:
-    """The first in the source's order is named, and the sink is not finished."""
+    """The first bad row in the source's order is named, and the sink is not finished."""
     sink, encoder = Rows(), Echo()
     with pytest.raises(BadSource, match=r"^7: bad$"):
         embed(Numbers(30, frozenset({7, 8, 20})), encoder, sink, RunSettings(batch_rows=3, threads=4))
@@ -157,7 +157,7 @@ def test_first_bad_row_ends_the_run() -> None:
 
 
 def test_broken_encoder_ends_the_run() -> None:
-    """Nothing is finished, and no thread is left."""
+    """The sink is not finished, and no thread is left."""
     sink = Rows()
     with pytest.raises(RunFailed, match="broken"):
         embed(Numbers(100), Echo(broken_at=50), sink, RunSettings(batch_rows=3, threads=4))

@@ -1,4 +1,4 @@
-"""Signals at every moment of a sink's life: it is whole or absent."""
+"""Signals at every moment of a sink: the file is complete or absent."""
 
 import inspect
 import signal
@@ -26,7 +26,7 @@ SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
 
 def send_at(moment: int, act: Callable[[], None]) -> bool:
-    """Run `act` with SIGTERM before its `moment`th line in the sink; False when it has fewer lines."""
+    """Run `act` with SIGTERM before its `moment`th line in the sink. Return False if it has fewer lines."""
     lines = 0
 
     def on_line(frame: FrameType, event: str, _: Any) -> Any:
@@ -49,7 +49,7 @@ def send_at(moment: int, act: Callable[[], None]) -> bool:
 
 
 def test_a_signal_at_any_line_leaves_no_half_of_a_sink(tmp_path: Path, tiny_input: ModelInput) -> None:
-    """While the file is made, written, published or removed: it is there and sound, or nothing is."""
+    """A signal while the file is created, written, published or removed leaves a complete file or none."""
     info = EncoderInfo(
         input=tiny_input, version=1, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
     )
@@ -80,7 +80,7 @@ def test_a_signal_at_any_line_leaves_no_half_of_a_sink(tmp_path: Path, tiny_inpu
 
 @pytest.mark.parametrize("number", SIGNALS)
 def test_a_held_signal_comes_at_the_end_of_the_block(number: signal.Signals) -> None:
-    """What is to be whole is finished first; then the run stops as it would have."""
+    """A deferred block is completed first, and then the run stops."""
     done = []
 
     def act() -> None:
@@ -96,7 +96,7 @@ def test_a_held_signal_comes_at_the_end_of_the_block(number: signal.Signals) -> 
 
 
 def test_holding_without_a_handler_changes_nothing() -> None:
-    """Outside of a command signals are somebody else's."""
+    """Outside a command, signals are not changed."""
     before = [signal.getsignal(number) for number in SIGNALS]
     with defer_signals():
         assert [signal.getsignal(number) for number in SIGNALS] == before

@@ -33,7 +33,7 @@ def test_flags_beat_environment_beats_file_beats_defaults(
 
 
 def test_config_can_come_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`CONVVAE_SERVE_CONFIG` names the file where there is no flag."""
+    """`CONVVAE_SERVE_CONFIG` names the file if there is no flag."""
     file = tmp_path / "serve.toml"
     file.write_text('models = "m"\nserve = ["a=1", "b=2"]\n')
     monkeypatch.setenv("CONVVAE_SERVE_CONFIG", str(file))
@@ -53,7 +53,7 @@ def test_serve_is_repeated_as_a_flag_and_comma_separated_in_the_environment(
 def test_versions_are_repeated_as_a_flag_and_comma_separated_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Flags, environment and file say the same in their own forms; the default is the latest version."""
+    """Flags, environment and file give the same policies, and the default is the latest version."""
     assert load_settings(MODELS).version_policies == VersionPolicies(VersionPolicy(1))
     flags = load_settings([*MODELS, "--versions", "latest:2", "--versions", "a=1", "--versions", "a=3"])
     file = tmp_path / "serve.toml"
@@ -68,7 +68,7 @@ def test_versions_are_repeated_as_a_flag_and_comma_separated_in_the_environment(
 def test_precision_is_repeated_as_a_flag_and_comma_separated_in_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Flags, environment and file, as a list or a string, say the same; the default is auto."""
+    """Flags, environment and file, as a list or a string, give the same policies, and the default is auto."""
     assert load_settings(MODELS).precision_policies == PrecisionPolicies(None)
     expected = PrecisionPolicies("fp16", {"a": "int8", "b": None})
     assert load_settings([*MODELS, "--precision", "int8"]).precision_policies == PrecisionPolicies("int8")
@@ -131,14 +131,14 @@ def test_settings_are_frozen() -> None:
     ],
 )
 def test_bad_values_say_what_is_wrong(flags: list[str], message: str) -> None:
-    """Each message names the flag, the value and what would do."""
+    """Each message names the flag, the value and the valid form."""
     with pytest.raises(StartupError) as caught:
         load_settings(flags)
     assert message in str(caught.value)
 
 
 def test_unknown_flags_end_the_process(capsys: pytest.CaptureFixture[str]) -> None:
-    """A misspelt flag is no silent default, and an abbreviated one is no guess."""
+    """A misspelt or abbreviated flag is refused."""
     for flag in ("--lane", "--max-batch"):
         with pytest.raises(SystemExit) as caught:
             load_settings([*MODELS, flag, "1"])
@@ -147,7 +147,7 @@ def test_unknown_flags_end_the_process(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt variable is an error that names the one that was meant."""
+    """A misspelt variable is refused, and the message suggests the right one."""
     monkeypatch.setenv("CONVVAE_SERVE_MAX_BATCH_ROW", "3")
     with pytest.raises(
         StartupError, match="unknown environment variable CONVVAE_SERVE_MAX_BATCH_ROW: did you mean"
@@ -156,7 +156,7 @@ def test_unknown_variables_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cluster's own description of a service named `convvae-serve` does not stop its pods."""
+    """Kubernetes' variables for a service named `convvae-serve` do not stop its pods."""
     links = {
         "CONVVAE_SERVE_SERVICE_HOST": "10.0.0.1",
         "CONVVAE_SERVE_SERVICE_PORT": "50051",
@@ -178,7 +178,7 @@ def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -
 def test_what_only_looks_like_kubernetes_is_refused(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """A plausible mistake is no service link, and names count in any case."""
+    """Variables that only resemble service links are refused, in upper and lower case."""
     monkeypatch.setenv(name, value)
     with pytest.raises(StartupError, match=f"unknown environment variable {name}"):
         load_settings(MODELS)
@@ -213,5 +213,5 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) ->
 
 
 def test_every_setting_is_described() -> None:
-    """Each setting says what it is."""
+    """Each setting has a description."""
     assert all(field.description for field in ServeSettings.model_fields.values())

@@ -17,13 +17,13 @@ from convvae_service.settings.precision_policy import PrecisionPolicies, parse_p
     ],
 )
 def test_words_make_policies(words: list[str], expected: PrecisionPolicies) -> None:
-    """Each precision is understood for every model and for one, in any order; without a word it is auto."""
+    """Each precision is accepted for all models and for one, in any order. The default is auto."""
     assert parse_precision_policies(words) == expected
 
 
 @pytest.mark.parametrize("word", ["", "fp64", "FP16", "int8 ", "=int8", "m=", "m=fp64", "a=b=int8", "int8=m"])
 def test_other_words_are_refused(word: str) -> None:
-    """A word of no known form is named, with the forms there are."""
+    """An unknown word is refused, and the message shows the valid forms."""
     with pytest.raises(ValueError, match="is not auto, fp32, fp16 or int8, nor MODEL= followed") as caught:
         parse_precision_policies([word])
     assert repr(word) in str(caught.value)
@@ -39,12 +39,12 @@ def test_other_words_are_refused(word: str) -> None:
     ],
 )
 def test_one_word_for_each(words: list[str], who: str) -> None:
-    """A second word for the same models is refused, whether or not it says the same."""
+    """A second word for the same models is refused, even if it is the same."""
     with pytest.raises(ValueError, match=f"^'{words[-1]}' is a second word for {who}: give only one$"):
         parse_precision_policies(words)
 
 
 def test_a_model_has_its_own_precision_or_that_of_all() -> None:
-    """`auto` for one model is its own word, and not that of the others."""
+    """`auto` for one model does not change the others."""
     policies = parse_precision_policies(["int8", "mnist=auto", "faces=fp16"])
     assert [policies.of(name) for name in ("mnist", "faces", "other")] == [None, "fp16", "int8"]

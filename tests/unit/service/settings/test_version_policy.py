@@ -22,7 +22,7 @@ from convvae_service.settings.version_policy import VersionPolicies, VersionPoli
     ],
 )
 def test_words_make_policies(words: list[str], expected: VersionPolicies) -> None:
-    """Each form is understood for every model and for one; versions add up, and the default is latest:1."""
+    """Each form is accepted for all models and for one. Versions add up, and the default is latest:1."""
     assert parse_version_policies(words) == expected
 
 
@@ -30,7 +30,7 @@ def test_words_make_policies(words: list[str], expected: VersionPolicies) -> Non
     "word", ["", "latest", "latest:0", "latest:-1", "0", "01", "newest", "=1", "m=", "m=0", "a=b=1"]
 )
 def test_other_words_are_refused(word: str) -> None:
-    """A word of no known form is named."""
+    """An unknown word is refused by name."""
     with pytest.raises(ValueError, match="is not latest:N, all or VERSION") as caught:
         parse_version_policies([word])
     assert repr(word) in str(caught.value)
@@ -46,6 +46,6 @@ def test_words_that_contradict_each_other_are_refused(words: list[str]) -> None:
 
 
 def test_candidates_are_the_newest_first() -> None:
-    """Where versions are listed, others are none."""
+    """If versions are listed, others are not considered."""
     assert VersionPolicy(1).candidates([2, 10, 1]) == [10, 2, 1]
     assert VersionPolicy(None, frozenset({1, 10, 11})).candidates([2, 10, 1]) == [10, 1]
