@@ -24,3 +24,10 @@ def test_links_lead_somewhere(document: Path) -> None:
         target = document.parent / path if path else document
         assert target.exists(), path
         assert not anchor or anchor in anchors(target), f"{path}#{anchor}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_named_files_exist(document: Path) -> None:
+    """A file or folder of the repository that a document names between backticks is there."""
+    named = re.findall(r"`((?:deploy|docs|protos|service|tests|trainer)/[\w./-]+)", document.read_text())
+    assert [path for path in named if not (ROOT / path).exists()] == []
