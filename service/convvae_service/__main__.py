@@ -36,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             print(f"convvae-serve {version('convvae')}")
         case ["check", "--help" | "-h"]:
-            print(
-                "usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each."
-            )
+            print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
         case ["check", root]:
             _check(Path(root))
         case ["check", *_]:

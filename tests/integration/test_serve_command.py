@@ -40,7 +40,7 @@ def test_check_of_nothing_fails(tmp_path: Path) -> None:
 
 def test_help_and_version() -> None:
     """Help names the commands, their exit codes and every option; the version is the package's."""
-    assert "exit codes: 0 drained or sound" in serve("--help").stdout
+    assert "exit codes: 0 drained, or every version is sound" in serve("--help").stdout
     assert serve("--version").stdout == f"convvae-serve {version('convvae')}\n"
     assert "--max-rows-per-call" in serve("run", "--help").stdout
     assert "Verify every version" in serve("check", "--help").stdout

@@ -34,7 +34,7 @@ class ImageRows:
         Args:
             resize: How an image of another size is made to fit.
             max_pixels: Maximum pixels of one file, checked before it is decoded.
-            threads: Where files are decoded.
+            threads: Threads that decode files.
             at_once: Maximum number of files of this call that are decoded at the same time.
 
         Raises:

@@ -31,7 +31,7 @@ class CallRunner:
     """Runs the calls of a server, whichever front they come from.
 
     Args:
-        metrics: Where calls are counted.
+        metrics: Metrics that count the calls.
         max_call_s: Maximum seconds for one call.
         access_log_sample: Share (0..1) of the calls with status OK that are logged; all others are logged.
         state: State of the server: it decides whether calls are taken.

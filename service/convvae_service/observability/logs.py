@@ -59,7 +59,7 @@ def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> Non
     Args:
         form: `json`, `text`, or `auto`: text on a terminal, else JSON.
         level: `debug`, `info`, `warning` or `error`.
-        stream: Where the log goes.
+        stream: The output, stderr by default.
     """
     as_text = form == "text" or (form == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)

@@ -59,7 +59,7 @@ class OpenInferenceServicer:
         self._runner = runner
         self._is_ready = is_ready
         self._is_live = is_live
-        # The totals go with their version. One that is loaded again under its number starts at 0.
+        # Totals are dropped with their version. A version that is loaded again starts at 0.
         self._totals: WeakKeyDictionary[LoadedVersion, dict[str, InferenceTotals]] = WeakKeyDictionary()
 
     @property
@@ -165,7 +165,7 @@ class OpenInferenceServicer:
         return reply
 
     async def stream_infer(self, requests: AsyncIterator[pb.ModelInferRequest], stream: Stream) -> None:
-        """Run graphs on many batches. Each request is a call of its own."""
+        """Run graphs on many batches. Each request counts as one call."""
 
         async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse | Refusal:
             call = Call("ModelStreamInfer", request_id)

@@ -62,20 +62,7 @@ async def read_input(
         InvalidInput: The input is not the graph's, or its values do not fit its shape and datatype.
     """
     expected = graph.input
-    if len(request.inputs) != 1:
-        raise _wrong(
-            "inputs", f"has {len(request.inputs)} tensors, {graph.name!r} takes one: {expected.name!r}"
-        )
-    given = request.inputs[0]
-    if given.name != expected.name:
-        raise _wrong(
-            "inputs[0].name", f"is {given.name[:64]!r}, the input of {graph.name!r} is {expected.name!r}"
-        )
-    if given.datatype != expected.datatype:
-        raise _wrong(
-            "inputs[0].datatype",
-            f"of {expected.name!r} is {given.datatype[:64]!r}, not {expected.datatype!r}",
-        )
+    given = _only_input(request, graph)
     _check_parameters("inputs[0]", given.parameters)
     shape = _checked_shape(given.shape, expected, max_rows)
     if (size := request.ByteSize()) > max_message_bytes:
@@ -104,6 +91,26 @@ def write_outputs(
         values = results[tensor.name]
         reply.outputs.add(name=tensor.name, datatype=tensor.datatype, shape=values.shape)
         reply.raw_output_contents.append(values.astype(_DTYPES[tensor.datatype], copy=False).tobytes())
+
+
+def _only_input(request: pb.ModelInferRequest, graph: GraphModel) -> pb.ModelInferRequest.InferInputTensor:
+    """Return the input of a request if it is the one that the graph has."""
+    expected = graph.input
+    if len(request.inputs) != 1:
+        raise _wrong(
+            "inputs", f"has {len(request.inputs)} tensors, {graph.name!r} takes one: {expected.name!r}"
+        )
+    given = request.inputs[0]
+    if given.name != expected.name:
+        raise _wrong(
+            "inputs[0].name", f"is {given.name[:64]!r}, the input of {graph.name!r} is {expected.name!r}"
+        )
+    if given.datatype != expected.datatype:
+        raise _wrong(
+            "inputs[0].datatype",
+            f"of {expected.name!r} is {given.datatype[:64]!r}, not {expected.datatype!r}",
+        )
+    return given
 
 
 def _check_parameters(field: str, parameters: Mapping[str, pb.InferParameter]) -> None:

@@ -34,7 +34,7 @@ class LoadedVersion:
                 self._on_unused(self)
 
     def retire(self, on_unused: Callable[["LoadedVersion"], None]) -> None:
-        """Call `on_unused` when the last user has ended, at once if there is none. No new user may come."""
+        """Call `on_unused` when the last user has ended, at once if there is none. Give it no new users."""
         if self.users:
             self._on_unused = on_unused
         else:

@@ -48,22 +48,22 @@ class GrpcFront:
         self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
 
     def add_service(self, service: Service) -> None:
-        """Answer the calls to a service."""
-        behaviors: dict[str, Any] = {
+        """Answer the methods of a service."""
+        behaviours: dict[str, Any] = {
             name: partial(self._answer, name, handle) for name, handle in service.calls.items()
         }
-        behaviors |= {name: partial(_answer_probe, probe) for name, probe in service.probes.items()}
-        behaviors |= {name: partial(_serve_stream, name, serve) for name, serve in service.streams.items()}
-        self._register(service.descriptor, behaviors)
+        behaviours |= {name: partial(_answer_probe, probe) for name, probe in service.probes.items()}
+        behaviours |= {name: partial(_serve_stream, name, serve) for name, serve in service.streams.items()}
+        self._register(service.descriptor, behaviours)
 
     def add_servicer(self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool) -> None:
-        """Answer a service by an object with a method (request, context) for each of its names in the proto.
+        """Answer a service with an object that has a method (request, context) for each name in the proto.
 
         These calls do not go through the `CallRunner`: they are neither counted nor logged.
         """
         names = [method.name for method in descriptor.methods if hasattr(servicer, method.name)]
-        behaviors = {name: getattr(servicer, name) for name in names}
-        self._register(descriptor, behaviors, needs_token=needs_token)
+        behaviours = {name: getattr(servicer, name) for name in names}
+        self._register(descriptor, behaviours, needs_token=needs_token)
 
     def open_port(self) -> int:
         """Open the port of the settings, and return its number.
@@ -94,12 +94,12 @@ class GrpcFront:
         await self._server.stop(grace_s)
 
     def _register(
-        self, descriptor: ServiceDescriptor, behaviors: Mapping[str, Any], *, needs_token: bool = True
+        self, descriptor: ServiceDescriptor, behaviours: Mapping[str, Any], *, needs_token: bool = True
     ) -> None:
-        """Register a service. gRPC itself answers UNIMPLEMENTED for methods without a behavior."""
+        """Register a service. gRPC itself answers UNIMPLEMENTED for methods without a behaviour."""
         handlers = {}
         for method in descriptor.methods:
-            if method.name not in behaviors:
+            if method.name not in behaviours:
                 continue
             guard = self._guard.stream if method.client_streaming else self._guard.unary
             make = (
@@ -108,7 +108,7 @@ class GrpcFront:
                 else grpc.stream_unary_rpc_method_handler
             )
             handlers[method.name] = make(
-                guard(method.name, behaviors[method.name], needs_token=needs_token),
+                guard(method.name, behaviours[method.name], needs_token=needs_token),
                 request_deserializer=or_unreadable(GetMessageClass(method.input_type).FromString),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )

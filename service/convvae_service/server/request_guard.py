@@ -25,9 +25,9 @@ from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError,
 from convvae_service.server.auth import Tokens
 from convvae_service.server.grpc_context import Context, abort, begin_call
 
-__all__ = ["Behavior", "RequestGuard", "or_unreadable"]
+__all__ = ["Behaviour", "RequestGuard", "or_unreadable"]
 
-Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 _UNREADABLE = object()
 # No call can be answered in less.
@@ -63,8 +63,8 @@ class RequestGuard:
         self._waiting: set[asyncio.Timeout] = set()
         self._stopped = False
 
-    def unary(self, name: str, behave: Behavior, *, needs_token: bool = True) -> Behavior:
-        """Return a behavior that reads one request from a stream, and calls `behave` with it."""
+    def unary(self, name: str, behave: Behaviour, *, needs_token: bool = True) -> Behaviour:
+        """Return a behaviour that reads one request from a stream, and calls `behave` with it."""
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             self._drop_if_expired(name, context)
@@ -82,8 +82,8 @@ class RequestGuard:
 
         return guarded
 
-    def stream(self, name: str, behave: Callable[..., Any], *, needs_token: bool = True) -> Behavior:
-        """Return a behavior that passes on the requests of a stream up to the first bad one.
+    def stream(self, name: str, behave: Callable[..., Any], *, needs_token: bool = True) -> Behaviour:
+        """Return a behaviour that passes on the requests of a stream up to the first bad one.
 
         The requests before it are answered, and then the stream is refused. `behave` is a coroutine function
         that writes, or an async generator function.
@@ -168,7 +168,7 @@ class _ReadableRequests:
             raise StopAsyncIteration from None
 
 
-def _write_all(generate: Callable[[Any, Context], AsyncIterator[Any]]) -> Behavior:
+def _write_all(generate: Callable[[Any, Context], AsyncIterator[Any]]) -> Behaviour:
     """Return a coroutine function that writes the replies of a generator. A status can still follow them."""
 
     async def write_all(requests: Any, context: Context) -> None:

@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from convvae_service.server import memory as heap
+from convvae_service.server import memory
 from convvae_service.server.memory import return_freed_memory, trim
 from support.resident import resident_kib
 
@@ -34,7 +34,7 @@ async def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyP
         trims.append(time.monotonic())
         return True
 
-    monkeypatch.setattr(heap, "trim", count)
+    monkeypatch.setattr(memory, "trim", count)
 
     async def comes_to(number: int) -> None:
         async with asyncio.timeout(20):
