@@ -1,6 +1,7 @@
 import asyncio
 from typing import Any
 
+import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from convvae_service.server.health import HealthServicer
@@ -9,47 +10,55 @@ SERVING, NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERV
 SERVICE_UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 
 
-def test_names_follow_the_models() -> None:
+class Checked:
+    """A caller of Check, as its context: notes the status that a call is aborted with."""
+
+    def __init__(self) -> None:
+        self.code: grpc.StatusCode | None = None
+
+    async def abort(self, code: grpc.StatusCode) -> None:
+        self.code = code
+        raise grpc.aio.AbortError
+
+
+async def states(health: HealthServicer, *names: str) -> dict[str, int | None]:
+    """Return what Check answers for each name; None where it is NOT_FOUND."""
+    found: dict[str, int | None] = {}
+    for name in names:
+        context: Any = Checked()
+        try:
+            found[name] = (await health.Check(HealthCheckRequest(service=name), context)).status
+        except grpc.aio.AbortError:
+            assert context.code is grpc.StatusCode.NOT_FOUND
+            found[name] = None
+    return found
+
+
+async def test_names_follow_the_models() -> None:
     """Services are ready when a model is; models that have gone are unknown; liveness stays."""
+    names = ("", "service", "a", "b", "c", "liveness")
     health = HealthServicer(["service"], ["a", "b"])
-    assert health._statuses == {
-        "": NOT_SERVING,
-        "service": NOT_SERVING,
-        "a": NOT_SERVING,
-        "b": NOT_SERVING,
-        "liveness": SERVING,
-    }
+    assert list((await states(health, *names)).values()) == [
+        NOT_SERVING, NOT_SERVING, NOT_SERVING, NOT_SERVING, None, SERVING,
+    ]  # fmt: skip
     health.follow({"b": False, "c": True})
-    assert health._statuses == {
-        "": SERVING,
-        "service": SERVING,
-        "b": NOT_SERVING,
-        "c": SERVING,
-        "liveness": SERVING,
-    }
+    assert list((await states(health, *names)).values()) == [
+        SERVING, SERVING, None, NOT_SERVING, SERVING, SERVING,
+    ]  # fmt: skip
     health.set_unready()
-    assert set(health._statuses.items()) == {
-        ("", NOT_SERVING),
-        ("service", NOT_SERVING),
-        ("b", NOT_SERVING),
-        ("c", NOT_SERVING),
-        ("liveness", SERVING),
-    }
+    assert list((await states(health, *names)).values()) == [
+        NOT_SERVING, NOT_SERVING, None, NOT_SERVING, NOT_SERVING, SERVING,
+    ]  # fmt: skip
 
 
-def test_a_folder_cannot_pass_for_a_service() -> None:
+async def test_a_folder_cannot_pass_for_a_service() -> None:
     """A model called like the service or like liveness, usable or not, changes neither, nor when it goes."""
     health = HealthServicer(["service"], ["liveness", "service", "good"])
     health.follow({"liveness": False, "service": False, "good": True})
-    assert health._statuses == {
-        "": SERVING,
-        "service": SERVING,
-        "good": SERVING,
-        "liveness": SERVING,
-    }
+    names = ("", "service", "good", "liveness")
+    assert await states(health, *names) == dict.fromkeys(names, SERVING)
     health.follow({"good": False})
-    assert health._statuses["service"] == NOT_SERVING
-    assert health._statuses["liveness"] == SERVING
+    assert await states(health, "service", "liveness") == {"service": NOT_SERVING, "liveness": SERVING}
 
 
 class Watcher:
