@@ -239,8 +239,8 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
     """Return the figures of the run in `run_dir` and of its evaluation on `device`."""
     run = RunFolder.open(run_dir)
     _, state = read_checkpoint(run.checkpoint)
-    progress, settings = state["progress"], to_json_object(run.config)
-    steps_per_epoch = run.record["data"]["train_images"] // run.config.batch_size
+    progress, settings, start = state["progress"], to_json_object(run.config), run.record.segments[0]
+    steps_per_epoch = run.record.data.train_images // run.config.batch_size
     found = evaluation["log_likelihood"]
     return {
         "figure": "-ELBO and importance-weighted -log p(x) on binarised MNIST, nats per image",
@@ -261,20 +261,20 @@ def read_result(run_dir: Path, evaluation: dict[str, Any], device: str) -> dict[
         "active_units": evaluation["active_units"],
         "latent_dim": evaluation["latent_dim"],
         "test_images": evaluation["images"],
-        "train_images": run.record["data"]["train_images"],
+        "train_images": run.record.data.train_images,
         "binarize_seed": evaluation["binarize_seed"],
         "posterior_seed": evaluation["seed"],
         "training_seconds": round(progress["elapsed_s"], 1),
         "epochs": round(progress["step"] / steps_per_epoch, 2),
-        "precision": run.record["precision"],
-        "computation_reason": run.record["reason"],
-        "threads": run.record["threads"],
-        "training_device": run.record["device"],
-        "training_hardware": run.record["hardware"],
-        "training_date": run.record["date"],
-        "training_commit": run.record["commit"],
-        "training_libraries": run.record["libraries"],
-        "trainer_command": run.record["command"].replace(str(run_dir), "RUN_DIR"),
+        "precision": run.record.precision,
+        "computation_reason": run.record.reason,
+        "threads": run.record.threads,
+        "training_device": start.device,
+        "training_hardware": start.hardware,
+        "training_date": start.date,
+        "training_commit": start.commit,
+        "training_libraries": start.libraries,
+        "trainer_command": run.record.command.replace(str(run_dir), "RUN_DIR"),
         "hardware": ", ".join(filter(None, (hardware(), gpu_name(pick_device(device))))),
         "commit": code_commit(),
         "libraries": library_versions(),

@@ -43,8 +43,8 @@ from convvae_service.images.idx import open_idx
 from convvae_trainer.compute.precision import choose_precision
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.loop import TrainProgress, train
+from convvae_trainer.runs.loop import train
+from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
@@ -52,6 +52,7 @@ from convvae_trainer.step.train_state import TrainState
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench.normalised import make_networks
+from support.training_parts import training_parts
 
 RESULT = Path(__file__).parent / "results" / "normalisation.json"
 RAW = "MNIST/raw"
@@ -162,8 +163,9 @@ def make_variant(
         train_state = make_learner(network, kind, seed=seed, epochs=epochs)
         train_state.autocast = torch.bfloat16 if precision == "bf16" else None
         with tempfile.TemporaryDirectory() as folder:
-            run = RunFolder(Path(folder), config=train_state.config, record={})
-            train(run, train_state, images_NHWC, TrainProgress(), console=Console(quiet=True))
+            quiet = Console(quiet=True)
+            context, run = training_parts(train_state.config, images_NHWC, Path(folder), console=quiet)
+            train(context, run, train_state, TrainProgress())
         train_state.model.eval()
         elbos.append(evaluate(train_state, test_NHWC, dataset="mnist", binarize="dynamic").bound.elbo)
         print(f"{network} {kind} seed {seed}: test ELBO {elbos[-1]:.2f}", flush=True)

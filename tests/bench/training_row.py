@@ -36,11 +36,15 @@ from convvae_trainer.compute.device import synchronise
 from convvae_trainer.compute.precision import autocast_dtype, choose_precision
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.networks.conv_vae import ConvVAE
-from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.loop import TrainProgress, train
+from convvae_trainer.runs.loop import train
+from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
 from convvae_trainer.step.train_state import TrainState
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from support.training_parts import training_parts
 
 IMAGES = "MNIST/raw/train-images-idx3-ubyte"
 BATCH = 100
@@ -185,8 +189,12 @@ def our_trainer(
     console = Console(file=Nowhere(), force_terminal=True)
 
     def run(images_NHWC: Images) -> float:
-        run_folder = RunFolder(folder, config=config, record={})
-        return train(run_folder, train_state, images_NHWC, TrainProgress(), console=console).elapsed_s
+        context, run_folder = training_parts(
+            config, images_NHWC, folder, console=console, precision=chosen.name
+        )
+        progress = TrainProgress()
+        train(context, run_folder, train_state, progress)
+        return progress.elapsed_s
 
     facts: dict[str, Any] = {"precision": chosen.name, "reason": chosen.reason}
     facts |= {"channels_last": train_state.is_channels_last, "cuda_graph": train_state.is_graphed}

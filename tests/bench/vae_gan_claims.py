@@ -221,7 +221,7 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
         "rate_nats": done.evaluation.bound.rate,
         "elbo_nats": done.evaluation.bound.elbo,
         "training_cpu_s": round(cpu_s, 1),
-        "precision": done.run.record["precision"],
+        "precision": done.run.record.precision,
     }
 
 

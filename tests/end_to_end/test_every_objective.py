@@ -21,7 +21,8 @@ from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.export.parity import TOLERANCES
 from convvae_trainer.export.publish import export
 from convvae_trainer.objectives.bound import kl_to_prior
-from convvae_trainer.runs.fit import Fitted, fit, load_run
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState

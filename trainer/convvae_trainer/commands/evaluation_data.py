@@ -64,9 +64,9 @@ def load_evaluation_data(
         # The held-out images of changed data may be images that the run was trained on.
         stored.folder.check_same(stored.folder.config, dataset)
         return OwnData(dataset)
-    recorded = stored.folder.record["data"]
+    own = stored.folder.record.data
     (images, labels), split, moved = load_other(
-        config, own=recorded["sha256"], channels=recorded["image"][2], download=download
+        config, own=own.sha256, channels=own.image.channels, download=download
     )
     return OtherData(images=images, labels=labels, split=split) if moved is None else OwnData(moved)
 
@@ -77,9 +77,9 @@ def check_shape(stored: StoredRun, data: OwnData | OtherData, *, dataset: str) -
     Raises:
         BadData: They have others. The message calls the data set `dataset`.
     """
-    expected, found = stored.folder.record["data"]["image"], data.images.shape[1:]
-    if tuple(found) != tuple(expected):
+    expected, found = stored.folder.record.data.image, data.images.shape[1:]
+    if tuple(found) != expected.as_tuple:
         raise BadData(
             f"images of {dataset} are {'x'.join(map(str, found))}, but the run needs"
-            f" {'x'.join(map(str, expected))}: give data of the same size and channels"
+            f" {expected}: give data of the same size and channels"
         )

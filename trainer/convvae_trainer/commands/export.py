@@ -9,7 +9,6 @@ from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.export.publish import Exported, check_target, export
-from convvae_trainer.runs.folder import read_evaluation
 from convvae_trainer.runs.loop import finish
 
 __all__ = ["run_export"]
@@ -51,7 +50,7 @@ def run_export(
     stored.folder.check_same(config, dataset)
     if not stored.has_ended:
         finish(stored.train_state, dataset.train)
-    figures = (read_evaluation(stored.folder) if stored.has_ended else None) or _figures(stored, dataset)
+    figures = (stored.folder.read_evaluation() if stored.has_ended else None) or _figures(stored, dataset)
     return export(
         stored.folder, stored.train_state, dataset, stored.progress, figures, models=models, name=name
     )

@@ -15,8 +15,9 @@ from convvae_trainer.data.dataset import Dataset, load_dataset, with_absolute_pa
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export
-from convvae_trainer.runs.fit import Fitted, fit, load_run
-from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new, read_evaluation
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, to_json_object
 from convvae_trainer.step.train_state import TrainState
 
@@ -87,7 +88,7 @@ def run_fit(
     config = with_absolute_paths(config)
     with joined(device) as dist, _one_interruption(dist):
         dataset = _load(config, dist, download=download)
-        threads = RunFolder.open(run_dir).record["threads"] if resume else config.threads
+        threads = RunFolder.open(run_dir).record.threads if resume else config.threads
         threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
         configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
         fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console, dist=dist)
@@ -107,7 +108,7 @@ def _load(config: Config, dist: DistContext, *, download: bool) -> Dataset:
 def _export(fitted: Fitted, dataset: Dataset, target: ExportTarget) -> Exported:
     train_state = _on_cpu(fitted.train_state, fitted.run)
     # The run folder may hold more figures than this evaluation, where the run had ended before.
-    figures = read_evaluation(fitted.run) or fitted.evaluation.to_json_object()
+    figures = fitted.run.read_evaluation() or fitted.evaluation.to_json_object()
     return export(
         fitted.run, train_state, dataset, fitted.progress, figures, models=target.models, name=target.name
     )

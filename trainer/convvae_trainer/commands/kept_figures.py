@@ -8,7 +8,6 @@ from rich.console import Console
 from convvae_trainer.commands.stored_run import StoredRun
 from convvae_trainer.console import say
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
-from convvae_trainer.runs.folder import read_evaluation
 
 __all__ = ["SUPPORT", "keep_figures"]
 
@@ -37,7 +36,7 @@ def keep_figures(stored: StoredRun, figures: Mapping[str, Any], *, console: Cons
             say(console, "not kept in the run folder: the run has not ended")
         return
     # A run that was killed during its evaluation has no figures yet.
-    kept = read_evaluation(stored.folder) or {}
+    kept = stored.folder.read_evaluation() or {}
     better = {}
     for name, figure in optional.items():
         if _support(name, figure) < _support(name, kept.get(name)):

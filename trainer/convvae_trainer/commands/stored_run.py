@@ -7,9 +7,9 @@ from typing import Any
 
 from convvae_trainer.errors import BadRun
 from convvae_trainer.objectives.registry import objective_class
-from convvae_trainer.runs.fit import load_run
 from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished, trained_images
+from convvae_trainer.runs.progress import TrainProgress, fraction_done, num_trained
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from, to_json_object
 from convvae_trainer.settings.layers import FLAGS, Layer
 from convvae_trainer.step.train_state import TrainState
@@ -62,12 +62,12 @@ class StoredRun:
             BadRun: There is no run, its checkpoint cannot be read, or it trains no encoder yet.
         """
         folder, train_state, progress = load_run(run_dir, device=device)
-        images = trained_images(folder.config, folder.record["data"]["train_images"])
+        images = num_trained(folder.config, folder.record.data.train_images)
         stored = cls(
             folder=folder,
             train_state=train_state,
             progress=progress,
-            has_ended=is_finished(folder.config, progress, images),
+            has_ended=progress.is_finished,
             share_done=fraction_done(folder.config, progress, images),
         )
         stored._check_encoder()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_service.bundle import Manifest
-from convvae_trainer.runs.segments import RunSegment
+from convvae_trainer.runs.record import DataRecord, RunRecord, RunSegment
 
 __all__ = ["data_table", "metrics_table", "parity_table", "segments_table"]
 
@@ -80,38 +80,38 @@ def _frechet_rows(frechet: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def data_table(manifest: Manifest, data: Mapping[str, Any]) -> str:
+def data_table(manifest: Manifest, data: DataRecord) -> str:
     """Return the table of the data: names, numbers of images and their processing.
 
     Args:
         manifest: The manifest of the version.
-        data: The `data` of the run's `run.json`.
+        data: The data in the run's record.
     """
     resize, training = manifest.resize, manifest.training
-    validation = data["train_images"] - training.images
+    validation = data.train_images - training.images
     rows: list[Row] = [("Data set", training.dataset), ("Training images", str(training.images))]
     if validation:
         rows.append(("Validation images", f"{validation}, for early stopping"))
     rows += [
-        ("Test images", f"{data['test_images']}: {data['split']}"),
+        ("Test images", f"{data.test_images}: {data.split}"),
         ("Resizing", f"{resize.mode}, {resize.filter} ({resize.library})"),
-        ("sha256 of all pixels", data["sha256"]),
+        ("sha256 of all pixels", data.sha256),
     ]
     return _table(("Item", "Value"), rows)
 
 
-def segments_table(segments: Sequence[RunSegment]) -> str:
+def segments_table(record: RunRecord) -> str:
     """Return the table of the run's segments: where and how each was computed."""
     rows = [
         (
             str(segment.step),
             _processes(segment),
             segment.hardware,
-            segment.precision,
-            str(segment.threads),
+            record.precision,
+            str(record.threads),
             segment.date,
         )
-        for segment in segments
+        for segment in record.segments
     ]
     return _table(("From step", "Device", "Hardware", "Precision", "CPU threads", "Date"), rows)
 

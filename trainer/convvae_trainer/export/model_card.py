@@ -1,11 +1,11 @@
 """The model card: what a bundle is, its metrics, its origin and its limits, for people to read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from convvae_service.bundle import Manifest
 from convvae_trainer.export.card_tables import data_table, metrics_table, parity_table, segments_table
-from convvae_trainer.runs.segments import RunSegment
+from convvae_trainer.runs.record import RunRecord
 
 __all__ = ["BEST_EPOCH", "UNFINISHED", "model_card"]
 
@@ -27,8 +27,7 @@ _LIKELIHOOD_LIMITS = {
 def model_card(
     manifest: Manifest,
     *,
-    data: Mapping[str, Any],
-    segments: Sequence[RunSegment],
+    record: RunRecord,
     evaluation: Mapping[str, Any],
     reproduce: str,
     repeatability: str,
@@ -37,8 +36,7 @@ def model_card(
 
     Args:
         manifest: The manifest of the version.
-        data: The `data` of the run's `run.json`.
-        segments: The segments of the run, the start first.
+        record: The record of the run.
         evaluation: The metrics on the test images, as `Evaluation.to_json_object` returns them.
         reproduce: The command that repeats the run.
         repeatability: A line that says how equal a repeated run is, or "".
@@ -66,10 +64,10 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 
 ## Data
 
-{data_table(manifest, data)}
+{data_table(manifest, record.data)}
 ## Training
 
-{segments_table(segments)}
+{segments_table(record)}
 ## ONNX Runtime compared with PyTorch
 
 Largest absolute differences at batches of {", ".join(map(str, manifest.parity["fp32"].batches))} rows, on

@@ -26,8 +26,9 @@ from convvae_trainer.export.model_card import model_card
 from convvae_trainer.export.parity import check_parity
 from convvae_trainer.export.pictures import bundle_pictures
 from convvae_trainer.export.training_record import training_record
-from convvae_trainer.runs.folder import RunFolder, can_be_written, repeatability, reproducing_command
+from convvae_trainer.runs.folder import RunFolder, can_be_written
 from convvae_trainer.runs.progress import TrainProgress
+from convvae_trainer.runs.reproduce import repeatability, reproducing_command
 from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["Exported", "check_target", "export"]
@@ -107,11 +108,10 @@ def export(
         files = bundle_pictures(graphs.modules, dataset, latent_dim=run.config.latent_dim)
     card = model_card(
         manifest,
-        data=run.record["data"],
-        segments=run.segments,
+        record=run.record,
         evaluation=evaluation,
-        reproduce=reproducing_command(run),
-        repeatability=repeatability(run),
+        reproduce=reproducing_command(run.record),
+        repeatability=repeatability(run.config, run.record),
     )
     files["MODEL_CARD.md"] = card.encode()
     # The loss curves are part of the bundle: `compare` draws them.

@@ -10,14 +10,7 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import published_metrics
 from convvae_trainer.export.model_card import BEST_EPOCH, UNFINISHED
 from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.progress import (
-    TrainProgress,
-    batch_size,
-    fraction_done,
-    is_finished,
-    trained_images,
-)
-from convvae_trainer.runs.segments import distinct, libraries_of
+from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done, num_trained
 
 __all__ = ["training_record"]
 
@@ -33,15 +26,15 @@ def training_record(
         progress: The progress of the run.
         evaluation: The metrics on the test images, as `Evaluation.to_json_object` returns them.
     """
-    num_images = trained_images(run.config, len(dataset.train))
+    num_images = num_trained(run.config, len(dataset.train))
     steps_per_epoch = num_images // batch_size(run.config, num_images)
     metrics = {
         **published_metrics(evaluation),
         "training_seconds": round(progress.elapsed_s, 1),
-        "training_precision": run.record["precision"],
-        "training_device": ", ".join(distinct(run.segments, "device")),
+        "training_precision": run.record.precision,
+        "training_device": ", ".join(run.record.distinct("device")),
     }
-    if not is_finished(run.config, progress, num_images):
+    if not progress.is_finished:
         metrics[UNFINISHED] = _share_done(run, progress, num_images)
     if progress.best_elbo is not None:
         metrics[BEST_EPOCH] = progress.best_epoch
@@ -50,9 +43,9 @@ def training_record(
         images=num_images,
         epochs=round(progress.step / steps_per_epoch, 4),
         seed=run.config.seed,
-        commit=", ".join(filter(None, distinct(run.segments, "commit"))),
+        commit=", ".join(filter(None, run.record.distinct("commit"))),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        libraries=libraries_of(run.segments),
+        libraries=run.record.libraries,
         metrics=metrics,
     )
 

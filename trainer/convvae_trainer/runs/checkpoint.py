@@ -1,8 +1,4 @@
-"""A checkpoint: tensors and a JSON object in one safetensors file. Nothing is pickled, or loaded from pickle.
-
-The file is written beside its place, flushed to the disk and renamed: a process killed at any moment leaves
-the old checkpoint or the new one.
-"""
+"""A checkpoint: tensors and a JSON object in one safetensors file, without pickle."""
 
 import json
 import os
@@ -21,12 +17,12 @@ FORMAT = "convvae-checkpoint-1"
 
 
 def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write a checkpoint in place of `path`, all of it or nothing.
+    """Replace the checkpoint at `path`, completely or not at all.
 
     Args:
         path: The file.
-        tensors: Weights, optimiser moments, random state, on any device.
-        state: Whatever else is needed to go on, as JSON types.
+        tensors: Weights, optimiser moments and random state, on any device.
+        state: Everything else that a resumed run needs, as JSON types.
     """
     from safetensors.torch import save
 
@@ -35,10 +31,10 @@ def write_checkpoint(path: Path, tensors: Mapping[str, torch.Tensor], state: Map
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """Return (tensors, state) of a checkpoint, tensors on the CPU.
+    """Return (tensors, state) of a checkpoint, with the tensors on the CPU.
 
     Raises:
-        BadRun: The file is missing, damaged, or no checkpoint.
+        BadRun: The file is missing, damaged, or not a checkpoint.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -47,7 +43,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if metadata.get("format") != FORMAT:
-            raise BadRun(f"{path} is no checkpoint that this version reads ({FORMAT})")
+            raise BadRun(f"{path} is not a checkpoint of the format {FORMAT}")
         return tensors, json.loads(metadata["state"])
     except FileNotFoundError:
         raise BadRun(f"{path} does not exist: the run was stopped before its first checkpoint") from None
@@ -56,7 +52,7 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write `data` in place of `path`: a reader, or a restart, sees the old file or the new one."""
+    """Replace the file at `path`. A process killed at any moment leaves the old file or the new one."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:

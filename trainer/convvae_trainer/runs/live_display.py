@@ -1,4 +1,4 @@
-"""What long work shows: a live bar on a terminal, a line now and then elsewhere."""
+"""The display of training: a live bar on a terminal, a line every ten seconds elsewhere."""
 
 import time
 from collections.abc import Mapping
@@ -26,8 +26,8 @@ class LiveDisplay:
     """Shows epoch, ELBO, distortion, rate, images per second and the time left.
 
     Args:
-        console: Where to.
-        total_epochs: None where time decides.
+        console: Where to show it.
+        total_epochs: Epochs of the run; None if time limits it.
     """
 
     def __init__(self, console: Console, *, total_epochs: int | None) -> None:
@@ -53,7 +53,7 @@ class LiveDisplay:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to show something; asking costs nothing."""
+        """Whether it is time to show something. This is cheap to ask in each step."""
         return time.monotonic() >= self._next
 
     def show(
@@ -65,7 +65,15 @@ class LiveDisplay:
         images_per_s: float,
         left_s: float,
     ) -> None:
-        """Show the means of `StepMetrics`, in nats per image; `fraction` is of the whole run."""
+        """Show the state of the run.
+
+        Args:
+            epoch: The current epoch, from 1.
+            fraction: How much of the run is done, 0 to 1.
+            means: The means of `StepMetrics`, in nats per image.
+            images_per_s: Training images per second.
+            left_s: Seconds to the end of the run.
+        """
         words = [f"epoch {epoch}{self._of}"]
         words += [
             f"{label} {means[name]:.2f}" for name, label in _FIGURES.items() if means.get(name) is not None

@@ -1,115 +1,109 @@
-"""The training loop: data stay on the device as uint8 and are indexed there; a signal ends it whole."""
+"""The training loop. Images stay on the device as uint8; a signal ends the loop between two steps."""
 
 import math
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from types import FrameType
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 
 from convvae_trainer.compute.device import synchronise
+from convvae_trainer.console import say
 from convvae_trainer.errors import Interrupted, TrainerError
 from convvae_trainer.evaluation.bound import fit_sigma, mean_bound
 from convvae_trainer.runs.checkpoint import write_checkpoint
+from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.live_display import LiveDisplay
-from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done, is_finished
+from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
+from convvae_trainer.runs.schedules import effective_beta, epoch_order, is_early_log_step, learning_rate
+from convvae_trainer.runs.signals import noted_signals
+from convvae_trainer.runs.stopwatch import Stopwatch
 from convvae_trainer.runs.tensorboard import TensorBoardWriter
-from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["CHECKPOINT_EVERY_S", "TrainProgress", "finish", "train"]
+__all__ = ["CHECKPOINT_EVERY_S", "TrainingLoop", "finish", "train"]
 
 CHECKPOINT_EVERY_S = 20.0
-LAST_EARLY_STEP = 4096
-FINAL_RATE = 0.02
-WARMUP_FRACTION = 0.1
-# So often the host waits for the device to see whether steps are finite.
-LOOK_EVERY_STEPS = 50
+# Steps between two checks of skipped steps and of the checkpoint's age: each waits for the device.
+CHECK_EVERY_STEPS = 50
 MAX_SKIPPED_IN_A_ROW = 100
 
 
 def train(
+    context: RunContext,
     run: RunFolder,
     train_state: TrainState,
-    images_NHWC: NDArray[np.uint8],
     progress: TrainProgress,
     *,
-    console: Console,
-    validation_NHWC: NDArray[np.uint8] | None = None,
     board: TensorBoardWriter | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
-) -> TrainProgress:
-    """Train from `progress` to the end of the run, and leave a checkpoint of the end.
+) -> None:
+    """Train from `progress` to the end of the run, and save a checkpoint of the end.
 
     Args:
-        run: Settings, and where everything is kept.
-        train_state: What is trained.
-        images_NHWC: uint8 images.
-        progress: Where to begin; it is moved.
-        console: Where progress is shown.
-        validation_NHWC: Images whose ELBO decides when to stop, where the run's settings say so.
-        board: TensorBoard's files, in the first process, where the run writes them.
-        checkpoint_every_s: Seconds between two checkpoints, at the least.
+        context: Settings, images and processes of the run.
+        run: Folder of the run.
+        train_state: The networks to train.
+        progress: Where to start. It is advanced.
+        board: Files for TensorBoard; None: there are none.
+        checkpoint_every_s: Shortest time between two checkpoints, in seconds.
 
     Raises:
         Interrupted: A signal asked to stop; a checkpoint was saved first.
         TrainerError: Too many steps in a row were not finite.
     """
-    loop = TrainingLoop(run, train_state, images_NHWC, progress, validation_NHWC, board, checkpoint_every_s)
-    is_new = not loop.is_done
-    if not is_finished(run.config, progress, len(images_NHWC)):
-        progress.is_finished = False
-    if board is not None and not progress.step:
+    if board is not None and progress.step == 0:
         board.show(step=0, elapsed_s=0.0)
     with (
-        _signals() as stopped,
-        LiveDisplay(console, total_epochs=run.config.total_epochs) as display,
+        noted_signals() as signals,
+        LiveDisplay(context.console, total_epochs=context.config.total_epochs) as display,
     ):
-        loop.stopped = stopped
-        while not loop.is_done:
-            loop.train_epoch(display)
-            # A signal in the last step finds a run that is finished.
-            if loop.stop_signal and not loop.is_done:
-                train_state.step_metrics.share(train_state.dist)
-                loop.save()
-                raise Interrupted(loop.stop_signal, step=loop.progress.step)
+        loop = TrainingLoop(
+            context=context,
+            run=run,
+            train_state=train_state,
+            progress=progress,
+            board=board,
+            display=display,
+            signals=signals,
+            checkpoint_every_s=checkpoint_every_s,
+        )
+        was_done = loop.is_done
+        loop.run_to_end()
     if not progress.is_finished:
-        finish(train_state, images_NHWC)
-        # Before the save: no checkpoint says that it is the end and lacks some of it.
+        finish(train_state, context.train_images)
+        # Before the save, so that no checkpoint counts as the end without its final weights.
         progress.is_finished = True
         loop.save()
-    if board is not None and is_new:
+    if board is not None and not was_done:
         board.show(step=progress.step, elapsed_s=progress.elapsed_s)
     if progress.skipped:
-        text = f"{progress.skipped} of {progress.step} steps had no finite loss or gradient and were skipped"
-        console.print(text, highlight=False, soft_wrap=True)
+        say(
+            context.console,
+            f"{progress.skipped} of {progress.step} steps had no finite loss or gradient and were skipped",
+        )
     if progress.best_elbo is not None:
-        console.print(_kept_in_words(progress), highlight=False, soft_wrap=True)
-    return progress
+        say(context.console, _early_stop_text(progress))
 
 
 def finish(train_state: TrainState, images_NHWC: NDArray[np.uint8]) -> None:
-    """Do what follows the last step: take the best weights, and fit the sigma that no gradient has fitted.
+    """Do what follows the last step: restore the best weights, and fit a sigma that has no gradient.
 
     Args:
-        train_state: What was trained.
-        images_NHWC: The uint8 images that it was trained on.
+        train_state: The trained networks.
+        images_NHWC: The uint8 images that they were trained on.
     """
     train_state.ema.restore_best()
     if train_state.objective.fits_sigma:
         fit_sigma(train_state, images_NHWC)
 
 
-def _kept_in_words(progress: TrainProgress) -> str:
-    """Return which epoch's weights early stopping kept, and whether it stopped the run."""
+def _early_stop_text(progress: TrainProgress) -> str:
     end = f"stopped early after epoch {progress.epoch}" if progress.is_stopped else "not stopped early"
     return (
         f"{end}: the weights after epoch {progress.best_epoch} are kept, the best on the validation images"
@@ -117,219 +111,208 @@ def _kept_in_words(progress: TrainProgress) -> str:
     )
 
 
+@dataclass(kw_only=True, slots=True)
 class TrainingLoop:
-    def __init__(
-        self,
-        run: RunFolder,
-        train_state: TrainState,
-        images_NHWC: NDArray[np.uint8],
-        progress: TrainProgress,
-        validation_NHWC: NDArray[np.uint8] | None,
-        board: TensorBoardWriter | None,
-        checkpoint_every_s: float,
-    ) -> None:
-        self.run = run
-        self.config = run.config
-        self.train_state = train_state
-        self.dist = train_state.dist
-        self.progress = progress
-        self.validation_NHWC = validation_NHWC
-        self.board = board
-        # As they are: on a CPU this shares their memory, where channels first would double it.
-        self.images_NHWC = torch.from_numpy(images_NHWC).to(train_state.device)
-        self.batch_size = batch_size(self.config, len(images_NHWC))
-        # Batches have one fixed size; what is left over has its chance in the next epoch's order.
-        self.steps_per_epoch = len(images_NHWC) // self.batch_size
-        self.checkpoint_every_s = checkpoint_every_s
-        self.saved_at = time.monotonic()
-        self.stopped: list[signal.Signals] = []
-        self.stop_signal = 0
-        self.fraction = 0.0
-        self._agree()
+    """The epochs and steps of one run in one process.
 
-    def _agree(self) -> None:
-        """Settle with the other processes how much of the run is done, 0 to 1, and whether to stop."""
-        fraction = fraction_done(self.config, self.progress, len(self.images_NHWC))
-        self.fraction, self.stop_signal = self.dist.sync_progress(
-            fraction, self.stopped[0] if self.stopped else 0
-        )
+    `signals` grows when a signal arrives. Everything else that changes is in `progress` and `train_state`.
+    """
+
+    context: RunContext
+    run: RunFolder
+    train_state: TrainState
+    progress: TrainProgress
+    display: LiveDisplay
+    signals: Sequence[signal.Signals]
+    board: TensorBoardWriter | None
+    checkpoint_every_s: float
+    images: torch.Tensor = field(init=False)
+    _batch_size: int = field(init=False)
+    _steps_per_epoch: int = field(init=False)
+    _saved_at_s: float = field(init=False)
+    _fraction: float = field(init=False)
+    _stop_signal: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # On a CPU the tensor shares the array's memory; channels first would double it.
+        self.images = torch.from_numpy(self.context.train_images).to(self.context.device)
+        self._batch_size = batch_size(self.context.config, len(self.images))
+        # All batches have one size. The images left over at the end of an epoch may come early in the next.
+        self._steps_per_epoch = len(self.images) // self._batch_size
+        self._saved_at_s = time.monotonic()
+        self._sync_processes()
 
     @property
     def is_done(self) -> bool:
-        return self.fraction >= 1
+        """Whether the run has had its epochs or minutes, or has stopped early."""
+        return self._fraction >= 1
 
-    def train_epoch(self, display: LiveDisplay) -> None:
-        """Train to the end of the present epoch, of the run's time, or until a signal."""
-        progress, train_state = self.progress, self.train_state
-        order = epoch_order(self.config, progress.epoch, len(self.images_NHWC)).to(train_state.device)
-        start, elapsed_before = time.perf_counter(), progress.elapsed_s
-        first = progress.step
-        while progress.step_in_epoch < self.steps_per_epoch and not self.is_done and not self.stop_signal:
-            low = progress.step_in_epoch * self.batch_size
-            rows = self.dist.rows(order[low : low + self.batch_size])
-            epochs = progress.epoch + progress.step_in_epoch / self.steps_per_epoch
-            train_state.step(
-                self.images_NHWC[rows].permute(0, 3, 1, 2).contiguous(),
-                learning_rate=learning_rate(self.config, progress.step, self.fraction),
-                beta=effective_beta(self.config, epochs),
-                fraction=self.fraction,
-            )
-            progress.step += 1
-            progress.step_in_epoch += 1
-            progress.elapsed_s = elapsed_before + time.perf_counter() - start
-            self._agree()
-            if progress.step & (progress.step - 1) == 0 and progress.step <= LAST_EARLY_STEP:
-                self._log(self._summary("step"))
-            if progress.step % LOOK_EVERY_STEPS == 0:
-                self._check_finite()
-                # Not training time, as it is none at the end of an epoch.
-                start += self._save_within_epoch()
-            if display.is_due:
-                self._show(display, (progress.step - first) / (time.perf_counter() - start))
-        synchronise(train_state.device)
-        progress.elapsed_s = elapsed_before + time.perf_counter() - start
-        if self.stop_signal and progress.step_in_epoch < self.steps_per_epoch and not self.is_done:
-            return
-        self._end_epoch()
+    @property
+    def _is_epoch_done(self) -> bool:
+        return self.progress.step_in_epoch == self._steps_per_epoch
 
-    def _save_within_epoch(self) -> float:
-        """Write the checkpoint if it is due, and return the seconds that it took.
+    @property
+    def _epochs(self) -> float:
+        """Epochs so far, with the fraction of the current one."""
+        return self.progress.epoch + self.progress.step_in_epoch / self._steps_per_epoch
 
-        After an epoch's or the run's last step the epoch's line is yet to be written: its end saves.
+    def run_to_end(self) -> None:
+        """Train to the end of the run.
+
+        Raises:
+            Interrupted: A signal asked to stop; a checkpoint was saved first.
+            TrainerError: Too many steps in a row were not finite.
         """
-        began = time.perf_counter()
-        is_last = self.progress.step_in_epoch == self.steps_per_epoch or self.is_done
-        # One clock decides for all processes, since each has its part of the sums.
-        if not is_last and self.dist.broadcast(self._is_due()):
-            self.train_state.step_metrics.share(self.dist)
-            self.save()
-        return time.perf_counter() - began
+        while not self.is_done:
+            self._train_epoch()
+            # After the last step the run is finished, whatever the signal.
+            if self._stop_signal and not self.is_done:
+                self.train_state.step_metrics.share(self.context.dist)
+                self.save()
+                raise Interrupted(self._stop_signal, step=self.progress.step)
 
-    def _is_due(self) -> bool:
-        """Whether a checkpoint is to be written: the last one is old, and the weights are finite."""
-        # A weight that is not finite makes each step one to skip: the checkpoint from before it is kept.
-        is_sound = not self.train_state.step_metrics.skipped_in_a_row()
-        return is_sound and time.monotonic() - self.saved_at >= self.checkpoint_every_s
+    def _train_epoch(self) -> None:
+        """Train to the end of the epoch, or until the run is done or a signal asks to stop."""
+        progress = self.progress
+        order = epoch_order(self.context.config, progress.epoch, len(self.images))
+        order = order.to(self.context.device)
+        step_before, elapsed_before_s, stopwatch = progress.step, progress.elapsed_s, Stopwatch()
+        while not self._is_epoch_done and not self.is_done and not self._stop_signal:
+            self._train_step(order)
+            progress.elapsed_s = elapsed_before_s + stopwatch.elapsed_s
+            self._sync_processes()
+            if is_early_log_step(progress.step):
+                self._log(self._summary("step"))
+            if progress.step % CHECK_EVERY_STEPS == 0:
+                self._check_finite()
+                with stopwatch.paused():
+                    self._save_within_epoch()
+            if self.display.is_due:
+                self._show(steps_per_s=(progress.step - step_before) / stopwatch.elapsed_s)
+        synchronise(self.context.device)
+        progress.elapsed_s = elapsed_before_s + stopwatch.elapsed_s
+        if self._is_epoch_done or self.is_done:
+            self._end_epoch()
+
+    def _train_step(self, order: torch.Tensor) -> None:
+        progress, config = self.progress, self.context.config
+        first = progress.step_in_epoch * self._batch_size
+        rows = self.context.dist.rows(order[first : first + self._batch_size])
+        self.train_state.step(
+            self.images[rows].permute(0, 3, 1, 2).contiguous(),
+            learning_rate=learning_rate(config, progress.step, self._fraction),
+            beta=effective_beta(config, self._epochs),
+            fraction=self._fraction,
+        )
+        progress.step += 1
+        progress.step_in_epoch += 1
+
+    def _sync_processes(self) -> None:
+        """Agree with the other processes on how much of the run is done, and on whether to stop."""
+        fraction = fraction_done(self.context.config, self.progress, len(self.images))
+        signal_here = self.signals[0] if self.signals else 0
+        self._fraction, self._stop_signal = self.context.dist.sync_progress(fraction, signal_here)
 
     def _end_epoch(self) -> None:
         progress = self.progress
         summary = self._summary("epoch")
         progress.skipped += summary["skipped_steps"]
-        progress.epoch += progress.step_in_epoch == self.steps_per_epoch
-        progress.step_in_epoch %= self.steps_per_epoch
-        if self.validation_NHWC is not None:
-            summary |= self._validate()
+        if self._is_epoch_done:
+            progress.epoch += 1
+            progress.step_in_epoch = 0
+        if self.context.validation_images is not None:
+            summary |= self._validate(self.context.validation_images)
         self._log(summary)
         self.train_state.step_metrics.clear()
         self._check_finite()
-        if self._is_due():
+        if self._is_save_due():
             self.save()
 
-    def _validate(self) -> dict[str, float]:
-        """Evaluate the validation images, keep the best weights, and stop where none were better for long."""
-        progress = self.progress
-        assert self.validation_NHWC is not None
+    def _validate(self, images_NHWC: NDArray[np.uint8]) -> dict[str, float]:
+        """Evaluate the validation images, keep the best weights, and decide whether to stop early."""
+        progress, config, dist = self.progress, self.context.config, self.context.dist
         elbo = 0.0
-        if self.dist.is_first:
-            elbo = mean_bound(self.train_state, self.validation_NHWC, binarize=self.config.binarize)
-        elbo = self.dist.broadcast(elbo)
+        if dist.is_first:
+            elbo = mean_bound(self.train_state, images_NHWC, binarize=config.binarize)
+        elbo = dist.broadcast(elbo)
         if math.isfinite(elbo) and (progress.best_elbo is None or elbo > progress.best_elbo):
             progress.best_elbo, progress.best_epoch = elbo, progress.epoch
             self.train_state.ema.keep_best()
-        elif progress.epoch - progress.best_epoch >= (self.config.early_stop_epochs or 0):
+        elif progress.epoch - progress.best_epoch >= (config.early_stop_epochs or 0):
             progress.is_stopped = True
-        self._agree()
+        self._sync_processes()
         has_rate = self.train_state.objective.has_rate
         return {"validation_elbo": elbo} if has_rate else {"validation_distortion": -elbo}
 
     def _check_finite(self) -> None:
-        in_a_row = self.train_state.step_metrics.skipped_in_a_row()
-        if in_a_row >= min(MAX_SKIPPED_IN_A_ROW, self.steps_per_epoch):
-            advice = f"a lower learning_rate (now {self.config.learning_rate:g})"
-            if self.run.record["precision"] != "fp32":
-                advice += " or --precision fp32"
-            raise TrainerError(
-                f"the last {in_a_row} steps, up to step {self.progress.step}, had no finite loss or gradient:"
-                f" start a new run with {advice}; the last checkpoint is kept"
-            )
+        """Raise `TrainerError` if all recent steps were skipped: training has stopped to make progress."""
+        skipped = self.train_state.step_metrics.skipped_in_a_row()
+        if skipped < min(MAX_SKIPPED_IN_A_ROW, self._steps_per_epoch):
+            return
+        advice = f"a lower learning_rate (now {self.context.config.learning_rate:g})"
+        if self.run.record.precision != "fp32":
+            advice += " or --precision fp32"
+        raise TrainerError(
+            f"the last {skipped} steps, up to step {self.progress.step}, had no finite loss or gradient:"
+            f" start a new run with {advice}; the last checkpoint is kept"
+        )
+
+    def _summary(self, kind: str) -> dict[str, Any]:
+        """Return the epoch's means so far, over all processes, as a line of metrics."""
+        config, metrics = self.context.config, self.train_state.step_metrics
+        metrics.share(self.context.dist)
+        return {
+            "kind": kind,
+            "step": self.progress.step,
+            "epoch": round(self._epochs, 6),
+            **metrics.means(),
+            "learning_rate": learning_rate(config, self.progress.step, self._fraction),
+            "beta": effective_beta(config, self._epochs),
+            "sigma": self.train_state.likelihood.constants().sigma,
+            "elapsed_s": round(self.progress.elapsed_s, 3),
+        }
 
     def _log(self, values: dict[str, Any]) -> None:
-        if self.dist.is_first:
-            # A weight that is not finite makes such figures; JSON has no word for them.
-            bad = [n for n, value in values.items() if type(value) is float and not math.isfinite(value)]
+        """Write a line of metrics in the first process; figures that are not finite are null in JSON."""
+        if self.context.dist.is_first:
+            bad = [name for name, value in values.items() if _is_bad(value)]
             values |= dict.fromkeys(bad)
             self.run.log(values)
             if self.board is not None:
                 self.board.log(values)
 
-    def _summary(self, kind: str) -> dict[str, Any]:
-        """Return the epoch's means so far, over all processes, as one line of metrics."""
-        self.train_state.step_metrics.share(self.dist)
-        epochs = self.progress.epoch + self.progress.step_in_epoch / self.steps_per_epoch
-        return {
-            "kind": kind,
-            "step": self.progress.step,
-            "epoch": round(epochs, 6),
-            **self.train_state.step_metrics.means(),
-            "learning_rate": learning_rate(self.config, self.progress.step, self.fraction),
-            "beta": effective_beta(self.config, epochs),
-            "sigma": self.train_state.likelihood.constants().sigma,
-            "elapsed_s": round(self.progress.elapsed_s, 3),
-        }
-
-    def _show(self, display: LiveDisplay, steps_per_s: float) -> None:
-        fraction = max(self.fraction, 1e-9)
-        display.show(
+    def _show(self, *, steps_per_s: float) -> None:
+        fraction = max(self._fraction, 1e-9)
+        self.display.show(
             epoch=self.progress.epoch + 1,
             fraction=fraction,
             means=self.train_state.step_metrics.means(),
-            images_per_s=steps_per_s * self.batch_size,
+            images_per_s=steps_per_s * self._batch_size,
             left_s=self.progress.elapsed_s * (1 - fraction) / fraction,
         )
 
+    def _save_within_epoch(self) -> None:
+        """Save a checkpoint if one is due, unless the end of the epoch or of the run follows at once."""
+        # The first process's clock decides, since every process has to share its part of the metrics.
+        if not self._is_epoch_done and not self.is_done and self.context.dist.broadcast(self._is_save_due()):
+            self.train_state.step_metrics.share(self.context.dist)
+            self.save()
+
+    def _is_save_due(self) -> bool:
+        """Return whether the last checkpoint is old enough, and the last step was finite.
+
+        After a weight has become infinite or NaN all steps are skipped; the checkpoint from before is kept.
+        """
+        is_finite = not self.train_state.step_metrics.skipped_in_a_row()
+        return is_finite and time.monotonic() - self._saved_at_s >= self.checkpoint_every_s
+
     def save(self) -> None:
-        """Write the checkpoint, one process for all."""
-        if self.dist.is_first:
+        """Save a checkpoint in the first process. Within an epoch, share the metrics first."""
+        if self.context.dist.is_first:
             state = {"progress": asdict(self.progress)}
             write_checkpoint(self.run.checkpoint, self.train_state.tensors(), state)
-        self.saved_at = time.monotonic()
+        self._saved_at_s = time.monotonic()
 
 
-def learning_rate(config: Config, step: int, fraction: float) -> float:
-    """Return the rate at a step: linear warm-up, at most a tenth of the run, then cosine to 2 %."""
-    warmup = max((step + 1) / max(1, config.warmup_steps), fraction / WARMUP_FRACTION)
-    cosine = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
-    return config.learning_rate * min(1.0, warmup) * cosine
-
-
-def effective_beta(config: Config, epochs: float) -> float:
-    """Return the weight of the rate after so many epochs."""
-    if not config.kl_warmup_epochs:
-        return config.beta
-    return config.beta * min(1.0, epochs / config.kl_warmup_epochs)
-
-
-def epoch_order(config: Config, epoch: int, count: int) -> torch.Tensor:
-    """Return the order of the images in an epoch: of the seed and the epoch's number alone."""
-    seed = int(np.random.SeedSequence((config.seed, epoch)).generate_state(1, np.uint64)[0] >> 1)
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-
-
-@contextmanager
-def _signals() -> Iterator[list[signal.Signals]]:
-    """Collect SIGINT and SIGTERM in the list that is yielded; a second one acts as it always does."""
-    seen: list[signal.Signals] = []
-    before: dict[signal.Signals, Any] = {}
-
-    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature is given
-        seen.append(signal.Signals(number))
-        signal.signal(number, before[signal.Signals(number)])
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.getsignal(number)
-        signal.signal(number, note)
-    try:
-        yield seen
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _is_bad(value: object) -> bool:
+    return type(value) is float and not math.isfinite(value)

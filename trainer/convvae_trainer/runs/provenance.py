@@ -1,23 +1,24 @@
-"""Where a run comes from: code, libraries, machine."""
+"""The origin of a run: code, libraries, machine."""
 
 import importlib.metadata
-import os
 import platform
 import subprocess
 from pathlib import Path
+
+from convvae_service.engine.cpus import available_cpus
 
 __all__ = ["code_commit", "hardware", "library_versions"]
 
 LIBRARIES = ("convvae", "torch", "torchvision", "numpy", "pillow", "scikit-learn", "onnx", "onnxscript")
 RUNTIMES = ("onnxruntime-gpu", "onnxruntime")
 CPU_INFO = Path("/proc/cpuinfo")
-# What decides how fast a processor of one name is here: its flag for vectors and for bf16, the best first.
+# Processors of one name differ in speed by these flags: vectors and bf16, the fastest first.
 VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "asimd": "NEON"}
 BFLOAT16 = {"amx_bf16": "AMX bf16", "avx512_bf16": "AVX-512 bf16", "bf16": "bf16"}
 
 
 def library_versions() -> dict[str, str]:
-    """Return the installed versions of what a result depends on, absent ones left out."""
+    """Return the versions of the installed libraries that results depend on."""
     versions = {"python": platform.python_version()}
     for name in (*LIBRARIES, *RUNTIMES):
         try:
@@ -28,7 +29,7 @@ def library_versions() -> dict[str, str]:
 
 
 def code_commit() -> str:
-    """Return the git commit of this package's sources, `-dirty` when they differ from it; "" without git."""
+    """Return the git commit of this package's sources, with `-dirty` if they were changed; "" without git."""
     here = Path(__file__).resolve()
     if _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
         return ""
@@ -52,7 +53,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def hardware() -> str:
-    """Return the processor, how many of its cores this process may use, and its vectors; no host name."""
+    """Return the processor's name, the CPUs that this process may use, and the vector units; no host name."""
     facts = {"model name": platform.processor() or platform.machine()}
     try:
         for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
@@ -60,8 +61,7 @@ def hardware() -> str:
             facts[name.strip()] = value.strip()
     except OSError:
         pass
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    # x86 calls them flags, ARM features.
+    # The line is called flags on x86, Features on ARM.
     flags = f"{facts.get('flags', '')} {facts.get('Features', '')}".split()
     best = [next((words[flag] for flag in words if flag in flags), "") for words in (VECTORS, BFLOAT16)]
-    return ", ".join([facts["model name"], f"{cores} cores", *filter(None, best)])
+    return ", ".join([facts["model name"], f"{available_cpus()} cores", *filter(None, best)])

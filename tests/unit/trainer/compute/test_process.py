@@ -89,7 +89,7 @@ def test_fit_changes_no_setting_of_the_process(config: Config, dataset: Dataset,
     configure_process(threads=2)
     open_threads = dataclasses.replace(config, threads=None, epochs=1)
     done = fit(open_threads, dataset, tmp_path / "run")
-    assert (done.run.record["threads"], torch.get_num_threads()) == (2, 2)
+    assert (done.run.record.threads, torch.get_num_threads()) == (2, 2)
     with pytest.raises(BadConfig, match="the run computes on 1 CPU threads, but torch uses 2"):
         fit(config, dataset, tmp_path / "one")
     assert not (tmp_path / "one").exists()

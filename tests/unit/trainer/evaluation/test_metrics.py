@@ -30,8 +30,9 @@ from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, elbo_terms
-from convvae_trainer.runs.fit import Fitted, fit, load_run
+from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config
 from support.commands import evaluated
 from support.tiny_run import TINY
@@ -395,10 +396,10 @@ def test_changed_labels_are_not_the_runs(make_run: Run, tmp_path: Path) -> None:
         images, labels = file["images"], file["labels"]
     np.savez(path, images=images, labels=1 - labels)
     for options in (EvalOptions(embedding=True), EvalOptions(frechet=True)):
-        with pytest.raises(BadRun, match=r"the labels of .* are not those that the run in"):
+        with pytest.raises(BadRun, match=r"the labels of .* are not the labels of the run in"):
             evaluated(run_dir, options=options)
     assert evaluated(run_dir).optional.embedding is None
     record = json.loads((run_dir / "run.json").read_text())
-    del record["data"]["labels_sha256"]
+    record["data"]["labels_sha256"] = None
     (run_dir / "run.json").write_text(json.dumps(record))
     assert evaluated(run_dir, options=EvalOptions(embedding=True)).optional.embedding is not None

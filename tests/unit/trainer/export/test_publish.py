@@ -25,7 +25,7 @@ from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import make_likelihood
 from convvae_trainer.runs.fit import Fitted
-from convvae_trainer.runs.folder import repeatability
+from convvae_trainer.runs.reproduce import repeatability
 from convvae_trainer.settings.config import Config
 
 
@@ -302,11 +302,10 @@ def test_the_card_says_what_score_has_to_do_with_it(
     figures = {**done.evaluation.to_json_object(), "binarize": binarize, "binarize_seed": 777}
     card = model_card(
         published[1].manifest,
-        data=done.run.record["data"],
-        segments=done.run.segments,
+        record=done.run.record,
         evaluation=figures,
         reproduce="command",
-        repeatability=repeatability(done.run),
+        repeatability=repeatability(done.run.config, done.run.record),
     )
     text = " ".join(card.split())
     assert "`Score` is taken at the posterior mean by default and usually higher than this ELBO" in text

@@ -12,7 +12,8 @@ import torch
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.checkpoint import read_checkpoint, write_checkpoint
-from convvae_trainer.runs.fit import Fitted, load_run
+from convvae_trainer.runs.fit import Fitted
+from convvae_trainer.runs.start import load_run
 
 WRITER = """
 import sys, itertools, torch
@@ -97,7 +98,7 @@ def test_another_safetensors_file_is_refused(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
     save_file({"w": torch.ones(1)}, tmp_path / "other")
-    with pytest.raises(BadRun, match="is no checkpoint that this version reads"):
+    with pytest.raises(BadRun, match="other is not a checkpoint of the format convvae-checkpoint-1"):
         read_checkpoint(tmp_path / "other")
     with pytest.raises(BadRun, match="does not exist: the run was stopped before its first checkpoint"):
         read_checkpoint(tmp_path / "absent")

@@ -20,7 +20,8 @@ from convvae_trainer.evaluation.image_quality import QualityAccumulator
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.export.publish import export
 from convvae_trainer.runs.checkpoint import read_checkpoint
-from convvae_trainer.runs.fit import Fitted, fit, load_run
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY

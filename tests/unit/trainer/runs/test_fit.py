@@ -13,18 +13,21 @@ import pytest
 import torch
 from rich.console import Console
 
-import convvae_trainer.runs.loop as train_module
 from convvae_trainer.commands.fit import run_fit
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted, TrainerError
-from convvae_trainer.runs.fit import Fitted, fit, load_run
-from convvae_trainer.runs.loop import effective_beta, epoch_order, learning_rate
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.live_display import LiveDisplay
+from convvae_trainer.runs.loop import TrainingLoop
 from convvae_trainer.runs.progress import TrainProgress
+from convvae_trainer.runs.schedules import effective_beta, epoch_order, learning_rate
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same, final, metrics
 from support.tiny_run import TINY
+from support.training_parts import training_parts
 
 
 def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
@@ -47,7 +50,7 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
     record = json.loads((done.run.path / "run.json").read_text())
     assert record["data"]["split"] == dataset.split
     assert record["data"]["sha256"] == dataset.fingerprint()
-    assert record["libraries"]["torch"]
+    assert record["segments"][0]["libraries"]["torch"]
     text = (done.run.path / "reproduce.txt").read_text()
     assert "convvae-train fit --config config.json --precision fp32 --threads 1 --run-dir" in text
     assert dataset.fingerprint() in text
@@ -176,7 +179,7 @@ def test_other_settings_do_not_resume(
 ) -> None:
     """A resume with another setting is refused by its name; where the data lie may differ."""
     fit(config, dataset, tmp_path / "run")
-    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
+    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume it with its own settings"):
         fit(dataclasses.replace(config, latent_dim=5), dataset, tmp_path / "run", resume=True)
     fit(dataclasses.replace(config, data_root="elsewhere"), dataset, tmp_path / "run", resume=True)
 
@@ -191,7 +194,7 @@ def test_other_settings_are_refused_before_the_data_are_read(
 
     monkeypatch.setattr("convvae_trainer.commands.fit.load_dataset", read)
     options: dict[str, Any] = {"resume": True, "download": False, "target": None, "command": ""}
-    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume with its own settings"):
+    with pytest.raises(BadRun, match="has latent_dim=4, not 5: resume it with its own settings"):
         run_fit(
             dataclasses.replace(config, latent_dim=5),
             fitted[0].run.path,
@@ -204,7 +207,7 @@ def test_other_images_do_not_resume(config: Config, dataset: Dataset, tmp_path: 
     """A resume with changed images is refused."""
     fit(config, dataset, tmp_path / "run")
     changed = dataclasses.replace(dataset, test=255 - dataset.test)
-    with pytest.raises(BadRun, match="are not those that the run in"):
+    with pytest.raises(BadRun, match="are not the images of the run in"):
         fit(config, changed, tmp_path / "run", resume=True)
 
 
@@ -372,13 +375,14 @@ def test_the_precision_is_recorded_with_its_reason(
     auto = dataclasses.replace(config, precision="auto", epochs=1)
     monkeypatch.setattr("convvae_trainer.compute.precision._has_bf16", lambda _: True)
     done = fit(auto, dataset, tmp_path / "run")
-    recorded = [done.run.record[name] for name in ("precision", "reason", "threads")]
-    assert recorded == ["bf16", "this CPU has bf16 instructions", 1]
+    record = done.run.record
+    assert (record.precision, record.reason) == ("bf16", "this CPU has bf16 instructions")
+    assert record.threads == 1
     assert done.train_state.autocast is torch.bfloat16
     monkeypatch.setattr("convvae_trainer.compute.precision._has_bf16", lambda _: False)
     assert fit(auto, dataset, tmp_path / "run", resume=True).train_state.autocast is torch.bfloat16
     other = fit(auto, dataset, tmp_path / "other")
-    assert (other.run.record["precision"], other.train_state.autocast) == ("fp32", None)
+    assert (other.run.record.precision, other.train_state.autocast) == ("fp32", None)
 
 
 def test_images_are_held_once(fitted: tuple[Fitted, Dataset]) -> None:
@@ -386,5 +390,16 @@ def test_images_are_held_once(fitted: tuple[Fitted, Dataset]) -> None:
     done, _ = fitted
     images = np.random.default_rng(0).integers(0, 256, (32, 12, 10, 3), dtype=np.uint8)
     train_state = TrainState(done.run.config, shape=(12, 10, 3), device=torch.device("cpu"))
-    loop = train_module.TrainingLoop(done.run, train_state, images, TrainProgress(), None, None, 20.0)
-    assert loop.images_NHWC.data_ptr() == images.ctypes.data
+    console = Console(quiet=True)
+    context, run = training_parts(done.run.config, images, done.run.path, console=console)
+    loop = TrainingLoop(
+        context=context,
+        run=run,
+        train_state=train_state,
+        progress=TrainProgress(),
+        display=LiveDisplay(console, total_epochs=1),
+        signals=[],
+        board=None,
+        checkpoint_every_s=20.0,
+    )
+    assert loop.images.data_ptr() == images.ctypes.data

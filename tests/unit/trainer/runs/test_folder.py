@@ -1,4 +1,4 @@
-"""A run's folder: damaged records are refused in words, and what it says of making the run again holds."""
+"""The folder of a run: damaged files are refused, and what it says about repeating the run is true."""
 
 import dataclasses
 import json
@@ -13,8 +13,10 @@ from convvae_trainer.commands.evaluate import run_evaluate
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
-from convvae_trainer.runs.fit import Fitted, fit, load_run
-from convvae_trainer.runs.folder import RunFolder, check_new, read_evaluation, repeatability
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.folder import RunFolder, check_new
+from convvae_trainer.runs.reproduce import repeatability
+from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config
 
 
@@ -34,7 +36,7 @@ def changed(path: Path, **values: Any) -> str:
     [
         ("config.json", "{", "config.json cannot be read"),
         ("run.json", "[]", "run.json cannot be read: not a JSON object"),
-        ("run.json", "{}", "run.json is damaged: it does not say 'command'"),
+        ("run.json", "{}", "run.json is damaged: 'segments' is missing or is not a list; restore it"),
         ("checkpoint.safetensors", "x", "checkpoint.safetensors cannot be read"),
     ],
 )
@@ -61,7 +63,7 @@ def test_a_run_is_opened_once_for_an_evaluation(run_dir: Path, monkeypatch: pyte
         return pick_device(name)
 
     monkeypatch.setattr(RunFolder, "open", note_open)
-    monkeypatch.setattr("convvae_trainer.runs.fit.pick_device", note_device)
+    monkeypatch.setattr("convvae_trainer.runs.start.pick_device", note_device)
     run_evaluate(run_dir)
     assert (opened, devices) == ([run_dir], ["cpu"])
     run_evaluate(run_dir, device="auto")
@@ -74,7 +76,7 @@ def test_a_run_is_opened_once_for_an_evaluation(run_dir: Path, monkeypatch: pyte
         {"threads": 0},
         {"threads": "1"},
         {"precision": "fp8"},
-        {"libraries": None},
+        {"reason": None},
         {"data": None},
         {"data": {"sha256": "0"}},
     ],
@@ -91,7 +93,7 @@ def test_a_record_without_the_images_shape_is_refused(run_dir: Path, image: list
     """The networks' shape follows from it."""
     data = json.loads((run_dir / "run.json").read_text())["data"]
     (run_dir / "run.json").write_text(changed(run_dir / "run.json", data={**data, "image": image}))
-    with pytest.raises(BadRun, match="does not say what the images are"):
+    with pytest.raises(BadRun, match=r"run\.json is damaged: 'image' is "):
         RunFolder.open(run_dir)
 
 
@@ -114,14 +116,14 @@ def test_a_damaged_evaluation_counts_as_none(run_dir: Path) -> None:
     """Export then evaluates again, instead of publishing a card with holes."""
     run, path = RunFolder.open(run_dir), run_dir / "evaluation.json"
     whole = json.loads(path.read_text())
-    assert read_evaluation(run) == whole
+    assert run.read_evaluation() == whole
     damaged = ["{}", "[]", "{", changed(path, elbo="high"), changed(path, sigma="wide"), "[" * 99999]
     damaged += [json.dumps({k: v for k, v in whole.items() if k != gone}) for gone in ("seed", "binarize")]
     for text in damaged:
         path.write_text(text)
-        assert read_evaluation(run) is None
+        assert run.read_evaluation() is None
     path.unlink()
-    assert read_evaluation(run) is None
+    assert run.read_evaluation() is None
 
 
 @pytest.mark.parametrize("place", ["rewind_metrics", "write_evaluation"])
@@ -146,8 +148,8 @@ def test_what_is_no_run_folder_is_told_apart(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     for name, message in (
         ("absent", r"run folder .*absent does not exist"),
-        ("file", r"file is a file, and no run folder"),
-        ("other", r"other holds no run: there is no run\.json in it"),
+        ("file", r"file is a file, not a run folder"),
+        ("other", r"other is not a run folder: it has no run\.json"),
     ):
         with pytest.raises(BadRun, match=message):
             RunFolder.open(tmp_path / name)
@@ -165,18 +167,14 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_equality_is_promised_where_it_holds(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
-    """Bit by bit on a CPU; not where the clock decides, and nothing is said of a GPU."""
+def test_equality_is_promised_where_it_holds(fitted: tuple[Fitted, Dataset]) -> None:
+    """Equal bits on a CPU, comparable figures if time limits the run, and nothing on a GPU."""
     run = fitted[0].run
-    assert repeatability(run) == "On such a CPU the same steps give the same weights, bit by bit.\n"
-    assert (run.path / "reproduce.txt").read_text().endswith(repeatability(run))
-    timed = RunFolder(
-        tmp_path, config=dataclasses.replace(run.config, epochs=None, minutes=1.0), record=run.record
-    )
-    assert "expect comparable figures, not equal weights" in repeatability(timed)
-    on_gpu = RunFolder(
-        tmp_path,
-        config=run.config,
-        record={**run.record, "segments": [{**run.record["segments"][0], "device": "cuda"}]},
-    )
-    assert repeatability(on_gpu) == ""
+    line = repeatability(run.config, run.record)
+    assert line == "On the same kind of CPU, the same steps give the same weights, bit by bit.\n"
+    assert (run.path / "reproduce.txt").read_text().endswith(line)
+    timed = dataclasses.replace(run.config, epochs=None, minutes=1.0)
+    assert "expect comparable figures, not equal weights" in repeatability(timed, run.record)
+    segment = dataclasses.replace(run.record.segments[0], device="cuda")
+    on_gpu = dataclasses.replace(run.record, segments=(segment,))
+    assert repeatability(run.config, on_gpu) == ""

@@ -1,6 +1,5 @@
 """A run that has not ended is published only on request, and says so; the end is one checkpoint."""
 
-import dataclasses
 import io
 import shlex
 import signal
@@ -17,9 +16,9 @@ from convvae_trainer.commands.export import run_export
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.evaluation.options import EvalOptions
-from convvae_trainer.runs.checkpoint import read_checkpoint, write_checkpoint
-from convvae_trainer.runs.fit import fit, load_run
-from convvae_trainer.runs.progress import TrainProgress, fraction_done, is_finished
+from convvae_trainer.runs.checkpoint import read_checkpoint
+from convvae_trainer.runs.fit import fit
+from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
 from support.commands import evaluated, run_train
@@ -151,21 +150,3 @@ def test_a_kill_before_the_last_checkpoint_leaves_no_end(
     fit(config, dataset, tmp_path / "killed", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
     assert exported(tmp_path / "killed", tmp_path / "models").folder.name == "1"
-
-
-def test_the_end_of_an_earlier_trainers_run_is_known_by_its_steps(
-    config: Config, dataset: Dataset, tmp_path: Path
-) -> None:
-    """A checkpoint that does not say whether it is the end counts as the end after the last step."""
-    fit(config, dataset, tmp_path / "run")
-    checkpoint = tmp_path / "run" / "checkpoint.safetensors"
-    tensors, state = read_checkpoint(checkpoint)
-    assert state["progress"].pop("is_finished") is True
-    write_checkpoint(checkpoint, tensors, state)
-    assert exported(tmp_path / "run", tmp_path / "models").folder.name == "1"
-    state["progress"]["step"] -= 1
-    write_checkpoint(checkpoint, tensors, state)
-    with pytest.raises(BadRun, match="the run has not ended"):
-        exported(tmp_path / "run", tmp_path / "models")
-    _, _, progress = load_run(tmp_path / "run")
-    assert not is_finished(config, dataclasses.replace(progress, is_stopped=False), 72)

@@ -33,7 +33,7 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.step.train_state import TrainState
 
 configure_process(threads=1)
-train.LOOK_EVERY_STEPS = 2
+train.CHECK_EVERY_STEPS = 2
 step = TrainState.step
 def wrapped(self, *args, **kwargs):
     if self.num_steps == 7:
@@ -90,7 +90,7 @@ def test_every_objective_goes_on_within_an_epoch(
     config = config_from({"dataset": dataset.name, **TINY, **settings})
     fit(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
-        patch.setattr("convvae_trainer.runs.loop.LOOK_EVERY_STEPS", 1)
+        patch.setattr("convvae_trainer.runs.loop.CHECK_EVERY_STEPS", 1)
         before_step(patch, step, kill)
         with pytest.raises(Killed):
             fit(config, dataset, tmp_path / "killed", checkpoint_every_s=0)
@@ -122,7 +122,7 @@ def test_saving_is_no_training_time(
     def slow(*_: Any) -> None:
         time.sleep(0.5)
 
-    monkeypatch.setattr("convvae_trainer.runs.loop.LOOK_EVERY_STEPS", 1)
+    monkeypatch.setattr("convvae_trainer.runs.loop.CHECK_EVERY_STEPS", 1)
     monkeypatch.setattr("convvae_trainer.runs.loop.write_checkpoint", slow)
     began = time.perf_counter()
     done = fit(config, dataset, tmp_path / "run", checkpoint_every_s=0)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.runs.loop import effective_beta
+from convvae_trainer.runs.schedules import effective_beta
 from convvae_trainer.settings.config import (
     Config,
     config_from,

@@ -55,7 +55,7 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
             fit(config, dataset, run_dir)
     done = fit(config, dataset, run_dir, resume=True)
     assert done.train_state.device.type == "cuda"
-    assert [segment.step for segment in done.run.segments] == [0, STOP_AT_STEP + 1]
+    assert [segment.step for segment in done.run.record.segments] == [0, STOP_AT_STEP + 1]
     assert sum(line.get("skipped_steps", 0) for line in done.run.read_metrics()) == 0
     found = {device: run_evaluate(run_dir, device=device) for device in ("cuda", "cpu")}
     for name in ("elbo", "distortion", "rate", "mse", "psnr_db", "ssim"):

@@ -1,4 +1,4 @@
-"""A run that was resumed says which steps were computed by what."""
+"""The record of a run: which code and hardware computed which steps."""
 
 import dataclasses
 import json
@@ -11,9 +11,10 @@ import pytest
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.export.publish import export
-from convvae_trainer.runs.fit import Fitted, fit, load_run
-from convvae_trainer.runs.folder import RunFolder, repeatability, reproducing_command
-from convvae_trainer.runs.segments import distinct, libraries_of, segments_of
+from convvae_trainer.runs.fit import Fitted, fit
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.record import RunRecord
+from convvae_trainer.runs.reproduce import repeatability, reproducing_command
 from convvae_trainer.settings.config import Config
 from support.interruption import before_step
 
@@ -32,13 +33,13 @@ def record_of(run_dir: Path) -> Any:
 
 def resumed(config: Config, dataset: Dataset, run_dir: Path, patch: pytest.MonkeyPatch) -> Fitted:
     """Go on as another machine with another torch would."""
-    patch.setattr("convvae_trainer.runs.fit.hardware", lambda: "another processor, 3 cores")
-    patch.setattr("convvae_trainer.runs.fit.library_versions", lambda: {"python": "3", "torch": "99.0"})
-    patch.setattr("convvae_trainer.runs.fit.code_commit", lambda: "c0ffee")
+    patch.setattr("convvae_trainer.runs.start.hardware", lambda: "another processor, 3 cores")
+    patch.setattr("convvae_trainer.runs.start.library_versions", lambda: {"python": "3", "torch": "99.0"})
+    patch.setattr("convvae_trainer.runs.start.code_commit", lambda: "c0ffee")
     return fit(config, dataset, run_dir, resume=True, command="convvae-train fit --resume")
 
 
-def test_each_leg_is_recorded(
+def test_each_segment_is_recorded(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The start stays as it was; the resume has its step, command, hardware, versions and date."""
@@ -51,7 +52,7 @@ def test_each_leg_is_recorded(
     start, second = after.pop("segments")
     assert [start] == before.pop("segments")
     assert after == before
-    assert {name: value for name, value in start.items() if name != "step"}.items() <= before.items()
+    assert start["command"] == before["command"] == "convvae-train fit"
     assert second.pop("date") >= start["date"]
     assert second == {
         "step": 7,
@@ -60,11 +61,9 @@ def test_each_leg_is_recorded(
         "libraries": {"python": "3", "torch": "99.0"},
         "hardware": "another processor, 3 cores",
         "device": "cpu",
-        "precision": "fp32",
-        "threads": 1,
         "processes": 1,
     }
-    assert "2 segments that differ" in repeatability(done.run)
+    assert "2 segments that differ" in repeatability(config, done.run.record)
     text = (run_dir / "reproduce.txt").read_text()
     assert "From step 7 on, on cpu (another processor, 3 cores): convvae-train fit --resume" in text
     assert "bit by bit" not in text
@@ -77,7 +76,7 @@ def test_a_bundle_says_what_trained_it(
     """Manifest and card name versions, commits and hardware of all segments, and promise no equal weights."""
     run_dir = tmp_path / "run"
     stopped(config, dataset, run_dir, step=6)
-    own = record_of(run_dir)
+    (own,) = record_of(run_dir)["segments"]
     done = resumed(config, dataset, run_dir, monkeypatch)
     figures = done.evaluation.to_json_object()
     made = export(
@@ -95,8 +94,8 @@ def test_a_bundle_says_what_trained_it(
     assert "bit by bit" not in card
 
 
-def test_a_run_that_has_ended_has_no_further_leg(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
-    """Whatever resumes it trains nothing."""
+def test_a_run_that_has_ended_has_no_further_segment(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
+    """A resume of it trains nothing."""
     done, dataset = fitted
     run_dir = tmp_path / "run"
     fit(done.run.config, dataset, run_dir)
@@ -106,7 +105,7 @@ def test_a_run_that_has_ended_has_no_further_leg(fitted: tuple[Fitted, Dataset],
     assert "bit by bit" in (run_dir / "reproduce.txt").read_text()
 
 
-def test_a_leg_that_left_nothing_is_not_told(
+def test_a_segment_without_a_step_is_dropped(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A process that was killed before its first checkpoint produced none of the weights."""
@@ -141,10 +140,10 @@ def test_a_run_is_made_again_with_what_computed_it(
         with pytest.raises(KeyError):
             fit(config, dataset, tmp_path / "run", command="convvae-train fit")
     done = resumed(config, dataset, tmp_path / "run", monkeypatch)
-    assert [segment.step for segment in done.run.segments] == [0]
+    assert [segment.step for segment in done.run.record.segments] == [0]
     text = (tmp_path / "run" / "reproduce.txt").read_text()
     assert "  python 3\n  torch 99.0\n   code at commit c0ffee\n" in text
-    assert "The command that was typed: convvae-train fit\n" in text
+    assert "The command that started this run: convvae-train fit\n" in text
     assert "From step 0 on, on cpu (another processor, 3 cores): convvae-train fit --resume\n" in text
     assert "bit by bit" in text
 
@@ -155,49 +154,42 @@ def test_another_number_of_processes_promises_no_equal_weights(
     """Two processes add up a batch in another order than one, on the same machine too."""
     stopped(config, dataset, tmp_path / "run", step=6)
     done = fit(config, dataset, tmp_path / "run", resume=True)
-    assert "bit by bit" in repeatability(done.run)
-    first, second = done.run.record["segments"]
-    segments = [{**first, "processes": 2}, second]
-    run = RunFolder(tmp_path, config=config, record={**done.run.record, "segments": segments})
-    assert "2 segments that differ in device, hardware, number of processes" in repeatability(run)
-    assert reproducing_command(run).startswith("torchrun --nproc-per-node 2 ")
-
-
-@pytest.mark.parametrize("gone", [["segments"], ["segments", "date", "hardware", "processes"]])
-def test_a_run_without_legs_is_read(
-    config: Config, dataset: Dataset, tmp_path: Path, gone: list[str]
-) -> None:
-    """Of a run that an earlier trainer started the start is the first segment; a resume adds the second."""
-    run_dir = tmp_path / "run"
-    stopped(config, dataset, run_dir, step=6, command="old")
-    record = {name: value for name, value in record_of(run_dir).items() if name not in gone}
-    (run_dir / "run.json").write_text(json.dumps(record))
-    (only,) = load_run(run_dir)[0].segments
-    assert (only.step, only.command, only.device, only.processes) == (0, "old", "cpu", 1)
-    fit(config, dataset, run_dir, resume=True)
-    assert [(segment.step, segment.command) for segment in RunFolder.open(run_dir).segments] == [
-        (0, "old"),
-        (7, ""),
-    ]
+    assert "bit by bit" in repeatability(config, done.run.record)
+    first, second = done.run.record.segments
+    segments = (dataclasses.replace(first, processes=2), second)
+    record = dataclasses.replace(done.run.record, segments=segments)
+    assert "2 segments that differ in device, hardware, number of processes" in repeatability(config, record)
+    assert reproducing_command(record).startswith("torchrun --nproc-per-node 2 ")
 
 
 @pytest.mark.parametrize("segments", [None, [], [7], [{"step": 0}], "x"])
-def test_damaged_legs_are_refused(fitted: tuple[Fitted, Dataset], tmp_path: Path, segments: Any) -> None:
+def test_damaged_segments_are_refused(fitted: tuple[Fitted, Dataset], tmp_path: Path, segments: Any) -> None:
     """The run's record is said to be damaged, by its path."""
     run = fitted[0].run
     for name in ("config.json", "run.json"):
         (tmp_path / name).write_bytes((run.path / name).read_bytes())
-    (tmp_path / "run.json").write_text(json.dumps({**run.record, "segments": segments}))
-    with pytest.raises(BadRun, match=r"run\.json is damaged: it"):
+    values = {**run.record.to_json_object(), "segments": segments}
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    with pytest.raises(BadRun, match=r"run\.json is damaged: '\w+' is "):
         RunFolder.open(tmp_path)
 
 
-def test_what_differs_between_legs_is_listed_once(fitted: tuple[Fitted, Dataset]) -> None:
+def test_what_differs_between_segments_is_listed_once(fitted: tuple[Fitted, Dataset]) -> None:
     """Values and versions keep their order, and equal ones are one."""
-    (segment,) = segments_of(fitted[0].run.record)
+    (segment,) = fitted[0].run.record.segments
     segments = [
         dataclasses.replace(segment, device=device, libraries={"a": "1", device: "2"}) for device in "xyx"
     ]
     segments.append(dataclasses.replace(segment, device="z", libraries={"a": "3"}))
-    assert distinct(segments, "device") == ["x", "y", "z"]
-    assert libraries_of(segments) == {"a": "1, 3", "x": "2", "y": "2"}
+    record = dataclasses.replace(fitted[0].run.record, segments=tuple(segments))
+    assert record.distinct("device") == ["x", "y", "z"]
+    assert record.libraries == {"a": "1, 3", "x": "2", "y": "2"}
+
+
+def test_a_record_reads_back_as_it_was(fitted: tuple[Fitted, Dataset]) -> None:
+    """JSON keeps every field, and has the run's precision, threads and the reason for the precision."""
+    record = fitted[0].run.record
+    values = json.loads(json.dumps(record.to_json_object()))
+    assert RunRecord.from_json_object(values) == record
+    assert [values[name] for name in ("precision", "threads")] == ["fp32", 1]
+    assert values["reason"] == "precision is set to fp32"

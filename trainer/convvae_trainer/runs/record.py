@@ -1,0 +1,177 @@
+"""The record of a run, `run.json`: its command, its data, and what computed each of its segments.
+
+A segment lasts from the start of the run, or from a resume, to the next resume.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self, TypeVar
+
+from convvae_service.bundle import ImageShape
+from convvae_trainer.data.dataset import Dataset
+
+__all__ = ["DataRecord", "RunRecord", "RunSegment"]
+
+PRECISIONS = ("fp32", "bf16")
+
+_T = TypeVar("_T")
+_KIND_NAMES = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRecord:
+    """The data set of a run. The fingerprints are sha256 digests; `labels_sha256` is None without labels."""
+
+    name: str
+    image: ImageShape
+    train_images: int
+    test_images: int
+    split: str
+    sha256: str
+    labels_sha256: str | None
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Self:
+        """Return the record of a data set in memory."""
+        return cls(
+            name=dataset.name,
+            image=dataset.image,
+            train_images=len(dataset.train),
+            test_images=len(dataset.test),
+            split=dataset.split,
+            sha256=dataset.fingerprint(),
+            labels_sha256=dataset.labels_fingerprint(),
+        )
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the record as JSON types; the image shape as [height, width, channels]."""
+        return {**asdict(self), "image": list(self.image.as_tuple)}
+
+    @classmethod
+    def from_json_object(cls, values: Mapping[str, Any]) -> Self:
+        """Return the record of what `to_json_object` returned.
+
+        Raises:
+            ValueError: A field is missing or of another type.
+        """
+        has_labels = values.get("labels_sha256", "") is not None
+        image = _field(values, "image", list)
+        if len(image) != 3 or not all(type(side) is int for side in image):
+            raise ValueError("'image' is not a list of height, width and channels")
+        return cls(
+            name=_field(values, "name", str),
+            image=ImageShape(height=image[0], width=image[1], channels=image[2]),
+            train_images=_field(values, "train_images", int),
+            test_images=_field(values, "test_images", int),
+            split=_field(values, "split", str),
+            sha256=_field(values, "sha256", str),
+            labels_sha256=_field(values, "labels_sha256", str) if has_labels else None,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunSegment:
+    """The command, code and hardware that computed the steps from `step` to the next segment's."""
+
+    step: int
+    command: str
+    date: str
+    commit: str
+    libraries: dict[str, str]
+    hardware: str
+    device: str
+    processes: int
+
+    @classmethod
+    def from_json_object(cls, values: Mapping[str, Any]) -> Self:
+        """Return the segment of its JSON object.
+
+        Raises:
+            ValueError: A field is missing or of another type.
+        """
+        return cls(
+            step=_field(values, "step", int),
+            command=_field(values, "command", str),
+            date=_field(values, "date", str),
+            commit=_field(values, "commit", str),
+            libraries=_field(values, "libraries", dict),
+            hardware=_field(values, "hardware", str),
+            device=_field(values, "device", str),
+            processes=_field(values, "processes", int),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRecord:
+    """What `run.json` holds.
+
+    `command` started the run. `precision` and `threads` (CPU threads of each process) hold for all segments;
+    `reason` says why the precision was chosen. There is at least one segment.
+    """
+
+    command: str
+    precision: str
+    threads: int
+    reason: str
+    data: DataRecord
+    segments: tuple[RunSegment, ...]
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        segments = [asdict(segment) for segment in self.segments]
+        return {**asdict(self), "data": self.data.to_json_object(), "segments": segments}
+
+    @classmethod
+    def from_json_object(cls, values: Mapping[str, Any]) -> Self:
+        """Return the record of what `to_json_object` returned.
+
+        Raises:
+            ValueError: A field is missing, of another type, or out of range; the message names it.
+        """
+        segments = _field(values, "segments", list)
+        if not segments or not all(isinstance(segment, dict) for segment in segments):
+            raise ValueError("'segments' is not a list of one or more objects")
+        record = cls(
+            command=_field(values, "command", str),
+            precision=_field(values, "precision", str),
+            threads=_field(values, "threads", int),
+            reason=_field(values, "reason", str),
+            data=DataRecord.from_json_object(_field(values, "data", dict)),
+            segments=tuple(RunSegment.from_json_object(segment) for segment in segments),
+        )
+        if record.precision not in PRECISIONS:
+            raise ValueError(f"'precision' is {record.precision!r}, not {' or '.join(PRECISIONS)}")
+        if record.threads < 1:
+            raise ValueError(f"'threads' is {record.threads}, less than 1")
+        return record
+
+    def with_segment(self, segment: RunSegment) -> Self:
+        """Return the record with one more segment, without those that no step of the run comes from."""
+        kept = tuple(before for before in self.segments if before.step < segment.step)
+        return replace(self, segments=(*kept, segment))
+
+    def distinct(self, name: str) -> list[Any]:
+        """Return the different values that the segments have for a field, in the segments' order."""
+        found: list[Any] = []
+        for segment in self.segments:
+            if (value := getattr(segment, name)) not in found:
+                found.append(value)
+        return found
+
+    @property
+    def libraries(self) -> dict[str, str]:
+        """Versions of the libraries that trained the run; different versions of one library with a comma."""
+        versions: dict[str, dict[str, None]] = {}
+        for segment in self.segments:
+            for name, version in segment.libraries.items():
+                versions.setdefault(name, {})[version] = None
+        return {name: ", ".join(different) for name, different in versions.items()}
+
+
+def _field(values: Mapping[str, Any], name: str, kind: type[_T]) -> _T:
+    """Return a field of a JSON object; raise ValueError unless it is there and of this type."""
+    value = values.get(name)
+    # Not isinstance: True is an int.
+    if type(value) is not kind:
+        raise ValueError(f"{name!r} is missing or is not {_KIND_NAMES[kind]}")
+    return value
