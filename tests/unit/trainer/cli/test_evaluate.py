@@ -22,7 +22,7 @@ def test_evaluation_on_other_images(
     assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", "digits") == 2
     assert "images of digits are 32x32x1, but the run needs 12x10x1" in capsys.readouterr().err
     assert run_train(monkeypatch, "evaluate", str(tmp_path), "--json") == 2
-    assert "holds no run" in capsys.readouterr().err
+    assert "is not a run folder" in capsys.readouterr().err
     write_blobs(tmp_path / "other.npy", count=30)
     assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", str(tmp_path / "other.npy")) == 0
     assert f"evaluated     {tmp_path / 'other.npy'}: all 30 images" in capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_changed_data_are_not_taken_for_the_runs_own(
     write_blobs(blobs, count=81)
     for command in (["evaluate", run_dir], ["export", run_dir, "--models", models, "--name", "x"]):
         assert run_train(monkeypatch, *command) == 2
-        assert "are not those that the run in" in capsys.readouterr().err
+        assert "are not the images of the run in" in capsys.readouterr().err
     assert not Path(models).exists()
     assert run_train(monkeypatch, "evaluate", run_dir, "--dataset", str(moved), "--json") == 0
     again = json.loads(capsys.readouterr().out)
