@@ -36,7 +36,7 @@ def publish(
         root: The model repository; created if it does not exist.
         manifest: The description of the files in `graphs`.
         graphs: ONNX bytes by file name.
-        extras: Other files by name, such as the model card and pictures.
+        extras: Other files by name, such as the model card and images.
         before_rename: Called with the complete temporary folder. An exception stops the publication.
 
     Raises:

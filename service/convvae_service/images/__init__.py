@@ -13,10 +13,10 @@ from convvae_service.images.decode import (
     FORMATS,
     InvalidImage,
     decode_file,
-    fit_pixels,
-    picture_shape,
-    pixels_of,
-    shape_of,
+    file_shape,
+    pillow_pixels,
+    pillow_shape,
+    resize_pixels,
 )
 from convvae_service.images.files import IMAGE_SUFFIXES, image_files
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
@@ -36,13 +36,13 @@ __all__ = [
     "as_images",
     "as_uint8",
     "decode_file",
-    "fit_pixels",
+    "file_shape",
     "image_files",
     "is_array_file",
     "open_array",
     "open_labels",
     "open_source",
-    "picture_shape",
-    "pixels_of",
-    "shape_of",
+    "pillow_pixels",
+    "pillow_shape",
+    "resize_pixels",
 ]

@@ -17,10 +17,10 @@ __all__ = [
     "FORMATS",
     "InvalidImage",
     "decode_file",
-    "fit_pixels",
-    "picture_shape",
-    "pixels_of",
-    "shape_of",
+    "file_shape",
+    "pillow_pixels",
+    "pillow_shape",
+    "resize_pixels",
 ]
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -78,7 +78,7 @@ def decode_file(
                 raise InvalidImage(
                     f"{image.width}x{image.height} is more than the limit of {max_pixels} pixels"
                 )
-            return pixels_of(image, shape=shape, resize=resize)
+            return pillow_pixels(image, shape=shape, resize=resize)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except Image.DecompressionBombError:
@@ -91,8 +91,8 @@ def decode_file(
         raise InvalidImage("damaged or truncated image") from None
 
 
-def pixels_of(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
-    """Bring an opened image to the model's shape, by the rules of `decode_file`.
+def pillow_pixels(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    """Bring an image that Pillow has opened to the model's shape, by the rules of `decode_file`.
 
     Raises:
         InvalidImage: The image cannot be decoded, or has floating-point pixels.
@@ -106,7 +106,7 @@ def pixels_of(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArr
         raise InvalidImage("damaged or truncated image") from None
 
 
-def picture_shape(data: bytes) -> tuple[int, int, int]:
+def file_shape(data: bytes) -> tuple[int, int, int]:
     """Return (height, width, channels) of an image file without decoding its pixels.
 
     Height and width are those after the EXIF orientation. Channels are 1 for grey files, otherwise 3.
@@ -116,7 +116,7 @@ def picture_shape(data: bytes) -> tuple[int, int, int]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return shape_of(image)
+            return pillow_shape(image)
     except UnidentifiedImageError:
         raise InvalidImage("not a JPEG, PNG or WebP image") from None
     except MemoryError:
@@ -125,8 +125,8 @@ def picture_shape(data: bytes) -> tuple[int, int, int]:
         raise InvalidImage("damaged or truncated image") from None
 
 
-def shape_of(image: Image.Image) -> tuple[int, int, int]:
-    """Return (height, width, channels) of an opened image, by the rules of `picture_shape`."""
+def pillow_shape(image: Image.Image) -> tuple[int, int, int]:
+    """Return (height, width, channels) of an image that Pillow has opened, by the rules of `file_shape`."""
     width, height = image.size
     # The orientations 5 to 8 swap height and width.
     if _orientation(image) >= 5:
@@ -134,7 +134,7 @@ def shape_of(image: Image.Image) -> tuple[int, int, int]:
     return height, width, 1 if image.mode in _GREY_MODES else 3
 
 
-def fit_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
     """Bring one image array to the model's shape.
 
     Args:

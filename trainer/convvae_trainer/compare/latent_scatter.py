@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import fit_pixels
+from convvae_service.images import resize_pixels
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.errors import Interrupted
@@ -184,4 +184,4 @@ def _small(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
     sides = [max(MIN_SIDE, round(side * MAX_SIDE / largest)) for side in (height, width)]
     shape = ImageShape(height=sides[0], width=sides[1], channels=channels)
     resize = Resize(mode="stretch", filter="box", library="")
-    return np.stack([fit_pixels(image, shape=shape, resize=resize) for image in images_NHWC])
+    return np.stack([resize_pixels(image, shape=shape, resize=resize) for image in images_NHWC])

@@ -13,7 +13,7 @@ import PIL
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import fit_pixels, is_array_file
+from convvae_service.images import is_array_file, resize_pixels
 from convvae_trainer.data.arrays import check_size, read_array_file
 from convvae_trainer.data.folder import read_folder
 from convvae_trainer.data.selection import lacking
@@ -242,7 +242,7 @@ def _resized(images: NDArray[np.uint8], size: tuple[int, int] | None, resize: Re
     shape = ImageShape(height=size[0], width=size[1], channels=images.shape[3])
     resized = np.empty((len(images), *shape.as_tuple), dtype=np.uint8)
     for row, image in enumerate(images):
-        resized[row] = fit_pixels(image, shape=shape, resize=resize)
+        resized[row] = resize_pixels(image, shape=shape, resize=resize)
     return resized
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
-from convvae_service.images import InvalidImage, decode_file, image_files, picture_shape
+from convvae_service.images import InvalidImage, decode_file, file_shape, image_files
 from convvae_trainer.data.rows import ImageStack
 from convvae_trainer.errors import BadData
 
@@ -45,7 +45,7 @@ def read_folder(
         path = folder / name
         data = _read(path)
         with _named(path):
-            shape = rows.next_shape(picture_shape(data), name=str(path))
+            shape = rows.next_shape(file_shape(data), name=str(path))
             rows.add(decode_file(data, shape=shape, resize=resize))
     return rows.images, _labels(names), rows.note
 

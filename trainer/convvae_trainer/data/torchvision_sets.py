@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
-from convvae_service.images import InvalidImage, pixels_of, shape_of
+from convvae_service.images import InvalidImage, pillow_pixels, pillow_shape
 from convvae_trainer.data.arrays import to_nhwc
 from convvae_trainer.data.rows import ImageStack
 from convvae_trainer.errors import BadData, MissingExtra
@@ -208,9 +208,9 @@ def _decode_items(
         if not isinstance(picture, Image.Image):
             raise BadData(f"torchvision's {name} holds no images but {type(picture).__name__} items")
         called = f"image {number} of {name}"
-        shape = rows.next_shape(shape_of(picture), name=called)
+        shape = rows.next_shape(pillow_shape(picture), name=called)
         try:
-            rows.add(pixels_of(picture, shape=shape, resize=resize))
+            rows.add(pillow_pixels(picture, shape=shape, resize=resize))
         except InvalidImage as error:
             raise BadData(f"{called} cannot be used: {error}") from None
     return rows.images, rows.note

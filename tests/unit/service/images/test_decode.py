@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, fit_pixels
+from convvae_service.images import InvalidImage, decode_file, resize_pixels
 from support.wire import png_bomb
 
 GREY = ImageShape(height=4, width=6, channels=1)
@@ -125,14 +125,14 @@ def test_files_and_arrays_take_one_road() -> None:
     data = encode(Image.fromarray(array))
     for resize in (Resize(), Resize(mode="stretch", filter="lanczos")):
         np.testing.assert_array_equal(
-            fit_pixels(array, shape=GREY, resize=resize), decode_file(data, shape=GREY, resize=resize)
+            resize_pixels(array, shape=GREY, resize=resize), decode_file(data, shape=GREY, resize=resize)
         )
 
 
 def test_an_array_of_the_right_shape_is_not_copied() -> None:
-    """`fit_pixels` returns an array of the right shape as it is."""
+    """`resize_pixels` returns an array of the right shape as it is."""
     array = noise(4, 6, 1)
-    assert fit_pixels(array, shape=GREY, resize=RESIZE) is array
+    assert resize_pixels(array, shape=GREY, resize=RESIZE) is array
 
 
 @pytest.mark.parametrize(
