@@ -163,7 +163,7 @@ class DiscretisedLogistic(PixelLikelihood):
         return self._negative_log_mass(pixel_mean_BCHW.double(), _levels(x_BCHW)).float()
 
     def _negative_log_mass(self, mean_BCHW: Tensor, x_BCHW: Tensor) -> Tensor:
-        # With the sigmoid s, s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)): no nearly equal numbers are subtracted.
+        # With the sigmoid s, s(u) - s(l) = s(u) s(-l) (1 - exp(l - u)), without a difference of near numbers.
         log_scale = self._log_scale().to(mean_BCHW.dtype)
         upper_BCHW = (x_BCHW - mean_BCHW + HALF_BIN) / log_scale.exp()
         lower_BCHW = (x_BCHW - mean_BCHW - HALF_BIN) / log_scale.exp()
