@@ -11,5 +11,5 @@ __all__ = ["objective_class"]
 def objective_class(name: str) -> type[Objective]:
     """Return the class that the table of objectives gives for `name`."""
     module, _, attribute = OBJECTIVES[name].class_path.partition(":")
-    found: type[Objective] = getattr(importlib.import_module(module), attribute)
-    return found
+    loaded: type[Objective] = getattr(importlib.import_module(module), attribute)
+    return loaded

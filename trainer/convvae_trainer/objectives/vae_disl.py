@@ -57,8 +57,8 @@ class VaeDisl(Adversarial):
         noise_BZ = noise.normal(len(x_BCHW), self.config.latent_dim)
         prior_BZ = noise.normal(len(x_BCHW), self.config.latent_dim)
         if is_later_phase:
-            return self._vae_gradients(self.vae_losses(x_BCHW, noise_BZ, beta))
-        return self._gan_gradients(*self.gan_losses(x_BCHW, prior_BZ))
+            return self.vae_gradients(self.vae_losses(x_BCHW, noise_BZ, beta))
+        return self.gan_gradients(*self.gan_losses(x_BCHW, prior_BZ))
 
     def gan_losses(self, x_BCHW: Tensor, prior_BZ: Tensor) -> tuple[Tensor, Tensor]:
         """Return (discrimination, adversarial) of images and of draws from the prior."""
@@ -84,7 +84,8 @@ class VaeDisl(Adversarial):
             terms=terms,
         )
 
-    def _gan_gradients(self, discrimination: Tensor, adversarial: Tensor) -> Gradients:
+    def gan_gradients(self, discrimination: Tensor, adversarial: Tensor) -> Gradients:
+        """Return the gradients of decoder and discriminator from the losses of the GAN."""
         (decoder,) = gradients_of(adversarial, self.parameters("decoder"))
         (discriminator,) = gradients_of(discrimination, self.parameters("discriminator"))
         figures = {"adversarial": adversarial.detach(), "discrimination": discrimination.detach()}
@@ -94,7 +95,8 @@ class VaeDisl(Adversarial):
             by_network={"decoder": decoder, "discriminator": discriminator}, loss=loss, figures=figures
         )
 
-    def _vae_gradients(self, losses: VaeLosses) -> Gradients:
+    def vae_gradients(self, losses: VaeLosses) -> Gradients:
+        """Return the gradients of all networks but the discriminator from the losses of the VAE."""
         networks = ("encoder", "decoder", "features")
         gradients = gradients_of(losses.encoding, *(self.parameters(name) for name in networks))
         (likelihood,) = gradients_of(losses.pixel_distortion, self.parameters("likelihood"))

@@ -126,7 +126,7 @@ def no_feature_gradient(right: Any, *args: Any, **kwargs: Any) -> Gradients:
 
 def trained_discriminator(objective: Any) -> None:
     """Have the discriminator follow the features' distortion."""
-    right = objective._vae_gradients
+    right = objective.vae_gradients
 
     def wrong(losses: Any) -> Gradients:
         gradients: Gradients = right(losses)
@@ -135,7 +135,7 @@ def trained_discriminator(objective: Any) -> None:
         )
         return dataclasses.replace(gradients, by_network=gradients.by_network | {"discriminator": own})
 
-    objective._vae_gradients = wrong
+    objective.vae_gradients = wrong
 
 
 # The wrong routes: the check that must notice, the settings of its case, and the change.

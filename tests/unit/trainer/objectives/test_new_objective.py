@@ -20,8 +20,9 @@ from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.objectives.base import Gradients, Objective, ParameterGroup, gradients_of
 from convvae_trainer.objectives.bound import elbo_terms, rate_loss
 from convvae_trainer.objectives.noise import NoiseSource
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES, ObjectiveRow
 from support.interruption import before_step
 from support.tiny_run import TINY, write_blobs
@@ -130,3 +131,12 @@ def test_its_row_says_which_settings_it_takes(tmp_path: Path) -> None:
         dataclasses.replace(config, gan_share=0.5)
     with pytest.raises(BadConfig, match="needs likelihood=gaussian"):
         config_from({"dataset": str(tmp_path), "objective": NAME, "likelihood": "bernoulli"})
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_row_is_complete(name: str) -> None:
+    """A row names a class that exists, and settings and defaults of `Config`."""
+    assert issubclass(objective_class(name), Objective)
+    row, settings = OBJECTIVES[name], {field.name for field in dataclasses.fields(Config)}
+    assert {*row.settings, *row.defaults, *row.needs} <= settings
+    assert row.help.endswith(".")

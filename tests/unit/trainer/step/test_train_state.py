@@ -1,4 +1,4 @@
-"""The adversarial losses by hand, and what a step of the train_state does to each network."""
+"""The effect of a step on each network, compared with AdamW and the formulas of the losses."""
 
 import copy
 import math
@@ -9,11 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from convvae_trainer.networks.discriminator import FEATURE_SIDE, Discriminator
-from convvae_trainer.objectives.adversarial import ADVERSARIAL_BETAS, Adversarial, adversarial_losses
+from convvae_trainer.objectives.adversarial import ADVERSARIAL_BETAS, Adversarial
 from convvae_trainer.objectives.base import BETAS
-from convvae_trainer.objectives.feature_likelihood import LOG_SIGMA_RANGE, FeatureLikelihood
-from convvae_trainer.objectives.vae_gan import MAX_ADAPTIVE_WEIGHT, adaptive_weight
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.step.optimizers import SCALE_RATE
 from convvae_trainer.step.train_state import TrainState
@@ -35,79 +32,7 @@ NETWORKS = ("encoder", "decoder", "discriminator", "likelihood", "features")
 RATE = 1e-3
 
 
-def test_losses_are_those_of_the_papers() -> None:
-    """Every loss equals its formula, worked out by hand for two real and three made logits."""
-    real, made = torch.tensor([0.5, -2.0]), torch.tensor([1.5, 0.0, -3.0])
-    p_real = [1 / (1 + math.exp(-value)) for value in real.tolist()]
-    p_made = [1 / (1 + math.exp(-value)) for value in made.tolist()]
-    cross_entropy = -sum(map(math.log, p_real)) / 2 - sum(math.log(1 - p) for p in p_made) / 3
-    expected = {
-        "non-saturating": (cross_entropy, -sum(map(math.log, p_made)) / 3),
-        "minimax": (cross_entropy, sum(math.log(1 - p) for p in p_made) / 3),
-    }
-    for kind, values in expected.items():
-        found = [loss.item() for loss in adversarial_losses(kind, real, made)]
-        assert found == pytest.approx(values, rel=1e-6), kind
-
-
-@pytest.mark.parametrize(("kind", "slope"), [("non-saturating", -1.0), ("minimax", 0.0)])
-def test_a_lost_decoder_still_learns(kind: str, slope: float) -> None:
-    """Where the discriminator is certain, only the paper's own loss has no gradient left."""
-    made = torch.tensor([-40.0], requires_grad=True)
-    _, loss = adversarial_losses(kind, torch.tensor([40.0]), made)
-    assert torch.autograd.grad(loss, made)[0].item() == pytest.approx(slope, abs=1e-6)
-    for value in (-1e4, 1e4):
-        extreme = torch.tensor([value], requires_grad=True)
-        for loss in adversarial_losses(kind, -extreme, extreme):
-            assert torch.isfinite(torch.autograd.grad(loss, extreme)[0]).all()
-
-
-def test_the_adaptive_weight_levels_the_gradients() -> None:
-    """Times the weight, the adversarial gradient is as long as the other; the weight has a limit."""
-    recon_grad, adv_grad = torch.tensor([3.0, 4.0]), torch.tensor([0.0, 0.5])
-    assert adaptive_weight(recon_grad, adv_grad).item() == pytest.approx(10)
-    assert adaptive_weight(recon_grad, torch.zeros(2)).item() == MAX_ADAPTIVE_WEIGHT
-
-
-def test_the_discriminator_judges_each_image_alone() -> None:
-    """Features and logit of an image do not depend on the batch; the features' layer has short sides."""
-    case = Case()
-    together = case.discriminator(case.x)
-    alone = [case.discriminator(image[None]) for image in case.x]
-    for whole, parts in zip(together, zip(*alone, strict=True), strict=True):
-        torch.testing.assert_close(whole, torch.cat(parts), rtol=1e-4, atol=1e-5)
-    for side in (8, 28, 64, 256):
-        made = Discriminator(height=side, width=side, channels=1, base=1)
-        seen: list[tuple[Tensor, Tensor]] = []
-        layer = made.convolutions[made.feature_level]
-        layer.register_forward_hook(lambda _, given, output, seen=seen: seen.append((given[0], output)))
-        features, logit = made(torch.rand(2, 1, side, side))
-        assert logit.shape == (2,)
-        assert features.shape == (2, made.num_features)
-        ((given, output),) = seen
-        assert torch.equal(features, output.flatten(1))
-        # The first layer so small: what goes into it is larger, unless the image is as small itself.
-        assert output.shape[-1] <= FEATURE_SIDE
-        assert given.shape[-1] > FEATURE_SIDE or given.shape[-1] == side
-
-
-def test_the_features_sigma_is_the_likeliest() -> None:
-    """Its gradient vanishes at the root of the mean squared difference, and its range holds."""
-    torch.manual_seed(0)
-    real, made = torch.randn(6, 50), torch.randn(6, 50)
-    features = FeatureLikelihood()
-    with torch.no_grad():
-        features.log_sigma.copy_((real - made).square().mean().sqrt().log())
-    (slope,) = torch.autograd.grad(features.distortion(real, made).mean(), features.log_sigma)
-    assert slope.item() == pytest.approx(0, abs=1e-3)
-    with torch.no_grad():
-        features.log_sigma.fill_(-50.0)
-        least = features.distortion(real, real)
-    constant = LOG_SIGMA_RANGE[0] + 0.5 * math.log(2 * math.pi)
-    torch.testing.assert_close(least, torch.full((6,), 50 * constant))
-
-
-def learner_of(objective: str, **settings: Any) -> TrainState:
+def state_of(objective: str, **settings: Any) -> TrainState:
     values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": LATENT_DIM, "discriminator_width": 2}
     limits = {"max_gradient_norm": 1e12, "weight_decay": 0.1}
     config = config_from(values, {"objective": objective, **limits, **settings})
@@ -151,7 +76,7 @@ def test_a_step_applies_these_gradients_and_no_others(
     objective: str, fraction: float, is_later_phase: bool
 ) -> None:
     """A step moves each network by AdamW along its own formula; who has none stays as it was, bit by bit."""
-    train_state = learner_of(objective)
+    train_state = state_of(objective)
     before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
     case = case_of(train_state)
     case.is_later_phase = is_later_phase
@@ -195,7 +120,7 @@ def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, .
 
 def test_the_second_phase_never_moves_the_discriminator() -> None:
     """In VAE_Dis_l it learns before `gan_share` and not at all after; the encoder the other way round."""
-    train_state = learner_of("vae-disl", gan_share=0.5)
+    train_state = state_of("vae-disl", gan_share=0.5)
     for fraction, still, moving in ((0.2, "encoder", "discriminator"), (0.5, "discriminator", "encoder")):
         before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
         for _ in range(3):
@@ -207,7 +132,7 @@ def test_the_second_phase_never_moves_the_discriminator() -> None:
 
 def test_what_is_not_played_has_no_loss() -> None:
     """Of VAE_Dis_l's phases each has its own figures; an epoch with both averages each over its own steps."""
-    train_state = learner_of("vae-disl", gan_share=0.5)
+    train_state = state_of("vae-disl", gan_share=0.5)
 
     def means_after(*fractions: float) -> dict[str, Any]:
         for fraction in fractions:
@@ -224,7 +149,7 @@ def test_what_is_not_played_has_no_loss() -> None:
     assert gan["feature_distortion"] is None
     assert both["feature_distortion"] != 0 != encoding["feature_distortion"]
     assert not any("adversarial_weight" in means for means in (gan, both, encoding))
-    train_state = learner_of("vae-gan", adversarial_start=0.5)
+    train_state = state_of("vae-gan", adversarial_start=0.5)
     first = means_after(0.2)
     assert first["adversarial"] > 0
     assert first["feature_distortion"] != 0
@@ -251,7 +176,7 @@ class Biased(nn.Module):
 
 def test_a_step_that_is_not_finite_moves_nobody() -> None:
     """One bad logit, and no network moves."""
-    train_state = learner_of("vae-gan")
+    train_state = state_of("vae-gan")
     objective = objective_of(train_state)
     objective.discriminate = Biased(objective.discriminator, real=math.nan, made=0.0)
     before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
@@ -279,7 +204,7 @@ class FromHost(TorchDispatchMode):
 )
 def test_no_step_makes_the_host_wait(objective: str, fraction: float) -> None:
     """A GPU is never waited for: no number is made on the host and moved, and none is fetched."""
-    train_state = learner_of(objective)
+    train_state = state_of(objective)
     with FromHost() as mode:
         train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
     assert mode.seen == []
