@@ -2,16 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from convvae import AsyncClient, Client, RetryConfig
-
-from .servicer import Servicer, serving
-
-Invoke = Callable[..., Any]
+from support.spoilt_servicer import Invoke, Servicer, serving
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from convvae import Client
-
-from .servicer import Servicer
+from support.spoilt_servicer import Servicer
 
 END_OF_WITH = threading.Condition.__exit__.__code__
 IMAGES = np.zeros((100, 4, 3, 1), np.uint8)

@@ -16,6 +16,8 @@ from google.rpc import error_details_pb2, status_pb2
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 
 HEIGHT, WIDTH, CHANNELS, LATENT_DIM = 4, 3, 1, 2
+# Calls a method of a fresh client, which the fixture `invoke` makes.
+Invoke = Callable[..., Any]
 
 
 class Refusal(Exception):
@@ -193,3 +195,24 @@ def serving(servicer: Servicer) -> Iterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         server.stop(grace=None).wait(5)
+
+
+def images(count: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Return images whose values are their index."""
+    array = np.zeros((count, 4, 3, 1), np.uint8)
+    array[:] = np.arange(count)[:, None, None, None]
+    return array
+
+
+def fail_first(times: int, method: str, code: grpc.StatusCode, **details: Any) -> Callable[[str, Any], None]:
+    """Return a hook that refuses the first calls of a method."""
+    left = [times]
+    lock = threading.Lock()
+
+    def before(called: str, _request: Any) -> None:
+        with lock:
+            if called == method and left[0] > 0:
+                left[0] -= 1
+                raise Refusal(code, "on purpose", **details)
+
+    return before
