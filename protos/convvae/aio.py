@@ -10,9 +10,11 @@ from numpy.typing import ArrayLike
 
 from convvae import results
 from convvae.calls.exchanges import Exchange, ModelCache, check_health, list_models, run_operation
+from convvae.calls.image_operations import Encode, Reconstruct, Score
 from convvae.calls.images import check_images
 from convvae.calls.inputs import check_latents
-from convvae.calls.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
+from convvae.calls.latent_operations import Decode, Sample
+from convvae.calls.operation import Operation
 from convvae.client import ImagesLike
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError

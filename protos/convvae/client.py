@@ -22,9 +22,11 @@ from convvae.calls.exchanges import (
     list_models,
     run_operation,
 )
+from convvae.calls.image_operations import Encode, Reconstruct, Score
 from convvae.calls.images import check_images
 from convvae.calls.inputs import check_latents
-from convvae.calls.operations import Decode, Encode, Operation, Reconstruct, Sample, Score
+from convvae.calls.latent_operations import Decode, Sample
+from convvae.calls.operation import Operation
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
 from convvae.model_name import ModelName

@@ -13,7 +13,7 @@ import numpy as np
 from google.protobuf import wrappers_pb2
 
 from convvae.calls.chunks import chunks_in_flight, split_rows
-from convvae.calls.operations import ChunkReply, Operation
+from convvae.calls.operation import ChunkReply, Operation
 from convvae.calls.replies import read_model_info, read_models
 from convvae.errors import BadReply, InvalidInput, MessageTooLarge, NotFound, NotPossible, VersionGone
 from convvae.model_name import ModelName
