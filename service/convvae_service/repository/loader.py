@@ -84,19 +84,16 @@ class Loader:
             while (version := entry.next_due) is not None:
                 if stop is not None and stop.is_set():
                     return
-                await self._load_version(name, version, entry, starting=True)
+                result = await self._load_version(name, version, entry)
+                if result.fatal:
+                    raise StartupError(result.error)
+                self._report_failure(name, version, result)
                 if version == entry.pinned and entry.default is None:
                     raise StartupError(
                         f"--serve {name}={version}: {entry.versions[version].error}. {_REMEDY}"
                     )
         if not self._repository.loaded and not self._repository.may_be_empty:
-            for name, entry in models.items():
-                for version, found in sorted(entry.versions.items(), reverse=True):
-                    if found.error:
-                        raise StartupError(
-                            f"no usable version: model {name!r}, version {version}: {found.error}. {_REMEDY}"
-                        )
-            raise StartupError("no version to serve: --versions names no version that is published")
+            raise StartupError(_first_error(models))
 
     async def follow(self, published: Published, *, after_change: Callable[[], None]) -> None:
         """Follow a change of the published versions.
@@ -120,16 +117,9 @@ class Loader:
             entry = repository.models.get(name) or repository.add(name)
             _note(entry, stamps)
             while (version := entry.next_due) is not None:
-                await self._load_version(name, version, entry)
+                self._report_failure(name, version, await self._load_version(name, version, entry))
                 after_change()
-            # Set the default in the same step, without await, so that there is always a version to call.
-            wanted = entry.wanted
-            for version, found in list(entry.versions.items()):
-                if found.removed:
-                    del entry.versions[version]
-                if found.removed or version not in wanted:
-                    self._unload(found)
-            self._choose_default(name, entry)
+            self._unload_unwanted(name, entry)
             after_change()
 
     @property
@@ -142,9 +132,8 @@ class Loader:
         self._closed = True
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-    async def _load_version(
-        self, name: str, version: int, entry: ModelEntry, *, starting: bool = False
-    ) -> None:
+    async def _load_version(self, name: str, version: int, entry: ModelEntry) -> LoadResult:
+        """Try to load a version, and let it serve if it can."""
         found = entry.versions[version]
         before = found.state
         if found.loaded is None:
@@ -160,26 +149,42 @@ class Loader:
             raise
         self._loading = None
         found.due, found.stamp, found.error = False, result.stamp, result.error
-        if result.fatal and starting:
-            raise StartupError(result.error)
-        if result.loaded is None:
+        if result.loaded is not None:
+            self._swap_in(result.loaded, entry)
+        else:
             found.state = VersionState.FAILED if found.loaded is None else VersionState.SERVING
+        return result
+
+    def _report_failure(self, name: str, version: int, result: LoadResult) -> None:
+        if result.loaded is None:
             _log.error(
-                "model version cannot be loaded",
-                extra=facts(model=name, version=version, error=result.error),
+                "model version cannot be loaded", extra=facts(model=name, version=version, error=result.error)
             )
             self._on_change(VersionChange(model=name, version=version, result="failed"))
-            return
-        replaced, found.loaded, found.state = found.loaded, result.loaded, VersionState.SERVING
-        engine = result.loaded.engine
+
+    def _swap_in(self, loaded: LoadedVersion, entry: ModelEntry) -> None:
+        """Let a version serve, in place of the one with the same number if there is one."""
+        name, version, engine = loaded.name, loaded.version, loaded.engine
+        found = entry.versions[version]
+        replaced, found.loaded, found.state = found.loaded, loaded, VersionState.SERVING
         _log.info(
             "model version loaded",
             extra=facts(model=name, version=version, precision=engine.precision, provider=engine.provider),
         )
-        self._on_change(VersionChange(model=name, version=version, result="loaded", loaded=result.loaded))
+        self._on_change(VersionChange(model=name, version=version, result="loaded", loaded=loaded))
         self._choose_default(name, entry)
         if replaced is not None:
             replaced.retire(self._close)
+
+    def _unload_unwanted(self, name: str, entry: ModelEntry) -> None:
+        """Unload removed and unwanted versions. There is no await, so calls always find a default version."""
+        wanted = entry.wanted
+        for version, found in list(entry.versions.items()):
+            if found.removed:
+                del entry.versions[version]
+            if found.removed or version not in wanted:
+                self._unload(found)
+        self._choose_default(name, entry)
 
     def _choose_default(self, name: str, entry: ModelEntry) -> None:
         before = entry.default
@@ -216,3 +221,12 @@ def _note(entry: ModelEntry, stamps: Mapping[int, Stamp | None]) -> None:
         found = entry.versions.setdefault(version, VersionEntry())
         # A version whose files had no stamp when it was tried is tried again as soon as they have one.
         found.due = found.due or (stamp is not None and stamp != found.stamp)
+
+
+def _first_error(models: Mapping[str, ModelEntry]) -> str:
+    """Return why no version is loaded: the error of the newest version that failed."""
+    for name, entry in models.items():
+        for version, found in sorted(entry.versions.items(), reverse=True):
+            if found.error:
+                return f"no usable version: model {name!r}, version {version}: {found.error}. {_REMEDY}"
+    return "no version to serve: --versions names no version that is published"

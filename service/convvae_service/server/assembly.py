@@ -74,20 +74,7 @@ def assemble(settings: ServeSettings) -> Parts:
     file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
     health = HealthServicer((_VAE_SERVICE,), repository.models)
     front = GrpcFront(settings, runner, interceptors=[tracing.interceptor] if tracing else [])
-    vae = VaeServicer(settings=settings, repository=repository, batcher=batcher, file_decoders=file_decoders)
-    services = [vae.service]
-    if settings.open_inference:
-        open_inference = OpenInferenceServicer(
-            settings=settings,
-            repository=repository,
-            batcher=batcher,
-            runner=runner,
-            is_ready=lambda: health.ready,
-            is_live=lambda: health.alive,
-        )
-        services.append(open_inference.service)
-    _add_services(front, services, health, reflection=settings.reflection)
-    return Parts(
+    parts = Parts(
         metrics=metrics,
         tracing=tracing,
         runner=runner,
@@ -98,6 +85,8 @@ def assemble(settings: ServeSettings) -> Parts:
         health=health,
         front=front,
     )
+    _add_services(settings, parts)
+    return parts
 
 
 def _build_repository(settings: ServeSettings) -> Repository:
@@ -141,16 +130,38 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing 
     return batcher
 
 
-def _add_services(
-    front: GrpcFront, services: list[Service], health: HealthServicer, *, reflection: bool
-) -> None:
+def _add_services(settings: ServeSettings, parts: Parts) -> None:
+    """Give the front its services: the service's own, the Open Inference Protocol, health and reflection."""
+    services = [_vae_service(settings, parts)]
+    if settings.open_inference:
+        services.append(_open_inference_service(settings, parts))
     for service in services:
-        front.add_service(service)
+        parts.front.add_service(service)
     # Health needs no token, so that probes need no secret.
-    front.add_servicer(_HEALTH, health, needs_token=False)
-    if reflection:
+    parts.front.add_servicer(_HEALTH, parts.health, needs_token=False)
+    if settings.reflection:
         names = [*(service.descriptor.full_name for service in services), _HEALTH.full_name]
-        front.add_servicer(REFLECTION, reflection_servicer(names), needs_token=True)
+        parts.front.add_servicer(REFLECTION, reflection_servicer(names), needs_token=True)
+
+
+def _vae_service(settings: ServeSettings, parts: Parts) -> Service:
+    return VaeServicer(
+        settings=settings,
+        repository=parts.repository,
+        batcher=parts.batcher,
+        file_decoders=parts.file_decoders,
+    ).service
+
+
+def _open_inference_service(settings: ServeSettings, parts: Parts) -> Service:
+    return OpenInferenceServicer(
+        settings=settings,
+        repository=parts.repository,
+        batcher=parts.batcher,
+        runner=parts.runner,
+        is_ready=lambda: parts.health.ready,
+        is_live=lambda: parts.health.alive,
+    ).service
 
 
 def _build_tracing(settings: ServeSettings) -> "Tracing | None":
