@@ -35,7 +35,7 @@ __all__ = [
 
 
 # A message is sent twice in headers. If the headers are too long, callers see another status.
-MAX_MESSAGE_LENGTH = 500
+_MAX_MESSAGE_LENGTH = 500
 
 
 class ServiceError(Exception):
@@ -48,7 +48,7 @@ class ServiceError(Exception):
 
     def __init__(self, message: str) -> None:
         super().__init__(
-            message if len(message) <= MAX_MESSAGE_LENGTH else message[:MAX_MESSAGE_LENGTH] + "…"
+            message if len(message) <= _MAX_MESSAGE_LENGTH else message[:_MAX_MESSAGE_LENGTH] + "…"
         )
 
 

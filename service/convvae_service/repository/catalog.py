@@ -77,11 +77,6 @@ class Repository:
             if found.loaded is not None
         ]
 
-    @property
-    def served(self) -> list[LoadedVersion]:
-        """The versions that calls without a version go to, by model."""
-        return [served for served in self.loaded if self.models[served.name].default == served.version]
-
     def resolve(self, name: str, version: int) -> LoadedVersion:
         """Return the version to call. An empty name is the only model, version 0 the default version.
 

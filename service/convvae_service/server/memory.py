@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 __all__ = ["freeze_startup_objects", "return_freed_memory", "trim"]
 
-INTERVAL_S = 10.0
+_INTERVAL_S = 10.0
 
 
 def freeze_startup_objects() -> None:
@@ -23,7 +23,9 @@ def freeze_startup_objects() -> None:
     gc.freeze()
 
 
-async def return_freed_memory(last_arrival_s: Callable[[], float], *, interval_s: float = INTERVAL_S) -> None:
+async def return_freed_memory(
+    last_arrival_s: Callable[[], float], *, interval_s: float = _INTERVAL_S
+) -> None:
     """Collect garbage and trim the heap every `interval_s` seconds in which calls have arrived.
 
     gRPC leaves a reference cycle behind each refused call, which only the collector frees.
