@@ -7,6 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.export.publish import Exported, export
+from convvae_trainer.runs.fit import Fitted
+
 TINY: dict[str, Any] = {
     "width": 4,
     "hidden": 16,
@@ -25,6 +29,13 @@ SHORT = [
 needs_compiler = pytest.mark.skipif(
     shutil.which("g++") is None and shutil.which("clang++") is None, reason="no C++ compiler"
 )
+
+
+def export_fitted(fitted: tuple[Fitted, Dataset], models: Path, name: str = "blobs") -> Exported:
+    """Publish a run and its data as the next version of `name`."""
+    done, dataset = fitted
+    figures = done.evaluation.to_json_object()
+    return export(done.run, done.train_state, dataset, done.progress, figures, models=models, name=name)
 
 
 def write_blobs(path: Path, *, count: int = 80, shape: tuple[int, ...] = (12, 10)) -> Path:

@@ -7,9 +7,10 @@ import pytest
 
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.export.publish import Exported
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.settings.config import Config
-from support.tiny_run import TINY, write_blobs
+from support.tiny_run import TINY, export_fitted, write_blobs
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,16 +54,23 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fitted, Dataset]:
 
 
 @pytest.fixture(scope="session")
-def published_pair(
+def published_blobs(
     fitted: tuple[Fitted, Dataset], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Exported]:
+    """A repository with the finished run as `blobs`, and what `export` returned; to be read only."""
+    models = tmp_path_factory.mktemp("published") / "models"
+    return models, export_fitted(fitted, models)
+
+
+@pytest.fixture(scope="session")
+def published_pair(
+    fitted: tuple[Fitted, Dataset],
+    published_blobs: tuple[Path, Exported],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Dataset]:
     """A repository with `blobs`, a vae, and `blobs-ae`, an autoencoder, and their data; to be read only."""
-    from convvae_trainer.export.publish import export
-
-    folder = tmp_path_factory.mktemp("published")
-    done, dataset = fitted
+    models, dataset = published_blobs[0], fitted[1]
     config = Config(dataset=dataset.name, objective="ae", **TINY)
-    for name, run in (("blobs", done), ("blobs-ae", fit(config, dataset, folder / "ae"))):
-        figures = run.evaluation.to_json_object()
-        export(run.run, run.train_state, dataset, run.progress, figures, models=folder / "models", name=name)
-    return folder / "models", dataset
+    autoencoder = fit(config, dataset, tmp_path_factory.mktemp("ae") / "run")
+    export_fitted((autoencoder, dataset), models, "blobs-ae")
+    return models, dataset

@@ -213,14 +213,15 @@ def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -
 def test_a_report_can_be_made_anew_but_not_in_place_of_a_folder(
     made: tuple[Comparison, Path], tmp_path: Path
 ) -> None:
-    """Files of an earlier report are replaced; a folder in the way is named."""
+    """Existing files of a report are replaced; a file in the way of a folder is named."""
     out = tmp_path / "r.html"
+    drawn = pictures(made[0])
     for numbers in ("1", "2"):
-        write(made[0], {**pictures(made[0])}, numbers, out)
+        write(made[0], drawn, numbers, out)
     assert (tmp_path / "r.json").read_text() == "2\n"
     (tmp_path / "s_files").write_text("a file")
     with pytest.raises(BadConfig, match=r"s\.html cannot be written"):
-        write(made[0], pictures(made[0]), "1", tmp_path / "s.html")
+        write(made[0], drawn, "1", tmp_path / "s.html")
 
 
 def test_the_command_prints_verdicts_and_refuses_in_one_line(

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,17 +143,36 @@ def write_stripes(path: Path, *, count: int, labelled: bool = True) -> Path:
 Run = Callable[..., Path]
 
 
-@pytest.fixture
-def make_run(tmp_path: Path) -> Run:
-    """Return a function that trains on stripes and returns the run's folder."""
+def train_stripes(folder: Path, *, count: int, labelled: bool, settings: dict[str, Any]) -> Path:
+    """Train on stripes in this folder, and return the run's folder."""
+    path = write_stripes(folder / "stripes.npz", count=count, labelled=labelled)
+    changes = {"batch_size": 100, "epochs": 1, "tensorboard": False, **settings}
+    config = Config(dataset=str(path), **{**TINY, **changes})
+    fit(config, load_dataset(config), folder / "run")
+    return folder / "run"
 
-    def make(count: int = 700, *, labelled: bool = True, **settings: Any) -> Path:
-        path = write_stripes(tmp_path / f"stripes{count}{labelled}.npz", count=count, labelled=labelled)
-        changes = {"batch_size": 100, "epochs": 1, "tensorboard": False, **settings}
-        config = Config(dataset=str(path), **{**TINY, **changes})
-        run_dir = tmp_path / f"run-{config.objective}-{count}-{labelled}-{config.binarize}"
-        fit(config, load_dataset(config), run_dir)
-        return run_dir
+
+@pytest.fixture(scope="session")
+def trained_runs() -> dict[str, Path]:
+    """Runs that were trained before, by their settings; to be read only."""
+    return {}
+
+
+@pytest.fixture
+def make_run(trained_runs: dict[str, Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a function that trains on stripes and returns the run's folder.
+
+    Runs with the same settings are trained once, and copied. With `own_data` the test may change the data.
+    """
+
+    def make(count: int = 700, *, labelled: bool = True, own_data: bool = False, **settings: Any) -> Path:
+        arguments: dict[str, Any] = {"count": count, "labelled": labelled, "settings": settings}
+        if own_data:
+            return train_stripes(tmp_path, **arguments)
+        key = repr(arguments)
+        if key not in trained_runs:
+            trained_runs[key] = train_stripes(tmp_path_factory.mktemp("stripes"), **arguments)
+        return Path(shutil.copytree(trained_runs[key], tmp_path / "run"))
 
     return make
 
@@ -327,7 +347,7 @@ def test_a_run_that_was_killed_while_it_evaluated_gets_its_figures(make_run: Run
 def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under their new name they give every figure, which is kept; other data give no Fréchet distance."""
     monkeypatch.setattr(classifier_module, "STEPS", 20)
-    run_dir = make_run(700)
+    run_dir = make_run(own_data=True)
     place = Path(RunFolder.open(run_dir).config.dataset)
     moved = place.rename(place.with_name(f"moved-{place.name}"))
     found = evaluated(
@@ -390,8 +410,8 @@ def test_a_model_of_rgb_is_evaluated_on_grey_files(tmp_path: Path) -> None:
 
 def test_changed_labels_are_not_the_runs(make_run: Run, tmp_path: Path) -> None:
     """Figures of labels are of those that the run started with; a run that recorded none takes any."""
-    run_dir = make_run()
-    path = tmp_path / "stripes700True.npz"
+    run_dir = make_run(own_data=True)
+    path = tmp_path / "stripes.npz"
     with np.load(path) as file:
         images, labels = file["images"], file["labels"]
     np.savez(path, images=images, labels=1 - labels)

@@ -2,6 +2,7 @@
 
 import getpass
 import io
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -21,33 +22,21 @@ from convvae_trainer.errors import BadConfig, ExportFailed, MissingExtra
 from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.export.model_card import model_card
 from convvae_trainer.export.parity import BATCHES, check_parity
-from convvae_trainer.export.publish import Exported, check_target, export
+from convvae_trainer.export.publish import Exported, check_target
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import make_likelihood
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.reproduce import repeatability
 from convvae_trainer.settings.config import Config
+from support.tiny_run import export_fitted
 
 
-def export_fitted(fitted: tuple[Fitted, Dataset], models: Path, name: str = "blobs") -> Exported:
-    done, dataset = fitted
-    figures = done.evaluation.to_json_object()
-    return export(done.run, done.train_state, dataset, done.progress, figures, models=models, name=name)
-
-
-@pytest.fixture(scope="module")
-def published(
-    fitted: tuple[Fitted, Dataset], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, Exported]:
-    """The finished run, exported; to be read only."""
-    models = tmp_path_factory.mktemp("models")
-    return models, export_fitted(fitted, models)
-
-
-def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported]) -> None:
+def test_the_bundle_reads_back(
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
+) -> None:
     """A service can read the version, and its manifest says what was trained, on what, and how well."""
     done, dataset = fitted
-    models, exported = published
+    models, exported = published_blobs
     assert exported.folder == models / "blobs" / "1"
     manifest = read_bundle(exported.folder).manifest
     assert manifest == exported.manifest
@@ -66,9 +55,9 @@ def test_the_bundle_reads_back(fitted: tuple[Fitted, Dataset], published: tuple[
     assert manifest.resize.library.startswith("Pillow ")
 
 
-def test_graphs_have_the_contracts_inputs_and_outputs(published: tuple[Path, Exported]) -> None:
+def test_graphs_have_the_contracts_inputs_and_outputs(published_blobs: tuple[Path, Exported]) -> None:
     """Names, types and shapes in the files are those of the manifest, the batch being dynamic."""
-    _, exported = published
+    _, exported = published_blobs
     for graph in exported.manifest.graphs:
         model = onnx.load(exported.folder / graph.file)
         inputs, outputs = expected_tensors(
@@ -85,9 +74,9 @@ def described(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
 
 
-def test_graphs_carry_no_trace_of_the_machine(published: tuple[Path, Exported]) -> None:
+def test_graphs_carry_no_trace_of_the_machine(published_blobs: tuple[Path, Exported]) -> None:
     """No path, user, host, stack trace or module name of the exporting machine is in the files."""
-    _, exported = published
+    _, exported = published_blobs
     here = Path(__file__).resolve()
     traces = [str(here.parents[4]), str(Path.home()), str(Path.cwd()), "site-packages", ".py", "torch"]
     traces += [socket.gethostname(), f"/{getpass.getuser()}", "convvae_trainer"]
@@ -100,9 +89,9 @@ def test_graphs_carry_no_trace_of_the_machine(published: tuple[Path, Exported]) 
     assert str(here.parents[4]) not in (exported.folder / "manifest.json").read_text()
 
 
-def test_extras_are_a_card_and_pictures(published: tuple[Path, Exported]) -> None:
+def test_extras_are_a_card_and_pictures(published_blobs: tuple[Path, Exported]) -> None:
     """Beside the graphs lie a model card that says what to know, and two pictures."""
-    _, exported = published
+    _, exported = published_blobs
     card = (exported.folder / "MODEL_CARD.md").read_text()
     for part in ("## Metrics", "| ELBO |", "## Data", "held out", "## How to reproduce it", "## Limits"):
         assert part in card
@@ -112,15 +101,17 @@ def test_extras_are_a_card_and_pictures(published: tuple[Path, Exported]) -> Non
 
 
 @pytest.mark.slow
-def test_the_next_export_is_the_next_version(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
+def test_the_next_export_is_the_next_version(
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported], tmp_path: Path
+) -> None:
     """Exports of one run are versions with the same bytes."""
-    first = export_fitted(fitted, tmp_path)
+    models, first = published_blobs
+    shutil.copytree(models / "blobs", tmp_path / "blobs")
     second = export_fitted(fitted, tmp_path)
     assert list_versions(tmp_path, "blobs") == [1, 2]
     assert first.manifest.graphs == second.manifest.graphs
 
 
-@pytest.mark.slow
 def test_a_wrong_graph_is_not_published(
     fitted: tuple[Fitted, Dataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,12 +244,12 @@ def test_a_missing_runtime_names_its_extras(
 
 
 def test_exported_weights_are_the_averaged_ones(
-    fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported]
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
 ) -> None:
     """What is exported is what was evaluated: the averaged weights."""
     done, _ = fitted
     average = done.train_state.tensors()["average.model.encoder.head.bias"].numpy()
-    model = onnx.load(published[1].folder / "encoder.onnx")
+    model = onnx.load(published_blobs[1].folder / "encoder.onnx")
     arrays = [numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
     assert any(array.shape == average.shape and np.array_equal(array, average) for array in arrays)
 
@@ -281,27 +272,27 @@ def test_grids_hold_every_image() -> None:
 
 
 def test_paths_stay_out_of_the_bundle(
-    fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported]
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
 ) -> None:
     """No file of a version holds a path of this machine; a data set is named by its path's last part."""
     done, dataset = fitted
     assert Path(dataset.name).is_absolute()
-    assert published[1].manifest.training.dataset == "blobs.npy"
-    traces = [str(Path(dataset.name).parent), str(done.run.path), str(published[0]), str(Path.cwd())]
-    for path in published[1].folder.iterdir():
+    assert published_blobs[1].manifest.training.dataset == "blobs.npy"
+    traces = [str(Path(dataset.name).parent), str(done.run.path), str(published_blobs[0]), str(Path.cwd())]
+    for path in published_blobs[1].folder.iterdir():
         data = path.read_bytes()
         assert [trace for trace in traces if trace.encode() in data] == [], path.name
 
 
 @pytest.mark.parametrize("binarize", ["none", "dynamic"])
 def test_the_card_says_what_score_has_to_do_with_it(
-    fitted: tuple[Fitted, Dataset], published: tuple[Path, Exported], binarize: str
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported], binarize: str
 ) -> None:
     """Score and ELBO differ, and a reader who compares them learns why; equality is not promised twice."""
     done, _ = fitted
     figures = {**done.evaluation.to_json_object(), "binarize": binarize, "binarize_seed": 777}
     card = model_card(
-        published[1].manifest,
+        published_blobs[1].manifest,
         record=done.run.record,
         evaluation=figures,
         reproduce="command",
