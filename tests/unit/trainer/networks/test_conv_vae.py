@@ -82,7 +82,7 @@ def test_log_variance_is_bounded() -> None:
 
 @pytest.mark.parametrize(("bias", "back"), [(-40.0, 1.0), (40.0, -1.0)])
 def test_a_log_variance_out_of_its_range_comes_back(bias: float, back: float) -> None:
-    """Where distortion alone drove it there, as before the rate warms up, the rate leads it back."""
+    """A log-variance at the end of its range returns once the rate has weight."""
     torch.manual_seed(0)
     model = ConvVAE(Config(dataset="x", **SMALL), height=8, width=8, channels=1)
     head = model.encoder.head
@@ -112,7 +112,7 @@ def test_hidden_layers_are_optional() -> None:
 
 
 def test_an_autoencoders_posterior_is_a_point() -> None:
-    """Its encoder has one output for each latent; whatever the noise, the draw is that output."""
+    """Its encoder has one output for each latent, and a draw is that output whatever the noise."""
     config = Config(dataset="x", objective="ae", **SMALL)
     model = ConvVAE(config, height=8, width=8, channels=1, is_point=not objective_class("ae").has_rate)
     assert model.encoder.is_point
@@ -137,7 +137,7 @@ def test_the_others_have_a_variance(objective: str) -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (28, 20), (33, 45)])
 def test_an_image_is_computed_alone(size: tuple[int, int]) -> None:
-    """What an image gives does not depend on what else is in the batch."""
+    """The output for an image does not depend on the rest of the batch."""
     torch.manual_seed(0)
     model = ConvVAE(Config(dataset="x", blocks=1, **SMALL), height=size[0], width=size[1], channels=3)
     x = torch.rand(3, 3, *size)

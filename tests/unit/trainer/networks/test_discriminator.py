@@ -8,7 +8,7 @@ from support.adversarial_formulas import Case
 
 
 def test_the_discriminator_judges_each_image_alone() -> None:
-    """Features and logit of an image do not depend on the batch; the features' layer has short sides."""
+    """Features and logit of an image do not depend on the batch; the feature layer has short sides."""
     case = Case()
     together = case.discriminator(case.x)
     alone = [case.discriminator(image[None]) for image in case.x]

@@ -110,7 +110,7 @@ def test_a_bernoulli_has_two_outcomes() -> None:
 
 
 def test_a_fixed_sigma_is_not_learned() -> None:
-    """It has no parameter to learn, is no less exact beyond the learned one's range, and is what is told."""
+    """It has no trainable parameter, may exceed the range of a learned one, and is the stated constant."""
     likelihood = Gaussian(3.0)
     assert not [parameter for parameter in likelihood.parameters() if parameter.requires_grad]
     assert likelihood.constants().sigma == pytest.approx(3.0)
@@ -122,7 +122,7 @@ def test_a_fixed_sigma_is_not_learned() -> None:
 
 @pytest.mark.parametrize("name", LIKELIHOODS)
 def test_gradients_are_finite_at_the_extremes(name: str) -> None:
-    """Whatever the decoder says of whatever pixel, loss and gradient are finite in float32."""
+    """For any output of the decoder and any pixel, loss and gradient are finite in float32."""
     likelihood = LIKELIHOODS[name]()
     logits = torch.tensor([-1e4, -100.0, -20.0, 0.0, 20.0, 100.0, 1e4])
     output, x = (grid.reshape(-1, 1, 1, 1) for grid in torch.meshgrid(logits, LEVELS[::51], indexing="ij"))
@@ -137,7 +137,7 @@ def test_gradients_are_finite_at_the_extremes(name: str) -> None:
 @pytest.mark.parametrize("name", ["gaussian", "logistic"])
 @pytest.mark.parametrize("start", [1e-9, 1e4])
 def test_a_constant_outside_of_its_range_comes_back(name: str, start: float) -> None:
-    """A step too far does not leave sigma or scale at the end of its range for ever."""
+    """A sigma or scale that one step moved out of its range can return."""
     likelihood = with_scale(Gaussian() if name == "gaussian" else DiscretisedLogistic(), start)
     x = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(0))
     output = torch.zeros_like(x)
@@ -151,7 +151,7 @@ def test_a_constant_outside_of_its_range_comes_back(name: str, start: float) -> 
 
 
 def test_a_constant_does_not_run_away_beyond_its_range() -> None:
-    """Where a perfect fit asks for a sigma of 0, the gradient ends at the range's end."""
+    """With a perfect fit the gradient of sigma is 0 at the end of its range."""
     likelihood = with_scale(Gaussian(), 1e-9)
     x = torch.full((2, 1, 4, 4), 0.5)
     (parameter,) = likelihood.parameters()
@@ -185,7 +185,7 @@ def test_training_evaluation_and_service_agree(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["bernoulli", "gaussian", "discretised-logistic"])
 def test_what_the_service_is_told_is_enough(name: str) -> None:
-    """Every likelihood that a run may name is one that the service scores, under the same name."""
+    """The service scores every likelihood of a run, under the same name."""
     likelihood = make_likelihood(name)
     assert likelihood.constants().name == name
     images = np.full((1, 8, 8, 1), 128, np.uint8)

@@ -1,4 +1,4 @@
-"""Likelihoods and the bound, against closed forms."""
+"""Likelihoods and bounds, compared with closed forms."""
 
 import math
 from typing import Any
@@ -157,8 +157,8 @@ def test_the_bound_is_the_evidence_of_a_linear_gaussian() -> None:
     assert -(distortion + rate) == pytest.approx(evidence, abs=2e-3)
 
 
-def bound_learner(**settings: Any) -> TrainState:
-    """Return a train_state of a tiny Gaussian VAE that clips nothing."""
+def bound_state(**settings: Any) -> TrainState:
+    """Return the state of a tiny Gaussian VAE that clips no gradients."""
     values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": 4, "likelihood": "gaussian"}
     config = config_from(values, {"max_gradient_norm": 1e12, **settings})
     return TrainState(config, shape=(12, 8, 1), device=torch.device("cpu"))
@@ -210,9 +210,9 @@ def assert_step_follows(train_state: TrainState, loss: Tensor, *, beta: float = 
 
 
 def test_terms_reach_the_networks_that_they_depend_on() -> None:
-    """Each of `terms` gives the gradient of its formula; the rate alone leaves decoder and sigma none."""
+    """Each value of `terms` has the gradient of its formula; decoder and sigma get none from the rate."""
     for terms in ("both", "distortion", "rate"):
-        train_state = bound_learner(terms=terms)
+        train_state = bound_state(terms=terms)
         distortion, rates, _ = formulas(train_state)
         rate = 0.7 * rates.mean(0).sum()
         losses = {"both": distortion.mean() + rate, "distortion": distortion.mean(), "rate": rate}
@@ -222,8 +222,8 @@ def test_terms_reach_the_networks_that_they_depend_on() -> None:
 
 
 def test_an_autoencoder_has_the_distortion_alone() -> None:
-    """The latent is the encoder's output itself, and the loss the distortion of it."""
-    train_state = bound_learner(objective="ae")
+    """The latent is the encoder's output, and the loss is the distortion of its reconstruction."""
+    train_state = bound_state(objective="ae")
     x = IMAGES.float() / 255
     output = train_state.model.decoder(train_state.model.encoder.head(train_state.model.encoder.layers(x)))
     (log_sigma,) = train_state.likelihood.parameters()
@@ -235,7 +235,7 @@ def test_an_autoencoder_has_the_distortion_alone() -> None:
 
 
 def test_free_bits_end_the_gradient_below_the_floor() -> None:
-    """A dimension with less than the floor's rate has no gradient from it; one with more has all of it."""
+    """A dimension below the floor gets no gradient from its rate; one above gets the whole gradient."""
     mean = torch.tensor([[0.1, 2.0], [0.2, -1.0]], requires_grad=True)
     log_variance = torch.tensor([[0.1, -1.0], [0.0, -2.0]], requires_grad=True)
     rate_Z = kl_to_prior(mean, log_variance).mean(0)
@@ -250,7 +250,7 @@ def test_free_bits_end_the_gradient_below_the_floor() -> None:
 
 
 def test_the_floor_is_that_of_the_whole_batch() -> None:
-    """Several processes decide by their common mean, not each by its own."""
+    """Several processes compare their common mean with the floor, not each its own."""
     rate_Z = torch.tensor([0.2, 0.9], requires_grad=True)
     common_Z = torch.tensor([0.6, 0.4])
     floored = weighted_rate(rate_Z, beta=1.0, free_bits=0.5, batch_rate_Z=common_Z)
@@ -259,8 +259,8 @@ def test_the_floor_is_that_of_the_whole_batch() -> None:
 
 @pytest.mark.parametrize("free_bits", [0.03, 100.0])
 def test_a_step_keeps_the_free_bits(free_bits: float) -> None:
-    """A step's gradient is that of the floored rate; under a high floor the rate has none at all."""
-    train_state = bound_learner(free_bits=free_bits)
+    """A step follows the gradient of the floored rate; below a high floor the rate has no gradient."""
+    train_state = bound_state(free_bits=free_bits)
     distortion, rates, _ = formulas(train_state)
     rate_Z = rates.mean(0)
     assert (rate_Z < free_bits).any()
@@ -269,8 +269,8 @@ def test_a_step_keeps_the_free_bits(free_bits: float) -> None:
 
 
 def test_a_step_follows_the_weighted_bound() -> None:
-    """With several draws the gradient is that of log of the mean weight, one network for all draws."""
-    train_state = bound_learner(importance_samples=5)
+    """With several draws the gradient is that of the logarithm of the mean weight."""
+    train_state = bound_state(importance_samples=5)
     distortion, _, log_ratio = formulas(train_state, 5)
     # The weights are e^-30 or so: double keeps them.
     bound = (log_ratio - distortion).double().exp().mean(0).log()
@@ -278,8 +278,8 @@ def test_a_step_follows_the_weighted_bound() -> None:
 
 
 def test_one_importance_sample_is_the_elbo() -> None:
-    """At K = 1 value and gradient are those of the ELBO's estimate with the same draw."""
-    train_state = bound_learner()
+    """With K = 1, value and gradient equal those of the ELBO's estimate with the same draw."""
+    train_state = bound_state()
     x = IMAGES[:1].float() / 255
     noise = torch.randn(1, 1, 4)
     bound, terms = importance_weighted_bound(train_state.model, train_state.likelihood, x, noise)

@@ -1,4 +1,4 @@
-"""Networks compiled with torch.compile train as the others do, and leave no trace in what is exported."""
+"""Compiled networks train as the others do, and an exported model shows no trace of the compilation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,7 +24,7 @@ TOLERANCE = 1e-4
 
 
 def gradients(config: Config) -> Gradients:
-    """Return what the same batch and noise ask of networks that are new, with every kind of layer."""
+    """Return the gradients of new networks, with every kind of layer, for a fixed batch and fixed noise."""
     train_state = TrainState(config, shape=(16, 16, 1), device=torch.device("cpu"))
     image_BCHW = torch.randint(
         0, 256, (8, 1, 16, 16), generator=torch.Generator().manual_seed(3), dtype=torch.uint8
@@ -37,7 +37,7 @@ def gradients(config: Config) -> Gradients:
 @quiet
 @pytest.mark.parametrize("objective", ["vae", "vae-gan"])
 def test_compiled_networks_have_the_same_gradients(objective: str, config: Config) -> None:
-    """Those of each network agree as float32 sums do; of a VAE/GAN several losses go back through it."""
+    """The gradients agree within float32 rounding, also where several losses go back through one graph."""
     settings = {"dataset": config.dataset, **TINY, "objective": objective, "likelihood": "gaussian"}
     plain = gradients(config_from(settings))
     compiled = gradients(config_from(settings, {"compile": True}))
@@ -54,7 +54,7 @@ def test_compiled_networks_have_the_same_gradients(objective: str, config: Confi
 @pytest.mark.slow
 @quiet
 def test_a_compiled_run_is_exported(config: Config, dataset: Dataset, tmp_path: Path) -> None:
-    """The graphs of its weights agree with the networks as they are: else nothing would be published."""
+    """Its ONNX graphs agree with the networks that are not compiled; otherwise nothing is published."""
     done = fit(dataclasses.replace(config, compile=True, epochs=1), dataset, tmp_path / "run")
     figures, models = done.evaluation.to_json_object(), tmp_path / "models"
     exported = export(
@@ -66,7 +66,7 @@ def test_a_compiled_run_is_exported(config: Config, dataset: Dataset, tmp_path: 
 def test_what_is_evaluated_and_exported_is_never_compiled(
     config: Config, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Training calls the compiled networks; the model's own stay as they are."""
+    """Training calls the compiled networks; the networks of the model are not changed."""
     compiled: list[Callable[..., object]] = []
 
     def compile_(called: Callable[..., object]) -> Callable[..., object]:

@@ -36,7 +36,7 @@ STOP_AT_STEP = WARMUP_CALLS + 2
 def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
     objective: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is stopped, resumed, evaluated with the CPU's figures, and published with parity."""
+    """A run is stopped, resumed, evaluated with the same figures as on the CPU, and exported with parity."""
     changes: dict[str, Any] = {"device": "cuda", "objective": objective, "epochs": 2, "precision": precision}
     if "discriminator_width" in OBJECTIVES[objective].settings:
         changes["discriminator_width"] = 4
@@ -66,8 +66,8 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
     assert read_bundle(exported.folder).manifest.parity["fp32"].image_steps <= 1
 
 
-def learner_of(objective: str, dataset: str, **changes: Any) -> TrainState:
-    """Return a small train_state on the GPU."""
+def state_of(objective: str, dataset: str, **changes: Any) -> TrainState:
+    """Return the state of a small run on the GPU."""
     small = {"discriminator_width": 4} if "discriminator_width" in OBJECTIVES[objective].settings else {}
     config = config_from(
         {"dataset": dataset}, TINY, {"objective": objective, "device": "cuda"}, small, changes
@@ -76,18 +76,18 @@ def learner_of(objective: str, dataset: str, **changes: Any) -> TrainState:
 
 
 def batch_of(dataset: str) -> torch.Tensor:
-    """Return the first training images as a step takes them."""
+    """Return the first training images as uint8 of shape (B, C, H, W)."""
     images = torch.from_numpy(load_dataset(config_from({"dataset": dataset}, TINY)).train)
     return images[:16].permute(0, 3, 1, 2).contiguous().cuda()
 
 
 @pytest.mark.parametrize("cuda_graph", [False, True])
 def test_no_step_makes_the_host_wait(tmp_path: Path, cuda_graph: bool) -> None:
-    """PyTorch itself finds no step that waits for the GPU, of any objective, in either phase."""
+    """PyTorch reports no step that waits for the GPU, for any objective and in either phase."""
     dataset = str(write_blobs(tmp_path / "blobs.npy"))
     batch = batch_of(dataset)
     for objective in OBJECTIVES:
-        train_state = learner_of(objective, dataset, cuda_graph=cuda_graph)
+        train_state = state_of(objective, dataset, cuda_graph=cuda_graph)
         for fraction in (0.0, 1.0):
             for _ in range(WARMUP_CALLS + 1):
                 train_state.step(batch, learning_rate=1e-3, beta=1.0, fraction=fraction)
@@ -102,7 +102,7 @@ def test_no_step_makes_the_host_wait(tmp_path: Path, cuda_graph: bool) -> None:
 @pytest.mark.parametrize("blocks", [0, 1])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_networks_of_usual_sizes_learn(channels: int, blocks: int, autocast: torch.dtype | None) -> None:
-    """Their gradients come in other layouts than those of tiny ones, and each of them is applied."""
+    """Gradients of larger networks have other memory layouts, and each of them is applied."""
     config = Config(dataset="x", blocks=blocks, device="cuda")
     train_state = TrainState(config, shape=(28, 28, channels), device=torch.device("cuda"), autocast=autocast)
     generator = torch.Generator().manual_seed(1)
@@ -123,12 +123,12 @@ def test_networks_of_usual_sizes_learn(channels: int, blocks: int, autocast: tor
 def test_replayed_steps_are_those_that_are_launched_one_by_one(
     objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Draws are the same bit by bit, all else within rounding, whatever rates and weights change."""
+    """Random draws are equal bit by bit, everything else within rounding, at changing rates and weights."""
     # AdamW makes whole steps of rounding where a gradient is next to none.
     monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
     dataset = str(write_blobs(tmp_path / "blobs.npy"))
     batch = batch_of(dataset)
-    train_states = [learner_of(objective, dataset, cuda_graph=is_on) for is_on in (False, True)]
+    train_states = [state_of(objective, dataset, cuda_graph=is_on) for is_on in (False, True)]
     assert [train_state.is_graphed for train_state in train_states] == [False, True]
     for number in range(4 * WARMUP_CALLS):
         for train_state in train_states:
@@ -152,10 +152,10 @@ def test_replayed_steps_are_those_that_are_launched_one_by_one(
 
 
 def test_a_replayed_step_that_is_not_finite_changes_nothing(tmp_path: Path) -> None:
-    """It is skipped and counted, and the next one is taken."""
+    """The step is skipped and counted, and the next one is taken."""
     dataset = str(write_blobs(tmp_path / "blobs.npy"))
     batch = batch_of(dataset)
-    train_state = learner_of("vae", dataset)
+    train_state = state_of("vae", dataset)
     for _ in range(WARMUP_CALLS + 1):
         train_state.step(batch, learning_rate=1e-3, beta=1.0)
     before = [parameter.detach().clone() for parameter in train_state.model.parameters()]

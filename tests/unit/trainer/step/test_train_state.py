@@ -54,7 +54,7 @@ def objective_of(train_state: TrainState) -> Adversarial:
 
 
 def case_of(train_state: TrainState) -> Case:
-    """Return the step that `train_state` is about to take: copies of its networks, and the same draws."""
+    """Return the next step of `train_state` as a case: copies of its networks, and the same draws."""
     config, objective = train_state.config, objective_of(train_state)
     is_vae_gan = config.objective == "vae-gan"
     case = Case(loss=config.adversarial_loss, weight=config.adversarial_weight, adaptive=is_vae_gan, beta=1.2)
@@ -75,7 +75,7 @@ def case_of(train_state: TrainState) -> Case:
 def test_a_step_applies_these_gradients_and_no_others(
     objective: str, fraction: float, is_later_phase: bool
 ) -> None:
-    """A step moves each network by AdamW along its own formula; who has none stays as it was, bit by bit."""
+    """AdamW moves each network along its own formula; a network without one is unchanged, bit by bit."""
     train_state = state_of(objective)
     before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
     case = case_of(train_state)
@@ -105,7 +105,7 @@ def test_a_step_applies_these_gradients_and_no_others(
 
 
 def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
-    """Take the step in torch's plain AdamW: the players without much momentum, the scales fast."""
+    """Take the step with torch's plain AdamW: little momentum for GAN networks, a high rate for scales."""
     is_scale = name in ("likelihood", "features")
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
@@ -119,7 +119,7 @@ def follow(name: str, parameters: list[nn.Parameter], gradients: tuple[Tensor, .
 
 
 def test_the_second_phase_never_moves_the_discriminator() -> None:
-    """In VAE_Dis_l it learns before `gan_share` and not at all after; the encoder the other way round."""
+    """In VAE_Dis_l the discriminator learns only before `gan_share`, the encoder only after it."""
     train_state = state_of("vae-disl", gan_share=0.5)
     for fraction, still, moving in ((0.2, "encoder", "discriminator"), (0.5, "discriminator", "encoder")):
         before = {name: copy.deepcopy(module) for name, module in modules_of(train_state).items()}
@@ -131,7 +131,7 @@ def test_the_second_phase_never_moves_the_discriminator() -> None:
 
 
 def test_what_is_not_played_has_no_loss() -> None:
-    """Of VAE_Dis_l's phases each has its own figures; an epoch with both averages each over its own steps."""
+    """Each phase of VAE_Dis_l has its own figures, which are means over the steps of that phase."""
     train_state = state_of("vae-disl", gan_share=0.5)
 
     def means_after(*fractions: float) -> dict[str, Any]:
@@ -161,7 +161,7 @@ def same_weights(one: nn.Module, other: nn.Module) -> bool:
 
 
 class Biased(nn.Module):
-    """A discriminator with moved logits: those of the real images by one amount, of made ones by another."""
+    """A discriminator that adds constants to its logits: one for real images, another for fake ones."""
 
     def __init__(self, inner: nn.Module, *, real: float, made: float) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Biased(nn.Module):
 
 
 def test_a_step_that_is_not_finite_moves_nobody() -> None:
-    """One bad logit, and no network moves."""
+    """One logit that is not finite, and no network changes."""
     train_state = state_of("vae-gan")
     objective = objective_of(train_state)
     objective.discriminate = Biased(objective.discriminator, real=math.nan, made=0.0)
@@ -187,7 +187,7 @@ def test_a_step_that_is_not_finite_moves_nobody() -> None:
 
 
 class FromHost(TorchDispatchMode):
-    """Collects the operations that copy a value from the host to the device or back."""
+    """A mode that collects the operations which copy a value from host to device or back."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -203,7 +203,7 @@ class FromHost(TorchDispatchMode):
     ("objective", "fraction"), [("vae-gan", 0.0), ("vae-gan", 1.0), ("vae-disl", 0.0), ("vae-disl", 1.0)]
 )
 def test_no_step_makes_the_host_wait(objective: str, fraction: float) -> None:
-    """A GPU is never waited for: no number is made on the host and moved, and none is fetched."""
+    """No step waits for a GPU: no number is copied from the host, and none is fetched from the device."""
     train_state = state_of(objective)
     with FromHost() as mode:
         train_state.step(images(), learning_rate=RATE, beta=1.0, fraction=fraction)
