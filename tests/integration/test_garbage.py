@@ -10,11 +10,11 @@ from support.serving import ServerProcess
 PROGRAM = """
 import gc, sys
 from convvae_service.server import health
-follow = health.Health.follow
+follow = health.HealthServicer.follow
 def reported(self, models):
     print("reports", any(models.values()), "frozen", gc.get_freeze_count() > 0, file=sys.stderr, flush=True)
     follow(self, models)
-health.Health.follow = reported
+health.HealthServicer.follow = reported
 from convvae_service.__main__ import main
 from convvae_service.server.lifecycle import Server
 drain = Server.drain

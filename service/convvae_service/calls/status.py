@@ -66,9 +66,13 @@ def _bad_request(error: InvalidInput) -> error_details_pb2.BadRequest:
     message = error_details_pb2.BadRequest(
         field_violations=[fields(field=v.field, description=v.description) for v in error.violations]
     )
-    if message.ByteSize() <= _MAX_DETAIL_BYTES:
-        return message
-    message.Clear()
+    return message if message.ByteSize() <= _MAX_DETAIL_BYTES else _shortened(error)
+
+
+def _shortened(error: InvalidInput) -> error_details_pb2.BadRequest:
+    """Return violations without repeated descriptions; the last entry names the rows that do not fit."""
+    fields = error_details_pb2.BadRequest.FieldViolation
+    message = error_details_pb2.BadRequest()
     room = _MAX_DETAIL_BYTES - _RANGES_BYTES
     previous = None
     for index, violation in enumerate(error.violations):

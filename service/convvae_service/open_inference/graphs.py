@@ -12,12 +12,13 @@ from convvae_service.engine.stages import Stage
 from convvae_service.errors import InvalidInput, NotFound, Violation
 from convvae_service.repository.loaded_version import LoadedVersion
 
-__all__ = ["ROLES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
+__all__ = ["ITEM_BYTES", "ROLES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
 
 ROLES: tuple[Role, ...] = ("encoder", "decoder")
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _DATATYPES: dict[str, Literal["UINT8", "FP32"]] = {"uint8": "UINT8", "float32": "FP32"}
-_ITEM_BYTES = {"UINT8": 1, "FP32": 4}
+# Bytes of one value.
+ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ class GraphTensor:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row."""
-        return self.row_values * _ITEM_BYTES[self.datatype]
+        return self.row_values * ITEM_BYTES[self.datatype]
 
 
 @dataclass(frozen=True, slots=True)

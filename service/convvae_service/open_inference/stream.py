@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 from convvae_service.calls.status import Refusal
+from convvae_service.open_inference.graphs import ITEM_BYTES
 from open_inference import inference_pb2 as pb
 
 __all__ = ["Infer", "InferStream"]
@@ -15,7 +16,6 @@ _MAX_IN_PROGRESS = 16
 # Maximum bytes of replies that are being computed or wait to be written: two messages of the default limit. A
 # request leaves the queue of the server when its reply is ready, however slowly the caller reads.
 _MAX_REPLY_BYTES = 128 << 20
-_ITEM_BYTES = {"UINT8": 1, "FP32": 4}
 # An id may have 128 characters, and the ids of requests add their number to the stream's.
 _MAX_ID_LENGTH = 110
 _EMPTY_FINAL = "triton_enable_empty_final_response"
@@ -139,7 +139,7 @@ class _ReplyBudget:
         """Replace the estimate by the bytes of the reply; None stands for an error message."""
         num_bytes = 0
         for output in reply.outputs if reply is not None else ():
-            num_bytes += math.prod(output.shape) * _ITEM_BYTES[output.datatype]
+            num_bytes += math.prod(output.shape) * ITEM_BYTES[output.datatype]
         if reply is not None and pending.rows:
             self._row_bytes[pending.kind] = num_bytes / pending.rows
         self._num_bytes += num_bytes - pending.num_bytes
