@@ -11,7 +11,8 @@ from rich.console import Console
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.compute.distributed import DistContext, joined
 from convvae_trainer.compute.process import configure_process, default_threads
-from convvae_trainer.data.dataset import Dataset, load_dataset, with_absolute_paths
+from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.sources import with_absolute_paths
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export

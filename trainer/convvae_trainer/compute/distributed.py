@@ -1,7 +1,7 @@
-"""Several processes that train one model, as torchrun starts them; one process is a dist of its own.
+"""The processes that train one model together, as torchrun starts them.
 
-Every process holds all data and draws the noise of the whole batch, of which it takes its rows: the batch is
-the same, image by image, however many processes share it.
+Every process holds all data, draws the noise of the whole batch, and takes its rows of both. So a batch is
+the same, image by image, for any number of processes.
 """
 
 import datetime
@@ -21,19 +21,20 @@ from convvae_trainer.errors import BadConfig, TrainerError
 
 __all__ = ["SINGLE_PROCESS", "DistContext", "joined"]
 
-# One process may measure, download or evaluate for so long while the others wait. One that ends is noticed at
-# once, as its connections close.
-PATIENCE = datetime.timedelta(days=1)
+# Processes wait this long while one of them downloads or evaluates. The end of a process is noticed at once,
+# since its connections close.
+TIMEOUT = datetime.timedelta(days=1)
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
 class DistContext:
-    """This process's place among those that share a run.
+    """The position of this process among the processes of a run.
 
-    `control_group` returns a group on the CPU for what the processes agree on at each step, which torch holds
-    and nothing here does; `local_rank` and `local_size` count those on this machine.
+    `rank` and `size` count all processes, `local_rank` and `local_size` those of this machine.
+    `control_group` returns the process group for messages between CPUs. torch owns it; a reference here would
+    keep it alive when torch ends it.
     """
 
     rank: int = 0
@@ -44,14 +45,14 @@ class DistContext:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes the run folder and the screen."""
+        """Whether this process writes to the run folder and the screen."""
         return self.rank == 0
 
     def device(self, device: torch.device) -> torch.device:
-        """Return this process's own GPU where the run takes any; else the device as it is.
+        """Return this process's own GPU if the processes use GPUs, else `device`.
 
         Raises:
-            BadConfig: There is no GPU for each process of this machine.
+            BadConfig: This machine has fewer GPUs than processes.
         """
         if self.size == 1 or device.type != "cuda":
             return device
@@ -61,13 +62,13 @@ class DistContext:
         if self.local_size > torch.cuda.device_count():
             raise BadConfig(
                 f"{self.local_size} processes need one GPU each, but torch sees {torch.cuda.device_count()}:"
-                " start so many with torchrun --nproc-per-node"
+                f" start {torch.cuda.device_count()} with torchrun --nproc-per-node"
             )
         torch.cuda.set_device(index)
         return torch.device("cuda", index)
 
     def rows(self, values: Tensor) -> Tensor:
-        """Return this process's equal share of a whole batch's rows."""
+        """Return this process's rows of a whole batch, an equal share."""
         share = len(values) // self.size
         return values[self.rank * share : (self.rank + 1) * share]
 
@@ -86,7 +87,7 @@ class DistContext:
             low += tensor.numel()
 
     def sync_progress(self, fraction: float, stop: int) -> tuple[float, int]:
-        """Return the first process's share of the run done, and the stop signal of any process (or 0)."""
+        """Return how much of the run is done in the first process, and a stop signal of any process, or 0."""
         if self.size == 1:
             return fraction, stop
         values = torch.tensor([fraction if self.is_first else -1.0, float(stop)], dtype=torch.float64)
@@ -121,9 +122,9 @@ class DistContext:
         return held
 
     def rank0_first(self, make: Callable[[], _T]) -> _T:
-        """Call `make` in the first process, then in one of each other machine, then in the rest.
+        """Call `make` in the first process, then in one process of each other machine, then in the rest.
 
-        What the first ones leave on the disk, those that follow find.
+        Later processes find the files that earlier ones have written.
         """
         mine = 0 if self.is_first else 1 if self.local_rank == 0 else 2
         made: list[_T] = []
@@ -134,53 +135,56 @@ class DistContext:
         return made[0]
 
 
+# A run in one process: every exchange returns its input.
 SINGLE_PROCESS = DistContext()
 
 
 @contextmanager
 def joined(device: torch.device) -> Iterator[DistContext]:
-    """Join the processes that torchrun started, if it did.
+    """Join the processes that torchrun started, or yield `SINGLE_PROCESS` without torchrun.
 
     Raises:
-        BadConfig: torchrun's variables are there in part, or make no sense.
+        BadConfig: Some of torchrun's environment variables are missing or are not numbers.
     """
     try:
         size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
         local_rank = int(os.environ.get("LOCAL_RANK", "0"))
         local_size = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     except ValueError:
-        raise BadConfig("WORLD_SIZE, RANK and LOCAL_RANK are no numbers: let torchrun set them") from None
+        raise BadConfig(
+            "WORLD_SIZE, RANK or LOCAL_RANK is not a number: start with torchrun, which sets them"
+        ) from None
     if size == 1:
         yield SINGLE_PROCESS
         return
     if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]:
         raise BadConfig(f"WORLD_SIZE is {size}, but {missing[0]} is not set: start with torchrun")
     backend = "nccl" if device.type == "cuda" else "gloo"
-    # Imported while there is a group, as an optimizer does, it holds that group for good: its functions'
-    # default arguments are made of it.
+    # Optimisers import this module. If that happens after the group is made, the default arguments of its
+    # functions hold the group, which then never ends.
     importlib.import_module("torch.distributed.nn.functional")
     with _dist_errors():
         torch.distributed.init_process_group(backend, rank=rank, world_size=size)
     try:
         with _dist_errors():
-            control_group = weakref.ref(torch.distributed.new_group(backend="gloo", timeout=PATIENCE))
+            control_group = weakref.ref(torch.distributed.new_group(backend="gloo", timeout=TIMEOUT))
         yield DistContext(
             rank=rank, size=size, local_rank=local_rank, local_size=local_size, control_group=control_group
         )
     finally:
-        # Frees the groups and ends their threads: one that frees a tensor while Python itself ends aborts it.
+        # This ends the groups' threads. A thread that frees a tensor while Python exits aborts the process.
         torch.distributed.destroy_process_group()
 
 
 @contextmanager
 def _dist_errors() -> Iterator[None]:
-    """Say in one line that the others cannot be reached, as when one of them has ended."""
+    """Report in one line that another process cannot be reached, for example because it has ended."""
     try:
         yield
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
-        # What torch called holds the group, which must be free to end where the processes part.
+        # The frames of torch's calls hold the group, which could then not end.
         traceback.clear_frames(error.__traceback__)
         raise TrainerError(
             "another process of this run ended, or cannot be reached: its own message says why, or"

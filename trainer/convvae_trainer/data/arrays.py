@@ -1,4 +1,4 @@
-"""Arrays of any accepted kind to uint8 NHWC: .npy, .npz, idx files and what torchvision holds."""
+"""Arrays of images in files (.npy, .npz, idx) and in memory, as uint8 of shape (N, H, W, C)."""
 
 from pathlib import Path
 from typing import Any
@@ -14,17 +14,17 @@ __all__ = ["check_size", "read_array_file", "to_nhwc"]
 
 
 def read_array_file(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """Read images, and labels where the file has them.
+    """Read images, and labels if the file has them.
 
     Args:
-        path: A .npy file; a .npz file with the key `images` or one array only, and perhaps `labels`; or an
-            idx file.
+        path: An .npy file, an idx file, or an .npz file with the key `images` or a single array, and
+            optionally `labels`.
 
     Returns:
         (images, labels): uint8 of shape (N, H, W, C), and int64 of shape (N,) or None.
 
     Raises:
-        BadData: The file cannot be read, or its array is none of images.
+        BadData: The file cannot be read, or its array does not hold images.
     """
     try:
         array, labels = open_array(path), open_labels(path)
@@ -46,10 +46,10 @@ def to_nhwc(array: NDArray[Any], *, name: str) -> NDArray[np.uint8]:
 
     Args:
         array: (N, H, W) or (N, H, W, C) with C of 1 or 3; uint8, bool, or floating-point within 0 to 1.
-        name: What messages call it.
+        name: The array's name in error messages.
 
     Raises:
-        BadData: Another shape or type, no images, or values out of range.
+        BadData: The array has another shape or type, holds no images, or has values out of range.
     """
     try:
         return as_uint8(as_images(array, name=name), name=name)

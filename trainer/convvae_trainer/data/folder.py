@@ -1,4 +1,4 @@
-"""A folder of image files, at any depth, as one array."""
+"""A folder of image files as one array."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
 from convvae_service.images import InvalidImage, decode_file, file_shape, image_files
-from convvae_trainer.data.rows import ImageStack
+from convvae_trainer.data.image_stack import ImageStack
 from convvae_trainer.errors import BadData
 
 __all__ = ["read_folder"]
@@ -18,28 +18,29 @@ __all__ = ["read_folder"]
 def read_folder(
     folder: Path, *, image_size: tuple[int, int] | None, resize: Resize, channels: int | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, str]:
-    """Read all images under `folder`, sorted by path.
+    """Read all images in `folder`, sorted by path.
 
     Args:
-        folder: Holds JPEG, PNG or WebP files, at any depth. Names that start with a dot are left out.
-        image_size: (height, width) to resize to. None: the files are of one size.
-        resize: How to get to `image_size`.
-        channels: 1 to read all files as grey, 3 as RGB. None: RGB if one file or more is in colour.
+        folder: Folder of JPEG, PNG or WebP files, at any depth. Names that start with a dot are skipped.
+        image_size: (height, width) of the result. None: all files must have one size.
+        resize: How files are resized.
+        channels: Channels of the result: 1 (grey) or 3 (RGB). None: 3 if any file is in colour.
 
     Returns:
-        (images, labels, note): uint8 of shape (N, H, W, C); labels number the folders of the first level, in
-        sorted order, or are None where a file lies in no such folder; the note says how many files are read
-        in other colours than they have, or is "".
+        (images, labels, note): images are uint8 of shape (N, H, W, C). Labels number the folders of the first
+        level in sorted order, or are None if a file is in no such folder. The note says how many files were
+        read in other colours than they have, or is "".
 
     Raises:
-        BadData: No images, two sizes, or a file that cannot be read; the message names it.
+        BadData: There are no images, they have different sizes, or a file cannot be read; the message names
+            the file.
     """
     try:
         names = image_files(folder)
     except OSError as error:
         raise BadData(f"{error.filename} cannot be listed: {error.strerror}") from None
     if not names:
-        raise BadData(f"no images in {folder}: JPEG, PNG or WebP files, at any depth, are taken")
+        raise BadData(f"no images in {folder}: it must hold JPEG, PNG or WebP files, at any depth")
     rows = ImageStack(len(names), image_size=image_size, channels=channels)
     for name in names:
         path = folder / name
@@ -59,7 +60,7 @@ def _read(path: Path) -> bytes:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Say which file it is that is no image."""
+    """Name the file in the error if it is not an image."""
     try:
         yield
     except InvalidImage as error:

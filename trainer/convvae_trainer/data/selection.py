@@ -1,4 +1,4 @@
-"""Which images of a set stand for it: sets are often sorted by class, so that the first are all of one.
+"""Selections of images. Data sets are often sorted by class, so the first images may all be of one class.
 
 N = images.
 """
@@ -10,19 +10,18 @@ __all__ = ["drawn", "lacking", "varied"]
 
 
 def drawn(count: int, limit: int, *, seed: int = 0) -> NDArray[np.intp]:
-    """Return the rows of `limit` of `count` images, ascending: all, or some drawn by `seed`."""
+    """Return the sorted rows of at most `limit` of `count` images, drawn by `seed`."""
     return np.sort(np.random.default_rng(seed).permutation(count)[:limit])
 
 
 def varied(count: int, labels_N: NDArray[np.int64] | None, limit: int, *, seed: int = 0) -> NDArray[np.intp]:
-    """Return the rows of `limit` of `count` images to look at, ascending, drawn by `seed`.
+    """Return the sorted rows of at most `limit` of `count` images to show, drawn by `seed`.
 
-    With labels they are of as many classes as they can be, and of each class of equally many, as far as there
-    are images.
+    With labels, the rows have as many classes as possible, and equally many images of each where possible.
     """
     order = np.random.default_rng(seed).permutation(count)
     if labels_N is not None:
-        # How many of its class come before an image: first one of each class, then a second one, ...
+        # The rank of an image within its class: first all images of rank 0, then those of rank 1, and so on.
         rank_N = np.empty(count, np.intp)
         for label in np.unique(labels_N):
             of_class = labels_N[order] == label
@@ -32,7 +31,7 @@ def varied(count: int, labels_N: NDArray[np.int64] | None, limit: int, *, seed: 
 
 
 def lacking(labels_N: NDArray[np.int64] | None, limit: int) -> str:
-    """Return "of 1 of the 10 classes" where the first `limit` images lack a class, else ""."""
+    """Return for example "of 1 of the 10 classes" if the first `limit` images lack a class, else ""."""
     if labels_N is None:
         return ""
     num_there, num_classes = len(np.unique(labels_N[:limit])), len(np.unique(labels_N))

@@ -20,13 +20,13 @@ from numpy.typing import NDArray
 from convvae_service.bundle import Resize
 from convvae_service.images import InvalidImage, pillow_pixels, pillow_shape
 from convvae_trainer.data.arrays import to_nhwc
-from convvae_trainer.data.rows import ImageStack
+from convvae_trainer.data.image_stack import ImageStack
+from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.errors import BadData, MissingExtra
 
-__all__ = ["Part", "find_set", "near_names", "read_set"]
+__all__ = ["find_set", "near_names", "read_set"]
 
-Part = tuple[NDArray[np.uint8], NDArray[np.int64] | None]
-# What sets call their parts: most have train and test, Imagenette train and val, CelebA train and valid,
+# Names of the splits: most sets have train and test, Imagenette train and val, CelebA train and valid,
 # Places365 train-standard and val.
 TRAIN_SPLITS = ("train", "train-standard")
 TEST_SPLITS = ("test", "val", "valid")
@@ -35,7 +35,7 @@ _NO_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset
 
 @functools.cache
 def _sets() -> dict[str, Any]:
-    """Return torchvision's data sets by plain name: lower-case letters and digits."""
+    """Return torchvision's classes by name, in lower-case letters and digits only."""
     try:
         from torchvision import datasets
     except ImportError:
@@ -55,12 +55,12 @@ def _plain(name: str) -> str:
 
 
 def find_set(name: str) -> Any | None:
-    """Return torchvision's class for `name`, ignoring case, dashes and underscores; None if there is none."""
+    """Return torchvision's class for a name, whatever its case, dashes and underscores, or None."""
     return _sets().get(_plain(name))
 
 
 def near_names(name: str) -> list[str]:
-    """Return names of data sets that look like `name`, best first."""
+    """Return the names of similar data sets, the most similar first."""
     return difflib.get_close_matches(_plain(name), ["digits", *_sets()], n=3, cutoff=0.5)
 
 
@@ -72,27 +72,27 @@ def read_set(
     image_size: tuple[int, int] | None,
     resize: Resize,
     channels: int | None = None,
-) -> tuple[Part, Part | None, str]:
+) -> tuple[LabelledImages, LabelledImages | None, str]:
     """Read a torchvision data set.
 
     Args:
-        cls: Of `find_set`.
-        root: Folder that holds torchvision's sets.
-        download: Fetch the files when they are absent.
-        image_size: (height, width) to resize pictures of several sizes to.
-        resize: How to get there.
-        channels: 1 to read pictures as grey, 3 as RGB; what a set holds as an array stays as it is. None: RGB
-            if one picture or more is in colour.
+        cls: The class, from `find_set`.
+        root: Folder of torchvision's sets.
+        download: Whether to download files that are absent.
+        image_size: (height, width) to which pictures are resized.
+        resize: How they are resized.
+        channels: Channels of pictures: 1 (grey) or 3 (RGB). None: 3 if any picture is in colour. A set that
+            holds an array keeps its channels.
 
     Returns:
-        (train, test, note): the parts each (images, labels), `test` None where the set has no split of its
-        own; the note says how many pictures are read in other colours than they have, or is "".
+        (train, test, note). `test` is None without a test split. The note says how many pictures were read in
+        other colours than they have, or is "".
 
     Raises:
-        BadData: The files are not there, or the items are no images.
+        BadData: The files are missing or damaged, or the items are not images.
     """
     parameters = inspect.signature(cls.__init__).parameters
-    # For each part the arguments to try, one after the other.
+    # For each part, the arguments to try in this order.
     parts: list[list[dict[str, Any]]]
     if "train" in parameters:
         parts = [[{"train": True}], [{"train": False}]]
@@ -107,24 +107,24 @@ def read_set(
         parts = [[{}]]
     if any("download" in inspect.signature(kind.__init__).parameters for kind in cls.__mro__):
         parts = [[{**arguments, "download": download} for arguments in tries] for tries in parts]
-    # All are opened before one is read: decoding takes minutes.
+    # All parts are opened before one is read, since decoding takes minutes.
     opened = [_open_first(cls, root, tries) for tries in parts]
     read, notes = [], []
     for items, part in zip(opened, ("", "test "), strict=False):
         images, note = _images(items, cls.__name__, image_size, resize, channels)
-        read.append((images, _labels(items, len(images))))
+        read.append(LabelledImages(images, _labels(items, len(images))))
         notes += [part + note] if note else []
     return read[0], read[1] if len(read) == 2 else None, "; ".join(notes)
 
 
 def _open_first(cls: Any, root: Path, tries: Sequence[dict[str, Any]]) -> Any:
-    """Open a part by the first of these arguments that the set knows."""
+    """Open a part with the first arguments that the set accepts."""
     errors: list[ValueError] = []
     for arguments in tries:
         try:
             return _open(cls, root, arguments)
         except ValueError as error:
-            # So torchvision's check of arguments puts it; any other is of a file's contents.
+            # torchvision's check of arguments starts like this. Other errors are about a file's contents.
             if not str(error).startswith("Unknown value"):
                 raise _damaged(cls, root, error) from None
             errors.append(error)
@@ -206,7 +206,7 @@ def _decode_items(
         item = items[number]
         picture = item[0] if isinstance(item, tuple) else item
         if not isinstance(picture, Image.Image):
-            raise BadData(f"torchvision's {name} holds no images but {type(picture).__name__} items")
+            raise BadData(f"torchvision's {name} holds {type(picture).__name__} items, not images")
         called = f"image {number} of {name}"
         shape = rows.next_shape(pillow_shape(picture), name=called)
         try:

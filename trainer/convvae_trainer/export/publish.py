@@ -19,7 +19,8 @@ from convvae_service.bundle import (
     describe_graph,
     publish,
 )
-from convvae_trainer.data.dataset import Dataset, resize_of
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.sources import resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.export.model_card import model_card

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.compute.distributed import DistContext
-from convvae_trainer.data.dataset import Dataset, hold_out_validation
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.splits import hold_out_validation
 from convvae_trainer.errors import BadConfig, BadData
 from convvae_trainer.runs.progress import batch_size
 from convvae_trainer.settings.config import Config

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from convvae_trainer.data.dataset import num_validation
+from convvae_trainer.data.splits import num_validation
 from convvae_trainer.settings.config import Config
 
 __all__ = ["TrainProgress", "batch_size", "fraction_done", "num_trained"]

@@ -270,7 +270,7 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("variables", "message"),
     [
-        ({"WORLD_SIZE": "two"}, "are no numbers: let torchrun set them"),
+        ({"WORLD_SIZE": "two"}, "is not a number: start with torchrun"),
         ({"WORLD_SIZE": "2", "RANK": "0"}, "MASTER_ADDR is not set: start with torchrun"),
     ],
 )

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae_trainer.data.arrays import read_array_file, to_nhwc
-from convvae_trainer.data.dataset import load_dataset, load_other, with_absolute_paths
+from convvae_trainer.data.dataset import load_dataset, load_other
+from convvae_trainer.data.sources import with_absolute_paths
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
@@ -244,7 +245,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, damage: str) -> None:
     ("name", "message"),
     [
         ("mnits", "unknown data set 'mnits': did you mean mnist"),
-        ("xyzzyxyzzy", "unknown data set 'xyzzyxyzzy': digits, or a torchvision set such as mnist"),
+        ("xyzzyxyzzy", "unknown data set 'xyzzyxyzzy': give digits, or a torchvision set such as mnist"),
         ("./absent", "absent does not exist"),
         ("absent.npy", "absent.npy does not exist"),
     ],
@@ -259,7 +260,7 @@ def test_an_unknown_name_lists_near_ones(name: str, message: str) -> None:
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     """A file that is no array file is refused by its name."""
     (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(BadData, match=r"a\.csv is of no known kind: a folder of images, \.npy"):
+    with pytest.raises(BadData, match=r"a\.csv is not a data set: give a folder of images, or an \.npy"):
         load(tmp_path / "a.csv")
 
 

@@ -92,7 +92,7 @@ def test_a_folder_of_a_sets_name_needs_a_path(tmp_path: Path, monkeypatch: pytes
     """A name means torchvision's set; the message says how to name what lies here."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mnist").mkdir()
-    with pytest.raises(BadData, match=r"for what is called mnist in this folder, write \./mnist"):
+    with pytest.raises(BadData, match=r"to read mnist in this folder instead, write \./mnist"):
         load_dataset(Config(dataset="mnist", data_root=str(tmp_path)))
 
 
@@ -208,7 +208,7 @@ def test_parts_of_other_names_are_found_first(
     ("cls", "message"),
     [
         (Pictures, "image 0 of Pictures is 8x10, image 1 of Pictures is 16x20; give --image-size"),
-        (Sounds, "torchvision's Sounds holds no images but bytes items"),
+        (Sounds, "torchvision's Sounds holds bytes items, not images"),
         (Picky, "torchvision's Picky cannot be read by its name alone"),
     ],
 )

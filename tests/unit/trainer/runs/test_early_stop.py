@@ -13,7 +13,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from convvae_trainer.data.dataset import Dataset, hold_out_validation, load_dataset
+from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.splits import hold_out_validation
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.evaluation.bound import mean_bound
 from convvae_trainer.evaluation.image_quality import QualityAccumulator

@@ -1,4 +1,4 @@
-"""Pictures that come one by one, in one array."""
+"""An array that is filled picture by picture."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +11,14 @@ __all__ = ["ImageStack"]
 
 
 class ImageStack:
-    """An array of images that is filled picture by picture, RGB from the first one in colour on.
+    """An array of images that is filled picture by picture, and becomes RGB at the first one in colour.
+
+    Each picture is decoded once. To read all headers first took a third as long as decoding small JPEG files.
 
     Args:
-        count: How many pictures will come.
-        image_size: (height, width) of all rows. None: that of the first picture, and others are refused.
-        channels: Of all rows. None: 1 unless a picture is in colour. Each picture is decoded once: another
-            look at all headers beforehand took a third as long as decoding small JPEG files.
+        count: Number of pictures.
+        image_size: (height, width) of all rows. None: the first picture's, which all others must have.
+        channels: Channels of all rows, 1 or 3. None: 1 unless a picture is in colour.
     """
 
     def __init__(self, count: int, *, image_size: tuple[int, int] | None, channels: int | None) -> None:
@@ -37,7 +38,7 @@ class ImageStack:
 
     @property
     def note(self) -> str:
-        """How many pictures are read in other colours than they have, in words, or ""."""
+        """A sentence on pictures that were read in other colours than they have, or ""."""
         is_grey = self._rows.shape[3] == 1
         number = self._filled - self._num_grey if is_grey else self._num_grey
         if not number:
@@ -46,25 +47,25 @@ class ImageStack:
         return f"{all_of} are in colour, read as grey" if is_grey else f"{all_of} are grey, read as RGB"
 
     def next_shape(self, picture: tuple[int, int, int], *, name: str) -> ImageShape:
-        """Return the shape that the next picture has to be brought to.
+        """Return the shape that the next picture must have when it is added.
 
         Args:
-            picture: Its own (height, width, channels).
-            name: What messages call it.
+            picture: (height, width, channels) of the picture.
+            name: The picture's name in error messages.
 
         Raises:
-            BadData: It is of another size than the first one, or of a size that is none to train at.
+            BadData: Its size differs from the first picture's, or is too small or too large to train at.
         """
         height, width, channels = picture
         if not self._filled:
             self._first, self._size = name, self._image_size or (height, width)
             if self._image_size is None:
-                # Before the memory is taken: a photograph's size is no size to train at.
+                # Before memory is allocated: photographs are too large to train at.
                 check_size(height, width, name=name)
             self._rows = np.empty((self._count, *self._size, self._channels or channels), np.uint8)
         elif self._image_size is None and (height, width) != self._size:
             raise BadData(
-                f"images are of mixed sizes: {self._first} is {self._size[0]}x{self._size[1]}, {name} is"
+                f"images have different sizes: {self._first} is {self._size[0]}x{self._size[1]}, {name} is"
                 f" {height}x{width}; give --image-size"
             )
         self._num_grey += channels == 1
@@ -78,7 +79,7 @@ class ImageStack:
         self._filled += 1
 
     def _widen(self) -> None:
-        """Make the rows so far what they would be had they been read as RGB: the grey value three times."""
+        """Turn the rows so far into RGB, with the grey value in each channel."""
         wide = np.empty((*self._rows.shape[:3], 3), np.uint8)
         wide[: self._filled] = self._rows[: self._filled]
         self._rows = wide

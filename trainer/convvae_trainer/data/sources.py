@@ -1,0 +1,132 @@
+"""The sources of images: `digits`, a torchvision set by its name, or a folder or file by its path."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import PIL
+
+from convvae_service.bundle import Resize
+from convvae_service.images import is_array_file
+from convvae_trainer.data.arrays import read_array_file
+from convvae_trainer.data.folder import read_folder
+from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.torchvision_sets import find_set, near_names, read_set
+from convvae_trainer.errors import BadData, MissingExtra
+from convvae_trainer.settings.config import Config
+
+__all__ = ["SourceImages", "read_source", "resize_of", "with_absolute_paths"]
+
+DIGITS = "digits"
+DIGITS_SIZE = (32, 32)
+
+
+class SourceImages(NamedTuple):
+    """The images of a source. `test` is None without a test split of its own.
+
+    `note` says how many pictures were read in other colours than they have, or is "".
+    """
+
+    train: LabelledImages
+    test: LabelledImages | None
+    note: str
+
+
+def resize_of(config: Config) -> Resize:
+    """Return how the run resizes pictures, in the form of the manifest."""
+    return Resize(mode=config.resize_mode, filter=config.resize_filter, library=f"Pillow {PIL.__version__}")
+
+
+def read_source(config: Config, *, download: bool, channels: int | None) -> SourceImages:
+    """Read the images that `config` names.
+
+    Args:
+        config: Names the source, and says how its pictures are resized.
+        download: Whether to download a torchvision set that is absent.
+        channels: Channels of picture files: 1 (grey) or 3 (RGB). None: 3 if any picture is in colour.
+
+    Raises:
+        BadData: The source is unknown, missing or damaged.
+    """
+    name, path, resize = config.dataset, _expanded(config.dataset), resize_of(config)
+    if _is_digits(name):
+        return SourceImages(_digits(config.image_size or DIGITS_SIZE, resize), None, "")
+    if (torchvision_class := _torchvision_class(name)) is not None:
+        try:
+            train, test, note = read_set(
+                torchvision_class,
+                root=_expanded(config.data_root),
+                download=download,
+                image_size=config.image_size,
+                resize=resize,
+                channels=channels,
+            )
+        except BadData as error:
+            if not path.exists():
+                raise
+            raise BadData(f"{error}; to read {name} in this folder instead, write ./{name}") from None
+        return SourceImages(train, test, note)
+    try:
+        return _read_path(name, path, config.image_size, resize, channels)
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}") from None
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """Return the settings with absolute paths, which mean the same in any folder.
+
+    Raises:
+        BadData: A path starts with the home folder of an unknown user.
+    """
+    changes: dict[str, Any] = {"data_root": str(_expanded(config.data_root).absolute())}
+    is_name = _is_digits(config.dataset) or _torchvision_class(config.dataset) is not None
+    # A path that is missing or cannot be read stays as it is; `read_source` reports it.
+    if not is_name and os.path.exists(path := _expanded(config.dataset)):  # noqa: PTH110
+        changes["dataset"] = str(path.absolute())
+    return dataclasses.replace(config, **changes)
+
+
+def _expanded(path: str) -> Path:
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise BadData(f"{path} does not exist: there is no such user's home folder") from None
+
+
+def _is_digits(dataset: str) -> bool:
+    return dataset.lower() == DIGITS
+
+
+def _torchvision_class(dataset: str) -> Any | None:
+    """Return the class that the name means, or None; a path is not a name."""
+    return None if os.sep in dataset or is_array_file(Path(dataset)) else find_set(dataset)
+
+
+def _read_path(
+    name: str, path: Path, image_size: tuple[int, int] | None, resize: Resize, channels: int | None
+) -> SourceImages:
+    if path.is_dir():
+        images, labels, note = read_folder(path, image_size=image_size, resize=resize, channels=channels)
+        return SourceImages(LabelledImages(images, labels), None, note)
+    if path.is_file():
+        if not is_array_file(path):
+            raise BadData(f"{path} is not a data set: give a folder of images, or an .npy, .npz or idx file")
+        return SourceImages(LabelledImages(*read_array_file(path)), None, "")
+    if os.sep in name or is_array_file(path):
+        raise BadData(f"{path} does not exist")
+    near = near_names(name)
+    hint = f"did you mean {', '.join(near)}?" if near else "give digits, or a torchvision set such as mnist"
+    raise BadData(f"unknown data set {name!r}: {hint} (and no such path exists)")
+
+
+def _digits(size: tuple[int, int], resize: Resize) -> LabelledImages:
+    """Return scikit-learn's 1,797 digits, 8x8 with values 0 to 16, enlarged to `size`."""
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise MissingExtra("scikit-learn") from None
+    bunch = load_digits()
+    small = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[..., None]
+    return LabelledImages(small, bunch.target.astype(np.int64)).resized(size, resize)
