@@ -60,7 +60,7 @@ class EncoderInfo:
                     precision=precision,
                     sha256=graph.sha256,
                     latent_dim=manifest.latent_dim,
-                    has_log_variance=manifest.objective != "ae",
+                    has_log_variance=manifest.has_log_variance,
                 )
         raise BadModel(f"model {manifest.model!r} has no {precision} encoder")
 
