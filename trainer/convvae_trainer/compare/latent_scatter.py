@@ -1,4 +1,4 @@
-"""What each term of the ELBO does to a two-dimensional latent space, in three small models trained for it.
+"""The effect of each term of the ELBO on a two-dimensional latent space, in three small models.
 
 N = images, Z = 2 latent dimensions.
 """

@@ -1,4 +1,4 @@
-"""What a comparison measures of one published model: its figures and its images.
+"""The measurement of one published model: its figures and its images.
 
 N = images, Z = latent dimension.
 """

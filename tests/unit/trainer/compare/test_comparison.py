@@ -54,7 +54,7 @@ def test_figures_are_those_of_the_evaluation(published_pair: Pair, fitted: tuple
 
 
 def test_an_autoencoder_has_neither_rate_nor_bound(published_pair: Pair) -> None:
-    """What needs a posterior is None, the rest is measured."""
+    """Figures that need a posterior are None, the others are measured."""
     root, dataset = published_pair
     (published,) = find_versions([str(root / "blobs-ae")])
     sample = draw_sample(dataset, limit=4, columns=4, seed=0)
@@ -224,7 +224,7 @@ def sorted_by_class(dataset: Dataset, classes: int) -> Dataset:
 
 
 def test_images_are_drawn_from_the_whole_test_set(published_pair: Pair) -> None:
-    """Of a set that is sorted by class, those measured are of all its parts, with the labels they have."""
+    """The sample of a set that is sorted by class has images of all classes, with their labels."""
     dataset = sorted_by_class(published_pair[1], 10)
     sample = draw_sample(dataset, limit=30, columns=10, seed=1)
     assert sample.labels is not None
@@ -268,7 +268,7 @@ def labelled(dataset: Dataset) -> Dataset:
 
 
 def test_a_classifier_needs_labels(published_pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With labels the distances are measured; without them, or with useless ones, words say why not."""
+    """Distances are measured if there are useful labels; otherwise a phrase says why not."""
     monkeypatch.setattr(classifier_module, "STEPS", 60)
     root, plain = published_pair
     data = labelled(plain)
@@ -364,7 +364,7 @@ def verdicts(*models: Any, scatters: tuple[LatentScatter, ...] = ()) -> list[str
 
 
 def test_claims_are_judged_by_the_numbers() -> None:
-    """What the lecture says holds, does not hold, or cannot be said, as the figures have it."""
+    """The figures decide whether a claim holds, does not hold, or cannot be said."""
     unsaid = "cannot be said"
     vae = report("v", "vae")
     disl = report("d", "vae-disl", sharp=0.8, mse=0.02, frechet=2.0)

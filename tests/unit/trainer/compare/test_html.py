@@ -81,7 +81,7 @@ def test_the_report_needs_no_other_file_and_no_script(made: tuple[Comparison, Pa
 
 
 def test_the_pictures_lie_beside_the_report(made: tuple[Comparison, Path]) -> None:
-    """Those in the page are those in the folder: reconstructions, scatter, sheets of each model, curves."""
+    """The page and the folder hold the same pictures: reconstructions, scatter, sheets of each model, curves."""
     page = Page(made[1].read_text(encoding="utf-8"))
     embedded = {base64.b64decode(source.partition(",")[2]) for source in page.attributes("src")}
     files = {path.name: path.read_bytes() for path in (made[1].parent / "report_files").iterdir()}
@@ -141,7 +141,7 @@ def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
 
 
 def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
-    """What the names of data, labels and commands hold is shown, not obeyed."""
+    """Names of data, labels and commands are shown as text, also if they hold HTML."""
     evil = '<script>alert("1")</script>&amp;'
     first = made[0].models[0]
     bundle = dataclasses.replace(
@@ -164,7 +164,7 @@ def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
 
 
 def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, Path]) -> None:
-    """Of the least error one cell is marked; of bounds of different likelihoods none is."""
+    """The smallest error is marked; bounds of different likelihoods are not."""
     vae = made[0].models[0]
     worse = dataclasses.replace(vae, quality=dataclasses.replace(vae.quality, mse=2 * vae.quality.mse))
     posterior = dataclasses.replace(vae.posterior, elbo=(vae.posterior.elbo or 0) - 1)

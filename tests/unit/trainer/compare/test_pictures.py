@@ -74,7 +74,7 @@ def test_a_scatter_has_a_colour_for_each_class_and_one_without_labels() -> None:
 
 
 def test_many_classes_are_drawn_without_a_legend() -> None:
-    """Of classes beyond those that a legend could name each still has its colour."""
+    """Each class has a colour of its own, also if there are too many for a legend."""
     labels = np.arange(100, dtype=np.int64)
     colours = charts.class_colours(100)
     assert len(np.unique(colours, axis=0)) == 100

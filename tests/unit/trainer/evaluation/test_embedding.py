@@ -1,4 +1,4 @@
-"""What vectors are worth as embeddings."""
+"""The accuracy of classifiers on vectors."""
 
 import sys
 

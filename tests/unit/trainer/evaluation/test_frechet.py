@@ -29,7 +29,7 @@ def with_moments(
 
 
 def test_distance_of_two_gaussians_is_the_closed_form() -> None:
-    """Of commuting covariances it is the sum of squared differences of means and deviations."""
+    """For commuting covariances it is the sum of squared differences of means and deviations."""
     a = with_moments([1.0, 2.0], [[4.0, 0.0], [0.0, 9.0]])
     b = with_moments([0.0, 4.0], [[1.0, 0.0], [0.0, 16.0]], count=80, seed=1)
     assert frechet_distance(a, b) == pytest.approx(1 + 4 + (2 - 1) ** 2 + (3 - 4) ** 2)
@@ -39,7 +39,7 @@ def test_distance_of_two_gaussians_is_the_closed_form() -> None:
 
 
 def test_distance_of_covariances_that_do_not_commute() -> None:
-    """Of 2x2 matrices the root's trace is sqrt(tr(AB) + 2 sqrt(det AB))."""
+    """For 2x2 matrices the root's trace is sqrt(tr(AB) + 2 sqrt(det AB))."""
     first, second = np.array([[2.0, 1.0], [1.0, 3.0]]), np.array([[5.0, -2.0], [-2.0, 1.0]])
     a, b = with_moments([0.0, 0.0], first.tolist()), with_moments([0.0, 0.0], second.tolist(), seed=1)
     root = math.sqrt(np.trace(first @ second) + 2 * math.sqrt(np.linalg.det(first @ second)))

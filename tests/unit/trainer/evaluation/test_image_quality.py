@@ -68,7 +68,7 @@ def test_ssim_is_the_mean_over_windows_and_channels(shape: tuple[int, int], side
 
 
 def test_sharpness_is_the_variance_of_the_laplacian() -> None:
-    """Of one bright pixel on black it is known; a ramp has none; noise has more than its blur."""
+    """One bright pixel on black has a known sharpness; a ramp has none; noise has more than its blur."""
     image = torch.zeros(1, 1, 12, 12)
     image[0, 0, 5, 5] = 1.0
     # 100 places inside: one of -4 and four of 1, whose mean is 0.

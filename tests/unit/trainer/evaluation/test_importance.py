@@ -147,7 +147,7 @@ def test_of_a_trained_model_it_is_above_the_elbo(fitted: tuple[Fitted, Dataset])
 
 
 def test_the_mean_has_a_standard_error() -> None:
-    """Of one image there is none."""
+    """A single image has no standard error."""
     nats = np.array([-1.0, -2.0, -6.0])
     found = LogLikelihood.from_images(nats, samples=5, seed=2)
     assert (found.nats, found.images, found.samples, found.seed) == (-3.0, 3, 5, 2)

@@ -186,7 +186,7 @@ def kept(run_dir: Path) -> Any:
 def test_further_figures_are_kept_and_published(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binarize: str
 ) -> None:
-    """What is asked for is in the result, its file, the run folder, and then in the manifest and the card."""
+    """Requested metrics are in the result, its file, the run folder, and then in the manifest and the card."""
     monkeypatch.setattr(classifier_module, "STEPS", 20)
     run_dir = make_run(binarize=binarize)
     before = kept(run_dir)
@@ -326,7 +326,7 @@ def test_labels_that_are_missing_are_missed_at_once(make_run: Run, monkeypatch: 
 
 
 def test_nothing_is_kept_of_images_drawn_otherwise(make_run: Run) -> None:
-    """What is kept is of images drawn as the run draws them."""
+    """Kept metrics are of images that are binarized as in the run."""
     run_dir = make_run(100)
     before = kept(run_dir)
     evaluated(run_dir, options=EvalOptions(importance_samples=2), binarize="dynamic")
@@ -368,7 +368,7 @@ def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytes
 def test_a_resume_without_a_step_keeps_what_was_asked_for(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What took long stays beside the figures of a run that had ended, and goes into its bundle."""
+    """Optional metrics of a run that had ended are kept, and go into its bundle."""
     run_dir = make_run(100)
     evaluated(run_dir, options=EvalOptions(importance_samples=2))
     before = kept(run_dir)

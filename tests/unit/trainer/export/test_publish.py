@@ -246,7 +246,7 @@ def test_a_missing_runtime_names_its_extras(
 def test_exported_weights_are_the_averaged_ones(
     fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
 ) -> None:
-    """What is exported is what was evaluated: the averaged weights."""
+    """The averaged weights, which were evaluated, are exported."""
     done, _ = fitted
     average = done.train_state.tensors()["average.model.encoder.head.bias"].numpy()
     model = onnx.load(published_blobs[1].folder / "encoder.onnx")
