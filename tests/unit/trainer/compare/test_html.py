@@ -81,7 +81,7 @@ def test_the_report_needs_no_other_file_and_no_script(made: tuple[Comparison, Pa
 
 
 def test_the_pictures_lie_beside_the_report(made: tuple[Comparison, Path]) -> None:
-    """The page and the folder hold the same pictures: reconstructions, scatter, sheets of each model, curves."""
+    """The page and the folder hold the same pictures: reconstructions, scatter, sheets, curves."""
     page = Page(made[1].read_text(encoding="utf-8"))
     embedded = {base64.b64decode(source.partition(",")[2]) for source in page.attributes("src")}
     files = {path.name: path.read_bytes() for path in (made[1].parent / "report_files").iterdir()}

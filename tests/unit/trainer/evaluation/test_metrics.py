@@ -186,7 +186,7 @@ def kept(run_dir: Path) -> Any:
 def test_further_figures_are_kept_and_published(
     make_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, binarize: str
 ) -> None:
-    """Requested metrics are in the result, its file, the run folder, and then in the manifest and the card."""
+    """Requested metrics are in the result, its file, the run folder, the manifest and the card."""
     monkeypatch.setattr(classifier_module, "STEPS", 20)
     run_dir = make_run(binarize=binarize)
     before = kept(run_dir)
