@@ -111,7 +111,7 @@ def test_two_processes_train_what_one_does(
     assert (folder / name / "evaluation.json").exists(), ended
     done = fit(configs[name], load_dataset(configs[name]), tmp_path / "one")
     assert_near(tmp_path / "one", folder / name)
-    assert json.loads((folder / name / "run.json").read_text())["processes"] == 2
+    assert json.loads((folder / name / "run.json").read_text())["segments"][0]["processes"] == 2
     evaluation = json.loads((folder / name / "evaluation.json").read_text())
     assert evaluation["distortion"] == pytest.approx(done.evaluation.bound.distortion, rel=1e-3)
     texts = [(path / "metrics.jsonl").read_text() for path in (tmp_path / "one", folder / name)]
