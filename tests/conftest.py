@@ -1,4 +1,4 @@
-"""Fixtures for all tests: tiny bundles and a server of them. And the skips that are allowed."""
+"""Fixtures and hooks for all tests: tiny bundles, servers, async tests, slow tests first, allowed skips."""
 
 import asyncio
 import inspect
@@ -13,20 +13,20 @@ from convvae_service.bundle import ImageShape
 from support.serving import ServerProcess, serving
 from support.tiny_bundle import GAUSSIAN, publish_tiny
 
-# Of wall-clock time, which on a busy machine says nothing of the code.
+# Hypothesis measures wall-clock time, which says nothing about the code on a busy machine.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
 
-# A test that skips proves nothing. Those that may, where their tool or data is absent, are listed here;
-# with REQUIRE_ALL=1 none may, but those marked `gpu`: what is missing there cannot be installed.
+# A test that skips proves nothing, so only the listed tests may skip, and none of them with REQUIRE_ALL=1.
+# Tests marked `gpu` may always skip: no installation brings a GPU.
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 
-# A test that waits for ever on its event loop fails with a traceback of where it waits.
+# A test that waits longer on its event loop fails, with a traceback that shows where it waits.
 ASYNC_TIMEOUT_S = 60
 
 
 class SkipReferee:
-    """Fails a run in which a test has skipped that may not."""
+    """Fails a run in which a test skips that may not skip."""
 
     def __init__(self) -> None:
         lines = ALLOWED_SKIPS.read_text().splitlines()
@@ -47,18 +47,18 @@ class SkipReferee:
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
-        """Turn skips that are not allowed into a failed run."""
+        """Fail the run if a skip was not allowed."""
         if self._refused and session.exitstatus == pytest.ExitCode.OK:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Say which they were."""
+        """List the skips that were not allowed, with their reasons."""
         for nodeid, reason in self._refused.items():
             terminalreporter.write_line(f"SKIP NOT ALLOWED {nodeid}: {reason}", red=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the skips, once for all workers."""
+    """Watch the skips in the one process that gets the reports of all workers."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(SkipReferee(), "skip-referee")
 
@@ -106,13 +106,13 @@ def zoo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_server(tiny_root: Path) -> Iterator[ServerProcess]:
-    """A server of `tiny_root` with default limits, shared by all tests that leave it as it is."""
+    """A server of `tiny_root` with default limits; for tests that change nothing in it."""
     with serving(tiny_root) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def zoo_server(zoo_root: Path) -> Iterator[ServerProcess]:
-    """A server of `zoo_root` with default limits, shared by all tests that leave it as it is."""
+    """A server of `zoo_root` with default limits; for tests that change nothing in it."""
     with serving(zoo_root) as server:
         yield server
