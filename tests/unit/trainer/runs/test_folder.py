@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +12,29 @@ import torch
 
 from convvae_trainer.commands.evaluate import run_evaluate
 from convvae_trainer.compute.device import pick_device
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder, check_new
 from convvae_trainer.runs.reproduce import repeatability
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config
+from support.tiny_run import TINY, write_blobs
+
+
+@pytest.fixture(scope="module")
+def short_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of one epoch, to be read only."""
+    folder = tmp_path_factory.mktemp("short")
+    config = Config(dataset=str(write_blobs(folder / "blobs.npy")), **{**TINY, "epochs": 1})
+    fit(config, load_dataset(config), folder / "run")
+    return folder / "run"
 
 
 @pytest.fixture
-def run_dir(config: Config, dataset: Dataset, tmp_path: Path) -> Path:
-    """A finished run of one epoch."""
-    fit(dataclasses.replace(config, epochs=1), dataset, tmp_path / "run")
-    return tmp_path / "run"
+def run_dir(short_run: Path, tmp_path: Path) -> Path:
+    """A copy of the run, to be damaged or resumed."""
+    return shutil.copytree(short_run, tmp_path / "run")
 
 
 def changed(path: Path, **values: Any) -> str:
