@@ -38,6 +38,7 @@ class Case:
     is_later_phase: bool = True
     beta: float = 1.5
     free_bits: float = 0.0
+    penalty: float = 0.0
 
     def __post_init__(self) -> None:
         torch.manual_seed(4)
@@ -112,6 +113,16 @@ def reconstruct(case: Case) -> tuple[Tensor, Tensor, Tensor]:
     return feature_distortion, rate(case, mean, log_variance), recon
 
 
+def slope_penalty(case: Case) -> Tensor:
+    """Return half the weighted mean over images of the squared slope of an image's own logit."""
+    total = torch.zeros(())
+    for x in case.x:
+        image = x[None].clone().requires_grad_()
+        (slope,) = torch.autograd.grad(case.discriminator(image)[1], image, create_graph=True)
+        total = total + slope.square().sum()
+    return 0.5 * case.penalty * total / len(case.x)
+
+
 def expected_vae_gan(case: Case) -> ByNetwork:
     """Return algorithm 1's gradients, each of its formula alone."""
     of = case.parameters
@@ -127,7 +138,7 @@ def expected_vae_gan(case: Case) -> ByNetwork:
     return {
         "encoder": grad(weighted_rate + feature_distortion, of["encoder"]),
         "decoder": tuple(r + weight * a for r, a in zip(recon_part, adversarial_part, strict=True)),
-        "discriminator": grad(discrimination, of["discriminator"]),
+        "discriminator": grad(discrimination + slope_penalty(case), of["discriminator"]),
         "features": grad(feature_distortion, of["features"]),
         "likelihood": grad(normal_loss(case.x, recon, case.likelihood.log_sigma), of["likelihood"]),
     }
@@ -153,7 +164,7 @@ def expected_gan(case: Case) -> ByNetwork:
     discrimination, adversarial = gan_losses(case.loss, real_logit, made_logit)
     return {
         "decoder": grad(adversarial, of["decoder"]),
-        "discriminator": grad(discrimination, of["discriminator"]),
+        "discriminator": grad(discrimination + slope_penalty(case), of["discriminator"]),
     }
 
 
@@ -171,6 +182,7 @@ def assert_same(actual: ByNetwork, expected: ByNetwork) -> None:
 def gradients_of_case(name: str, case: Case, change: Change | None = None) -> Gradients:
     """Return the gradients that an objective has for a case; `change` is applied to the objective first."""
     settings = {"adversarial_loss": case.loss, "free_bits": case.free_bits, "discriminator_width": 2}
+    settings["gradient_penalty"] = case.penalty
     if name == "vae-gan":
         settings |= {"adversarial_weight": case.weight, "adaptive_weight": case.adaptive}
     config = config_from({"dataset": "x", "objective": name, **NETWORK_SIZES}, settings)

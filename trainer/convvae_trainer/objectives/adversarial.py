@@ -6,6 +6,7 @@ B = batch, C = channels, H and W = height and width, Z = latent dimension.
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from convvae_trainer.networks.conv_vae import ConvVAE
@@ -68,7 +69,9 @@ class Adversarial(Objective):
         ).to(setup.device)
         self.encode = setup.compile(model.encoder)
         self.decode = setup.compile(model.decoder)
-        self.discriminate = setup.compile(self.discriminator)
+        # The penalty differentiates the discriminator twice, which compiled code cannot do.
+        is_compiled = not config.gradient_penalty
+        self.discriminate = setup.compile(self.discriminator) if is_compiled else self.discriminator
 
     def extra_networks(self) -> dict[str, nn.Module]:
         """Return the discriminator and the likelihood of its features."""
@@ -84,6 +87,25 @@ class Adversarial(Objective):
         """Return the terms of the bound on pixels. The networks get no gradient from this distortion."""
         distortion_B = self.likelihood.evaluated_distortion(recon_BCHW.detach(), x_BCHW)
         return Terms(distortion=distortion_B, rates=kl_to_prior(mean_BZ, log_variance_BZ), mean=mean_BZ)
+
+    def with_slope(self, x_BCHW: Tensor) -> Tensor:
+        """Return the images of the data so that `slope_penalty` can differentiate logits by them."""
+        return x_BCHW.detach().requires_grad_(self.config.gradient_penalty > 0)
+
+    def slope_penalty(self, real_logit: Tensor, x_BCHW: Tensor) -> Tensor:
+        """Return the penalty on the discriminator's slope at images of the data, a scalar.
+
+        It keeps a discriminator that wins from growing ever steeper (R1, Mescheder et al. 2018, equation 9).
+
+        Args:
+            real_logit: Logits of the images.
+            x_BCHW: The images, from `with_slope`.
+        """
+        weight = self.config.gradient_penalty
+        if not weight:
+            return torch.zeros((), device=x_BCHW.device)
+        (slope_BCHW,) = torch.autograd.grad(real_logit.sum(), x_BCHW, create_graph=True)
+        return 0.5 * weight * slope_BCHW.float().square().flatten(1).sum(1).mean()
 
     @classmethod
     def details(cls, config: Config) -> list[str]:

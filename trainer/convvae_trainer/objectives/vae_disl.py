@@ -3,7 +3,7 @@
 Larsen et al. 2016, section 4.1. The losses of the networks in each phase:
 
     GAN    decoder              adversarial
-           discriminator        discrimination
+           discriminator        discrimination + penalty on its slope, where the run has one
     VAE    encoder              rate + feature distortion
            decoder, features    feature distortion
            likelihood           distortion of pixels; its sigma alone follows it
@@ -60,12 +60,14 @@ class VaeDisl(Adversarial):
             return self.vae_gradients(self.vae_losses(x_BCHW, noise_BZ, beta))
         return self.gan_gradients(*self.gan_losses(x_BCHW, prior_BZ))
 
-    def gan_losses(self, x_BCHW: Tensor, prior_BZ: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (discrimination, adversarial) of images and of draws from the prior."""
+    def gan_losses(self, x_BCHW: Tensor, prior_BZ: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (discrimination, adversarial, slope penalty) of images and of draws from the prior."""
+        x_BCHW = self.with_slope(x_BCHW)
         with self.setup.autocasting():
             _, logit = self.discriminate(torch.cat((x_BCHW, self.generated(prior_BZ))))
         real_B, fake_B = logit.chunk(2)
-        return adversarial_losses(self.config.adversarial_loss, real_B, fake_B)
+        losses = adversarial_losses(self.config.adversarial_loss, real_B, fake_B)
+        return *losses, self.slope_penalty(real_B, x_BCHW)
 
     def vae_losses(self, x_BCHW: Tensor, noise_BZ: Tensor, beta: Tensor) -> VaeLosses:
         """Return the losses of images and their reconstructions."""
@@ -84,12 +86,12 @@ class VaeDisl(Adversarial):
             terms=terms,
         )
 
-    def gan_gradients(self, discrimination: Tensor, adversarial: Tensor) -> Gradients:
+    def gan_gradients(self, discrimination: Tensor, adversarial: Tensor, penalty: Tensor) -> Gradients:
         """Return the gradients of decoder and discriminator from the losses of the GAN."""
         (decoder,) = gradients_of(adversarial, self.parameters("decoder"))
-        (discriminator,) = gradients_of(discrimination, self.parameters("discriminator"))
+        (discriminator,) = gradients_of(discrimination + penalty, self.parameters("discriminator"))
         figures = {"adversarial": adversarial.detach(), "discrimination": discrimination.detach()}
-        loss = (discrimination + adversarial).detach()
+        loss = (discrimination + penalty + adversarial).detach()
         self.setup.average([*decoder, *discriminator, *figures.values(), loss])
         return Gradients(
             by_network={"decoder": decoder, "discriminator": discriminator}, loss=loss, figures=figures

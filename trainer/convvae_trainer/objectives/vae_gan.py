@@ -5,7 +5,7 @@ The losses of the networks:
     encoder          rate + feature distortion
     decoder          feature distortion + weight * adversarial
     features         feature distortion
-    discriminator    discrimination
+    discriminator    discrimination + penalty on its slope, where the run has one
     likelihood       distortion of pixels; its sigma alone follows it
 
 The weight is 1 / gamma of the paper. B = batch, C = channels, H and W = height and width, F = features,
@@ -33,6 +33,7 @@ MAX_ADAPTIVE_WEIGHT = 1e4
 class Outputs:
     """The outputs of the networks for a batch. Fake images are reconstructions and draws from the prior."""
 
+    images: Tensor
     terms: Terms
     real_features: Tensor
     recon_features: Tensor
@@ -49,6 +50,7 @@ class VaeGanLosses:
     pixel_distortion: Tensor
     adversarial: Tensor
     discrimination: Tensor
+    slope_penalty: Tensor
 
 
 class VaeGan(Adversarial):
@@ -73,12 +75,14 @@ class VaeGan(Adversarial):
     def forward(self, x_BCHW: Tensor, noise_BZ: Tensor, prior_BZ: Tensor) -> Outputs:
         """Run all networks on a batch."""
         count = len(x_BCHW)
+        x_BCHW = self.with_slope(x_BCHW)
         with self.setup.autocasting():
             mean_BZ, log_variance_BZ = self.encode(x_BCHW)
             latent_BZ = reparameterise(mean_BZ, log_variance_BZ, noise_BZ)
             fake_BCHW = self.generated(torch.cat((latent_BZ, prior_BZ)))
             features, logit = self.discriminate(torch.cat((x_BCHW, fake_BCHW)))
         return Outputs(
+            images=x_BCHW,
             terms=self.pixel_terms(x_BCHW, fake_BCHW[:count], mean_BZ, log_variance_BZ),
             real_features=features[:count],
             recon_features=features[count : 2 * count],
@@ -102,6 +106,7 @@ class VaeGan(Adversarial):
             pixel_distortion=outputs.terms.distortion.mean(),
             adversarial=adversarial,
             discrimination=discrimination,
+            slope_penalty=self.slope_penalty(outputs.real_logit, outputs.images),
         )
 
     def backward(self, losses: VaeGanLosses, terms: Terms, *, is_later_phase: bool) -> Gradients:
@@ -111,14 +116,17 @@ class VaeGan(Adversarial):
             losses.encoding, self.parameters("encoder"), decoder_parameters, self.parameters("features")
         )
         (adversarial,) = gradients_of(losses.adversarial, decoder_parameters)
-        (discriminator,) = gradients_of(losses.discrimination, self.parameters("discriminator"))
+        (discriminator,) = gradients_of(
+            losses.discrimination + losses.slope_penalty, self.parameters("discriminator")
+        )
         (likelihood,) = gradients_of(losses.pixel_distortion, self.parameters("likelihood"))
         figures = {
             "feature_distortion": losses.feature_distortion.detach(),
             "adversarial": losses.adversarial.detach(),
             "discrimination": losses.discrimination.detach(),
         }
-        loss = (losses.encoding + losses.adversarial + losses.discrimination).detach()
+        loss = losses.encoding + losses.adversarial + losses.discrimination + losses.slope_penalty
+        loss = loss.detach()
         gradients = (*encoder, *recon, *adversarial, *features, *discriminator, *likelihood)
         self.setup.average([*gradients, *figures.values(), loss])
         weight = self.weight(recon, adversarial, is_later_phase=is_later_phase)

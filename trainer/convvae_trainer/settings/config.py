@@ -162,6 +162,12 @@ class Config:
         bounds=(0.0, 1.0),
         unit="of the run",
     )
+    gradient_penalty: float = setting(
+        0.0,
+        Panel.ADVERSARIAL,
+        "Add the discriminator's squared slope at images of the data to its loss, with this weight.",
+        bounds=(0.0, 1e6),
+    )
     discriminator_width: int = setting(
         32,
         Panel.ADVERSARIAL,

@@ -11,7 +11,7 @@ __all__ = ["OBJECTIVES", "ObjectiveRow", "settings_by_user"]
 
 _BOUND_SETTINGS = ("sigma", "binarize", "early_stop_epochs")
 _RATE_SETTINGS = ("beta", "free_bits")
-_ADVERSARIAL_SETTINGS = ("adversarial_loss", "discriminator_width")
+_ADVERSARIAL_SETTINGS = ("adversarial_loss", "gradient_penalty", "discriminator_width")
 # Reconstructions are measured in features; a Gaussian is fitted to the pixels at the end.
 _ADVERSARIAL_DEFAULTS = {"likelihood": "gaussian", "learning_rate": 5e-4}
 _ADVERSARIAL_NEEDS = {"likelihood": "gaussian"}

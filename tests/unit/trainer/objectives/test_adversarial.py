@@ -23,6 +23,7 @@ LOSSES = ("non-saturating", "minimax")
         {"is_later_phase": False},
         {"free_bits": 0.02},
         {"weight": 3.0, "beta": 0.5},
+        {"penalty": 4.0},
     ],
     ids=str,
 )
@@ -41,6 +42,7 @@ def test_vae_disl_leaves_the_discriminator_alone(settings: dict[str, Any]) -> No
 def test_a_gan_trains_two_networks(loss: str) -> None:
     """In the first phase of VAE_Dis_l decoder and discriminator have gradients, and no other network."""
     check_gan(Case(loss=loss))
+    check_gan(Case(loss=loss, penalty=4.0))
 
 
 def test_the_free_bits_above_hold_some_dimensions_down() -> None:

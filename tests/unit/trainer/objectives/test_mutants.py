@@ -190,7 +190,17 @@ MUTANTS: dict[str, tuple[Check, dict[str, Any], Change]] = {
     "decoder and discriminator have one loss": (
         check_gan,
         {},
-        method("gan_losses", lambda right, *args: (right(*args)[1],) * 2),
+        method("gan_losses", lambda right, *args: (right(*args)[1],) * 2 + right(*args)[2:]),
+    ),
+    "too steep a penalty in the GAN": (
+        check_gan,
+        {"penalty": 4.0},
+        method("slope_penalty", lambda right, *args: 2 * right(*args)),
+    ),
+    "no penalty in VAE/GAN": (
+        check_vae_gan,
+        {"penalty": 4.0},
+        losses(slope_penalty=lambda true: 0 * true.slope_penalty),
     ),
     "real and fake exchanged": (check_gan, {}, judged(exchanged)),
 }

@@ -40,6 +40,7 @@ OTHER: dict[str, Any] = {
     "adversarial_weight": 2.0,
     "adaptive_weight": False,
     "adversarial_start": 0.6,
+    "gradient_penalty": 0.5,
     "discriminator_width": 3,
     "gan_share": 0.6,
 }
