@@ -155,8 +155,8 @@ def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: 
     """A second server on the port does not start; nor does one whose metrics address is taken."""
     message = start_failure("--models", str(tiny_root), "--address", tiny_server.target)
     assert message == (
-        f"address {tiny_server.target} cannot be used: another server has it, or it is not an address of"
-        " this machine; choose another with --address"
+        f"address {tiny_server.target} cannot be used: another program listens there;"
+        " choose another with --address"
     )
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -165,7 +165,7 @@ def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: 
         flags = ("--address", "127.0.0.1:0", "--metrics-address", address)
         message = start_failure("--models", str(tiny_root), *flags)
     assert message == (
-        f"metrics address {address} cannot be used (Address already in use):"
+        f"metrics address {address} cannot be used: another program listens there;"
         " choose another with --metrics-address, or 'off'"
     )
 

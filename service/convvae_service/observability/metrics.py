@@ -1,15 +1,12 @@
-"""Prometheus metrics of one server, and the page that shows them. docs/service.md lists the names."""
+"""Prometheus metrics of one server. docs/service.md lists the names."""
 
 from collections.abc import Callable
-from threading import Thread
-from wsgiref.simple_server import WSGIServer
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from convvae_service.batching.report import BatchReport
-from convvae_service.errors import StartupError
 
-__all__ = ["Metrics", "MetricsPage"]
+__all__ = ["Metrics"]
 
 _SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -95,34 +92,3 @@ class Metrics:
         self.engine_seconds.labels(report.stage).observe(report.engine_s)
         for queue_s in report.queue_s:
             self.queue_seconds.labels(report.stage).observe(queue_s)
-
-
-class MetricsPage:
-    """Serves a registry over HTTP, in its own thread."""
-
-    def __init__(self, registry: CollectorRegistry, address: str) -> None:
-        """Start serving on `address`, HOST:PORT.
-
-        Raises:
-            StartupError: The address cannot be used.
-        """
-        host, _, port = address.rpartition(":")
-        try:
-            started: tuple[WSGIServer, Thread] = start_http_server(
-                int(port),
-                addr=host.strip("[]"),
-                registry=registry,
-            )
-        except OSError as error:
-            raise StartupError(
-                f"metrics address {address} cannot be used ({error.strerror}):"
-                " choose another with --metrics-address, or 'off'"
-            ) from None
-        self._server, self._thread = started
-        self.port: int = self._server.server_port
-
-    def close(self) -> None:
-        """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

@@ -15,6 +15,7 @@ from convvae_service.errors import StartupError
 from convvae_service.server.auth import Tokens
 from convvae_service.server.connections import server_options
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.listening import listen, why_not
 from convvae_service.server.request_guard import RequestGuard, or_unreadable
 from convvae_service.server.tls import server_credentials
 from convvae_service.settings.serve import ServeSettings
@@ -72,13 +73,16 @@ class GrpcFront:
             StartupError: The address cannot be used.
         """
         try:
+            # gRPC does not say why it cannot listen, and it is content with one address of several.
+            for probe in listen(self._address):
+                probe.close()
             if self._credentials is None:
                 return self._server.add_insecure_port(self._address)
             return self._server.add_secure_port(self._address, self._credentials)
-        except RuntimeError:
+        except (OSError, RuntimeError) as error:
+            reason = why_not(error)
             raise StartupError(
-                f"address {self._address} cannot be used: another server has it, or it is not an address of"
-                " this machine; choose another with --address"
+                f"address {self._address} cannot be used: {reason}; choose another with --address"
             ) from None
 
     async def start(self) -> None:

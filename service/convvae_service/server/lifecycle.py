@@ -10,10 +10,10 @@ from typing import Any
 
 from convvae_service.calls.state import State
 from convvae_service.observability.logs import facts
-from convvae_service.observability.metrics import MetricsPage
 from convvae_service.repository.watch import Watch
 from convvae_service.server.assembly import assemble
 from convvae_service.server.memory import return_freed_memory
+from convvae_service.server.metrics_page import MetricsPage
 from convvae_service.server.watchdog import PARTS, Watchdog
 from convvae_service.settings.serve import ServeSettings
 

@@ -14,8 +14,11 @@ __all__ = ["Address", "Device", "MetricsAddress", "PinnedVersions", "PrecisionWo
 
 def _check_address(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if not host or host == "unix" or not port.isdecimal() or int(port) > 65535:
+    is_number = port.isascii() and port.isdecimal() and int(port) <= 65535
+    if not host or host == "unix" or not is_number:
         raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:50051")
+    if (":" in host or "[" in host) and not re.fullmatch(r"\[[^][]*:[^][]*\]", host):
+        raise ValueError(f"{value!r} is not HOST:PORT: an IPv6 address stands in brackets, as in [::1]:50051")
     return value
 
 
