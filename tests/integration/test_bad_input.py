@@ -75,9 +75,9 @@ IMAGE_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {
     "truncated": (
         {"files": [png(random_images(64, 64, 3))[:-500]]},
         "files[0]",
-        "damaged or truncated image",
+        "image file is cut short",
     ),
-    "bomb": ({"files": [png_bomb()]}, "files[0]", "more than the limit of 32000000 pixels"),
+    "bomb": ({"files": [png_bomb()]}, "files[0]", "60000x60000 is more than the limit of 32000000 pixels"),
 }
 
 

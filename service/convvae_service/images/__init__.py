@@ -10,8 +10,6 @@ from convvae_service.images.arrays import (
 )
 from convvae_service.images.decode import (
     DEFAULT_MAX_PIXELS,
-    FORMATS,
-    InvalidImage,
     decode_file,
     file_shape,
     pillow_pixels,
@@ -19,12 +17,12 @@ from convvae_service.images.decode import (
     resize_pixels,
 )
 from convvae_service.images.files import IMAGE_SUFFIXES, image_files
+from convvae_service.images.header import InvalidImage
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
 from convvae_service.images.source_kinds import open_source
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
-    "FORMATS",
     "IMAGE_SUFFIXES",
     "BadArray",
     "BadSource",

@@ -7,15 +7,20 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL import WebPImagePlugin as _  # noqa: F401 - otherwise the first WebP file loads all plugins of Pillow
+from PIL import Image, ImageOps
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.jpeg import JPEG_SIGNATURE, read_jpeg
+from convvae_service.images.png import PNG_SIGNATURE, check_rows, read_png
+from convvae_service.images.webp import is_webp, read_webp
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",
-    "FORMATS",
-    "InvalidImage",
     "decode_file",
     "file_shape",
     "pillow_pixels",
@@ -23,8 +28,7 @@ __all__ = [
     "resize_pixels",
 ]
 
-FORMATS = ("JPEG", "PNG", "WEBP")
-DEFAULT_MAX_PIXELS = 32_000_000
+DEFAULT_MAX_PIXELS = 100_000_000
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -46,10 +50,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
-
-
-class InvalidImage(ValueError):
-    """The bytes are not an image that the model can take. The message says why."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def decode_file(
@@ -57,8 +58,9 @@ def decode_file(
 ) -> NDArray[np.uint8]:
     """Decode an image file and bring it to the model's shape.
 
-    The EXIF orientation is applied, alpha is blended over black, 16-bit values are scaled to 8 bits, and the
-    image is converted to grey or RGB according to `shape.channels`. An animation gives its first frame.
+    The EXIF orientation is applied, transparency is blended over black, 16-bit values become 8-bit values,
+    and the image is converted to grey or RGB according to `shape.channels`. An animation gives its first
+    frame. Other metadata are passed over, whatever they are.
 
     Args:
         data: A JPEG, PNG or WebP file.
@@ -72,38 +74,18 @@ def decode_file(
     Raises:
         InvalidImage: `data` is not a readable image, or is too large.
     """
+    header = _read_header(data)
+    if header.width * header.height > max_pixels:
+        raise InvalidImage(f"{header.width}x{header.height} is more than the limit of {max_pixels} pixels")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            if image.width * image.height > max_pixels:
-                raise InvalidImage(
-                    f"{image.width}x{image.height} is more than the limit of {max_pixels} pixels"
-                )
-            return pillow_pixels(image, shape=shape, resize=resize)
-    except UnidentifiedImageError:
-        raise InvalidImage("not a JPEG, PNG or WebP image") from None
-    except Image.DecompressionBombError:
-        raise InvalidImage(f"more than the limit of {max_pixels} pixels") from None
-    except InvalidImage:
-        raise
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - Pillow's parsers raise many kinds of errors
-        raise InvalidImage("damaged or truncated image") from None
-
-
-def pillow_pixels(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
-    """Bring an image that Pillow has opened to the model's shape, by the rules of `decode_file`.
-
-    Raises:
-        InvalidImage: The image cannot be decoded, or has floating-point pixels.
-    """
-    try:
-        image.load()
-        return _to_array(_upright(image), shape=shape, resize=resize)
+        with _open(header) as image:
+            _load(image, header)
+            upright = _turned(_without_colour(image, header), header.orientation)
+            return _to_array(upright, shape=shape, resize=resize)
     except (InvalidImage, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - as in decode_file
-        raise InvalidImage("damaged or truncated image") from None
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise many kinds of errors
+        raise InvalidImage(_reason(error)) from None
 
 
 def file_shape(data: bytes) -> tuple[int, int, int]:
@@ -114,24 +96,109 @@ def file_shape(data: bytes) -> tuple[int, int, int]:
     Raises:
         InvalidImage: `data` is not an image.
     """
+    return _read_header(data).shape
+
+
+def pillow_pixels(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    """Bring an image that Pillow has opened to the model's shape, by the rules of `decode_file`.
+
+    Raises:
+        InvalidImage: The image cannot be decoded, or has floating-point pixels.
+    """
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return pillow_shape(image)
-    except UnidentifiedImageError:
-        raise InvalidImage("not a JPEG, PNG or WebP image") from None
-    except MemoryError:
+        image.load()
+        return _to_array(_turned(image, _pillow_orientation(image)), shape=shape, resize=resize)
+    except (InvalidImage, MemoryError):
         raise
-    except Exception:  # noqa: BLE001 - as in decode_file
-        raise InvalidImage("damaged or truncated image") from None
+    except Exception as error:  # noqa: BLE001 - as in decode_file
+        raise InvalidImage(_reason(error)) from None
 
 
 def pillow_shape(image: Image.Image) -> tuple[int, int, int]:
     """Return (height, width, channels) of an image that Pillow has opened, by the rules of `file_shape`."""
-    width, height = image.size
-    # The orientations 5 to 8 swap height and width.
-    if _orientation(image) >= 5:
-        height, width = width, height
-    return height, width, 1 if image.mode in _GREY_MODES else 3
+    header = ImageHeader(
+        width=image.width,
+        height=image.height,
+        channels=1 if image.mode in _GREY_MODES else 3,
+        orientation=_pillow_orientation(image),
+        content=b"",
+    )
+    return header.shape
+
+
+def _read_header(data: bytes) -> ImageHeader:
+    if data.startswith(PNG_SIGNATURE):
+        return read_png(data)
+    if data.startswith(JPEG_SIGNATURE):
+        return read_jpeg(data)
+    if is_webp(data):
+        return read_webp(data)
+    if not data:
+        raise InvalidImage("the file is empty")
+    if data.startswith(_LFS_POINTER):
+        raise InvalidImage("the file is a pointer of Git LFS, not the image: run `git lfs pull`")
+    raise InvalidImage("not a JPEG, PNG or WebP image")
+
+
+def _open(header: ImageHeader) -> ImageFile:
+    """Open the file with the reader of its format.
+
+    `Image.open` would also refuse, or warn of, sizes that `max_pixels` allows.
+    """
+    file = io.BytesIO(header.content)
+    if header.content.startswith(PNG_SIGNATURE):
+        return PngImageFile(file)
+    if header.content.startswith(JPEG_SIGNATURE):
+        return JpegImageFile(file)
+    return WebPImageFile(file)
+
+
+def _reason(error: Exception) -> str:
+    # Pillow tells a file that ends early from other damage only in words.
+    return "image file is cut short" if "truncated" in str(error) else "damaged image"
+
+
+def _load(image: ImageFile, header: ImageHeader) -> None:
+    is_png = isinstance(image, PngImageFile)
+    try:
+        image.load()
+    except OSError:
+        if is_png:
+            check_rows(header.content)  # its reason says more
+        raise
+    if is_png and _may_lack_rows(image):
+        check_rows(header.content)
+
+
+def _may_lack_rows(image: ImageFile) -> bool:
+    """Return whether rows may be missing. Only then are the pixels decompressed again and counted."""
+    if image.info.get("interlace"):
+        return True
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return not np.asarray(last_row).any()
+
+
+def _without_colour(image: ImageFile, header: ImageHeader) -> Image.Image:
+    """Return a PNG with its transparent colour in black. Pillow does not know such a colour at all depths."""
+    colour = header.transparent
+    if colour is None:
+        return image
+    pixels = np.asarray(_eight_bit(image).convert("L" if header.channels == 1 else "RGB")).copy()
+    if header.depth < 8:
+        colour = tuple(sample * 255 // ((1 << header.depth) - 1) for sample in colour)
+    if header.depth < 16:
+        samples = pixels
+    elif header.channels == 1:
+        samples = np.asarray(image)
+    else:
+        # Pillow decodes the upper bytes. Read as little-endian, the lower ones are in their place.
+        with _open(header) as lower:
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+            lower.load()
+            samples = pixels.astype(np.uint16) << 8 | np.asarray(lower)
+    equal = samples == np.array(colour, samples.dtype)
+    pixels[equal.all(axis=-1) if header.channels == 3 else equal] = 0
+    return Image.fromarray(pixels)
 
 
 def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
@@ -151,12 +218,12 @@ def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize
     return _to_array(Image.fromarray(flat), shape=shape, resize=resize)
 
 
-def _upright(image: Image.Image) -> Image.Image:
-    turn = _TURNS.get(_orientation(image))
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 
-def _orientation(image: Image.Image) -> int:
+def _pillow_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation, 1 to 8; 1 if it is absent or unreadable."""
     try:
         value = image.getexif().get(_ORIENTATION, 1)

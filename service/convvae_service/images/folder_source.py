@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.images.decode import InvalidImage, decode_file
+from convvae_service.images.decode import decode_file
 from convvae_service.images.files import image_files
+from convvae_service.images.header import InvalidImage
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow
 
 __all__ = ["FolderSource"]

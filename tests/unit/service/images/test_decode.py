@@ -138,11 +138,11 @@ def test_an_array_of_the_right_shape_is_not_copied() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "not a JPEG, PNG or WebP image"),
+        (b"", "the file is empty"),
         (b"no image", "not a JPEG, PNG or WebP image"),
         (encode(Image.fromarray(noise(9, 7)), "GIF"), "not a JPEG, PNG or WebP image"),
-        (encode(Image.fromarray(noise(64, 64, 3)), "JPEG")[:-400], "damaged or truncated image"),
-        (encode(Image.fromarray(noise(64, 64, 3)))[:-400], "damaged or truncated image"),
+        (encode(Image.fromarray(noise(64, 64, 3)), "JPEG")[:-400], "image file is cut short"),
+        (encode(Image.fromarray(noise(64, 64, 3)))[:-400], "image file is cut short"),
     ],
 )
 def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
@@ -154,7 +154,7 @@ def test_what_is_no_image_is_refused(data: bytes, message: str) -> None:
 
 def test_a_bomb_is_refused_before_it_is_decoded() -> None:
     """A small file that claims a huge size takes neither the memory nor the time."""
-    with pytest.raises(InvalidImage, match="more than the limit of 32000000 pixels"):
+    with pytest.raises(InvalidImage, match="60000x60000 is more than the limit of 100000000 pixels"):
         decode_file(png_bomb(), shape=GREY, resize=RESIZE)
     with pytest.raises(InvalidImage, match="20x20 is more than the limit of 399 pixels"):
         decode_file(encode(Image.new("L", (20, 20))), shape=GREY, resize=RESIZE, max_pixels=399)

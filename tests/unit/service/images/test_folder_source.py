@@ -43,7 +43,7 @@ def test_unreadable_files_are_rejected_with_a_reason(folder: Path, tiny_input: M
     assert [(bad.id, bad.reason) for bad in batch.rejected] == [
         (EXPECTED[2], "not a JPEG, PNG or WebP image"),
         (EXPECTED[4], "cannot be read: No such file or directory"),
-        (EXPECTED[5], "damaged or truncated image"),
+        (EXPECTED[5], "image file is cut short"),
     ]
     assert batch.ids == [name for i, name in enumerate(EXPECTED) if i not in (2, 4, 5)]
     assert len(batch.images) == 9

@@ -236,7 +236,7 @@ def test_a_broken_picture_is_named(tmp_path: Path, damage: str) -> None:
     data = b"no image" if damage == "text" else buffer.getvalue()[:-20]
     (tmp_path / "broken.jpg").write_bytes(data)
     with pytest.raises(
-        BadData, match=r"broken\.jpg cannot be used: (not a JPEG, PNG or WebP|damaged or truncated)"
+        BadData, match=r"broken\.jpg cannot be used: (not a JPEG, PNG or WebP|image file is cut short)"
     ):
         load(tmp_path)
 

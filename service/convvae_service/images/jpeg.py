@@ -1,0 +1,106 @@
+"""JPEG files: their segments, and the same image without metadata, after ITU-T T.81 annex B."""
+
+import struct
+from collections.abc import Iterator
+
+from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.orientation import picture_orientation
+
+__all__ = ["JPEG_SIGNATURE", "read_jpeg"]
+
+JPEG_SIGNATURE = b"\xff\xd8\xff"
+_START_OF_SCAN, _END_OF_IMAGE, _COMMENT = 0xDA, 0xD9, 0xFE
+_APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
+# Markers without a segment: TEM, the restarts, and a second start of the image.
+_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+# Sequential and progressive frames, with Huffman or arithmetic coding.
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_DAMAGED = "damaged JPEG: its header cannot be read"
+
+
+def read_jpeg(data: bytes) -> ImageHeader:
+    """Return the header of a JPEG file, and its pixels in a file without metadata.
+
+    Of the application segments, those that decide the colours stay: JFIF and Adobe.
+
+    Raises:
+        InvalidImage: The file ends before its pixels, or is of a kind that cannot be decoded.
+    """
+    kept, exif, xmp = [b"\xff\xd8"], b"", b""
+    frame: tuple[int, int, int, int] | None = None
+    for marker, start, end in _segments(data):
+        if marker == _START_OF_SCAN:
+            if frame is None:
+                raise InvalidImage(_DAMAGED)
+            height, width, components, depth = frame
+            return ImageHeader(
+                width=width,
+                height=height,
+                channels=1 if components == 1 else 3,
+                orientation=picture_orientation(exif, xmp),
+                content=b"".join([*kept, data[start - 4 :]]),
+                depth=depth,
+            )
+        content = data[start:end]
+        if marker in _OTHER_FRAMES:
+            raise InvalidImage("lossless or hierarchical JPEG: save it as a baseline or progressive JPEG")
+        if marker in _FRAMES and frame is None:
+            frame = _frame(content)
+        if marker == _APP1 and content.startswith(_EXIF):
+            exif += content[len(_EXIF) :]
+        elif marker == _APP1 and content.startswith(_XMP):
+            xmp = content[len(_XMP) :]
+        if _is_needed(marker, content):
+            kept.append(b"\xff" + bytes([marker]) + data[start - 2 : end])
+    raise InvalidImage("image file is cut short")
+
+
+def _is_needed(marker: int, content: bytes) -> bool:
+    """Return whether the segment decides the pixels."""
+    if marker == _APP0:
+        return content.startswith(b"JFIF\0") and len(content) >= 14
+    if marker == _APP14:
+        return content.startswith(b"Adobe") and len(content) >= 12
+    return marker != _COMMENT and not _APP0 <= marker <= _APP15
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield (marker, start, end) of the contents of each segment up to the first scan."""
+    position = 2
+    # Bytes between the segments are passed over, as libjpeg does.
+    while (position := data.find(b"\xff", position)) >= 0:
+        while data[position : position + 1] == b"\xff":
+            position += 1
+        if position >= len(data):
+            return
+        marker = data[position]
+        position += 1
+        if marker == 0 or marker in _STANDALONE:
+            continue
+        if marker == _END_OF_IMAGE or position + 2 > len(data):
+            return
+        (length,) = struct.unpack_from(">H", data, position)
+        end = position + length
+        if length < 2:
+            raise InvalidImage(_DAMAGED)
+        if end > len(data):
+            return
+        yield marker, position + 2, end
+        position = end
+
+
+def _frame(content: bytes) -> tuple[int, int, int, int]:
+    """Return (height, width, number of components, bits of a sample) of a frame's header."""
+    if len(content) < 6:
+        raise InvalidImage(_DAMAGED)
+    depth, height, width, components = struct.unpack_from(">BHHB", content)
+    if depth != 8:
+        raise InvalidImage(f"JPEG of {depth} bits per sample: save it with 8 bits")
+    if not (height and width):
+        raise InvalidImage(_DAMAGED)
+    if components not in (1, 3, 4):
+        raise InvalidImage(f"JPEG of {components} components: it must have 1, 3 or 4")
+    return height, width, components, depth
