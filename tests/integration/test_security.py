@@ -1,5 +1,6 @@
 """TLS, client certificates and tokens of a real server, and their renewal while it runs."""
 
+import datetime
 import signal
 import subprocess
 import sys
@@ -13,10 +14,16 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 import convvae
 from convvae import Client, RetryConfig, TLSConfig
-from support.serving import serving
+from support.serving import ServerProcess, serving
 from support.waiting import wait_until
 
 NO_RETRY = RetryConfig(retries=0)
+NO_TEMPORARY_FOLDER = """
+import tempfile
+tempfile._candidate_tempdir_list = lambda: ['/proc']
+from convvae_service.__main__ import main
+main()
+"""
 
 
 class Papers:
@@ -29,9 +36,10 @@ class Papers:
         self.issue()
         self.authority.cert_pem.write_to_path(str(self.client_ca))
 
-    def issue(self) -> None:
+    def issue(self, not_after: datetime.datetime | None = None) -> None:
         """Write a new certificate for loopback."""
-        issued = self.authority.issue_cert("127.0.0.1", "localhost")
+        before = None if not_after is None else not_after - datetime.timedelta(days=1)
+        issued = self.authority.issue_cert("127.0.0.1", "localhost", not_before=before, not_after=not_after)
         issued.private_key_pem.write_to_path(str(self.key))
         self.certificate.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
 
@@ -96,6 +104,30 @@ def test_a_renewed_certificate_is_used_without_a_restart(tiny_root: Path, papers
         assert not is_answered(server.target, old)
 
 
+class ReadOnlyServer(ServerProcess):
+    """A server that finds no folder for temporary files."""
+
+    program = ("-c", NO_TEMPORARY_FOLDER)
+
+
+def test_certificates_need_no_folder_for_temporary_files(tiny_root: Path, papers: Papers) -> None:
+    """A server serves and renews where nothing can be written; an expired pair replaces no good one."""
+    server = ReadOnlyServer(tiny_root, *papers.flags)
+    try:
+        good = papers.trust()
+        assert is_answered(server.target, good)
+        papers.issue(not_after=datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=1))
+        assert is_answered(server.target, good)
+        line = server.wait_for("changed files cannot be used: the old content stays", 10)
+        assert "server.pem' has expired: renew it" in line["error"]
+        papers.authority = trustme.CA()
+        papers.issue()
+        wait_until(lambda: is_answered(server.target, papers.trust()))
+        assert server.stop() == 0
+    finally:
+        server.stop()
+
+
 def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
     """A call needs one of the tokens, or is counted; health needs none, reflection does; none is logged."""
     tokens = tmp_path / "tokens"
@@ -145,9 +177,13 @@ def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
     [
         (("--tls-key", "KEY"), "--tls-certificate and --tls-key belong together: give both or neither"),
         (("--tls-client-ca", "CA"), "--tls-client-ca needs --tls-certificate and --tls-key"),
-        (("--tls-certificate", "/no", "--tls-key", "KEY"), "TLS: /no: No such file or directory"),
-        (("--tls-certificate", "CA", "--tls-key", "KEY"), "the certificate and the key do not belong"),
-        (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "the certificate and the key do not belong"),
+        (("--tls-certificate", "/no", "--tls-key", "KEY"), "TLS: '/no' cannot be read: No such file or"),
+        (
+            ("--tls-certificate", "CA", "--tls-key", "KEY"),
+            "server.key' does not belong to the certificate in",
+        ),
+        (("--tls-certificate", "EMPTY", "--tls-key", "KEY"), "empty' has no certificate in PEM"),
+        (("--tls-certificate", "CA", "--tls-key", "EMPTY"), "empty' has no private key in PEM"),
         (("--token-file", "/no"), "token file '/no': No such file or directory"),
         (("--token-file", "EMPTY"), "has no token: write one token a line"),
         (

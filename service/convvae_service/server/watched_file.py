@@ -24,7 +24,7 @@ class WatchedFile(Generic[T]):
     def __init__(self, paths: tuple[Path, ...], parse: Callable[[tuple[bytes, ...]], T]) -> None:
         self._paths = paths
         self._parse = parse
-        self._stamp: tuple[tuple[int, int, int], ...] = ()
+        self._stamp: tuple[tuple[int, ...], ...] = ()
         self._value: T | None = None
 
     def load(self) -> T:
@@ -53,10 +53,11 @@ class WatchedFile(Generic[T]):
                 )
         return self._value
 
-    def _take_stamp(self) -> tuple[tuple[int, int, int], ...]:
+    def _take_stamp(self) -> tuple[tuple[int, ...], ...]:
         """Return a stamp of the files that differs when one changes; empty while one is missing."""
         try:
             stats = [path.stat() for path in self._paths]
         except OSError:
             return ()
-        return tuple((stat.st_mtime_ns, stat.st_size, stat.st_ino) for stat in stats)
+        # The time of the last change of its rights counts too: a file may become readable.
+        return tuple((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino) for stat in stats)
