@@ -43,7 +43,7 @@ FORBIDDEN = {
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.runs.fit": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
-    "convvae_trainer.compare.run": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
+    "convvae_trainer.commands.compare": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
 }
 # A second `inference.*` in a process breaks the clients of the Open Inference Protocol there.
 for _module in FORBIDDEN.keys() - {"convvae_service.server.lifecycle"}:

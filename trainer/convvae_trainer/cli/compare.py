@@ -111,10 +111,9 @@ def compare(
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib")
     require_runtime()
-    from convvae_trainer.compare.run import Options, run_compare
-    from convvae_trainer.compute.process import configure_process
+    from convvae_trainer.commands.compare import CompareOptions, run_compare
 
-    options = Options(
+    options = CompareOptions(
         models=models,
         dataset=dataset,
         out=out,
@@ -128,7 +127,6 @@ def compare(
         scatter_epochs=scatter_epochs,
         frechet=frechet,
     )
-    configure_process()
     console = Console()
     command = shlex.join(["convvae-train", *sys.argv[1:]])
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))

@@ -1,13 +1,12 @@
 """Export a run as the command `export` does: as the next version of a model."""
 
 from pathlib import Path
-from typing import Any
 
 from convvae_trainer.commands.stored_run import DataLocation, StoredRun
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.errors import BadRun
-from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.evaluation.metrics import evaluate_run
 from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.loop import finish
 
@@ -50,21 +49,8 @@ def run_export(
     stored.folder.check_same(config, dataset)
     if not stored.has_ended:
         finish(stored.train_state, dataset.train)
-    figures = (stored.folder.read_evaluation() if stored.has_ended else None) or _figures(stored, dataset)
+    figures = stored.folder.read_evaluation() if stored.has_ended else None
+    figures = figures or evaluate_run(stored.train_state, dataset).to_json_object()
     return export(
         stored.folder, stored.train_state, dataset, stored.progress, figures, models=models, name=name
     )
-
-
-def _figures(stored: StoredRun, dataset: Dataset) -> dict[str, Any]:
-    """Evaluate the weights on the test images, with the draws of the run."""
-    config = stored.folder.config
-    evaluation = evaluate(
-        stored.train_state,
-        dataset.test,
-        dataset=dataset.name,
-        split=dataset.split,
-        binarize=config.binarize,
-        seed=config.seed,
-    )
-    return evaluation.to_json_object()

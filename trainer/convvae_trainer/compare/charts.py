@@ -13,7 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from convvae_trainer.compare.canvas import INK, PALE, new_figure, style_axes, to_png
-from convvae_trainer.compare.image_sheet import LABEL_CHARACTERS
+from convvae_trainer.compare.image_row import LABEL_CHARACTERS
 
 __all__ = ["LossCurve", "ScatterPanel", "curves", "scatters"]
 

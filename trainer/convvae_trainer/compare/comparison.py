@@ -45,7 +45,7 @@ class Comparison:
             "shown": self.sample.rows[self.sample.shown].tolist(),
             "seed": self.seed,
             "classifier": self._classifier_json(),
-            "systems": [model.to_json_object() for model in self.models],
+            "models": [model.to_json_object() for model in self.models],
             "scatter_epochs": self.scatter_epochs if self.scatters else None,
             "scatter": [scatter.to_json_object() for scatter in self.scatters],
             "claims": [claim.to_json_object() for claim in self.claims],

@@ -1,52 +1,24 @@
 """Sheets of images as PNG: labelled rows of images, each image enlarged."""
 
 import math
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from convvae_trainer.compare.canvas import INK, PALE, new_figure, to_png, write_text
+from convvae_trainer.compare.image_row import ImageRow
 from convvae_trainer.data.image_grid import enlarged, grid
 
-__all__ = ["LABEL_CHARACTERS", "ImageRow", "sheet"]
+__all__ = ["sheet"]
 
 # Images are enlarged by a whole factor to at least this many pixels, so that all their pixels stay equal in
 # size.
 TILE_PIXELS = 96
 GAP_PIXELS = 6
-LABEL_CHARACTERS = 24
 LINE_PIXELS = 26
 CHARACTER_PIXELS = 14
-# A note is set in smaller letters than a label.
-NOTE_WIDTH = 0.85
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageRow:
-    """A row of images, uint8 of shape (N, H, W, C), with a label and a note on its left."""
-
-    label: str
-    note: str = ""
-    images: NDArray[np.uint8]
-
-    @property
-    def label_lines(self) -> list[str]:
-        """The label, wrapped."""
-        return textwrap.wrap(self.label, LABEL_CHARACTERS)
-
-    @property
-    def num_lines(self) -> int:
-        """The number of lines of text."""
-        return len(self.label_lines) + bool(self.note)
-
-    @property
-    def text_characters(self) -> int:
-        """The width of the text, in characters of a label."""
-        return max(math.ceil(NOTE_WIDTH * len(self.note)), *map(len, self.label_lines), 0)
 
 
 def sheet(rows: Sequence[ImageRow], *, captions: Sequence[str] = ()) -> bytes:

@@ -23,8 +23,8 @@ from convvae_trainer.settings.config import Config
 
 __all__ = ["TERM_NAMES", "LatentScatter", "default_epochs", "train_scatters"]
 
-Terms = Literal["distortion", "rate", "both"]
-TERM_NAMES: dict[Terms, str] = {
+TrainedTerms = Literal["distortion", "rate", "both"]
+TERM_NAMES: dict[TrainedTerms, str] = {
     "distortion": "reconstruction term alone",
     "rate": "KL term alone",
     "both": "both terms",
@@ -49,7 +49,7 @@ class LatentScatter:
     without labels. `rate` and `distortion` are means over the test images, in nats per image.
     """
 
-    terms: Terms
+    terms: TrainedTerms
     draws: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     spread: float
@@ -79,7 +79,7 @@ def train_scatters(
     *,
     epochs: int | None = None,
     seed: int = 0,
-    announce: Callable[[Terms], object] = str,
+    announce: Callable[[TrainedTerms], object] = str,
 ) -> list[LatentScatter]:
     """Train a model on the reconstruction term alone, one on the KL term alone, and one on both.
 
@@ -122,7 +122,7 @@ def _fit(config: Config, dataset: Dataset) -> Fitted:
             raise SystemExit(stopped.exit_code) from None
 
 
-def _scatter(terms: Terms, fitted: Fitted, dataset: Dataset, *, seed: int) -> LatentScatter:
+def _scatter(terms: TrainedTerms, fitted: Fitted, dataset: Dataset, *, seed: int) -> LatentScatter:
     rows = drawn(len(dataset.train), MAX_POINTS)
     labels_N = None if dataset.train_labels is None else dataset.train_labels[rows]
     x_NCHW = torch.from_numpy(dataset.train[rows]).permute(0, 3, 1, 2).float() / 255

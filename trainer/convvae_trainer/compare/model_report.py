@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from convvae_trainer.compare.bundle_model import BundleModel
 from convvae_trainer.compare.feature_classifier import FeatureClassifier
-from convvae_trainer.compare.latent_paths import ImageStrip, interpolations, traversals
+from convvae_trainer.compare.image_row import ImageRow
+from convvae_trainer.compare.latent_paths import interpolations, traversals
 from convvae_trainer.compare.published import PublishedVersion
 from convvae_trainer.compare.sample import TestSample
 from convvae_trainer.evaluation.image_quality import ReconstructionQuality, reconstruction_quality
@@ -63,8 +64,8 @@ class ModelReport:
     posterior: PosteriorFigures
     frechet: FrechetFigures
     reconstructions: NDArray[np.uint8]
-    traversals: list[ImageStrip]
-    interpolations: list[ImageStrip]
+    traversals: list[ImageRow]
+    interpolations: list[ImageRow]
 
     @property
     def published(self) -> PublishedVersion:

@@ -1,12 +1,12 @@
 """The pictures of a report, as PNG by file name."""
 
-from collections.abc import Sequence
 from typing import Any
 
 from convvae_trainer.compare import charts
 from convvae_trainer.compare.comparison import Comparison
-from convvae_trainer.compare.image_sheet import ImageRow, sheet
-from convvae_trainer.compare.latent_paths import INTERPOLATION, TRAVERSAL, ImageStrip
+from convvae_trainer.compare.image_row import ImageRow
+from convvae_trainer.compare.image_sheet import sheet
+from convvae_trainer.compare.latent_paths import INTERPOLATION, TRAVERSAL
 from convvae_trainer.compare.latent_scatter import TERM_NAMES
 from convvae_trainer.compare.model_report import ModelReport
 
@@ -32,9 +32,9 @@ def pictures(comparison: Comparison) -> dict[str, bytes]:
     steps = [f"{value:+g}" if value else "0" for value in TRAVERSAL]
     weights = ["input", "0", *[""] * (len(INTERPOLATION) - 2), "1", "input"]
     for number, model in enumerate(comparison.models, start=1):
-        made[f"traversal-{number}.png"] = sheet(_rows(model.traversals), captions=steps)
+        made[f"traversal-{number}.png"] = sheet(model.traversals, captions=steps)
         if model.interpolations:
-            made[f"interpolation-{number}.png"] = sheet(_rows(model.interpolations), captions=weights)
+            made[f"interpolation-{number}.png"] = sheet(model.interpolations, captions=weights)
     curves = [curve for model in comparison.models if (curve := loss_curve(model)) is not None]
     if curves:
         made["curves.png"] = charts.curves(curves, charts=CHARTS)
@@ -53,10 +53,6 @@ def _reconstructions(comparison: Comparison) -> bytes:
             ),
         ]
     )
-
-
-def _rows(strips: Sequence[ImageStrip]) -> list[ImageRow]:
-    return [ImageRow(label=strip.label, note=strip.note, images=strip.images) for strip in strips]
 
 
 def loss_curve(model: ModelReport) -> charts.LossCurve | None:

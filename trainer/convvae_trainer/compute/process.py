@@ -1,7 +1,8 @@
 """Settings of torch and of the C library that hold for the whole process.
 
-The commands call `configure_process`. A program that calls `fit` must do the same first: `fit` does not
-change these settings, and raises an error if they differ from the run's, since they change the results.
+The commands call `configure_process`. A program that calls `fit` has to call it first only for a run on a
+GPU, with `compile`, or with another number of `threads` than torch has. `fit` itself changes none of these
+settings. It refuses a run whose results they would change.
 """
 
 import ctypes

@@ -30,7 +30,7 @@ __all__ = ["find_set", "near_names", "read_set"]
 # Places365 train-standard and val.
 TRAIN_SPLITS = ("train", "train-standard")
 TEST_SPLITS = ("test", "val", "valid")
-_NO_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"})
+_NOT_NAMED_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"})
 
 
 @functools.cache
@@ -45,7 +45,7 @@ def _sets() -> dict[str, Any]:
         raise BadData(
             f"torchvision does not fit the installed torch ({_one_line(error)}): install a matching pair"
         ) from None
-    names = [name for name in datasets.__all__ if name not in _NO_SETS]
+    names = [name for name in datasets.__all__ if name not in _NOT_NAMED_SETS]
     classes = {_plain(name): getattr(datasets, name) for name in names}
     return {name: cls for name, cls in classes.items() if inspect.isclass(cls)}
 

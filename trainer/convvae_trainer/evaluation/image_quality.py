@@ -19,7 +19,7 @@ __all__ = [
     "QualityAccumulator",
     "ReconstructionQuality",
     "log_ratio",
-    "mean_sharpness",
+    "mse",
     "psnr",
     "reconstruction_quality",
     "sharpness",
@@ -70,17 +70,17 @@ class QualityAccumulator:
     @torch.no_grad()
     def add(self, x_BCHW: Tensor, y_BCHW: Tensor) -> None:
         """Add a batch of images `x` and their reconstructions `y`, on any device."""
-        mse_B = _mse(x_BCHW, y_BCHW)
-        metrics = (mse_B, _psnr(mse_B), ssim(x_BCHW, y_BCHW), sharpness(y_BCHW), sharpness(x_BCHW))
+        mse_B = mse(x_BCHW, y_BCHW)
+        metrics = (mse_B, psnr(mse_B), ssim(x_BCHW, y_BCHW), sharpness(y_BCHW), sharpness(x_BCHW))
         self._sums.append(torch.stack([metric_B.double().sum() for metric_B in metrics]))
         self._count += len(x_BCHW)
 
     def quality(self) -> ReconstructionQuality:
         """Return the means over all batches; there must be at least one."""
         # In the order of `metrics` in `add`.
-        mse, psnr_db, similarity, output, given = (torch.stack(self._sums).sum(0) / self._count).tolist()
+        means = (torch.stack(self._sums).sum(0) / self._count).tolist()
         return ReconstructionQuality(
-            mse=mse, psnr_db=psnr_db, ssim=similarity, sharpness=output, input_sharpness=given
+            mse=means[0], psnr_db=means[1], ssim=means[2], sharpness=means[3], input_sharpness=means[4]
         )
 
 
@@ -104,27 +104,18 @@ def reconstruction_quality(
     return accumulator.quality()
 
 
-def mean_sharpness(images_NHWC: NDArray[Any]) -> float:
-    """Return the mean sharpness of images, uint8 or float in 0..1."""
-    total = sum(sharpness(x_BCHW).double().sum().item() for x_BCHW in _batches(images_NHWC))
-    return total / len(images_NHWC)
-
-
 def log_ratio(a: float, b: float) -> float | None:
     """Return |ln(a / b)|, or None if a or b is 0."""
     return abs(math.log(a / b)) if a > 0 and b > 0 else None
 
 
-def psnr(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
-    """Return the peak signal-to-noise ratio of each pair in dB, of shape (B,), at most `MAX_PSNR_DB`."""
-    return _psnr(_mse(x_BCHW, y_BCHW))
-
-
-def _mse(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
+def mse(x_BCHW: Tensor, y_BCHW: Tensor) -> Tensor:
+    """Return the mean squared error of a pixel of each pair, of shape (B,)."""
     return (x_BCHW - y_BCHW).square().flatten(1).mean(1)
 
 
-def _psnr(mse_B: Tensor) -> Tensor:
+def psnr(mse_B: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of mean squared errors, in dB, at most `MAX_PSNR_DB`."""
     return -10 * mse_B.clamp(min=10 ** (-MAX_PSNR_DB / 10)).log10()
 
 

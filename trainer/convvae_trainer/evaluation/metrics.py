@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.binarization import BINARIZE_SEED, encoder_input
 from convvae_trainer.evaluation.bound import BoundAccumulator, BoundMetrics
 from convvae_trainer.evaluation.embedding import EmbeddingMetrics
@@ -28,6 +29,7 @@ __all__ = [
     "Evaluation",
     "OptionalMetrics",
     "evaluate",
+    "evaluate_run",
     "published_metrics",
 ]
 
@@ -150,6 +152,19 @@ def evaluate(
         bound=bound_metrics,
         reconstruction=quality.quality(),
         sample_sharpness=sample_sharpness,
+    )
+
+
+def evaluate_run(train_state: TrainState, dataset: Dataset) -> Evaluation:
+    """Evaluate a run on the test images of its own data, as `evaluate` does, with the run's settings."""
+    config = train_state.config
+    return evaluate(
+        train_state,
+        dataset.test,
+        dataset=dataset.name,
+        split=dataset.split,
+        binarize=config.binarize,
+        seed=config.seed,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a run is given: settings, images, device, processes, and where it reports its progress."""
+"""The inputs of a run: settings, images, device, processes, and the console for its progress."""
 
 from dataclasses import dataclass
 from typing import Self

@@ -13,7 +13,7 @@ from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import varied
 from convvae_trainer.errors import BadRun
-from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, evaluate
+from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, evaluate_run
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.loop import CHECKPOINT_EVERY_S, train
@@ -50,7 +50,8 @@ def fit(
 ) -> Fitted:
     """Train with the settings of `config`, keep everything in `run_dir`, and evaluate on the test images.
 
-    Call `compute.process.configure_process` first, as the commands do.
+    A run whose `threads` is None computes on as many CPU threads as torch has. See `compute.process` for the
+    runs before which the process must be configured.
 
     Args:
         config: The run's settings.
@@ -92,15 +93,7 @@ def _evaluate(
     context: RunContext, run: RunFolder, train_state: TrainState, *, is_trained: bool
 ) -> Evaluation:
     """Evaluate the test images and write the figures to the run folder."""
-    config, dataset = context.config, context.dataset
-    evaluation = evaluate(
-        train_state,
-        dataset.test,
-        dataset=dataset.name,
-        split=dataset.split,
-        binarize=config.binarize,
-        seed=config.seed,
-    )
+    evaluation = evaluate_run(train_state, context.dataset)
     figures = evaluation.to_json_object()
     if not is_trained:
         # The weights have not changed, so the optional metrics, which may have taken hours, still hold.

@@ -103,7 +103,7 @@ class RunSegment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
-    """What `run.json` holds.
+    """The contents of `run.json`.
 
     `command` started the run. `precision` and `threads` (CPU threads of each process) hold for all segments;
     `reason` says why the precision was chosen. There is at least one segment.

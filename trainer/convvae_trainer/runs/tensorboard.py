@@ -78,7 +78,7 @@ class TensorBoardWriter:
             self._writer.add_histogram("latents/rate_per_dimension", np.array(rates), step)
         if values["elapsed_s"] >= self._next_s:
             self.show(step=step, elapsed_s=values["elapsed_s"])
-        # So the files of a killed process can be read up to here.
+        # The files of a killed process can then be read up to here.
         self._writer.flush()
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The sums of an epoch's step figures. They stay on the device: reading them is what waits for it.
+"""The sums of an epoch's step figures. They stay on the device, since reading them waits for it.
 
 B = batch, Z = latent dimension.
 """
@@ -108,7 +108,7 @@ class StepMetrics:
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors of a checkpoint, by name."""
         return {
-            "totals": self._sums,
+            "sums": self._sums,
             "latents": self._latents_3Z,
             "skipped_in_a_row": self._skipped_in_a_row,
         }

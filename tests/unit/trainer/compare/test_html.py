@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from convvae_trainer.__main__ import main
+from convvae_trainer.commands.compare import CompareOptions, run_compare
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.html import render, write
 from convvae_trainer.compare.pictures import pictures
-from convvae_trainer.compare.run import Options, run_compare
 from convvae_trainer.compare.table import FIGURES, table
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig
@@ -56,7 +56,7 @@ def made(
     """A report on a vae and an autoencoder, with a scatter of one epoch; to be read only."""
     root, dataset = published_pair
     out = tmp_path_factory.mktemp("report") / "some" / "report.html"
-    options = Options(
+    options = CompareOptions(
         models=[str(root / "blobs"), str(root / "blobs-ae")],
         dataset=dataset.name,
         out=out,
@@ -99,7 +99,7 @@ def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> Non
     comparison, out = made
     text = out.with_suffix(".json").read_text(encoding="utf-8")
     found: dict[str, Any] = json.loads(text, parse_constant=refuse)
-    vae, ae = found["systems"]
+    vae, ae = found["models"]
     assert [vae["label"], ae["label"]] == ["blobs", "blobs-ae"]
     assert vae["elbo"] == comparison.models[0].posterior.elbo == -(vae["distortion"] + vae["rate"])
     assert ae["elbo"] is None

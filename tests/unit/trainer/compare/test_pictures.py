@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_trainer.compare import charts
-from convvae_trainer.compare.image_sheet import TILE_PIXELS, ImageRow, sheet
+from convvae_trainer.compare.image_row import ImageRow
+from convvae_trainer.compare.image_sheet import TILE_PIXELS, sheet
 
 
 def pixels(data: bytes) -> NDArray[np.uint8]:

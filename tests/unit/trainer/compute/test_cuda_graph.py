@@ -23,7 +23,7 @@ from support.tiny_run import TINY
 CPU = torch.device("cpu")
 SHAPE = (12, 10, 1)
 # Of what `tensors` has; the averaged weights move outside of what is graphed.
-KINDS = ("weights.", "optimizer.", "totals", "latents", "skipped_in_a_row")
+KINDS = ("weights.", "optimizer.", "sums", "latents", "skipped_in_a_row")
 
 
 class FakeGraph:
@@ -120,7 +120,7 @@ def test_whatever_a_step_changes_stays_where_it_is(objective: str) -> None:
     for fraction in (0.0, 1.0):
         step(fraction)
     before = places()
-    assert {name.split(".")[0] for name in before} >= {"weights", "optimizer", "totals", "latents"}
+    assert {name.split(".")[0] for name in before} >= {"weights", "optimizer", "sums", "latents"}
     for fraction in (0.0, 1.0):
         step(fraction)
         train_state.step_metrics.means()

@@ -9,7 +9,7 @@ import torch
 from convvae_trainer.evaluation import image_quality
 from convvae_trainer.evaluation.image_quality import (
     MAX_PSNR_DB,
-    mean_sharpness,
+    mse,
     psnr,
     reconstruction_quality,
     sharpness,
@@ -24,8 +24,8 @@ def noise(*shape: int, seed: int = 0) -> torch.Tensor:
 def test_psnr_of_a_shift_is_its_square() -> None:
     """A shift by 0.1 everywhere is 20 dB; equal images have the largest value there is."""
     x = noise(3, 3, 8, 9) * 0.5
-    np.testing.assert_allclose(psnr(x, x + 0.1), 20.0, atol=1e-4)
-    np.testing.assert_array_equal(psnr(x, x), MAX_PSNR_DB)
+    np.testing.assert_allclose(psnr(mse(x, x + 0.1)), 20.0, atol=1e-4)
+    np.testing.assert_array_equal(psnr(mse(x, x)), MAX_PSNR_DB)
 
 
 def test_ssim_of_constant_images_is_the_luminance_term() -> None:
@@ -86,10 +86,10 @@ def test_quality_is_the_mean_over_images(monkeypatch: pytest.MonkeyPatch) -> Non
     x, y = (torch.from_numpy(array).permute(0, 3, 1, 2).float() / 255 for array in (images, others))
     quality = reconstruction_quality(images, others)
     assert quality.mse == pytest.approx((x - y).square().mean().item(), rel=1e-5)
-    assert quality.psnr_db == pytest.approx(psnr(x, y).mean().item(), rel=1e-5)
+    assert quality.psnr_db == pytest.approx(psnr(mse(x, y)).mean().item(), rel=1e-5)
     assert quality.ssim == pytest.approx(ssim(x, y).mean().item(), rel=1e-4)
     assert quality.sharpness == pytest.approx(sharpness(y).mean().item(), rel=1e-5)
-    assert quality.input_sharpness == pytest.approx(mean_sharpness(images), rel=1e-5)
+    assert quality.input_sharpness == pytest.approx(sharpness(x).mean().item(), rel=1e-5)
     expected = abs(math.log(quality.sharpness / quality.input_sharpness))
     assert quality.sharpness_distance == pytest.approx(expected)
     monkeypatch.setattr(image_quality, "BATCH_VALUES", 2 * 9 * 12 * 3)

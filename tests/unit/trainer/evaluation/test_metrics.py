@@ -25,7 +25,7 @@ from convvae_trainer.evaluation.binarization import BINARIZE_SEED, binarize_imag
 from convvae_trainer.evaluation.classifier import train_classifier
 from convvae_trainer.evaluation.embedding import vector_accuracy
 from convvae_trainer.evaluation.frechet import frechet_distance
-from convvae_trainer.evaluation.image_quality import mean_sharpness, reconstruction_quality
+from convvae_trainer.evaluation.image_quality import reconstruction_quality
 from convvae_trainer.evaluation.inference import posterior_means, reconstructions, samples
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.evaluation.options import EvalOptions
@@ -120,8 +120,10 @@ def test_quality_is_of_what_the_service_answers(fitted: tuple[Fitted, Dataset]) 
     assert figures.reconstruction.psnr_db == pytest.approx(quality.psnr_db, rel=1e-5)
     assert figures.reconstruction.ssim == pytest.approx(quality.ssim, rel=1e-4)
     assert figures.reconstruction.sharpness_distance == pytest.approx(quality.sharpness_distance, rel=1e-4)
-    assert figures.reconstruction.input_sharpness == pytest.approx(mean_sharpness(images), rel=1e-5)
-    assert figures.sample_sharpness == pytest.approx(mean_sharpness(samples(train_state, 8, seed=2)), rel=0.1)
+    assert figures.reconstruction.input_sharpness == pytest.approx(quality.input_sharpness, rel=1e-5)
+    drawn = samples(train_state, 8, seed=2)
+    sample_sharpness = reconstruction_quality(drawn, drawn).input_sharpness
+    assert figures.sample_sharpness == pytest.approx(sample_sharpness, rel=0.1)
     np.testing.assert_array_equal(reconstructions(train_state, images), steps.numpy())
     np.testing.assert_allclose(posterior_means(train_state, images), mean.numpy(), atol=1e-5)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from convvae_trainer.commands.compare import CompareOptions, load_data, run_compare
 from convvae_trainer.compare.published import find_versions
-from convvae_trainer.compare.run import Options, load_data, run_compare
 from convvae_trainer.compare.sample import check_image_shape
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig, BadData
@@ -27,7 +27,7 @@ def test_data_of_another_shape_are_refused_before_work_starts(
             "are 12x10x3, images of blobs are 12x10x1: give data with the same number of channels",
         ),
     ):
-        options = Options(
+        options = CompareOptions(
             models=[str(root / "blobs")], dataset=str(tmp_path / name), out=tmp_path / "out" / "report.html"
         )
         with pytest.raises(BadData) as raised:
@@ -41,7 +41,7 @@ def test_a_report_that_cannot_be_written_is_refused_first(tmp_path: Path, name: 
     """The file's name has to be an HTML file's, and free of folders; the models are not even looked for."""
     (tmp_path / "folder.html").mkdir()
     with pytest.raises(BadConfig, match="--out"):
-        run_compare(Options(models=["nowhere"], dataset="digits", out=tmp_path / name))
+        run_compare(CompareOptions(models=["nowhere"], dataset="digits", out=tmp_path / name))
 
 
 def test_files_are_compared_in_the_models_colours(
@@ -53,7 +53,7 @@ def test_files_are_compared_in_the_models_colours(
     for number in range(4):
         Image.new("RGB", (10, 12), (200, number, 0)).save(folder / f"{number}.png")
     published = find_versions([str(published_pair[0] / "blobs")])
-    options = Options(models=(), dataset=str(folder), out=tmp_path / "report.html")
+    options = CompareOptions(models=(), dataset=str(folder), out=tmp_path / "report.html")
     dataset = load_data(options, published[0].manifest)
     check_image_shape(dataset, published[0].manifest.image, label=published[0].label)
     assert dataset.split.endswith("; all 4 pictures are in colour, read as grey")

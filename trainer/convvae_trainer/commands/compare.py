@@ -1,4 +1,4 @@
-"""The command `compare`: check, measure, and write the report with its pictures and numbers."""
+"""Compare models as the command `compare` does: check, measure, and write the report."""
 
 import datetime
 import json
@@ -24,6 +24,7 @@ from convvae_trainer.compare.pictures import pictures
 from convvae_trainer.compare.published import check_same_shape, find_versions
 from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_sample
 from convvae_trainer.compute.device import enough_memory
+from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.folder import can_be_written
@@ -31,13 +32,13 @@ from convvae_trainer.runs.provenance import library_versions
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.settings.layers import FLAGS, Layer
 
-__all__ = ["Options", "Say", "run_compare"]
+__all__ = ["CompareOptions", "load_data", "run_compare"]
 
-Say = Callable[[str], object]
+_Say = Callable[[str], object]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Options:
+class CompareOptions:
     """The options of `convvae-train compare`; its help describes them."""
 
     models: Sequence[str]
@@ -54,7 +55,7 @@ class Options:
     frechet: bool = True
 
 
-def run_compare(options: Options, *, command: str = "", say: Say = str) -> Comparison:
+def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) -> Comparison:
     """Compare models, and write the report, its pictures and its numbers. All checks come first.
 
     Args:
@@ -67,6 +68,7 @@ def run_compare(options: Options, *, command: str = "", say: Say = str) -> Compa
         BundleError: A model is damaged, or its images have another shape than those of the first model.
         BadData: The data cannot be read, or have another shape than the models' images.
     """
+    configure_process()
     _check_out(options.out)
     versions = find_versions(options.models)
     check_same_shape(versions)
@@ -108,7 +110,7 @@ def _check_out(out: Path) -> None:
         raise BadConfig(f"--out: {out} cannot be written")
 
 
-def load_data(options: Options, manifest: Manifest) -> Dataset:
+def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
     """Load the data set; images are resized, and take the channels, as the model's manifest states."""
     resizing = {"resize_mode": manifest.resize.mode, "resize_filter": manifest.resize.filter}
     flags = {
@@ -121,7 +123,7 @@ def load_data(options: Options, manifest: Manifest) -> Dataset:
 
 
 def _classifier(
-    options: Options, dataset: Dataset, sample: TestSample, say: Say
+    options: CompareOptions, dataset: Dataset, sample: TestSample, say: _Say
 ) -> tuple[FeatureClassifier | None, str]:
     """Return the classifier for Fréchet distances, or None and why there is none."""
     if not options.frechet:
@@ -132,7 +134,7 @@ def _classifier(
     return (None, classifier) if isinstance(classifier, str) else (classifier, "")
 
 
-def _scatters(options: Options, dataset: Dataset, say: Say) -> list[LatentScatter]:
+def _scatters(options: CompareOptions, dataset: Dataset, say: _Say) -> list[LatentScatter]:
     if not options.scatter:
         return []
     return train_scatters(
