@@ -1,11 +1,14 @@
 """The command `convvae-serve`."""
 
-import asyncio
 import os
 import sys
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from contextlib import suppress
+from typing import NoReturn
+
+# The rest is imported when it is used: a signal meanwhile ends the process in one line.
+from convvae_service.server.early_signals import end_on_signals
+from convvae_service.server.standard_streams import close_standard_streams, open_standard_streams
 
 __all__ = ["main"]
 
@@ -16,29 +19,42 @@ usage: convvae-serve [run] --models ROOT [options]   serve the models under ROOT
        convvae-serve --version
 
 exit codes: 0 drained, or every version is sound; 1 stopped by a second signal, or some versions are unsound;
-            2 cannot start, or wrong arguments"""
+            2 cannot start, wrong arguments, or stdout cannot be written;
+            129, 130, 143 a check stopped by SIGHUP, SIGINT, SIGTERM"""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code. None takes the arguments of the process."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["check"]:
+        end_on_signals("error: not every version was checked: stopped by", lambda number: 128 + number)
+    else:
+        end_on_signals("stopped during the start by", lambda _: 0)
+    open_standard_streams()
     # The log of the service says more than gRPC's own lines. gRPC reads this when it is imported.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        _run(words)
+    finally:
+        close_standard_streams()
+
+
+def _run(words: list[str]) -> None:
     try:
         import convvae_service.settings.loader  # noqa: F401 - find a missing extra here, once
     except ModuleNotFoundError as error:
         _fail(f"{error.name} is not installed: pip install 'convvae[service,gpu]' or 'convvae[service,cpu]'")
     match words:
         case ["--help" | "-h" | "help"]:
-            print(_USAGE)
+            _print(_USAGE)
         case ["--version"]:
             from importlib.metadata import version
 
-            print(f"convvae-serve {version('convvae')}")
+            _print(f"convvae-serve {version('convvae')}")
         case ["check", "--help" | "-h"]:
-            print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
+            _print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
         case ["check", root]:
-            _check(Path(root))
+            _check(root)
         case ["check", *_]:
             _fail("usage: convvae-serve check ROOT")
         case ["run", *rest]:
@@ -50,6 +66,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _serve(words: Sequence[str]) -> None:
+    import asyncio
+    import warnings
+
     from convvae_service.errors import StartupError
     from convvae_service.observability.logs import set_up_logging
     from convvae_service.settings.loader import load_settings
@@ -68,34 +87,48 @@ def _serve(words: Sequence[str]) -> None:
         else:
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
-            sys.exit(runner.run(run(settings)))
+            code = runner.run(run(settings))
+        # The event loop watches for signals no more, and the process has not ended yet.
+        end_on_signals("second signal: stopped by", lambda _: 1)
+        sys.exit(code)
     except StartupError as error:
         _fail(str(error))
 
 
-def _check(root: Path) -> None:
+def _check(root: str) -> None:
+    from pathlib import Path
+
     from convvae_service.bundle import BundleError
     from convvae_service.errors import StartupError
     from convvae_service.repository.check import check_repository
 
     checked = unsound = 0
     try:
-        for finding in check_repository(root):
+        for finding in check_repository(Path(root)):
             checked += 1
             unsound += bool(finding.error)
             verdict = f"UNSOUND  {finding.error}" if finding.error else f"ok  {finding.summary}"
-            print(f"{finding.model}@{finding.version}  {verdict}")
+            _print(f"{finding.model}@{finding.version}  {verdict}")
     except (BundleError, StartupError) as error:
         _fail(str(error))
     if unsound:
         print("Copy each unsound version again, export it again, or remove its folder.", file=sys.stderr)
     if not checked:
-        _fail(f"no model version is published under {str(root)!r}")
+        _fail(f"no model version is published under {root!r}")
     sys.exit(1 if unsound else 0)
 
 
-def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+def _print(text: str) -> None:
+    """Print to stdout at once. A pipe without a reader, or a full disk, is an error."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _fail(f"stdout cannot be written: {error.strerror}: the output is not complete")
+
+
+def _fail(message: str) -> NoReturn:
+    with suppress(OSError):
+        print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 

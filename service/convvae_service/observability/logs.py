@@ -7,7 +7,7 @@ import sys
 import time
 from typing import Any, TextIO
 
-__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "set_up_logging"]
+__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "printable", "set_up_logging"]
 
 
 def facts(**values: Any) -> dict[str, Any]:
@@ -49,11 +49,29 @@ class TextFormatter(logging.Formatter):
         """Return the record as text."""
         words = [_utc(record)[11:], f"{record.levelname.lower():7}", record.getMessage()]
         words += [f"{key}={value}" for key, value in getattr(record, "facts", {}).items()]
-        text = " ".join(words)
-        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+        lines = [" ".join(words)]
+        if record.exc_info:
+            lines += self.formatException(record.exc_info).splitlines()
+        return "\n".join(map(printable, lines))
 
 
-def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> None:
+def printable(text: str) -> str:
+    """Return `text` in one line, with each control character as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """A handler that goes on when its stream cannot be written: the disk is full, or the reader has gone."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of the base class
+        """Drop the record."""
+        if not isinstance(sys.exception(), OSError):
+            super().handleError(record)
+
+
+def set_up_logging(*, form: str, level: str, stream: TextIO | None = None) -> None:
     """Write logs from `level` up to `stream`.
 
     Args:
@@ -61,8 +79,9 @@ def set_up_logging(*, form: str, level: str, stream: TextIO = sys.stderr) -> Non
         level: `debug`, `info`, `warning` or `error`.
         stream: The output, stderr by default.
     """
+    stream = stream or sys.stderr
     as_text = form == "text" or (form == "auto" and stream.isatty())
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
     logging.captureWarnings(True)
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts
+from convvae_service.server.early_signals import stop_signals
 from convvae_service.server.lifecycle import Server
 from convvae_service.server.memory import freeze_startup_objects
 from convvae_service.settings.serve import ServeSettings
@@ -27,7 +28,7 @@ _Signals = asyncio.Queue[signal.Signals]
 async def run(settings: ServeSettings) -> int:
     """Serve until a signal, drain, and return the exit code.
 
-    SIGTERM drains. SIGINT drains without the delay: no balancer waits for a keyboard.
+    SIGTERM and SIGHUP drain. SIGINT drains without the delay: no balancer waits for a keyboard.
 
     Args:
         settings: The settings of the server.
@@ -40,9 +41,10 @@ async def run(settings: ServeSettings) -> int:
     """
     signals: _Signals = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, signals.put_nowait, number)
+    # It may wait for a disk that hangs, and the event loop with it. Until then a signal ends the process.
     server = Server(settings)
+    for number in stop_signals():
+        loop.add_signal_handler(number, signals.put_nowait, number)
     code = 1
     try:
         code = await _serve(server, settings, signals)
@@ -67,7 +69,7 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
     starting.result()
     if number is None:
         number = await signals.get()
-    delay_s = settings.drain_delay_s if number is signal.SIGTERM else 0.0
+    delay_s = 0.0 if number is signal.SIGINT else settings.drain_delay_s
     draining = asyncio.ensure_future(server.drain(delay_s=delay_s, grace_s=settings.grace_s))
     await _signal_during(draining, signals)
     if not draining.done():

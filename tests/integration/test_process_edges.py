@@ -1,0 +1,156 @@
+"""The process of `convvae-serve` at its edges: early signals, closed pipes and full disks."""
+
+import errno
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from convvae import Client, ConvvaeError, Health
+from support.serving import ServerProcess, serving
+from support.tiny_bundle import publish_tiny
+from support.waiting import wait_until
+
+# The program sends itself a signal when it imports a module.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Interrupt())
+from convvae_service.__main__ import main
+main()
+"""
+
+
+def interrupted(module: str, number: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a command that gets a signal while it imports `module`."""
+    code = INTERRUPTED.format(module=module, signal=number)
+    command = [sys.executable, "-c", code, *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("pydantic_settings", "SIGINT"), ("grpc", "SIGTERM"), ("convvae_service.server.process", "SIGHUP")],
+)
+def test_a_signal_during_the_imports_is_one_line(tiny_root: Path, module: str, number: str) -> None:
+    """A server that is stopped before it has loaded its modules was stopped during the start."""
+    done = interrupted(module, number, "run", "--models", str(tiny_root), "--device", "cpu")
+    assert (done.returncode, done.stderr) == (0, f"stopped during the start by {number}\n")
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("pydantic_settings", "SIGHUP"), ("numpy", "SIGINT"), ("onnxruntime", "SIGTERM")],
+)
+def test_a_check_that_is_stopped_has_no_verdict(tiny_root: Path, module: str, number: str) -> None:
+    """It says so in one line, and its exit code is that of the signal."""
+    done = interrupted(module, number, "check", str(tiny_root))
+    assert done.returncode == 128 + getattr(signal, number)
+    assert done.stderr == f"error: not every version was checked: stopped by {number}\n"
+
+
+def test_a_closed_terminal_drains(tiny_root: Path) -> None:
+    """SIGHUP is as SIGTERM, with the delay."""
+    with serving(tiny_root, "--drain-delay-s", "0.1") as server:
+        assert server.stop(signal.SIGHUP) == 0
+        assert server.messages("draining")[0]["delay_s"] == 0.1
+
+
+def test_under_nohup_a_closed_terminal_changes_nothing(tiny_root: Path) -> None:
+    """SIGHUP stays ignored where it is ignored at the start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        server = ServerProcess(tiny_root)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    try:
+        server.wait_for("serving")
+        server.send(signal.SIGHUP)
+        time.sleep(0.3)
+        assert not server.messages("draining")
+    finally:
+        assert server.stop() == 0
+
+
+def launch(root: Path, *flags: str, stdout: int | None = None, stderr: int) -> subprocess.Popen[bytes]:
+    """Start a server that writes its log to a stream of the test's."""
+    words = ["run", "--models", str(root), "--device", "cpu", "--metrics-address", "off", *flags]
+    command = [sys.executable, "-m", "convvae_service", *words, "--drain-delay-s", "0"]
+    return subprocess.Popen(command, stdout=stdout, stderr=stderr)
+
+
+def test_a_server_without_a_log_reader_goes_on(tiny_root: Path) -> None:
+    """The pipe of the log is closed from the other end; the server drains when it is stopped."""
+    reader, writer = os.pipe()
+    server = launch(tiny_root, "--address", "127.0.0.1:0", stderr=writer)
+    os.close(writer)
+    with os.fdopen(reader) as log:
+        assert any("serving" in line for line in log)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(30) == 0
+
+
+def serves(vae: Client) -> bool:
+    try:
+        return vae.health() is Health.SERVING
+    except ConvvaeError:
+        return False
+
+
+def test_a_server_whose_log_is_on_a_full_disk_goes_on(tiny_root: Path) -> None:
+    """Every line of the log is refused; the server answers, and drains when it is stopped."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        target = f"127.0.0.1:{free.getsockname()[1]}"
+    with Path("/dev/full").open("w") as full:
+        server = launch(tiny_root, "--address", target, stderr=full.fileno(), stdout=full.fileno())
+    try:
+        with Client(target, timeout_s=30) as vae:
+            wait_until(lambda: serves(vae))
+            assert vae.sample(1).images.shape[0] == 1
+    finally:
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(30) == 0
+
+
+def shell(line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_reader_of_a_check_that_goes_away(tmp_path: Path) -> None:
+    """`check ROOT | head -1` and a full disk end in one line, and not as a verdict."""
+    for _ in range(3):
+        publish_tiny(tmp_path)
+    check = f"{sys.executable} -m convvae_service check {tmp_path}"
+    done = shell(f"set -o pipefail; {check} | head -n 1")
+    assert done.stdout.startswith("tiny@1  ok")
+    # A reader that is slow to leave lets the check end.
+    if done.returncode:
+        assert (done.returncode, done.stderr) == (
+            2,
+            "error: stdout cannot be written: Broken pipe: the output is not complete\n",
+        )
+    for words in (check, f"{sys.executable} -m convvae_service --version"):
+        done = shell(f"{words} > /dev/full")
+        message = (
+            f"error: stdout cannot be written: {os.strerror(errno.ENOSPC)}: the output is not complete\n"
+        )
+        assert (done.returncode, done.stderr) == (2, message)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_change_nothing(tiny_root: Path, closed: str) -> None:
+    """A check without standard streams has its exit code, and a server starts and drains."""
+    assert shell(f"{sys.executable} -m convvae_service check {tiny_root} {closed}").returncode == 0
+    flags = "--device cpu --metrics-address off --address 127.0.0.1:0 --drain-delay-s 0"
+    run = f"{sys.executable} -m convvae_service run --models {tiny_root} {flags}"
+    assert shell(f"timeout --preserve-status 4 {run} {closed}").returncode == 0
