@@ -37,11 +37,14 @@ Inputs = Annotated[
     typer.Argument(metavar="PATH...", help="JPEG, PNG or WebP files, folders of them, or one .npy or .npz."),
 ]
 Pictures = Annotated[
-    Path, typer.Option(help="x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image).")
+    Path,
+    typer.Option(metavar="PATH", help="x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image)."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the noise. Default: a new seed, which is printed.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Overwrite existing files.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+Seed = Annotated[
+    int | None, typer.Option(metavar="N", help="Seed of the noise. Default: a new seed, which is printed.")
+]
 
 
 def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
@@ -57,8 +60,10 @@ def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
 def encode(
     client: Client,
     paths: Inputs,
-    out: Annotated[Path, typer.Option(help="x.npy (means), or x.npz (with --log-variance).")],
-    log_variance: Annotated[bool, typer.Option("--log-variance", help="Write log_variance too.")] = False,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="x.npy (means), or x.npz (with --log-variance).")],
+    log_variance: Annotated[
+        bool, typer.Option("--log-variance", metavar="", help="Write log_variance too.")
+    ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -80,7 +85,9 @@ def encode(
 @connected
 def decode(
     client: Client,
-    latents: Annotated[Path, typer.Argument(help="x.npy, or x.npz with `mean` or `latents`: (N, Z).")],
+    latents: Annotated[
+        Path, typer.Argument(metavar="FILE", help="x.npy, or x.npz with `mean` or `latents`: (N, Z).")
+    ],
     out: Pictures,
     force: Force = False,
     as_json: Json = False,
@@ -99,10 +106,10 @@ def decode(
 def sample(
     client: Client,
     out: Pictures,
-    count: Annotated[int, typer.Option("--count", "-n", help="Number of images.")] = 16,
+    count: Annotated[int, typer.Option("--count", "-n", metavar="N", help="Number of images.")] = 16,
     seed: Seed = None,
-    temperature: Annotated[float, typer.Option(help="Standard deviation of the noise.")] = 1.0,
-    first_row: Annotated[int, typer.Option(help="Index of the first row within the seed.")] = 0,
+    temperature: Annotated[float, typer.Option(metavar="X", help="Standard deviation of the noise.")] = 1.0,
+    first_row: Annotated[int, typer.Option(metavar="N", help="Index of the first row within the seed.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -140,9 +147,11 @@ def reconstruct(
 def score(
     client: Client,
     paths: Inputs,
-    num_samples: Annotated[int, typer.Option(help="Draws per image; 0 uses the posterior mean.")] = 0,
+    num_samples: Annotated[
+        int, typer.Option(metavar="N", help="Draws per image; 0 uses the posterior mean.")
+    ] = 0,
     seed: Seed = None,
-    out: Annotated[Path | None, typer.Option(help="x.npz: elbo, distortion, rate.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="x.npz: elbo, distortion, rate.")] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
@@ -209,9 +218,12 @@ def models(client: Client, as_json: Json = False) -> None:
 @connected
 def health(
     client: Client,
-    service: Annotated[str, typer.Option(help="A model, or `liveness`. Default: the whole server.")] = "",
+    service: Annotated[
+        str, typer.Option(metavar="NAME", help="A model, or `liveness`. Default: the whole server.")
+    ] = "",
     wait_s: Annotated[
-        float, typer.Option("--wait", min=0, metavar="SECONDS", help="Wait at most so long until it serves.")
+        float,
+        typer.Option("--wait", min=0, metavar="SECONDS", help="Wait at most this time until it serves."),
     ] = 0,
     as_json: Json = False,
 ) -> None:
@@ -265,7 +277,8 @@ def _version(value: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
     ] = False,
 ) -> None:
     del version

@@ -38,31 +38,36 @@ def connect(
         typer.Option(metavar="SECONDS", help="Limit for a request and its retries.", rich_help_panel=_PANEL),
     ] = 30.0,
     retries: Annotated[
-        int, typer.Option(min=0, help="Most retries per request.", rich_help_panel=_PANEL)
+        int, typer.Option(min=0, metavar="N", help="Most retries per request.", rich_help_panel=_PANEL)
     ] = RetryConfig().retries,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, help="Most requests at the same time.", rich_help_panel=_PANEL)
+        int, typer.Option(min=1, metavar="N", help="Most requests at the same time.", rich_help_panel=_PANEL)
     ] = 4,
     tls: Annotated[
-        bool, typer.Option("--tls", help="Encrypt the connection.", rich_help_panel=_PANEL)
+        bool, typer.Option("--tls", metavar="", help="Encrypt the connection.", rich_help_panel=_PANEL)
     ] = False,
     tls_ca: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
+            metavar="FILE",
             help="PEM file of the authorities to trust. Implies --tls.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     tls_server_name: Annotated[
-        str, typer.Option(help="Name in the server's certificate. Implies --tls.", rich_help_panel=_PANEL)
+        str,
+        typer.Option(
+            metavar="NAME", help="Name in the server's certificate. Implies --tls.", rich_help_panel=_PANEL
+        ),
     ] = "",
     token_file: Annotated[
         Path | None,
         typer.Option(
             exists=True,
             dir_okay=False,
+            metavar="FILE",
             envvar="CONVVAE_TOKEN_FILE",
             help="File that contains a bearer token.",
             rich_help_panel=_PANEL,
@@ -70,7 +75,9 @@ def connect(
     ] = None,
     allow_insecure_token: Annotated[
         bool,
-        typer.Option("--allow-insecure-token", help="Allow an unencrypted token.", rich_help_panel=_PANEL),
+        typer.Option(
+            "--allow-insecure-token", metavar="", help="Allow an unencrypted token.", rich_help_panel=_PANEL
+        ),
     ] = False,
 ) -> Client:
     """Return a client with these connection options."""

@@ -1,6 +1,5 @@
 """The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is fast."""
 
-import re
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.console import Console
 
+from convvae_service.engine.device_name import is_device_name
 from convvae_service.pipeline.errors import BadModel, BadUse
 
 if TYPE_CHECKING:
@@ -51,32 +51,45 @@ def run(
     bundle: Annotated[
         Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Engine of the run; only local exists.")] = "local",
+    engine: Annotated[str, typer.Option(metavar="ENGINE", help="Engine of the run: local.")] = "local",
     device: Annotated[
-        str | None, typer.Option(help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)")
+        str | None,
+        typer.Option(metavar="DEVICE", help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)"),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="With --bundle: fp32, fp16 or int8. (default: fp32)")
+        str | None,
+        typer.Option(metavar="PRECISION", help="With --bundle: fp32, fp16 or int8. (default: fp32)"),
     ] = None,
     batch_rows: Annotated[
         int | None,
-        typer.Option(help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)"),
+        typer.Option(
+            metavar="N", help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)"
+        ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(help="Threads that decode files, and as many that encode on a CPU. (default: all CPUs)"),
+        typer.Option(
+            metavar="N",
+            help="Threads that decode files. On a CPU, as many threads encode. (default: all CPUs)",
+        ),
     ] = None,
     in_flight: Annotated[
-        int | None, typer.Option(help="With --target: calls at the same time. (default: 4)")
+        int | None, typer.Option(metavar="N", help="With --target: calls at the same time. (default: 4)")
     ] = None,
     log_variance: Annotated[
-        bool, typer.Option("--log-variance", help="Add the column log_variance.")
+        bool, typer.Option("--log-variance", metavar="", help="Add the column log_variance.")
     ] = False,
     on_error: Annotated[
-        str, typer.Option(help="For a file that is not an image: fail, or skip it and list it at the end.")
+        str,
+        typer.Option(
+            metavar="fail|skip",
+            help="For a file that is not an image: fail, or skip it and list it at the end.",
+        ),
     ] = "fail",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace SINK if it exists.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", metavar="", help="Replace SINK if it exists.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", metavar="", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Encode every image of SOURCE and write the posterior means to SINK.
 
@@ -86,7 +99,7 @@ def run(
         raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
     _only_with("--target", target is not None, {"--model": model, "--in-flight": in_flight})
     _only_with("--bundle", bundle is not None, {"--device": device, "--precision": precision})
-    if device is not None and not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device, re.ASCII):
+    if device is not None and not is_device_name(device):
         raise BadUse(f"--device is {device!r}: it must be auto, cpu, cuda or cuda:N")
     if engine != "local":
         raise BadUse(f"--engine is {engine!r}: it must be local")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,8 @@ from convvae_service.settings.environment import (
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["load_settings"]
+
+_METAVARS = {"Path": "PATH", "str": "TEXT", "tuple[str,...]": "WORD", "int": "N", "float": "X"}
 
 
 def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
@@ -52,7 +55,18 @@ def _flags(settings: type[ServeSettings], arguments: Sequence[str]) -> CliSettin
         " and a key of the --config file, such as max_batch_rows.",
     )
     parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    return CliSettingsSource(settings, root_parser=parser, cli_parse_args=list(arguments))
+    return CliSettingsSource(
+        settings, root_parser=parser, cli_parse_args=list(arguments), add_argument_method=_add_flag
+    )
+
+
+def _add_flag(parser: argparse.ArgumentParser, *names: str, **options: Any) -> argparse.Action:
+    """Add a flag of pydantic-settings, with words in place of Python's types and values in its help."""
+    if "metavar" in options:
+        options["metavar"] = _METAVARS.get(options["metavar"], options["metavar"])
+    options["help"] = re.sub(r" \(default: (None|\(\))\)$", "", options["help"])
+    options["help"] = re.sub(r"\(default: \('(.*)',\)\)$", r"(default: \1)", options["help"])
+    return parser.add_argument(*names, **options)
 
 
 def _settings_with_file(path: Path) -> type[ServeSettings]:

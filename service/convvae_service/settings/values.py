@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_settings import NoDecode
 
+from convvae_service.engine.device_name import is_device_name
 from convvae_service.settings.precision_policy import parse_precision_policies
 from convvae_service.settings.version_policy import parse_version_policies
 
@@ -27,7 +28,7 @@ def _check_metrics_address(value: str) -> str:
 
 
 def _check_device(value: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", value):
+    if not is_device_name(value):
         raise ValueError(f"{value!r} is not auto, cpu, cuda or cuda:N")
     return value
 

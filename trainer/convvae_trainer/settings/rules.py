@@ -1,10 +1,10 @@
 """The rules that the settings of a run obey, each setting alone and several together."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from convvae_service.engine.device_name import is_device_name
 from convvae_trainer.settings.declaration import Setting, alternatives
 from convvae_trainer.settings.image_size import check_image_size
 from convvae_trainer.settings.layers import BadSetting, SettingValue
@@ -12,7 +12,6 @@ from convvae_trainer.settings.objectives import OBJECTIVES, settings_by_user
 
 __all__ = ["Rules"]
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?", re.ASCII)
 # The settings of the rate, which not every bound has.
 _RATE = ("beta", "kl_warmup_epochs", "free_bits")
 
@@ -40,7 +39,7 @@ class Rules:
             raise self._bad("dataset", "is empty: name a data set, a folder or a file")
         if self.values["image_size"] is not None:
             check_image_size(*self.values["image_size"])
-        if not _DEVICE.fullmatch(self.values["device"]):
+        if not is_device_name(self.values["device"]):
             self._refuse_value("device")
         for setting in self.settings.values():
             self._check_value(setting)

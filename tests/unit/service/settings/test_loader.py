@@ -191,6 +191,7 @@ def test_help_has_a_line_for_each_setting(capsys: pytest.CaptureFixture[str]) ->
     shown = capsys.readouterr().out
     missing = [name for name in ServeSettings.model_fields if f"--{name.replace('_', '-')}" not in shown]
     assert missing == []
+    assert not any(word in shown for word in ("tuple[", "Path ", "str ", "None", "()", "',)"))
 
 
 @pytest.mark.parametrize(
