@@ -140,7 +140,7 @@ def test_tritonclient_shows_mistakes(findings: dict[str, Any]) -> None:
         ],
         "model": [
             "StatusCode.NOT_FOUND",
-            f"no model 'tiny' here: {NOT_A_GRAPH}",
+            f"no model 'tiny' on this server: {NOT_A_GRAPH}",
         ],
         "version": [
             "StatusCode.NOT_FOUND",
