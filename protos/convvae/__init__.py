@@ -3,6 +3,7 @@
 Each name is loaded on first use, so that a server can import the stubs of this package without the client.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         ClientClosed,
         ConvvaeError,
         DeadlineExceeded,
+        ForkedDuringUse,
         InvalidInput,
         MessageTooLarge,
         NotFound,
@@ -60,6 +62,7 @@ __all__ = [
     "DeadlineExceeded",
     "Decoded",
     "Encoded",
+    "ForkedDuringUse",
     "Health",
     "InvalidInput",
     "Likelihood",
@@ -86,6 +89,10 @@ __all__ = [
 ]
 
 _MODULES = ("convvae.errors", "convvae.config", "convvae.results", "convvae.client", "convvae.aio")
+
+# gRPC reads this when it is imported. It can restart its threads in a forked process. But a fork beside calls
+# in flight then loses calls of the parent, and ends children by a signal. See `convvae.transport.forks`.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 
 if not TYPE_CHECKING:
 

@@ -20,6 +20,7 @@ from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
 from convvae.model_name import ModelName
 from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.forks import FORKS
 from convvae.transport.retry import RetryPolicy
 from convvae.transport.scheduler import RequestScheduler, TimeLimit
 from convvae.transport.status import from_rpc_error
@@ -138,8 +139,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
         self._closed = True
-        if self._channel is not None:
-            await self._channel.close()
+        # gRPC ends with its last channel, and works in a process that is forked after that.
+        channel, self._channel, self._methods = self._channel, None, {}
+        if channel is not None and not FORKS.refused:
+            await channel.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -148,6 +151,10 @@ class AsyncClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy in another process opens a connection of its own.
+        return partial(type(self), **self._config.settings()), ()
 
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
@@ -172,6 +179,7 @@ class AsyncClient:
             return result
 
     async def _send(self, scheduler: RequestScheduler) -> list[Any]:
+        FORKS.check()
         running: dict[int, Any] = {}
         finished: asyncio.Queue[int] = asyncio.Queue()
         try:

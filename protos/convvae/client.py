@@ -31,6 +31,7 @@ from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
 from convvae.model_name import ModelName
 from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.forks import FORKS
 from convvae.transport.retry import RetryPolicy
 from convvae.transport.scheduler import RequestScheduler, TimeLimit
 from convvae.transport.status import from_rpc_error
@@ -99,8 +100,10 @@ class Client:
         self._models = ModelCache()
         self._policy = RetryPolicy(retry)
         self._factory = ChannelFactory(self._config)
-        self._channel = self._factory.open(grpc)
-        self._methods = open_methods(self._channel)
+        self._channel: grpc.Channel | None = None
+        self._methods: dict[str, Any] = {}
+        if not FORKS.refused:
+            self._open()
         self._abandoned: list[grpc.Channel] = []
         self._closed = False
 
@@ -197,10 +200,16 @@ class Client:
     def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
         self._closed = True
+        if FORKS.refused:
+            # The connection is the parent's.
+            return
         for channel in self._abandoned:
             # Closing may block for ever; see `_abandon_channel`.
             threading.Thread(target=channel.close, daemon=True).start()
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
+        # gRPC ends with its last channel, and works in a process that is forked after that.
+        self._channel, self._methods, self._abandoned = None, {}, []
 
     def __enter__(self) -> Self:
         return self
@@ -209,6 +218,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy in another process opens a connection of its own.
+        return partial(type(self), **self._config.settings()), ()
 
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
@@ -233,14 +246,16 @@ class Client:
             return result
 
     def _send(self, batch: RequestBatch, limit: TimeLimit) -> list[Any]:
+        FORKS.check()
         scheduler = RequestScheduler(batch, self._policy, limit)
         try:
-            if len(batch.requests) == 1:
+            # A blocking call has no time limit of its own where gRPC does not work.
+            if len(batch.requests) == 1 and not FORKS.forked:
                 self._send_one(scheduler)
             else:
                 self._send_many(scheduler)
-        except ValueError as error:
-            # gRPC raises ValueError on a closed channel.
+        except (ValueError, LookupError) as error:
+            # gRPC raises ValueError on a closed channel, and a closed client has no methods.
             if self._closed and not isinstance(error, ConvvaeError):
                 raise ClientClosed("the client is closed") from None
             raise
@@ -259,9 +274,13 @@ class Client:
         wait for ever. The old channel stays open for the calls of other threads.
         """
         if not self._closed:
+            assert self._channel is not None
             self._abandoned.append(self._channel)
-            self._channel = self._factory.open(grpc)
-            self._methods = open_methods(self._channel)
+            self._open()
+
+    def _open(self) -> None:
+        self._channel = self._factory.open(grpc)
+        self._methods = open_methods(self._channel)
 
     def _send_one(self, scheduler: RequestScheduler) -> None:
         # A blocking call takes two thirds of the time of a future: gRPC needs no second thread for it.
@@ -275,7 +294,8 @@ class Client:
                     scheduler.failed(index, self._error(error))
                 else:
                     scheduler.succeeded(index, reply)
-            time.sleep(scheduler.wait_s() or 0)
+            if not scheduler.finished:
+                time.sleep(scheduler.wait_s())
 
     def _send_many(self, scheduler: RequestScheduler) -> None:
         # Futures, not worker threads: a blocking call in a worker could not be cancelled when another request

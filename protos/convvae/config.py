@@ -1,7 +1,8 @@
 """The configuration of a client: frozen, and checked when it is created."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from convvae.errors import InvalidInput
 from convvae.model_name import ModelName
@@ -95,6 +96,10 @@ class ClientConfig:
             raise InvalidInput(
                 f"compression is {self.compression!r}; it must be one of {COMPRESSIONS} or None"
             )
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings as keyword arguments of a client."""
+        return {setting.name: getattr(self, setting.name) for setting in fields(self)}
 
 
 def check_timeout(timeout_s: float) -> float:

@@ -16,7 +16,8 @@
     ├── Unimplemented         UNIMPLEMENTED        the server is older than the client
     ├── ServerFault           INTERNAL, others     a fault of the server: report its request id
     │   └── BadReply                               the reply contradicts the contract
-    └── ClientClosed                               a call after `close()`
+    ├── ClientClosed                               a call after `close()`
+    └── ForkedDuringUse                           the process was forked while a client was open
 
 Only `convvae.transport.status` translates gRPC's errors to these.
 """
@@ -32,6 +33,7 @@ __all__ = [
     "ClientClosed",
     "ConvvaeError",
     "DeadlineExceeded",
+    "ForkedDuringUse",
     "InvalidInput",
     "MessageTooLarge",
     "NotFound",
@@ -169,3 +171,7 @@ class BadReply(ServerFault):
 
 class ClientClosed(ConvvaeError):
     """The client was used after `close()`."""
+
+
+class ForkedDuringUse(ConvvaeError):
+    """The process was forked while its parent had an open client, so gRPC cannot work in it."""

@@ -9,6 +9,7 @@ from google.protobuf import wrappers_pb2
 from convvae.addresses import is_loopback
 from convvae.config import ClientConfig
 from convvae.errors import InvalidInput
+from convvae.transport.forks import FORKS
 from convvae.v1 import vae_pb2_grpc
 from convvae.version import distribution_version
 
@@ -86,10 +87,13 @@ class ChannelFactory:
     def open(self, library: Any) -> Any:
         """Open a channel of `library`, which is `grpc` or `grpc.aio`."""
         if self.credentials is None:
-            return library.insecure_channel(self.target, self.options, compression=self.compression)
-        return library.secure_channel(
-            self.target, self.credentials, self.options, compression=self.compression
-        )
+            channel = library.insecure_channel(self.target, self.options, compression=self.compression)
+        else:
+            channel = library.secure_channel(
+                self.target, self.credentials, self.options, compression=self.compression
+            )
+        FORKS.add(channel)
+        return channel
 
 
 def open_methods(channel: Any) -> dict[str, Any]:

@@ -10,7 +10,10 @@ from convvae.errors import ConvvaeError, DeadlineExceeded, Overloaded
 from convvae.transport.retry import RetryPolicy
 from convvae.transport.status import rebase
 
-__all__ = ["Clock", "RequestScheduler", "TimeLimit"]
+__all__ = ["GRACE_S", "Clock", "RequestScheduler", "TimeLimit"]
+
+# gRPC reports the end of a request by its deadline. Without any report, the batch ends this much later.
+GRACE_S = 0.5
 
 Clock = Callable[[], float]
 
@@ -66,8 +69,10 @@ class RequestScheduler:
         """Yield each request to send now: its index, the request, and the seconds that it may take.
 
         Raises:
-            DeadlineExceeded: A request has no time left.
+            DeadlineExceeded: A request has no time left, or gRPC did not report the end of one in time.
         """
+        if self._clock() >= self._end_s + GRACE_S:
+            raise self._out_of_time()
         while self._num_in_flight < int(self._window):
             now_s = self._clock()
             if self._waiting and self._waiting[0][0] <= now_s:
@@ -80,15 +85,19 @@ class RequestScheduler:
                 return
             remaining_s = self._ends_s[index] - now_s
             if remaining_s <= 0:
-                raise DeadlineExceeded(f"not answered within {self._limit.timeout_s:g} s; raise timeout_s")
+                raise self._out_of_time()
             self._num_in_flight += 1
             yield index, self._requests[index], remaining_s
 
-    def wait_s(self) -> float | None:
-        """Return the seconds until the next retry is due, or None when only a reply can change the state."""
-        if not self._waiting or self._num_in_flight >= int(self._window):
-            return None
-        return max(0.0, self._waiting[0][0] - self._clock())
+    def wait_s(self) -> float:
+        """Return the seconds until the next retry is due, or until the batch must have ended."""
+        until_s = self._end_s + GRACE_S
+        if self._waiting and self._num_in_flight < int(self._window):
+            until_s = min(until_s, self._waiting[0][0])
+        return max(0.0, until_s - self._clock())
+
+    def _out_of_time(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"not answered within {self._limit.timeout_s:g} s; raise timeout_s")
 
     def succeeded(self, index: int, reply: Any) -> None:
         """Store the reply to the request `index`."""

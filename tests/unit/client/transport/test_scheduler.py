@@ -10,7 +10,7 @@ from convvae.calls.exchanges import PlannedRequest, RequestBatch
 from convvae.config import RetryConfig
 from convvae.errors import DeadlineExceeded, InvalidInput, Overloaded, Unavailable, Violation
 from convvae.transport.retry import RetryPolicy
-from convvae.transport.scheduler import RequestScheduler, TimeLimit
+from convvae.transport.scheduler import GRACE_S, RequestScheduler, TimeLimit
 
 
 class FakeClock:
@@ -51,7 +51,6 @@ def test_results_keep_the_order_and_the_bound(count: int, in_flight: int, data: 
         assert len(in_flight_now) <= in_flight
         if not in_flight_now:
             wait = sent.wait_s()
-            assert wait is not None
             clock.now += wait + 1e-6
             continue
         index = in_flight_now.pop(data.draw(st.integers(0, len(in_flight_now) - 1)))
@@ -61,6 +60,18 @@ def test_results_keep_the_order_and_the_bound(count: int, in_flight: int, data: 
         else:
             sent.failed(index, Unavailable("down") if outcome == "down" else Overloaded("full"))
     assert sent.results == [f"reply {index}" for index in range(count)]
+
+
+def test_a_batch_ends_without_a_report_of_its_end() -> None:
+    """A request whose end gRPC never reports, as after a fork, does not make the batch wait for ever."""
+    clock = FakeClock()
+    sent = scheduler(batch(1, 1), clock)
+    assert len(list(sent.due())) == 1
+    assert sent.wait_s() == 10 + GRACE_S
+    clock.now += 10 + GRACE_S
+    assert sent.wait_s() == 0
+    with pytest.raises(DeadlineExceeded, match="not answered within 10 s"):
+        list(sent.due())
 
 
 def test_retry_becomes_due_after_its_wait() -> None:

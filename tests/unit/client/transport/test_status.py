@@ -61,6 +61,7 @@ def test_every_class_is_reached_or_raised_by_the_client() -> None:
         return {kind}.union(*map(below, kind.__subclasses__()))
 
     raised_by_client = {errors.BadReply, errors.Cancelled, errors.ClientClosed, errors.VersionGone}
+    raised_by_client.add(errors.ForkedDuringUse)
     bases = {ConvvaeError, errors.TryLater}
     assert below(ConvvaeError) == {*CLASSES.values(), errors.Overloaded} | raised_by_client | bases
     drawn = errors.__doc__ or ""
