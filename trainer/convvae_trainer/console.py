@@ -7,8 +7,9 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-__all__ = ["LINE_EVERY_S", "REFRESH_S", "Countdown", "clock", "say"]
+__all__ = ["Countdown", "ProgressLine", "clock", "say"]
 
+# Seconds between two updates of a bar, and between two lines.
 REFRESH_S = 0.25
 LINE_EVERY_S = 10.0
 
@@ -25,20 +26,18 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Countdown:
-    """The progress of a long computation: the share that is done, and the time left.
-
-    A terminal shows a bar, other outputs a line every 10 s.
+class ProgressLine:
+    """A line on a long computation: with a bar on a terminal, as a new line every 10 s elsewhere.
 
     Args:
         console: The screen.
-        text: Words for the computation.
+        text: The line until the first `show`.
     """
 
     def __init__(self, console: Console, text: str) -> None:
         self._console = console
-        self._text = text
-        self._start = self._next = 0.0
+        self._interval_s = REFRESH_S if console.is_terminal else LINE_EVERY_S
+        self._next_s = 0.0
         self._bar = Progress(
             TextColumn("{task.fields[text]}"), BarColumn(bar_width=20), console=console, transient=True
         )
@@ -47,8 +46,7 @@ class Countdown:
     def __enter__(self) -> Self:
         if self._console.is_terminal:
             self._bar.start()
-        self._start = time.monotonic()
-        self._next = self._start + (REFRESH_S if self._console.is_terminal else LINE_EVERY_S)
+        self._next_s = time.monotonic() + self._interval_s
         return self
 
     def __exit__(
@@ -57,16 +55,35 @@ class Countdown:
         if self._console.is_terminal:
             self._bar.stop()
 
-    def show(self, share: float) -> None:
-        """Show the share of the work that is done, 0 to 1. Calls between two updates return at once."""
-        now = time.monotonic()
-        if now < self._next or share <= 0:
-            return
-        left_s = (now - self._start) * (1 - share) / share
-        text = f"{self._text}: {share:.1%}, {clock(left_s)} left"
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to show something. This is cheap to ask in each step."""
+        return time.monotonic() >= self._next_s
+
+    def show(self, text: str, *, share: float) -> None:
+        """Show a text, and the share of the work that is done, 0 to 1."""
         if self._console.is_terminal:
             self._bar.update(self._task, completed=share, text=text)
-            self._next = now + REFRESH_S
         else:
             self._console.print(text, soft_wrap=True, highlight=False)
-            self._next = now + LINE_EVERY_S
+        self._next_s = time.monotonic() + self._interval_s
+
+
+class Countdown(ProgressLine):
+    """The progress of a long computation from now on: the share that is done, and the time left.
+
+    Args:
+        console: The screen.
+        text: Words for the computation.
+    """
+
+    def __init__(self, console: Console, text: str) -> None:
+        super().__init__(console, text)
+        self._text = text
+        self._start_s = time.monotonic()
+
+    def show_share(self, share: float) -> None:
+        """Show the share of the work that is done, 0 to 1. Calls between two updates return at once."""
+        if share > 0 and self.is_due:
+            left_s = (time.monotonic() - self._start_s) * (1 - share) / share
+            self.show(f"{self._text}: {share:.1%}, {clock(left_s)} left", share=share)

@@ -53,7 +53,7 @@ def add_optional_metrics(
                 binarize=binarize,
                 seed=seed,
                 floor=options.accuracy_floor,
-                progress=countdown.show,
+                progress=countdown.show_share,
             )
         metrics = replace(metrics, frechet=frechet)
     if options.embedding:
@@ -81,6 +81,6 @@ def _log_likelihood(
             samples=samples,
             device=train_state.device,
             seed=seed,
-            progress=countdown.show,
+            progress=countdown.show_share,
         )
     return LogLikelihood.from_images(nats_N, samples=samples, seed=seed)

@@ -1,14 +1,11 @@
 """The display of training: a live bar on a terminal, a line every ten seconds elsewhere."""
 
-import time
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
-from convvae_trainer.console import LINE_EVERY_S, REFRESH_S, clock
+from convvae_trainer.console import ProgressLine, clock
 
 __all__ = ["LiveDisplay"]
 
@@ -22,7 +19,7 @@ _FIGURES = {
 }
 
 
-class LiveDisplay:
+class LiveDisplay(ProgressLine):
     """Shows epoch, ELBO, distortion, rate, images per second and the time left.
 
     Args:
@@ -31,32 +28,10 @@ class LiveDisplay:
     """
 
     def __init__(self, console: Console, *, total_epochs: int | None) -> None:
-        self._console = console
+        super().__init__(console, "starting")
         self._of = "" if total_epochs is None else f"/{total_epochs}"
-        self._next = 0.0
-        self._bar = Progress(
-            TextColumn("{task.fields[text]}"), BarColumn(bar_width=20), console=console, transient=True
-        )
-        self._task = self._bar.add_task("", total=1.0, text="starting")
 
-    def __enter__(self) -> Self:
-        if self._console.is_terminal:
-            self._bar.start()
-        self._next = time.monotonic() + (0 if self._console.is_terminal else LINE_EVERY_S)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._console.is_terminal:
-            self._bar.stop()
-
-    @property
-    def is_due(self) -> bool:
-        """Whether it is time to show something. This is cheap to ask in each step."""
-        return time.monotonic() >= self._next
-
-    def show(
+    def show_epoch(
         self,
         *,
         epoch: int,
@@ -82,10 +57,5 @@ class LiveDisplay:
             words.append(f"{means['active_units']} active units")
         if means["skipped_steps"]:
             words.append(f"{means['skipped_steps']} steps skipped")
-        text = "  ".join([*words, f"{images_per_s:,.0f} images/s", f"{clock(left_s)} left"])
-        if self._console.is_terminal:
-            self._bar.update(self._task, completed=fraction, text=text)
-            self._next = time.monotonic() + REFRESH_S
-        else:
-            self._console.print(text, soft_wrap=True, highlight=False)
-            self._next = time.monotonic() + LINE_EVERY_S
+        words += [f"{images_per_s:,.0f} images/s", f"{clock(left_s)} left"]
+        self.show("  ".join(words), share=fraction)

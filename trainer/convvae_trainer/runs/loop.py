@@ -283,7 +283,7 @@ class TrainingLoop:
 
     def _show(self, *, steps_per_s: float) -> None:
         fraction = max(self._fraction, 1e-9)
-        self.display.show(
+        self.display.show_epoch(
             epoch=self.progress.epoch + 1,
             fraction=fraction,
             means=self.train_state.step_metrics.means(),

@@ -16,6 +16,8 @@ from torch.distributions import (
 )
 
 from convvae_service.bundle import likelihood as served
+from convvae_service.bundle import records
+from convvae_trainer.export import model_card
 from convvae_trainer.networks.likelihoods import (
     LOG_SIGMA_RANGE,
     Bernoulli,
@@ -24,6 +26,7 @@ from convvae_trainer.networks.likelihoods import (
     PixelLikelihood,
     make_likelihood,
 )
+from convvae_trainer.settings.config import SETTINGS
 
 LEVELS = torch.arange(256) / 255
 # Near both ends, at them, and between.
@@ -191,3 +194,11 @@ def test_what_the_service_is_told_is_enough(name: str) -> None:
     images = np.full((1, 8, 8, 1), 128, np.uint8)
     found = served.distortion(likelihood.constants(), images, np.full((1, 8, 8, 1), 0.4, np.float32))
     assert np.isfinite(found).all()
+
+
+def test_every_table_of_likelihoods_has_each() -> None:
+    """A likelihood that a run may have can be made, described, scored and explained on a model card."""
+    names = set(SETTINGS["likelihood"].choices)
+    assert {make_likelihood(name).constants().name for name in names} == names
+    tables = (records._LIKELIHOOD_CONSTANTS, served._DISTORTIONS, model_card._LIKELIHOOD_LIMITS)
+    assert [set(table) for table in tables] == [names] * len(tables)

@@ -18,7 +18,7 @@ MEANS = {"elbo": -90.75, "distortion": 70.5, "rate": 20.25, "active_units": 17, 
 
 def shown(console: Console) -> str:
     with LiveDisplay(console, total_epochs=30) as progress:
-        progress.show(epoch=3, fraction=0.1, means=MEANS, images_per_s=1234.5, left_s=3725.0)
+        progress.show_epoch(epoch=3, fraction=0.1, means=MEANS, images_per_s=1234.5, left_s=3725.0)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -46,14 +46,14 @@ def test_a_log_gets_a_line_now_and_then() -> None:
 def test_a_countdown_says_the_time_left(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
     """It follows from the share that is done; nothing is shown before it is time to."""
     now = 100.0
-    monkeypatch.setattr("convvae_trainer.runs.live_display.time.monotonic", lambda: now)
+    monkeypatch.setattr("convvae_trainer.console.time.monotonic", lambda: now)
     console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
     with Countdown(console, "log-likelihood") as countdown:
-        countdown.show(0.001)
+        countdown.show_share(0.001)
         now += 30.0
-        countdown.show(0.25)
+        countdown.show_share(0.25)
         now += 0.1
-        countdown.show(0.26)
+        countdown.show_share(0.26)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())  # type: ignore[attr-defined]
     assert "log-likelihood: 25.0%, 1:30 left" in text
     assert "0.1%" not in text
