@@ -16,8 +16,9 @@ from convvae_service.images.decode import (
     pillow_shape,
     resize_pixels,
 )
-from convvae_service.images.files import IMAGE_SUFFIXES, image_files
-from convvae_service.images.header import InvalidImage
+from convvae_service.images.file_names import printable
+from convvae_service.images.files import IMAGE_SUFFIXES, ImageFiles, LeftOut, image_files, read_file
+from convvae_service.images.header import InvalidImage, TooManyPixels
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
 from convvae_service.images.source_kinds import open_source
 
@@ -27,10 +28,13 @@ __all__ = [
     "BadArray",
     "BadSource",
     "ImageBatch",
+    "ImageFiles",
     "InvalidImage",
+    "LeftOut",
     "ModelInput",
     "RejectedRow",
     "Source",
+    "TooManyPixels",
     "as_images",
     "as_uint8",
     "decode_file",
@@ -42,5 +46,7 @@ __all__ = [
     "open_source",
     "pillow_pixels",
     "pillow_shape",
+    "printable",
+    "read_file",
     "resize_pixels",
 ]

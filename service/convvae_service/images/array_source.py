@@ -6,6 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from convvae_service.images.arrays import BadArray, as_images, as_uint8, open_array
+from convvae_service.images.files import LeftOut
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput
 
 __all__ = ["ArraySource", "open_array_source"]
@@ -28,6 +29,7 @@ class ArraySource:
         except BadArray as error:
             raise BadSource(str(error)) from None
         self.name = name
+        self.left_out = LeftOut()
 
     def __len__(self) -> int:
         return len(self._array_NHWC)

@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
 from convvae_service.images.jpeg import JPEG_SIGNATURE, read_jpeg
 from convvae_service.images.png import PNG_SIGNATURE, check_rows, read_png
 from convvae_service.images.webp import is_webp, read_webp
@@ -72,11 +72,12 @@ def decode_file(
         uint8 array of shape (height, width, channels), 0 to 255.
 
     Raises:
-        InvalidImage: `data` is not a readable image, or is too large.
+        InvalidImage: `data` is not a readable image.
+        TooManyPixels: It has more than `max_pixels`.
     """
     header = _read_header(data)
     if header.width * header.height > max_pixels:
-        raise InvalidImage(f"{header.width}x{header.height} is more than the limit of {max_pixels} pixels")
+        raise TooManyPixels(f"{header.width}x{header.height} is more than the limit of {max_pixels} pixels")
     try:
         with _open(header) as image:
             _load(image, header)

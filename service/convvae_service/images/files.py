@@ -1,36 +1,140 @@
 """The image files in a folder, with the same rules for training and for bulk embedding."""
 
 import os
-from collections.abc import Iterator
-from pathlib import Path
-from typing import NoReturn
+import stat
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import NamedTuple
 
-__all__ = ["IMAGE_SUFFIXES", "image_files"]
+from convvae_service.images.file_names import printable
+from convvae_service.images.header import InvalidImage
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "image_files", "read_file"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
+_MAX_NAMED = 3
+# A longer suffix is a part of a name, and so many different ones are no kinds of files.
+_MAX_SUFFIX_LETTERS = 8
+_MAX_SUFFIXES = 10
 
 
-def image_files(folder: Path) -> list[str]:
-    """Return the paths of the JPEG, PNG and WebP files in `folder`, at any depth, sorted.
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """The entries of a folder that are not read. As a string: their numbers in words, or "".
 
-    Paths are relative to `folder`, with `/` as separator. Names that start with a dot are skipped, and links
-    to folders are not followed.
+    Attributes:
+        counts: Number of entries by kind: `hidden`, `links to folders`, `not regular files`, and suffixes
+            such as `.tif`.
+        irregular: The names of those that are not regular files.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    irregular: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.counts:
+            return ""
+        parts = [f"{number} {kind}" for kind, number in self.counts.items()]
+        text = f"left out: {', '.join(parts)}"
+        if self.irregular:
+            names = ", ".join(map(printable, self.irregular[:_MAX_NAMED]))
+            text += f" ({names}{', …' if len(self.irregular) > _MAX_NAMED else ''})"
+        return text
+
+
+class ImageFiles(NamedTuple):
+    """The image files in a folder, as sorted paths relative to it with `/` as separator; and the others."""
+
+    names: list[str]
+    left_out: LeftOut
+
+
+def image_files(folder: Path) -> ImageFiles:
+    """Return the JPEG, PNG and WebP files in `folder`, at any depth, and the number of others.
+
+    Names that start with a dot are left out. Links to files are read, and links to folders are left out. A
+    FIFO, a socket or a device is never opened, since a read might wait for ever.
 
     Raises:
         OSError: A folder cannot be listed. The error's `filename` is that folder.
     """
-    return sorted(_walk(os.fspath(folder)))
+    names: list[str] = []
+    irregular: list[str] = []
+    left_out: Counter[str] = Counter()
+    waiting = [""]
+    while waiting:
+        below = waiting.pop()
+        with os.scandir(os.path.join(folder, below)) as entries:  # noqa: PTH118 - a Path is slower
+            for entry in entries:
+                name = f"{below}/{entry.name}" if below else entry.name
+                match _kind(entry):
+                    case "folder":
+                        waiting.append(name)
+                    case "image":
+                        names.append(name)
+                    case kind:
+                        left_out[kind] += 1
+                        if kind == "not regular files":
+                            irregular.append(name)
+    return ImageFiles(sorted(names), LeftOut(_summed(left_out), tuple(sorted(irregular))))
 
 
-def _walk(folder: str) -> Iterator[str]:
-    for parent, folders, files in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        below = os.path.relpath(parent, folder)
-        prefix = "" if below == "." else f"{below}/"
-        for name in files:
-            if name.lower().endswith(IMAGE_SUFFIXES) and not name.startswith("."):
-                yield prefix + name
+def _kind(entry: "os.DirEntry[str]") -> str:
+    """Return "folder" or "image", or the name under which the entry is counted."""
+    if entry.name.startswith("."):
+        return "hidden"
+    if entry.is_dir(follow_symlinks=False):
+        return "folder"
+    try:
+        if entry.is_dir():
+            return "links to folders"
+        is_file = entry.is_file()
+    except OSError:  # a link to itself
+        is_file = False
+    suffix = PurePath(entry.name).suffix.lower()
+    # A link that leads nowhere counts as the file that is missing: it is an error, if it is an image.
+    if not is_file and not _leads_nowhere(entry):
+        return "not regular files"
+    if suffix in IMAGE_SUFFIXES:
+        return "image"
+    is_kind = 1 < len(suffix) <= _MAX_SUFFIX_LETTERS and suffix[1:].isalnum()
+    return suffix if is_kind else "of other kinds"
 
 
-def _refuse(error: OSError) -> NoReturn:
-    raise error
+def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
+    return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - as above
+
+
+def _summed(left_out: "Counter[str]") -> dict[str, int]:
+    """Return the counts, the largest first, with rare suffixes as one."""
+    kinds = sorted(left_out, key=lambda kind: (-left_out[kind], kind))
+    rare = [kind for kind in kinds if kind.startswith(".")][_MAX_SUFFIXES:]
+    counts = {kind: left_out[kind] for kind in kinds if kind not in rare and kind != "of other kinds"}
+    if others := left_out["of other kinds"] + sum(left_out[kind] for kind in rare):
+        counts["of other kinds"] = others
+    return counts
+
+
+def read_file(path: str) -> bytes:
+    """Return the contents of a regular file. The call does not wait for a writer of a FIFO.
+
+    Raises:
+        InvalidImage: It cannot be read, or is not a regular file.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        if os.path.islink(path):  # noqa: PTH114 - a Path is slower
+            raise InvalidImage("it is a link to a file that does not exist") from None
+        raise InvalidImage("cannot be read: No such file or directory") from None
+    except OSError as error:
+        raise InvalidImage(f"cannot be read: {error.strerror}") from None
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InvalidImage("it is not a regular file")
+        try:
+            return file.read()
+        except OSError as error:
+            raise InvalidImage(f"cannot be read: {error.strerror}") from None

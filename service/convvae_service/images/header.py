@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 
-__all__ = ["ImageHeader", "InvalidImage"]
+__all__ = ["ImageHeader", "InvalidImage", "TooManyPixels"]
 
 
 class InvalidImage(ValueError):
     """The bytes are not an image that the model can take. The message says why."""
+
+
+class TooManyPixels(InvalidImage):
+    """The image is larger than the limit that the caller has set."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

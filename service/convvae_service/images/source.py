@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images.files import LeftOut
 
 __all__ = ["BadSource", "ImageBatch", "ModelInput", "RejectedRow", "Source"]
 
@@ -59,6 +60,10 @@ class Source(Protocol):
     @property
     def name(self) -> str:
         """Name in messages and in the sink's metadata. It contains no folder of this machine."""
+
+    @property
+    def left_out(self) -> LeftOut:
+        """The entries of a folder that are not rows. Arrays have none."""
 
     def __len__(self) -> int:
         """Return the number of rows, at least 1."""

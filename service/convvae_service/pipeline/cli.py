@@ -18,6 +18,9 @@ __all__ = ["app"]
 
 MAX_BATCH_ROWS = 1 << 16
 MAX_THREADS = 1024
+MAX_PIXELS = 1 << 40
+# That of `convvae_service.images`, which loads Pillow.
+DEFAULT_MAX_PIXELS = 100_000_000
 MAX_LISTED = 20  # skipped rows that are printed; --json lists all
 
 app = typer.Typer(
@@ -86,6 +89,9 @@ def run(
             help="For a file that is not an image: fail, or skip it and list it at the end.",
         ),
     ] = "fail",
+    max_pixels: Annotated[
+        int, typer.Option(metavar="N", help="Largest width x height of an image file.")
+    ] = DEFAULT_MAX_PIXELS,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", metavar="", help="Replace SINK if it exists.")
     ] = False,
@@ -108,6 +114,7 @@ def run(
     _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
     _check_range("--threads", threads, MAX_THREADS)
     _check_range("--in-flight", in_flight, MAX_THREADS)
+    _check_range("--max-pixels", max_pixels, MAX_PIXELS)
 
     from convvae_service.engine.cpus import available_cpus
     from convvae_service.images import open_source
@@ -118,7 +125,7 @@ def run(
     from convvae_service.pipeline.summary import summary_json, summary_line
 
     check_sink(sink, overwrite=overwrite)
-    images = open_source(source)
+    images = open_source(source, max_pixels=max_pixels)
     with closing(_open_encoder(target, model, bundle, device, precision, threads, in_flight)) as encoder:
         info = encoder.info
         images.check(info.input)
@@ -139,6 +146,8 @@ def run(
         typer.echo(f"skipped {row.id}: {row.reason}", err=True)
     if len(summary.skipped) > MAX_LISTED:
         typer.echo(f"skipped {len(summary.skipped) - MAX_LISTED} more: --json lists all", err=True)
+    if images.left_out.counts:
+        typer.echo(str(images.left_out), err=True)
     typer.echo(summary_json(summary, info, sink) if json else summary_line(summary, info, sink))
 
 

@@ -83,7 +83,9 @@ def embed(
         if not rows:
             raise BadSource(f"none of the {len(skipped)} images of {source.name} can be read")
         num_bytes = sink.finish({"convvae.rows": str(rows), "convvae.skipped": str(len(skipped))})
-    return RunSummary(rows, tuple(skipped), time.perf_counter() - started_s, num_bytes)
+    return RunSummary(
+        rows, tuple(skipped), source.left_out.counts, time.perf_counter() - started_s, num_bytes
+    )
 
 
 class _EncodedBatches:
@@ -114,7 +116,7 @@ class _EncodedBatches:
         batch = self._source.read(rows, self._model_input)
         if batch.rejected and not self._settings.skip:
             bad = batch.rejected[0]
-            raise BadSource(f"{bad.id}: {bad.reason}")
+            raise BadSource(f"{bad.id}: {bad.reason} (--on-error skip leaves such files out)")
         embeddings = None
         if batch.ids:
             with self._lanes:

@@ -1,12 +1,13 @@
 """The summary of a run: as a record, as one line, and as JSON."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.filesize import decimal
 
-from convvae_service.images import RejectedRow
+from convvae_service.images import RejectedRow, printable
 from convvae_service.pipeline.encoder import EncoderInfo
 
 __all__ = ["RunSummary", "summary_json", "summary_line"]
@@ -14,10 +15,19 @@ __all__ = ["RunSummary", "summary_json", "summary_line"]
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """The result of a run: rows written, rows skipped, seconds of wall time, and bytes of the sink."""
+    """The result of a run.
+
+    Attributes:
+        rows: Number of rows written.
+        skipped: The rows that could not be read.
+        left_out: Number of entries of a folder that were not rows, by kind.
+        seconds: Wall time.
+        num_bytes: Size of the sink.
+    """
 
     rows: int
     skipped: tuple[RejectedRow, ...]
+    left_out: Mapping[str, int]
     seconds: float
     num_bytes: int
 
@@ -27,7 +37,7 @@ def summary_line(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
     return (
         f"{summary.rows:,} rows in {summary.seconds:.1f} s ({summary.rows / summary.seconds:,.0f} rows/s),"
         f" {len(summary.skipped):,} skipped, by {info.input.model}@{info.version} {info.precision}:"
-        f" {path} ({decimal(summary.num_bytes)})"
+        f" {printable(str(path))} ({decimal(summary.num_bytes)})"
     )
 
 
@@ -44,6 +54,7 @@ def summary_json(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
             "version": info.version,
             "precision": info.precision,
             "skipped": len(summary.skipped),
+            "left_out": dict(summary.left_out),
             "skipped_rows": [{"id": row.id, "reason": row.reason} for row in summary.skipped],
         }
     )

@@ -2,7 +2,7 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,8 @@ __all__ = ["Dataset", "load_dataset", "load_other"]
 class Dataset:
     """Images in memory, uint8 of shape (N, H, W, C), and labels, int64 of shape (N,), or None.
 
-    `split` is a sentence on the choice of the test images.
+    `split` is a sentence on the choice of the test images. `skipped` has the path and fault of each file that
+    was skipped.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Dataset:
     test: NDArray[np.uint8]
     train_labels: NDArray[np.int64] | None = None
     test_labels: NDArray[np.int64] | None = None
+    skipped: Sequence[str] = ()
 
     @property
     def image(self) -> ImageShape:
@@ -131,6 +133,7 @@ def _split(config: Config, source: SourceImages) -> Dataset:
         test=test.images,
         train_labels=train.labels,
         test_labels=test.labels,
+        skipped=source.skipped,
     )
 
 

@@ -1,70 +1,112 @@
 """A folder of image files as one array."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
-from convvae_service.images import InvalidImage, decode_file, file_shape, image_files
+from convvae_service.images import (
+    DEFAULT_MAX_PIXELS,
+    InvalidImage,
+    TooManyPixels,
+    decode_file,
+    file_shape,
+    image_files,
+    printable,
+    read_file,
+)
 from convvae_trainer.data.image_stack import ImageStack
 from convvae_trainer.errors import BadData
 
-__all__ = ["read_folder"]
+__all__ = ["MAX_NAMED", "FolderImages", "read_folder"]
+
+MAX_NAMED = 10  # files that an error names, or a run prints
+
+
+class FolderImages(NamedTuple):
+    """The images of a folder.
+
+    Attributes:
+        images: uint8, (N, H, W, C).
+        labels: int64, (N,): numbers of the folders of the first level in sorted order, or None if a file is
+            in no such folder.
+        note: A sentence on files that were read in other colours than they have, and on those that were not
+            read, or "".
+        skipped: Path and fault of each file that was skipped.
+    """
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+    note: str
+    skipped: Sequence[str] = ()
 
 
 def read_folder(
-    folder: Path, *, image_size: tuple[int, int] | None, resize: Resize, channels: int | None = None
-) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None, str]:
+    folder: Path,
+    *,
+    image_size: tuple[int, int] | None,
+    resize: Resize,
+    channels: int | None = None,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    skip: bool = False,
+) -> FolderImages:
     """Read all images in `folder`, sorted by path.
 
     Args:
-        folder: Folder of JPEG, PNG or WebP files, at any depth. Names that start with a dot are skipped.
+        folder: Folder of JPEG, PNG or WebP files, at any depth. `image_files` says what is left out.
         image_size: (height, width) of the result. None: all files must have one size.
         resize: How files are resized.
         channels: Channels of the result: 1 (grey) or 3 (RGB). None: 3 if any file is in colour.
-
-    Returns:
-        (images, labels, note): images are uint8 of shape (N, H, W, C). Labels number the folders of the first
-        level in sorted order, or are None if a file is in no such folder. The note says how many files were
-        read in other colours than they have, or is "".
+        max_pixels: Largest width x height of a file.
+        skip: Whether to skip files that cannot be used.
 
     Raises:
-        BadData: There are no images, they have different sizes, or a file cannot be read; the message names
-            the file.
+        BadData: There are no images, they have different sizes, or files cannot be used; the message names
+            the files.
     """
     try:
-        names = image_files(folder)
+        names, left_out = image_files(folder)
     except OSError as error:
-        raise BadData(f"{error.filename} cannot be listed: {error.strerror}") from None
+        raise BadData(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from None
     if not names:
-        raise BadData(f"no images in {folder}: it must hold JPEG, PNG or WebP files, at any depth")
+        text = f"no images in {printable(str(folder))}: it must hold JPEG, PNG or WebP files, at any depth"
+        raise BadData(f"{text}; {left_out}" if left_out.counts else text)
     rows = ImageStack(len(names), image_size=image_size, channels=channels)
+    used: list[str] = []
+    bad: list[str] = []
     for name in names:
-        path = folder / name
-        data = _read(path)
-        with _named(path):
-            shape = rows.next_shape(file_shape(data), name=str(path))
-            rows.add(decode_file(data, shape=shape, resize=resize))
-    return rows.images, _labels(names), rows.note
+        path = f"{folder}/{name}"
+        try:
+            data = read_file(path)
+            shape = rows.next_shape(file_shape(data), name=printable(path))
+            rows.add(decode_file(data, shape=shape, resize=resize, max_pixels=max_pixels))
+        except TooManyPixels as error:
+            bad.append(f"{printable(path)} cannot be used: {error}: --max-pixels raises it")
+        except InvalidImage as error:
+            bad.append(f"{printable(path)} cannot be used: {error}")
+        else:
+            used.append(name)
+    if bad and not (skip and used):
+        raise BadData(_refusal(bad, len(names)))
+    skipped = f"{len(bad)} of {len(names)} files cannot be used and were skipped" if bad else ""
+    note = "; ".join(text for text in (rows.note, skipped, str(left_out)) if text)
+    return FolderImages(rows.images, _labels(used), note, bad)
 
 
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BadData(f"{path} cannot be read: {error.strerror}") from None
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Name the file in the error if it is not an image."""
-    try:
-        yield
-    except InvalidImage as error:
-        raise BadData(f"{path} cannot be used: {error}") from None
+def _refusal(bad: Sequence[str], count: int) -> str:
+    """Return the error that names the files that cannot be used."""
+    advice = "repair or remove the file, or give --on-error skip"
+    if len(bad) == 1:
+        return f"{bad[0]} ({advice})"
+    shown = [text.replace(" cannot be used: ", " (", 1) + ")" for text in bad[:MAX_NAMED]]
+    more = f", and {len(bad) - MAX_NAMED} more" if len(bad) > MAX_NAMED else ""
+    return (
+        f"{len(bad)} of {count} files cannot be used: {', '.join(shown)}{more}:"
+        f" {advice.replace('file', 'files')}"
+    )
 
 
 def _labels(names: list[str]) -> NDArray[np.int64] | None:

@@ -30,11 +30,12 @@ class ImageStack:
         self._rows = np.empty((0, 0, 0, 0), np.uint8)
         self._filled = 0
         self._num_grey = 0
+        self._next_is_grey = False
 
     @property
     def images(self) -> NDArray[np.uint8]:
-        """The rows, uint8 of shape (N, H, W, C)."""
-        return self._rows
+        """The rows so far, uint8 of shape (N, H, W, C)."""
+        return self._rows[: self._filled]
 
     @property
     def note(self) -> str:
@@ -68,13 +69,15 @@ class ImageStack:
                 f"images have different sizes: {self._first} is {self._size[0]}x{self._size[1]}, {name} is"
                 f" {height}x{width}; give --image-size"
             )
-        self._num_grey += channels == 1
-        if self._channels is None and channels > self._rows.shape[3]:
-            self._widen()
-        return ImageShape(height=self._size[0], width=self._size[1], channels=self._rows.shape[3])
+        self._next_is_grey = channels == 1
+        row_channels = self._channels or max(channels, self._rows.shape[3])
+        return ImageShape(height=self._size[0], width=self._size[1], channels=row_channels)
 
     def add(self, image: NDArray[np.uint8]) -> None:
         """Append a picture of the shape that `next_shape` returned."""
+        if image.shape[2] > self._rows.shape[3]:
+            self._widen()
+        self._num_grey += self._next_is_grey
         self._rows[self._filled] = image
         self._filled += 1
 

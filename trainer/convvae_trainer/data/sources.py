@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +27,14 @@ DIGITS_SIZE = (32, 32)
 class SourceImages(NamedTuple):
     """The images of a source. `test` is None without a test split of its own.
 
-    `note` says how many pictures were read in other colours than they have, or is "".
+    `note` says how many pictures were read in other colours than they have, and which files were not read, or
+    is "". `skipped` has the path and fault of each file that was skipped.
     """
 
     train: LabelledImages
     test: LabelledImages | None
     note: str
+    skipped: Sequence[str] = ()
 
 
 def resize_of(config: Config) -> Resize:
@@ -69,7 +72,7 @@ def read_source(config: Config, *, download: bool, channels: int | None) -> Sour
             raise BadData(f"{error}; to read {name} in this folder instead, write ./{name}") from None
         return SourceImages(train, test, note)
     try:
-        return _read_path(name, path, config.image_size, resize, channels)
+        return _read_path(config, path, channels)
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror}") from None
 
@@ -104,16 +107,24 @@ def _torchvision_class(dataset: str) -> Any | None:
     return None if os.sep in dataset or is_array_file(Path(dataset)) else find_set(dataset)
 
 
-def _read_path(
-    name: str, path: Path, image_size: tuple[int, int] | None, resize: Resize, channels: int | None
-) -> SourceImages:
+def _read_path(config: Config, path: Path, channels: int | None) -> SourceImages:
+    name = config.dataset
     if path.is_dir():
-        images, labels, note = read_folder(path, image_size=image_size, resize=resize, channels=channels)
-        return SourceImages(LabelledImages(images, labels), None, note)
+        images, labels, note, skipped = read_folder(
+            path,
+            image_size=config.image_size,
+            resize=resize_of(config),
+            channels=channels,
+            max_pixels=config.max_pixels,
+            skip=config.on_error == "skip",
+        )
+        return SourceImages(LabelledImages(images, labels), None, note, skipped)
     if path.is_file():
         if not is_array_file(path):
             raise BadData(f"{path} is not a data set: give a folder of images, or an .npy, .npz or idx file")
         return SourceImages(LabelledImages(*read_array_file(path)), None, "")
+    if path.exists():
+        raise BadData(f"{path} is not a folder and not a regular file")
     if os.sep in name or is_array_file(path):
         raise BadData(f"{path} does not exist")
     near = near_names(name)

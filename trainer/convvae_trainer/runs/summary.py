@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from convvae_trainer.data.folder import MAX_NAMED
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
@@ -15,6 +16,10 @@ def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) 
     config, dataset, record = run.config, context.dataset, run.record
     yield f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}"
     yield f"test       {dataset.split}"
+    for text in dataset.skipped[:MAX_NAMED]:
+        yield f"skipped    {text}"
+    if len(dataset.skipped) > MAX_NAMED:
+        yield f"skipped    {len(dataset.skipped) - MAX_NAMED} more files"
     if context.validation_images is not None:
         yield f"validation {len(context.validation_images)} of the training images, for early stopping"
     parameters = train_state.model.num_parameters()

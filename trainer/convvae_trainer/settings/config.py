@@ -57,6 +57,16 @@ class Config:
     resize_filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = setting(
         "bicubic", Panel.DATA, "Resize with this filter of Pillow."
     )
+    max_pixels: int = setting(
+        100_000_000,
+        Panel.DATA,
+        "Read image files up to this width x height.",
+        bounds=(1, 10**12),
+        unit="pixels",
+    )
+    on_error: Literal["fail", "skip"] = setting(
+        "fail", Panel.DATA, "For image files that cannot be used: fail and name them, or skip them."
+    )
     binarize: Literal["none", "dynamic"] = setting(
         "none",
         Panel.DATA,

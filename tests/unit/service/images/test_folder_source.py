@@ -54,7 +54,7 @@ def test_name_that_is_no_text_is_rejected(folder: Path, tiny_input: ModelInput) 
     (folder / EXPECTED[0]).rename(folder / os.fsdecode(b"\xff\xfe.png"))
     batch = FolderSource(folder).read(range(12), tiny_input)
     assert [(bad.id, bad.reason) for bad in batch.rejected] == [
-        ("??.png", "its name is not UTF-8: rename it")
+        ("\\xff\\xfe.png", "its name is not UTF-8: rename it")
     ]
 
 

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convvae_service.images import BadSource, ImageBatch, ModelInput, open_source
+from convvae_service.images import BadSource, ImageBatch, LeftOut, ModelInput, open_source
 from convvae_service.images import source_kinds as table
 
 
 class SolidSource:
     """A source of images of one grey level each, listed in a text file: a kind that a test adds."""
 
-    def __init__(self, path: Path) -> None:
+    left_out = LeftOut()
+
+    def __init__(self, path: Path, max_pixels: int) -> None:
+        del max_pixels
         self.name = path.name
         self._levels: Sequence[int] = [int(line) for line in path.read_text().split()]
 

@@ -123,10 +123,16 @@ def test_broken_files_are_skipped_on_request(
     sink = tmp_path / "z.parquet"
     words = [folder, sink, "--bundle", tiny_root / "tiny"]
     failed = embed(*words)
-    assert (failed.code, failed.err) == (2, "error: class-1/04.png: not a JPEG, PNG or WebP image\n")
+    assert (failed.code, failed.err) == (
+        2,
+        "error: class-1/04.png: not a JPEG, PNG or WebP image (--on-error skip leaves such files out)\n",
+    )
     assert not sink.exists()
     ended = embed(*words, "--on-error", "skip")
-    assert (ended.code, ended.err) == (0, "skipped class-1/04.png: not a JPEG, PNG or WebP image\n")
+    assert (ended.code, ended.err) == (
+        0,
+        "skipped class-1/04.png: not a JPEG, PNG or WebP image\nleft out: 2 hidden, 1 .csv\n",
+    )
     assert "11 rows" in ended.out
     assert "1 skipped" in ended.out
     assert pq.read_metadata(sink).metadata[b"convvae.skipped"] == b"1"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow
+from convvae_service.images import BadSource, ImageBatch, LeftOut, ModelInput, RejectedRow
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.run import BATCHES_PER_THREAD, RunSettings, embed
@@ -20,6 +20,7 @@ class Numbers:
     """A source of `count` images that contain their row number. Some rows are rejected."""
 
     name = "numbers"
+    left_out = LeftOut()
 
     def __init__(self, count: int, bad: frozenset[int] = frozenset()) -> None:
         self.count, self.bad, self.num_read = count, bad, 0
@@ -149,7 +150,7 @@ def test_encoder_is_called_by_as_many_threads_as_it_has_lanes() -> None:
 def test_first_bad_row_ends_the_run() -> None:
     """The first bad row in the source's order is named, and the sink is not finished."""
     sink, encoder = Rows(), Echo()
-    with pytest.raises(BadSource, match=r"^7: bad$"):
+    with pytest.raises(BadSource, match=r"^7: bad \(--on-error skip leaves such files out\)$"):
         embed(Numbers(30, frozenset({7, 8, 20})), encoder, sink, RunSettings(batch_rows=3, threads=4))
     assert sink.extra is None
     assert not sink.open

@@ -1,0 +1,17 @@
+"""Names of files as text that a terminal can show."""
+
+__all__ = ["printable"]
+
+
+def printable(name: str) -> str:
+    r"""Return the name with control characters, line breaks and bytes that are not UTF-8 as `\n`, `\x1b`."""
+    if name.isprintable():
+        return name
+    return "".join(letter if letter.isprintable() else _escaped(letter) for letter in name)
+
+
+def _escaped(letter: str) -> str:
+    # Python represents a byte that is not UTF-8 as a lone surrogate.
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode("ascii")
