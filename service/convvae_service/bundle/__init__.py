@@ -3,6 +3,7 @@
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.graphs import (
     PRECISIONS,
+    ROLES,
     Graph,
     Precision,
     Role,
@@ -29,6 +30,7 @@ __all__ = [
     "MANIFEST_FILE",
     "METRICS_FILE",
     "PRECISIONS",
+    "ROLES",
     "SCHEMA_VERSION",
     "VERSION_NAME",
     "Bundle",

@@ -1,21 +1,18 @@
 """The models of the Open Inference Protocol: the graphs of a version, by name, with their tensors."""
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convvae_service.bundle import Role
+from convvae_service.bundle import ROLES, VERSION_NAME, Role
 from convvae_service.bundle import TensorSpec as ManifestTensor
 from convvae_service.engine.stages import Stage
 from convvae_service.errors import InvalidInput, NotFound, Violation
 from convvae_service.repository.loaded_version import LoadedVersion
 
-__all__ = ["ITEM_BYTES", "ROLES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
+__all__ = ["ITEM_BYTES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
 
-ROLES: tuple[Role, ...] = ("encoder", "decoder")
-_VERSION = re.compile(r"[1-9][0-9]{0,17}")
 _DATATYPES: dict[str, Literal["UINT8", "FP32"]] = {"uint8": "UINT8", "float32": "FP32"}
 # Bytes of one value.
 ITEM_BYTES = {"UINT8": 1, "FP32": 4}
@@ -114,7 +111,7 @@ def version_number(text: str, field: str) -> int:
     """
     if not text:
         return 0
-    if not _VERSION.fullmatch(text):
+    if not VERSION_NAME.fullmatch(text):
         raise InvalidInput(
             [Violation(field, f"is {text[:64]!r}, it must be an integer >= 1, or empty for the default")]
         )

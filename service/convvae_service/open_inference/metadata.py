@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from convvae_service.open_inference.graphs import ROLES, GraphModel, GraphTensor, graph_name
+from convvae_service.bundle import ROLES
+from convvae_service.open_inference.graphs import GraphModel, GraphTensor, graph_name
 from convvae_service.repository.entry import ModelEntry, VersionState
 from convvae_service.settings.serve import ServeSettings
 from open_inference import inference_pb2 as pb

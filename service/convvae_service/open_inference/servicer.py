@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 from convvae_service.api.limits import call_limits, rows_per_message
 from convvae_service.batching.batcher import Batcher
-from convvae_service.bundle import Role
+from convvae_service.bundle import ROLES, Role
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service, Stream
 from convvae_service.calls.status import Refusal
@@ -24,7 +24,7 @@ from convvae_service.errors import (
     Violation,
 )
 from convvae_service.observability.call import Call
-from convvae_service.open_inference.graphs import ROLES, GraphModel, GraphTensor, split_name, version_number
+from convvae_service.open_inference.graphs import GraphModel, GraphTensor, split_name, version_number
 from convvae_service.open_inference.metadata import describe, describe_config, index
 from convvae_service.open_inference.statistics import InferenceTotals, statistics
 from convvae_service.open_inference.stream import InferStream

@@ -1,6 +1,7 @@
 """The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is fast."""
 
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -101,19 +102,21 @@ def run(
 
     SINK appears when the run is complete. It does not appear if the run fails or is stopped.
     """
-    if (target is None) == (bundle is None):
-        raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
-    _only_with("--target", target is not None, {"--model": model, "--in-flight": in_flight})
-    _only_with("--bundle", bundle is not None, {"--device": device, "--precision": precision})
-    if device is not None and not is_device_name(device):
-        raise BadUse(f"--device is {device!r}: it must be auto, cpu, cuda or cuda:N")
+    flags = _EncoderFlags(
+        target=target,
+        model=model,
+        bundle=bundle,
+        device=device,
+        precision=precision,
+        threads=threads,
+        in_flight=in_flight,
+    )
+    flags.check()
     if engine != "local":
         raise BadUse(f"--engine is {engine!r}: it must be local")
     if on_error not in ("fail", "skip"):
         raise BadUse(f"--on-error is {on_error!r}: it must be fail or skip")
     _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
-    _check_range("--threads", threads, MAX_THREADS)
-    _check_range("--in-flight", in_flight, MAX_THREADS)
     _check_range("--max-pixels", max_pixels, MAX_PIXELS)
 
     from convvae_service.engine.cpus import available_cpus
@@ -126,7 +129,7 @@ def run(
 
     check_sink(sink, overwrite=overwrite)
     images = open_source(source, max_pixels=max_pixels)
-    with closing(_open_encoder(target, model, bundle, device, precision, threads, in_flight)) as encoder:
+    with closing(flags.open()) as encoder:
         info = encoder.info
         images.check(info.input)
         if log_variance and not info.has_log_variance:
@@ -151,36 +154,59 @@ def run(
     typer.echo(summary_json(summary, info, sink) if json else summary_line(summary, info, sink))
 
 
-def _only_with(owner: str, present: bool, options: dict[str, object]) -> None:
-    for name, value in options.items():
-        if value is not None and not present:
-            raise BadUse(f"{name} needs {owner}")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _EncoderFlags:
+    """The flags that choose the encoder of a run: a bundle in this process, or a service."""
+
+    target: str | None
+    model: str | None
+    bundle: Path | None
+    device: str | None
+    precision: str | None
+    threads: int | None
+    in_flight: int | None
+
+    def check(self) -> None:
+        """Raise `BadUse` if a flag is out of range, or does not belong to the kind of encoder."""
+        if (self.target is None) == (self.bundle is None):
+            raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
+        if self.target is None:
+            _refuse("--target", {"--model": self.model, "--in-flight": self.in_flight})
+        else:
+            _refuse("--bundle", {"--device": self.device, "--precision": self.precision})
+        if self.device is not None and not is_device_name(self.device):
+            raise BadUse(f"--device is {self.device!r}: it must be auto, cpu, cuda or cuda:N")
+        _check_range("--threads", self.threads, MAX_THREADS)
+        _check_range("--in-flight", self.in_flight, MAX_THREADS)
+
+    def open(self) -> "ImageEncoder":
+        """Open the encoder.
+
+        Raises:
+            BadModel: The bundle or the service cannot be used.
+        """
+        if self.target is not None:
+            from convvae_service.pipeline.remote import RemoteEncoder
+
+            return RemoteEncoder(self.target, self.model or "", in_flight=self.in_flight or 4)
+        assert self.bundle is not None
+        from convvae_service.pipeline.local import LocalEncoder, find_version
+
+        return LocalEncoder(
+            find_version(self.bundle),
+            device=self.device or "auto",
+            precision=cast("Precision | None", self.precision),
+            threads=self.threads,
+        )
+
+
+def _refuse(needed: str, flags: dict[str, object]) -> None:
+    """Raise `BadUse` if one of these flags, which belong to the flag `needed`, is given."""
+    for name, value in flags.items():
+        if value is not None:
+            raise BadUse(f"{name} needs {needed}")
 
 
 def _check_range(name: str, value: int | None, largest: int) -> None:
     if value is not None and not 1 <= value <= largest:
         raise BadUse(f"{name} is {value}: it must be 1 to {largest}")
-
-
-def _open_encoder(
-    target: str | None,
-    model: str | None,
-    bundle: Path | None,
-    device: str | None,
-    precision: str | None,
-    threads: int | None,
-    in_flight: int | None,
-) -> "ImageEncoder":
-    if target is not None:
-        from convvae_service.pipeline.remote import RemoteEncoder
-
-        return RemoteEncoder(target, model or "", in_flight=in_flight or 4)
-    assert bundle is not None
-    from convvae_service.pipeline.local import LocalEncoder, find_version
-
-    return LocalEncoder(
-        find_version(bundle),
-        device=device or "auto",
-        precision=cast("Precision | None", precision),
-        threads=threads,
-    )

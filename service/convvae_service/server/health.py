@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+
+from convvae_service.server.grpc_context import Context
 
 __all__ = ["LIVENESS", "HealthServicer"]
 
 LIVENESS = "liveness"
 _SERVING, _NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
-_Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class HealthServicer:
@@ -74,13 +74,13 @@ class HealthServicer:
         for watch in self._watches:
             watch.cancel()
 
-    async def Check(self, request: HealthCheckRequest, context: _Context) -> HealthCheckResponse:
+    async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         """Return the state of a name."""
         if (status := self._statuses.get(request.service)) is None:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return HealthCheckResponse(status=status)
 
-    async def Watch(self, request: HealthCheckRequest, context: _Context) -> None:
+    async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """Send the state of a name, and each change, until the caller leaves or the server stops.
 
         A watcher that reads slowly gets the latest state, and not each state before it.
@@ -95,7 +95,7 @@ class HealthServicer:
             watch.cancel()
             self._watches.discard(watch)
 
-    async def _report(self, name: str, context: _Context) -> None:
+    async def _report(self, name: str, context: Context) -> None:
         changed = asyncio.Event()
         self._changed[changed] = name
         sent = None

@@ -10,6 +10,7 @@ from torch import nn
 
 from convvae_service.bundle import (
     METRICS_FILE,
+    ROLES,
     BundleError,
     Manifest,
     Parity,
@@ -34,7 +35,6 @@ from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["Exported", "check_target", "export"]
 
-ROLES: tuple[Role, ...] = ("encoder", "decoder")
 PRECISION: Precision = "fp32"
 
 
