@@ -60,7 +60,7 @@ def _run(words: list[str]) -> None:
         case ["run", *rest]:
             _serve(rest)
         case [word, *_] if not word.startswith("-"):
-            _fail(f"unknown command {word!r}\n{_USAGE}")
+            _fail(f"unknown command {word!r}", usage=_USAGE)
         case _:
             _serve(words)
 
@@ -100,8 +100,10 @@ def _check(root: str) -> None:
 
     from convvae_service.bundle import BundleError
     from convvae_service.errors import StartupError
+    from convvae_service.observability.logs import set_up_logging
     from convvae_service.repository.check import check_repository
 
+    set_up_logging(form="text", level="warning")
     checked = unsound = 0
     try:
         for finding in check_repository(Path(root)):
@@ -126,9 +128,11 @@ def _print(text: str) -> None:
         _fail(f"stdout cannot be written: {error.strerror}: the output is not complete")
 
 
-def _fail(message: str) -> NoReturn:
+def _fail(message: str, *, usage: str = "") -> NoReturn:
+    from convvae_service.observability.logs import printable
+
     with suppress(OSError):
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}\n{usage}".rstrip(), file=sys.stderr)
     sys.exit(2)
 
 

@@ -1,5 +1,6 @@
 """The bundle: a model version on disk, its publication, its verification, and its likelihood."""
 
+from convvae_service.bundle.durable import sync_folder
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.graphs import (
     PRECISIONS,
@@ -18,6 +19,7 @@ from convvae_service.bundle.publisher import METRICS_FILE, publish
 from convvae_service.bundle.reader import (
     MANIFEST_FILE,
     Bundle,
+    is_version,
     list_models,
     list_versions,
     read_bundle,
@@ -49,10 +51,12 @@ __all__ = [
     "describe_graph",
     "distortion",
     "expected_tensors",
+    "is_version",
     "list_models",
     "list_versions",
     "publish",
     "rate",
     "read_bundle",
     "read_manifest",
+    "sync_folder",
 ]

@@ -72,7 +72,10 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
         return value
     accepted = get_args(hint) if origin in (types.UnionType, Union) else (hint,)
     if float in accepted and type(value) is int:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise BundleError(f"{where} is larger than a float can be") from None
     if type(value) not in accepted or (isinstance(value, float) and not math.isfinite(value)):
         names = " or ".join("null" if t is types.NoneType else t.__name__ for t in accepted)
         raise BundleError(f"{where} is {value!r}, not {names}")

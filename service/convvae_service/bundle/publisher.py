@@ -4,6 +4,7 @@ A version is written to a temporary folder beside the others, manifest last, and
 versions never change.
 """
 
+import contextlib
 import hashlib
 import os
 import secrets
@@ -11,6 +12,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from convvae_service.bundle.durable import sync_folder
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.manifest import Manifest
 from convvae_service.bundle.names import VERSION_NAME
@@ -41,27 +43,32 @@ def publish(
 
     Raises:
         BundleError: The files in `graphs` are not those of the manifest.
+        OSError: The folder cannot be written. No file or folder of this version stays.
     """
     listed = {graph.file: graph.sha256 for graph in manifest.graphs}
     given = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
     if listed != given:
         raise BundleError(f"graphs {sorted(given)} are not those of the manifest, {sorted(listed)}")
     folder = root / manifest.model
-    folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f".tmp-{secrets.token_hex(6)}"
-    temporary.mkdir()
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        temporary.mkdir(parents=True)
         for name, data in {**(extras or {}), **graphs}.items():
             _write(temporary / name, data)
         _write(temporary / MANIFEST_FILE, manifest.to_json().encode())
-        _sync(temporary)
+        sync_folder(temporary)
         if before_rename is not None:
             before_rename(temporary)
         target = _claim_next_version(folder, temporary)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            # The innermost first. One that another publisher uses by now is not empty, and stays.
+            for made in missing:
+                made.rmdir()
         raise
-    _sync(folder)
+    sync_folder(folder)
     return target
 
 
@@ -84,11 +91,3 @@ def _write(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

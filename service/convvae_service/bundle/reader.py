@@ -4,6 +4,7 @@ A version is a folder with a manifest and the graphs that it lists. Reading need
 Runtime and no torch.
 """
 
+import errno
 import hashlib
 import logging
 import os
@@ -19,7 +20,15 @@ from convvae_service.bundle.manifest import Manifest
 from convvae_service.bundle.names import VERSION_NAME
 from convvae_service.bundle.onnx_file import refuse_external_data
 
-__all__ = ["MANIFEST_FILE", "Bundle", "list_models", "list_versions", "read_bundle", "read_manifest"]
+__all__ = [
+    "MANIFEST_FILE",
+    "Bundle",
+    "is_version",
+    "list_models",
+    "list_versions",
+    "read_bundle",
+    "read_manifest",
+]
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
@@ -56,15 +65,31 @@ def list_versions(root: Path, model: str) -> list[int]:
         entries = list((root / model).iterdir())
     except (FileNotFoundError, NotADirectoryError):
         return []
-    except PermissionError:
+    except (OSError, RuntimeError) as error:
         # The root of a disk has folders that only the system may read, such as lost+found.
         _log.warning(
-            "a folder of the repository cannot be read and is skipped", extra={"facts": {"folder": model}}
+            "a folder of the repository cannot be read and is skipped",
+            extra={"facts": {"folder": model, "error": _reason(error)}},
         )
         return []
-    return sorted(
-        int(entry.name) for entry in entries if VERSION_NAME.fullmatch(entry.name) and _is_published(entry)
-    )
+    return sorted(int(entry.name) for entry in entries if _is_listed(entry))
+
+
+def is_version(folder: Path) -> bool:
+    """Return whether a folder has a manifest of any kind: reading it says what is wrong with it.
+
+    Raises:
+        OSError: The disk cannot say so now.
+    """
+    try:
+        # A link to nothing counts too.
+        (folder / MANIFEST_FILE).lstat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        if error.errno not in (errno.EACCES, errno.ELOOP):
+            raise
+    return True
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -109,28 +134,39 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(manifest=manifest, version=int(folder.name), graphs=graphs)
 
 
-def _is_published(entry: Path) -> bool:
-    try:
-        return stat.S_ISREG((entry / MANIFEST_FILE).stat().st_mode)
-    except PermissionError:
-        # It counts as a version, so that reading it reports the error.
-        return True
-    except OSError:
+def _is_listed(entry: Path) -> bool:
+    if not VERSION_NAME.fullmatch(entry.name):
         return False
+    try:
+        return is_version(entry)
+    except OSError:
+        # It counts, so that reading it reports the error.
+        return True
 
 
 def _open_inside(folder: Path, name: str) -> BinaryIO:
-    """Open a file of the version's own folder. A link that leads out of the folder is refused."""
+    """Open a file of the version's own folder. A link that leaves the folder is refused."""
+    path = folder / name
     try:
         # Kubernetes mounts files as links within the folder, so links are followed.
-        path = (folder / name).resolve(strict=True)
-        if not path.is_relative_to(folder.resolve(strict=True)):
-            raise BundleError(f"{name} leads out of its version's folder")
-        # Opening a pipe would block until its other end is opened.
-        if not (path.is_file() or path.is_dir()):
-            raise BundleError(f"{name} is not a file")
-        return path.open("rb")
+        target = path.resolve(strict=True)
+        if not target.is_relative_to(folder.resolve(strict=True)):
+            raise BundleError(
+                f"{name} is a link that leaves its version's folder: copy the version with cp -RL, which"
+                " copies the files that links lead to"
+            )
+        if not stat.S_ISREG(target.stat().st_mode):
+            raise BundleError(f"{name} is not a regular file")
+        # Opening a pipe that took its place meanwhile does not wait for the other end.
+        return os.fdopen(os.open(target, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
     except FileNotFoundError:
+        if path.is_symlink():
+            raise BundleError(f"{name} is a link to a file that is missing") from None
         raise BundleError(f"{name} is missing") from None
     except (OSError, RuntimeError) as error:
-        raise BundleError(f"{name} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise BundleError(f"{name} cannot be read: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    # A loop of links is a RuntimeError in some versions of Python.
+    return str(getattr(error, "strerror", None) or error)

@@ -1,11 +1,13 @@
 """The models of a server by name and version. Use it on the event loop only."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from convvae_service.bundle import BundleError, list_models, list_versions
+from convvae_service.bundle import BundleError, check_model_name, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
+from convvae_service.observability.logs import facts
 from convvae_service.repository.entry import ModelEntry, VersionEntry
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.precision_policy import PrecisionPolicies
@@ -14,6 +16,7 @@ from convvae_service.settings.version_policy import VersionPolicies
 __all__ = ["Repository"]
 
 _MAX_NAMES_SHOWN = 10
+_log = logging.getLogger(__name__)
 
 
 class Repository:
@@ -42,12 +45,13 @@ class Repository:
                 published.
         """
         self.root = root
+        self._refused: set[str] = set()
         self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
         self._policies = policies or VersionPolicies()
         self._precisions = precisions or PrecisionPolicies()
         try:
-            names = list_models(root)
+            names = [name for name in list_models(root) if self.admits(name)]
         except BundleError as error:
             raise StartupError(str(error)) from None
         if not names and not may_be_empty:
@@ -56,6 +60,19 @@ class Repository:
         for name in names:
             self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
         self._check_settings()
+
+    def admits(self, name: str) -> bool:
+        """Return whether a folder with versions has a name that a model may have. If not, log this once."""
+        try:
+            check_model_name(name)
+        except BundleError as error:
+            if name not in self._refused:
+                self._refused.add(name)
+                _log.warning(
+                    "a folder of the repository is no model and is skipped", extra=facts(error=str(error))
+                )
+            return False
+        return True
 
     def add(self, name: str) -> ModelEntry:
         """Add a model without versions, and return its entry."""

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from convvae_service.bundle import BundleError, list_models, list_versions, read_bundle
 from convvae_service.engine.stages import Engine
+from convvae_service.observability.logs import printable
 
 __all__ = ["Finding", "check_repository"]
 
@@ -32,7 +33,10 @@ def check_repository(root: Path) -> Iterator[Finding]:
             try:
                 summary = _check_version(root / model / str(version))
             except BundleError as error:
-                yield Finding(model=model, version=version, summary="", error=str(error))
+                yield Finding(model=printable(model), version=version, summary="", error=str(error))
+            except OSError as error:
+                reason = f"cannot be read: {error.strerror or 'input or output error'}"
+                yield Finding(model=printable(model), version=version, summary="", error=reason)
             else:
                 yield Finding(model=model, version=version, summary=summary)
 

@@ -14,7 +14,15 @@ def stamp_of(folder: Path) -> Stamp | None:
     """Return the stamp of the files in a version's folder, or None if they cannot be listed now."""
     try:
         with os.scandir(folder) as entries:
-            stats = sorted((entry.name, entry.stat()) for entry in entries)
+            stats = sorted((entry.name, _stat(entry)) for entry in entries)
     except OSError:
         return None
     return tuple((name, stat.st_size, stat.st_mtime_ns, stat.st_mode) for name, stat in stats)
+
+
+def _stat(entry: "os.DirEntry[str]") -> os.stat_result:
+    """Return the state of a file, or of the link if it leads nowhere."""
+    try:
+        return entry.stat()
+    except OSError:
+        return entry.stat(follow_symlinks=False)

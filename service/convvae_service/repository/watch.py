@@ -6,11 +6,10 @@ Listing works on every disk. Network and container mounts send no notifications.
 import asyncio
 import errno
 import logging
-import stat
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from convvae_service.bundle import MANIFEST_FILE, VERSION_NAME
+from convvae_service.bundle import VERSION_NAME, is_version
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import ModelEntry
@@ -21,6 +20,8 @@ __all__ = ["Watch", "look"]
 
 _log = logging.getLogger(__name__)
 _GONE = (errno.ENOENT, errno.ENOTDIR)
+# Nobody may read it, or it is a link to itself.
+_CLOSED = (errno.EACCES, errno.EPERM, errno.ELOOP)
 # Device and inode of a folder: another folder at the same path has another identity.
 _Identity = tuple[int, int]
 
@@ -74,7 +75,8 @@ class Watch:
             OSError: The folder cannot be read, or an empty folder is in its place.
         """
         root = self._repository.root
-        published, identity = await asyncio.to_thread(look, root, self._repository.models)
+        found, identity = await asyncio.to_thread(look, root, self._repository.models)
+        published = {name: versions for name, versions in found.items() if self._repository.admits(name)}
         if not published and identity != self._identity:
             raise OSError(errno.ENODEV, "an empty folder is in its place; the mount may be lost")
         self._identity = identity
@@ -103,7 +105,9 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
     for name in sorted(entry.name for entry in root.iterdir()):
         try:
             versions = _versions(root / name)
-        except PermissionError:
+        except OSError as error:
+            if error.errno not in _CLOSED:
+                raise
             # Skip private folders, such as lost+found in the root of a disk.
             if name in known:
                 published[name] = None
@@ -129,20 +133,8 @@ def _versions(folder: Path) -> list[int]:
             return []
         raise
     return sorted(
-        int(entry.name) for entry in entries if VERSION_NAME.fullmatch(entry.name) and _has_manifest(entry)
+        int(entry.name) for entry in entries if VERSION_NAME.fullmatch(entry.name) and is_version(entry)
     )
-
-
-def _has_manifest(folder: Path) -> bool:
-    try:
-        return stat.S_ISREG((folder / MANIFEST_FILE).stat().st_mode)
-    except PermissionError:
-        # This is a version; loading it will report what is wrong.
-        return True
-    except OSError as error:
-        if error.errno in _GONE:
-            return False
-        raise
 
 
 def _identity(folder: Path) -> _Identity | None:

@@ -6,7 +6,7 @@ import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import ValidationError
 from pydantic_settings import CliSettingsSource, SettingsConfigDict, SettingsError
@@ -25,15 +25,22 @@ __all__ = ["load_settings"]
 _METAVARS = {"Path": "PATH", "str": "TEXT", "tuple[str,...]": "WORD", "int": "N", "float": "X"}
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of the settings are."""
+
+    def error(self, message: str) -> NoReturn:
+        raise StartupError(f"{message}; convvae-serve run --help lists the options")
+
+
 def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
     """Load the settings from command-line `arguments`, the environment and the file that one of them names.
 
     Raises:
-        StartupError: A key is unknown or a value is refused. The message names each.
-        SystemExit: The arguments contain `--help`, or cannot be parsed.
+        StartupError: A flag or a key is unknown, or a value is refused. The message names each.
+        SystemExit: The arguments contain `--help`.
     """
     refuse_unknown_variables(ServeSettings.model_fields)
-    config_flag = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    config_flag = _Parser(add_help=False, allow_abbrev=False)
     config_flag.add_argument("--config")
     known, rest = config_flag.parse_known_args(arguments)
     file = known.config or os.environ.get(CONFIG_VARIABLE)
@@ -47,7 +54,7 @@ def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
 
 
 def _flags(settings: type[ServeSettings], arguments: Sequence[str]) -> CliSettingsSource[ServeSettings]:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="convvae-serve run",
         allow_abbrev=False,
         description="Serve the models of a repository over gRPC.",

@@ -1,6 +1,8 @@
 import errno
 import json
 import os
+import socket
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,15 +92,71 @@ def test_a_link_out_of_the_folder_is_refused(version: Path, tmp_path: Path) -> N
     outside.write_bytes((version / "encoder.onnx").read_bytes())
     (version / "encoder.onnx").unlink()
     (version / "encoder.onnx").symlink_to(outside)
-    with pytest.raises(BundleError, match=r"encoder\.onnx leads out of its version's folder"):
+    with pytest.raises(BundleError, match=r"encoder\.onnx is a link that leaves its version's folder"):
         read_bundle(version)
 
 
+def test_a_repository_of_links_says_how_to_copy_it(version: Path, tmp_path: Path) -> None:
+    """Model hubs, DVC and git-annex keep all files elsewhere; `cp -RL` makes a version of them."""
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for number, file in enumerate(sorted(version.iterdir())):
+        file.rename(blobs / str(number))
+        file.symlink_to(os.path.relpath(blobs / str(number), version))
+    root = version.parents[1]
+    assert list_versions(root, "tiny") == [1]
+    with pytest.raises(
+        BundleError, match=r"manifest\.json is a link that leaves .*: copy the version with cp -RL"
+    ):
+        read_bundle(version)
+    subprocess.run(["cp", "-RL", root, tmp_path / "copy"], check=True)
+    assert read_bundle(tmp_path / "copy" / "tiny" / "1").version == 1
+
+
+def test_folders_of_models_and_versions_may_be_links(version: Path, tmp_path: Path) -> None:
+    """The operator chooses folders by links; their files are their own. Hard links are files."""
+    store = tmp_path / "store"
+    version.rename(store)
+    version.symlink_to(store)
+    model = version.parent.rename(tmp_path / "elsewhere")
+    version.parent.symlink_to(model)
+    os.link(store / "encoder.onnx", tmp_path / "hard.onnx")
+    assert list_models(version.parents[1]) == ["tiny"]
+    assert read_bundle(version).version == 1
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "encoder.onnx"])
+def test_a_link_that_leads_nowhere_is_said(version: Path, name: str) -> None:
+    """A file whose content was not fetched, and a link to itself, are faults of the version."""
+    (version / name).unlink()
+    (version / name).symlink_to("../../blobs/absent")
+    with pytest.raises(BundleError, match=f"{name} is a link to a file that is missing"):
+        read_bundle(version)
+    (version / name).unlink()
+    (version / name).symlink_to(name)
+    assert list_versions(version.parents[1], "tiny") == [1]
+    with pytest.raises(BundleError, match=f"{name} cannot be read: .*([Ll]oop|symbolic links)"):
+        read_bundle(version)
+
+
+def test_folders_that_are_links_to_nothing_or_to_themselves(version: Path) -> None:
+    """A link to nothing is no version; one to itself is one that cannot be read; neither hides the others."""
+    root = version.parents[1]
+    for name in ("2", "3"):
+        (version.parent / name).symlink_to("absent" if name == "2" else name)
+    (root / "loop").symlink_to("loop")
+    (root / "nothing").symlink_to("absent")
+    assert list_models(root) == ["tiny"]
+    assert list_versions(root, "tiny") == [1, 3]
+    with pytest.raises(BundleError, match=r"manifest\.json cannot be read"):
+        read_bundle(version.parent / "3")
+
+
 def test_a_folder_in_place_of_a_graph_is_refused(version: Path) -> None:
-    """A path that cannot be read as a file is refused with the reason."""
+    """A path that is no file is refused."""
     (version / "encoder.onnx").unlink()
     (version / "encoder.onnx").mkdir()
-    with pytest.raises(BundleError, match=r"encoder\.onnx cannot be read: Is a directory"):
+    with pytest.raises(BundleError, match=r"encoder\.onnx is not a regular file"):
         read_bundle(version)
 
 
@@ -114,11 +172,45 @@ def test_links_within_the_folder_are_followed(version: Path) -> None:
     assert read_bundle(version).version == 1
 
 
-def test_a_pipe_in_place_of_a_graph_is_refused(version: Path) -> None:
-    """Reading does not wait for the other end of a pipe."""
-    (version / "encoder.onnx").unlink()
-    os.mkfifo(version / "encoder.onnx")
-    with pytest.raises(BundleError, match=r"encoder\.onnx is not a file"):
+@pytest.mark.parametrize("name", ["manifest.json", "encoder.onnx"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+def test_only_regular_files_are_read(
+    version: Path, name: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading does not wait for the other end of a pipe, nor for a device."""
+    file = version / name
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "socket":
+        # The path of a socket has at most 107 bytes.
+        monkeypatch.chdir(version)
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(name)
+    else:
+        # A device within the folder needs root; the null device is reached through a link.
+        monkeypatch.setattr(Path, "is_relative_to", lambda *_: True)
+        file.symlink_to(os.devnull)
+    assert list_versions(version.parents[1], "tiny") == [1]
+    with pytest.raises(BundleError, match=f"{name} is not a regular file"):
+        read_bundle(version)
+
+
+def test_a_very_large_manifest_is_refused(version: Path) -> None:
+    """It is not read into memory."""
+    with (version / "manifest.json").open("r+b") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(BundleError, match=r"manifest\.json is larger than 1048576 bytes"):
+        read_bundle(version)
+
+
+def test_a_number_that_no_float_can_hold_is_refused(version: Path) -> None:
+    """It is a fault of the manifest, named by its key."""
+    file = version / "manifest.json"
+    content = json.loads(file.read_text())
+    content["training"]["epochs"] = 10**400
+    file.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"training\.epochs is larger than a float can be"):
         read_bundle(version)
 
 
