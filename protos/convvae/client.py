@@ -54,9 +54,9 @@ class Client:
     Args:
         target: `HOST:PORT`, or any gRPC target. If a name has several addresses, calls alternate among them.
         model: `NAME`, `NAME@VERSION`, or empty for the server's only model.
-        timeout_s: Most seconds for a request and its retries. A call of n requests ends within
+        timeout_s: Maximum seconds for a request and its retries. A call of n requests ends within
             `timeout_s` x ceil(n / `max_in_flight`).
-        max_in_flight: Most requests of one call in flight at the same time.
+        max_in_flight: Maximum number of requests of one call in flight at the same time.
         retry: Rules for retries. `RetryConfig(retries=0)` turns them off.
         tls: Settings of an encrypted connection. None means plain text.
         token: Bearer token. It is sent in plain text only to this machine, unless `allow_insecure_token`.

@@ -23,11 +23,11 @@ class RetryConfig:
     failing server.
 
     Attributes:
-        retries: Most retries of one request. 0 turns them off.
+        retries: Maximum number of retries of one request. 0 turns them off.
         backoff_s: Upper bound of the first wait, in seconds.
         max_backoff_s: Upper bound of any drawn wait, in seconds.
         multiplier: Growth of the bound from one wait to the next, 1 to 100.
-        budget: Most tokens in the budget, which is full at the start.
+        budget: Maximum number of tokens in the budget, which is full at the start.
         refill: Tokens that an answered request returns.
     """
 

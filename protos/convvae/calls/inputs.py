@@ -22,7 +22,7 @@ __all__ = [
 ]
 
 MAX_SEED = 2**64 - 1
-MAX_LISTED = 100  # Most violations in one error.
+MAX_LISTED = 100  # Maximum number of violations in one error.
 _MAX_INT32 = 2**31 - 1
 _MAX_FLOAT32 = float(np.finfo(np.float32).max)
 

@@ -38,10 +38,16 @@ def connect(
         typer.Option(metavar="SECONDS", help="Limit for a request and its retries.", rich_help_panel=_PANEL),
     ] = 30.0,
     retries: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Most retries per request.", rich_help_panel=_PANEL)
+        int,
+        typer.Option(
+            min=0, metavar="N", help="Maximum number of retries per request.", rich_help_panel=_PANEL
+        ),
     ] = RetryConfig().retries,
     max_in_flight: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most requests at the same time.", rich_help_panel=_PANEL)
+        int,
+        typer.Option(
+            min=1, metavar="N", help="Maximum number of requests at the same time.", rich_help_panel=_PANEL
+        ),
     ] = 4,
     tls: Annotated[
         bool, typer.Option("--tls", metavar="", help="Encrypt the connection.", rich_help_panel=_PANEL)

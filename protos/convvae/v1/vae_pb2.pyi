@@ -768,15 +768,15 @@ class Limits(google.protobuf.message.Message):
     MAX_QUEUED_ROWS_FIELD_NUMBER: builtins.int
     MAX_QUEUED_BYTES_FIELD_NUMBER: builtins.int
     max_rows_per_call: builtins.int
-    """Most rows in one call."""
+    """Maximum number of rows in one call."""
     max_message_bytes: builtins.int
-    """Most bytes in one request or reply message."""
+    """Maximum bytes in one request or reply message."""
     max_pixels_per_file: builtins.int
-    """Most pixels (width x height) in one file, checked before it is decoded."""
+    """Maximum number of pixels (width x height) in one file, checked before it is decoded."""
     max_queued_rows: builtins.int
-    """Most rows of calls on the server, over all models."""
+    """Maximum number of rows of calls on the server, over all models."""
     max_queued_bytes: builtins.int
-    """Most bytes of inputs and results of calls on the server, over all models."""
+    """Maximum bytes of inputs and results of calls on the server, over all models."""
     def __init__(
         self,
         *,

@@ -26,7 +26,7 @@ __all__ = ["Batcher", "RunningBatch"]
 
 _log = logging.getLogger(__name__)
 
-# Most calls of a queue that are compared for a batch: 0.1 ms of the event loop.
+# Maximum number of calls in a queue that are compared for a batch, which takes 0.1 ms.
 _MAX_COMPARED = 1024
 # A dict keeps the order and removes from the middle in constant time, as cancelled calls require.
 _Queue = dict[PendingCall, None]
@@ -56,9 +56,9 @@ class Batcher:
 
     Args:
         lanes: Number of batches that run at the same time.
-        max_batch_rows: Most rows in one batch.
-        max_queued_rows: Most rows of calls that are admitted and not yet answered.
-        max_queued_bytes: Most bytes of inputs and results of these calls.
+        max_batch_rows: Maximum number of rows in one batch.
+        max_queued_rows: Maximum number of rows of calls that are admitted and not yet answered.
+        max_queued_bytes: Maximum bytes of inputs and results of these calls.
         max_queue_delay_s: Seconds that an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run.
         observe_call: Called when a call's rows arrive, in the context of the call. It returns an observer

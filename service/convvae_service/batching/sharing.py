@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 __all__ = ["share"]
 
-# The oldest call gets a share as if at most this many calls waited. With less, a long call would hardly
-# progress beside many short ones.
+# The oldest call gets a share as if at most this many calls waited. With a smaller share, a long call would
+# hardly progress beside many short ones.
 _MAX_SHARES = 4
 
 
@@ -19,7 +19,7 @@ def share(rows_left: Sequence[int], space: int) -> list[int]:
 
     Args:
         rows_left: Rows that each call still has to run, each at least 1, the oldest call first.
-        space: Most rows in the batch, at least 1.
+        space: Maximum number of rows in the batch, at least 1.
 
     Returns:
         One number per call, in the same order, at most `rows_left`. Their sum is `space`, or the sum of

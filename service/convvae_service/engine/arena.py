@@ -17,7 +17,7 @@ class Arenas:
 
     Attributes:
         use: `keep` keeps memory for the next run. `off` uses no arena on the CPU; a GPU always has one.
-        max_gpu_bytes: Most bytes of one graph's arena on a GPU; 0 means no limit.
+        max_gpu_bytes: Maximum bytes of one graph's arena on a GPU; 0 means no limit.
     """
 
     use: ArenaUse = "keep"

@@ -37,7 +37,7 @@ class Tokens:
         """Accept a call whose metadata have one of the tokens, as `authorization: Bearer TOKEN`.
 
         Raises:
-            Unauthenticated: There is no token, or not one of these.
+            Unauthenticated: The call has no token, or one that is not in the file.
         """
         given = dict(metadata or ()).get(_KEY, "")
         if not isinstance(given, str) or not self._accepts(given):

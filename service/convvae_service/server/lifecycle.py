@@ -19,7 +19,7 @@ from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Server"]
 
-# A drain waits until no call has arrived for so long, or for the maximum, before it stops gRPC.
+# Before a drain stops gRPC, it waits until no call has arrived for this time, or for the maximum.
 _QUIET_S = 0.05
 _MAX_QUIET_WAIT_S = 0.5
 

@@ -53,8 +53,8 @@ def why_not(error: Exception) -> str:
 def _targets(host: str, port: int) -> list[_Target]:
     """Return family and socket address of each address of `host`."""
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    targets: list[_Target] = list(dict.fromkeys((family, place) for family, _, _, _, place in found))
-    if any(ipaddress.ip_address(place[0]).is_unspecified for _, place in targets):
+    targets: list[_Target] = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
+    if any(ipaddress.ip_address(sockaddr[0]).is_unspecified for _, sockaddr in targets):
         return [(socket.AF_INET, ("", port)), (socket.AF_INET6, ("::", port))]
     return targets
 
@@ -80,14 +80,14 @@ def _listen_on_all(targets: list[_Target]) -> list[socket.socket]:
     return sockets
 
 
-def _listen_on(family: socket.AddressFamily, place: tuple[Any, ...]) -> socket.socket:
+def _listen_on(family: socket.AddressFamily, sockaddr: tuple[Any, ...]) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # IPv4 has a socket of its own.
             opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        opened.bind(place)
+        opened.bind(sockaddr)
         opened.listen(_BACKLOG)
     except OSError:
         opened.close()

@@ -14,7 +14,7 @@ from convvae_service.server.listening import listen, why_not
 
 __all__ = ["MetricsPage"]
 
-# A reader that says nothing for so long is dropped.
+# A reader that sends nothing for this time is dropped.
 _MAX_SILENCE_S = 10.0
 # Readers at the same time, on each address. Others are dropped.
 _MAX_READERS = 16
@@ -69,19 +69,19 @@ class _Server(ThreadingMixIn, WSGIServer):
 
     def __init__(self, listening: socket.socket, application: Callable[..., Any]) -> None:
         self.address_family = listening.family
-        place = listening.getsockname()
-        super().__init__(place, _Handler, bind_and_activate=False)
+        sockaddr = listening.getsockname()
+        super().__init__(sockaddr, _Handler, bind_and_activate=False)
         self.socket.close()
         self.socket = listening
         # `server_bind` would ask the name service for the name of the host.
-        self.server_name, self.server_port = place[:2]
+        self.server_name, self.server_port = sockaddr[:2]
         self.setup_environ()
         self.set_app(application)
-        self._places = threading.BoundedSemaphore(_MAX_READERS)
+        self._free_readers = threading.BoundedSemaphore(_MAX_READERS)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread, or drop the reader if there are too many."""
-        if self._places.acquire(blocking=False):
+        if self._free_readers.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -91,7 +91,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._places.release()
+            self._free_readers.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of readers that go away."""
+        """Log nothing about readers that disconnect."""

@@ -85,45 +85,45 @@ class ServeSettings(BaseSettings):
         description="memory of a graph on the CPU between batches: keep it, or off (return it to the system)",
     )
     max_gpu_arena_bytes: int = Field(
-        0, ge=0, le=2**50, description="most bytes that one graph may use for batches on a GPU; 0: no limit"
+        0, ge=0, le=2**50, description="maximum bytes of one graph for batches on a GPU; 0: no limit"
     )
-    max_batch_rows: int = Field(64, ge=1, le=65536, description="most rows in one batch")
+    max_batch_rows: int = Field(64, ge=1, le=65536, description="maximum number of rows in one batch")
     max_queue_delay_us: int = Field(
         0, ge=0, le=10_000_000, description="microseconds that an idle lane waits for a batch to fill"
     )
-    max_rows_per_call: int = Field(1024, ge=1, le=1_000_000, description="most rows in one call")
+    max_rows_per_call: int = Field(1024, ge=1, le=1_000_000, description="maximum number of rows in one call")
     max_message_bytes: int = Field(
-        64 * MIB, ge=65536, le=1024 * MIB, description="most bytes in one request or reply"
+        64 * MIB, ge=65536, le=1024 * MIB, description="maximum bytes in one request or reply"
     )
     max_pixels_per_file: int = Field(
         32_000_000,
         ge=64,
         le=178_000_000,
-        description="most pixels in an image file, checked before it is decoded",
+        description="maximum number of pixels in an image file, checked before it is decoded",
     )
     max_queued_rows: int = Field(
-        8192, ge=1, le=2**40, description="most rows of calls that are admitted and not yet answered"
+        8192, ge=1, le=2**40, description="maximum number of rows that are admitted and not yet answered"
     )
     max_queued_bytes: int = Field(
         512 * MIB,
         ge=65536,
         le=2**50,
-        description="most bytes of inputs and results of calls that are admitted and not yet answered",
+        description="maximum bytes of inputs and results that are admitted and not yet answered",
     )
     max_call_s: float = Field(
-        60.0, gt=0, le=86400, description="most seconds for one call; a caller may set a shorter deadline"
+        60.0, gt=0, le=86400, description="maximum seconds for one call; a caller may set a shorter deadline"
     )
     max_connections: int = Field(
-        1000, ge=0, le=1_000_000, description="most connections at the same time; 0: no limit"
+        1000, ge=0, le=1_000_000, description="maximum number of connections at the same time; 0: no limit"
     )
     max_calls_per_connection: int = Field(
-        1000, ge=1, le=1_000_000, description="most calls at the same time on one connection; others wait"
+        1000, ge=1, le=1_000_000, description="maximum number of calls at once on one connection; others wait"
     )
     max_metadata_bytes: int = Field(
-        16384, ge=1024, le=MIB, description="most bytes of a call's metadata, counting 32 for each key"
+        16384, ge=1024, le=MIB, description="maximum bytes of a call's metadata, counting 32 for each key"
     )
     min_ping_interval_s: float = Field(
-        10.0, gt=0, le=86400, description="least seconds between two keepalive pings of a caller"
+        10.0, gt=0, le=86400, description="minimum seconds between two keepalive pings of a caller"
     )
     keepalive_interval_s: float = Field(
         60.0,
