@@ -33,11 +33,17 @@ def test_grpcurl_finds_everything_by_reflection(tiny_server: ServerProcess) -> N
     assert services == [
         "convvae.v1.VaeService",
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
         "inference.GRPCInferenceService",
     ]
     described = tool("grpcurl", "-plaintext", target, "describe", "convvae.v1.VaeService").stdout
     assert "rpc Sample ( .convvae.v1.SampleRequest ) returns ( .convvae.v1.SampleResponse );" in described
+    method = tool("grpcurl", "-plaintext", target, "describe", "convvae.v1.VaeService.Encode").stdout
+    assert "rpc Encode ( .convvae.v1.EncodeRequest ) returns ( .convvae.v1.EncodeResponse );" in method
+    for version in ("v1", "v1alpha"):
+        name = f"grpc.reflection.{version}.ServerReflection"
+        assert "rpc ServerReflectionInfo" in tool("grpcurl", "-plaintext", target, "describe", name).stdout
     request = '{"count": 2, "seed": 7}'
     done = tool("grpcurl", "-plaintext", "-d", request, target, "convvae.v1.VaeService/Sample")
     reply = json.loads(done.stdout)

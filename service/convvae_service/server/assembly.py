@@ -26,7 +26,7 @@ from convvae_service.repository.loader import Loader
 from convvae_service.repository.loading import EngineOptions
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.health import HealthServicer
-from convvae_service.server.reflection import REFLECTION, reflection_servicer
+from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
 from convvae_service.server.version_metrics import VersionMetrics
 from convvae_service.settings.serve import ServeSettings
 
@@ -141,7 +141,9 @@ def _add_services(settings: ServeSettings, parts: Parts) -> None:
     parts.front.add_servicer(_HEALTH, parts.health, needs_token=False)
     if settings.reflection:
         names = [*(service.descriptor.full_name for service in services), _HEALTH.full_name]
-        parts.front.add_servicer(REFLECTION, reflection_servicer(names), needs_token=True)
+        servicer = reflection_servicer(names)
+        for name in (REFLECTION.full_name, REFLECTION_V1):
+            parts.front.add_servicer(REFLECTION, servicer, needs_token=True, name=name)
 
 
 def _vae_service(settings: ServeSettings, parts: Parts) -> Service:

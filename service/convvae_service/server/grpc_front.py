@@ -57,14 +57,17 @@ class GrpcFront:
         behaviours |= {name: partial(_serve_stream, name, serve) for name, serve in service.streams.items()}
         self._register(service.descriptor, behaviours)
 
-    def add_servicer(self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool) -> None:
+    def add_servicer(
+        self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool, name: str = ""
+    ) -> None:
         """Answer a service with an object that has a method (request, context) for each name in the proto.
 
-        These calls do not go through the `CallRunner`: they are neither counted nor logged.
+        These calls do not go through the `CallRunner`: they are neither counted nor logged. `name` is the
+        full name of the service, if it is not that of the descriptor.
         """
         names = [method.name for method in descriptor.methods if hasattr(servicer, method.name)]
         behaviours = {name: getattr(servicer, name) for name in names}
-        self._register(descriptor, behaviours, needs_token=needs_token)
+        self._register(descriptor, behaviours, needs_token=needs_token, name=name)
 
     def open_port(self) -> int:
         """Open the port of the settings, and return its number.
@@ -98,7 +101,12 @@ class GrpcFront:
         await self._server.stop(grace_s)
 
     def _register(
-        self, descriptor: ServiceDescriptor, behaviours: Mapping[str, Any], *, needs_token: bool = True
+        self,
+        descriptor: ServiceDescriptor,
+        behaviours: Mapping[str, Any],
+        *,
+        needs_token: bool = True,
+        name: str = "",
     ) -> None:
         """Register a service. gRPC itself answers UNIMPLEMENTED for methods without a behaviour."""
         handlers = {}
@@ -116,7 +124,7 @@ class GrpcFront:
                 request_deserializer=or_unreadable(GetMessageClass(method.input_type).FromString),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
-        self._server.add_registered_method_handlers(descriptor.full_name, handlers)
+        self._server.add_registered_method_handlers(name or descriptor.full_name, handlers)
 
     async def _answer(self, name: str, handle: Handler, request: Any, context: Context) -> Any:
         call = begin_call(name, context)
