@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-# The rest is imported when it is used: a signal meanwhile ends the process in one line.
+# The rest is imported when it is used. A signal during these imports ends the process with one line.
 from convvae_service.server.early_signals import end_on_signals
 from convvae_service.server.standard_streams import close_standard_streams, open_standard_streams
 
@@ -88,7 +88,7 @@ def _serve(words: Sequence[str]) -> None:
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             code = runner.run(run(settings))
-        # The event loop watches for signals no more, and the process has not ended yet.
+        # The event loop does not handle signals any more, and the process has not ended yet.
         end_on_signals("second signal: stopped by", lambda _: 1)
         sys.exit(code)
     except StartupError as error:

@@ -20,7 +20,7 @@ _REFUSALS = (
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names of the files in `folder` durable. A file system that cannot do this is passed over.
+    """Make the names of the files in `folder` durable. Nothing happens on a file system that cannot do this.
 
     Raises:
         OSError: The disk fails.

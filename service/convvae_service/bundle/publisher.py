@@ -64,7 +64,7 @@ def publish(
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         with contextlib.suppress(OSError):
-            # The innermost first. One that another publisher uses by now is not empty, and stays.
+            # The innermost first. A folder that another publisher uses now is not empty, and stays.
             for made in missing:
                 made.rmdir()
         raise

@@ -60,7 +60,7 @@ def decode_file(
 
     The EXIF orientation is applied, transparency is blended over black, 16-bit values become 8-bit values,
     and the image is converted to grey or RGB according to `shape.channels`. An animation gives its first
-    frame. Other metadata are passed over, whatever they are.
+    frame. All other metadata are skipped.
 
     Args:
         data: A JPEG, PNG or WebP file.
@@ -155,7 +155,7 @@ def _open(header: ImageHeader) -> ImageFile:
 
 
 def _reason(error: Exception) -> str:
-    # Pillow tells a file that ends early from other damage only in words.
+    # Only the text of Pillow's error distinguishes a file that ends early from other damage.
     return "image file is cut short" if "truncated" in str(error) else "damaged image"
 
 

@@ -15,8 +15,9 @@ __all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "image_files", "read_file"
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _MAX_NAMED = 3
-# A longer suffix is a part of a name, and so many different ones are no kinds of files.
+# A longer suffix is usually a part of the name, not a kind of file.
 _MAX_SUFFIX_LETTERS = 8
+# Rarer suffixes are counted together.
 _MAX_SUFFIXES = 10
 
 

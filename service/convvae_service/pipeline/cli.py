@@ -20,7 +20,7 @@ __all__ = ["app"]
 MAX_BATCH_ROWS = 1 << 16
 MAX_THREADS = 1024
 MAX_PIXELS = 1 << 40
-# That of `convvae_service.images`, which loads Pillow.
+# The default of `convvae_service.images`, which is not imported here because it loads Pillow.
 DEFAULT_MAX_PIXELS = 100_000_000
 MAX_LISTED = 20  # skipped rows that are printed; --json lists all
 

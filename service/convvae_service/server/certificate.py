@@ -38,7 +38,7 @@ def check_pair(certificate: bytes, key: bytes, *, certificate_name: str, key_nam
             ) from None
         if _has_key(key):
             raise ValueError(
-                f"{certificate_name} and {key_name} are no certificate and key that TLS can use"
+                f"{certificate_name} and {key_name} are not a certificate and a key that TLS can use"
                 f" ({error.reason or error})"
             ) from None
         raise ValueError(f"{key_name} has no private key in PEM") from None

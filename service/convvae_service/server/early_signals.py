@@ -10,7 +10,7 @@ __all__ = ["end_on_signals", "stop_signals"]
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop a server. SIGHUP is none of them where it is ignored, as under nohup."""
+    """Return the signals that stop a server. SIGHUP is not one of them if it is ignored, as under nohup."""
     numbers = [signal.SIGTERM, signal.SIGINT]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)

@@ -8,7 +8,7 @@ __all__ = ["close_standard_streams", "open_standard_streams"]
 
 
 def open_standard_streams() -> None:
-    """Make the standard streams usable, whatever the process was given."""
+    """Make the standard streams usable, even if the process started without them."""
     for number in range(3):
         try:
             os.fstat(number)
