@@ -5,13 +5,23 @@ TrainerError            one line on the screen without a traceback; `exit_code` 
 ├── BadData             the data set is missing or damaged, or its images have an unusable shape
 ├── BadRun              the run folder or its checkpoint cannot be used for the command
 ├── MissingExtra        a package is not installed; the message names the extra that installs it
+├── TrainingFailed      training cannot go on: steps are not finite, or another process has ended
 ├── ExportFailed        the graphs do not compute what PyTorch computes; nothing was published
 └── Interrupted         Ctrl-C or SIGTERM stopped the training; a checkpoint was saved
 """
 
 import signal
 
-__all__ = ["BadConfig", "BadData", "BadRun", "ExportFailed", "Interrupted", "MissingExtra", "TrainerError"]
+__all__ = [
+    "BadConfig",
+    "BadData",
+    "BadRun",
+    "ExportFailed",
+    "Interrupted",
+    "MissingExtra",
+    "TrainerError",
+    "TrainingFailed",
+]
 
 
 class TrainerError(Exception):
@@ -43,6 +53,10 @@ class MissingExtra(TrainerError):
     def __init__(self, package: str, *extras: str) -> None:
         commands = " or ".join(f'pip install "convvae[{extra}]"' for extra in extras or ("trainer",))
         super().__init__(f"{package} is not installed: {commands}")
+
+
+class TrainingFailed(TrainerError):
+    """Training cannot go on: steps are not finite, or another process of the run has ended."""
 
 
 class ExportFailed(TrainerError):

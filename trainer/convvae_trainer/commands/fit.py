@@ -18,6 +18,7 @@ from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new
+from convvae_trainer.runs.lock import check_unlocked
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, to_json_object
 from convvae_trainer.step.train_state import TrainState
@@ -76,6 +77,7 @@ def run_fit(
         BadConfig: The settings differ from those of the resumed run, or do not fit data or hardware.
         Interrupted: A signal stopped the training; a checkpoint is saved.
     """
+    check_unlocked(run_dir)
     if resume:
         if not can_be_written(run_dir):
             raise BadRun(f"run folder {run_dir} cannot be written")

@@ -7,10 +7,15 @@ from rich.console import Console
 
 from convvae_trainer.commands.stored_run import StoredRun
 from convvae_trainer.console import say
+from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS
+from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.lock import locked
 
 __all__ = ["SUPPORT", "keep_figures"]
 
+# How long to wait for another process that writes in the run folder: an evaluation is done in less.
+LOCK_WAIT_S = 60.0
 # The counts that an optional metric rests on, the most important one first.
 SUPPORT = {
     "log_likelihood": ("images", "samples"),
@@ -35,8 +40,24 @@ def keep_figures(stored: StoredRun, figures: Mapping[str, Any], *, console: Cons
         if optional:
             say(console, "not kept in the run folder: the run has not ended")
         return
+    kept = stored.folder.read_evaluation()
+    if kept is not None and not optional and {**figures, **kept} == kept:
+        return
+    try:
+        # Another evaluation may keep other figures at the same time.
+        with locked(stored.folder.path, wait_s=LOCK_WAIT_S):
+            _merge(stored.folder, figures, optional, console)
+    except OSError as error:
+        say(console, f"not kept in the run folder: {error.strerror}")
+    except BadRun as error:
+        say(console, f"not kept in the run folder: {error}")
+
+
+def _merge(
+    folder: RunFolder, figures: Mapping[str, Any], optional: Mapping[str, Any], console: Console
+) -> None:
     # A run that was killed during its evaluation has no figures yet.
-    kept = stored.folder.read_evaluation() or {}
+    kept = folder.read_evaluation() or {}
     better = {}
     for name, figure in optional.items():
         if _support(name, figure) < _support(name, kept.get(name)):
@@ -45,12 +66,8 @@ def keep_figures(stored: StoredRun, figures: Mapping[str, Any], *, console: Cons
         else:
             better[name] = figure
     merged = {**figures, **kept, **better}
-    if merged == kept:
-        return
-    try:
-        stored.folder.write_evaluation(merged)
-    except OSError as error:
-        say(console, f"not kept in the run folder: {error.strerror}")
+    if merged != kept:
+        folder.write_evaluation(merged)
 
 
 def _support(name: str, figure: Any) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from convvae_trainer.errors import BadConfig, TrainerError
+from convvae_trainer.errors import BadConfig, TrainingFailed
 
 __all__ = ["SINGLE_PROCESS", "DistContext", "joined"]
 
@@ -186,7 +186,7 @@ def _dist_errors() -> Iterator[None]:
     except RuntimeError as error:
         # The frames of torch's calls hold the group, which could then not end.
         traceback.clear_frames(error.__traceback__)
-        raise TrainerError(
+        raise TrainingFailed(
             "another process of this run ended, or cannot be reached: its own message says why, or"
-            f" {' '.join(str(error).split())[:200]!r}; the last checkpoint is kept"
+            f" {' '.join(str(error).split())[:200]!r}"
         ) from None

@@ -4,11 +4,13 @@ import json
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from convvae_service.bundle import sync_folder
 from convvae_trainer.errors import BadRun
 
 __all__ = ["read_checkpoint", "replace_file", "write_checkpoint"]
@@ -52,7 +54,11 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Replace the file at `path`. A process killed at any moment leaves the old file or the new one."""
+    """Replace the file at `path`. A process killed at any moment leaves the old file or the new one.
+
+    Raises:
+        OSError: The file cannot be written. The error names `path`, not the temporary file beside it.
+    """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -60,11 +66,10 @@ def replace_file(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror, str(path)) from None
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)

@@ -1,5 +1,6 @@
 """A run from settings to figures: create or resume it, train, evaluate."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,15 +13,18 @@ from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
 from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import varied
-from convvae_trainer.errors import BadRun
+from convvae_trainer.errors import BadRun, TrainingFailed
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, evaluate_run
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.lock import RunLock
 from convvae_trainer.runs.loop import CHECKPOINT_EVERY_S, train
+from convvae_trainer.runs.ownership import has_checkpoint, new_folder, resumed_folder
 from convvae_trainer.runs.progress import TrainProgress
+from convvae_trainer.runs.signals import noted_signals
 from convvae_trainer.runs.start import create_run, resume_run
 from convvae_trainer.runs.summary import summary_lines
-from convvae_trainer.runs.tensorboard import NUM_PICTURES, TensorBoardWriter, opened_tensorboard
+from convvae_trainer.runs.tensorboard import NUM_PICTURES, TensorBoardWriter, open_tensorboard
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 
@@ -68,18 +72,29 @@ def fit(
             this process is not configured for the run.
         BadData: The processes have read different images.
         BadRun: The folder is not empty, or it holds no run, another run or a damaged checkpoint, or it cannot
-            be written.
+            be written, or another process trains in it.
         Interrupted: A signal asked to stop; a checkpoint was saved first.
+        TrainingFailed: Too many steps in a row were not finite, or another process of the run ended.
     """
-    with _friendly_errors(run_dir):
+    with _friendly_errors(run_dir), _held_folder(run_dir, dist, resume=resume) as lock:
         context = RunContext.create(config, dataset, dist=dist, console=console, command=command)
-        start = resume_run if resume else create_run
-        run, train_state, progress = start(context, run_dir)
-        first_step = progress.step
-        for line in summary_lines(context, run, train_state):
-            say(context.console, line)
-        with _tensorboard(context, run, train_state, step=first_step) as board:
-            train(context, run, train_state, progress, board=board, checkpoint_every_s=checkpoint_every_s)
+        # A signal before the first step is noted too: it stops the loop, which then saves a checkpoint.
+        with noted_signals() as signals:
+            start = resume_run if resume else create_run
+            run, train_state, progress = start(context, run_dir)
+            first_step = progress.step
+            for line in summary_lines(context, run, train_state):
+                say(context.console, line)
+            train(
+                context,
+                run,
+                train_state,
+                progress,
+                signals=signals,
+                lock=lock,
+                board=_tensorboard(context, run, train_state, step=first_step),
+                checkpoint_every_s=checkpoint_every_s,
+            )
         train_state.free_graphs()
         evaluation = None
         if dist.is_first:
@@ -99,33 +114,47 @@ def _evaluate(
         # The weights have not changed, so the optional metrics, which may have taken hours, still hold.
         kept = run.read_evaluation() or {}
         figures |= {name: kept[name] for name in OPTIONAL_METRICS if kept.get(name) is not None}
-    run.write_evaluation(figures)
+    try:
+        run.write_evaluation(figures)
+    except OSError as error:
+        command = shlex.join(["convvae-train", "evaluate", str(run.path)])
+        say(context.console, f"figures not kept in {run.path}: {error.strerror}; later: {command}")
     return evaluation
 
 
-@contextmanager
 def _tensorboard(
     context: RunContext, run: RunFolder, train_state: TrainState, *, step: int
-) -> Iterator[TensorBoardWriter | None]:
-    """Open the files for TensorBoard in the first process, if the run writes them."""
+) -> TensorBoardWriter | None:
+    """Return the writer for TensorBoard in the first process, if the run writes its files."""
     if not run.config.tensorboard or not context.dist.is_first:
-        yield None
-        return
+        return None
     dataset = context.dataset
     images = dataset.test[varied(len(dataset.test), dataset.test_labels, NUM_PICTURES)]
-    with opened_tensorboard(
-        run.tensorboard, train_state, images, step=step, console=context.console
-    ) as board:
-        yield board
+    return open_tensorboard(run.tensorboard, train_state, images, step=step, console=context.console)
+
+
+@contextmanager
+def _held_folder(run_dir: Path, dist: DistContext, *, resume: bool) -> Iterator[RunLock | None]:
+    """Make or find the run folder, and lock it in the first process, for all processes."""
+    if not dist.is_first:
+        yield None
+        return
+    with resumed_folder(run_dir) if resume else new_folder(run_dir) as lock:
+        yield lock
 
 
 @contextmanager
 def _friendly_errors(run_dir: Path) -> Iterator[None]:
-    """Report a full or read-only disk, and memory that runs out, in one line."""
+    """Report a full or read-only disk, and memory that runs out, in one line that says what is kept."""
     try:
         with enough_memory():
             yield
     except OSError as error:
-        raise BadRun(
-            f"run folder {run_dir} cannot be written: {error.strerror or error}; the last checkpoint is kept"
-        ) from None
+        reason = error.strerror or str(error)
+        raise BadRun(f"run folder {run_dir} cannot be written: {reason}{_kept(run_dir)}") from None
+    except TrainingFailed as error:
+        raise TrainingFailed(f"{error}{_kept(run_dir)}") from None
+
+
+def _kept(run_dir: Path) -> str:
+    return "; the last checkpoint is kept" if has_checkpoint(run_dir) else ""

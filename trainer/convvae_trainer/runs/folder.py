@@ -7,6 +7,7 @@ checkpoint.safetensors   the state to resume from and the weights to export
 evaluation.json          figures on the test images, written at the end
 reproduce.txt            how to repeat the run
 tensorboard              figures and pictures for TensorBoard, if the run writes them
+.lock                    the process that writes in the folder, while it runs (see `lock`)
 """
 
 import json
@@ -21,6 +22,7 @@ from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import EVALUATION_KEYS
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.checkpoint import replace_file
+from convvae_trainer.runs.lock import LOCK_FILE
 from convvae_trainer.runs.record import RunRecord, RunSegment
 from convvae_trainer.runs.reproduce import reproduce_text
 from convvae_trainer.settings.config import Config, config_from, to_json_object
@@ -63,19 +65,14 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, *, config: Config, record: RunRecord) -> Self:
-        """Write settings and record to a new or empty folder.
+        """Write settings and record to an empty folder, which this process has locked (see `ownership`).
 
         Raises:
-            BadRun: The folder is not empty, or cannot be written.
+            OSError: The folder cannot be written.
         """
-        check_new(path)
         run = cls(path, config=config, record=record)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            replace_file(path / CONFIG_FILE, _json(to_json_object(config)))
-            run._write_record()
-        except OSError as error:
-            raise BadRun(f"run folder {path} cannot be written: {error.strerror}") from None
+        replace_file(path / CONFIG_FILE, _json(to_json_object(config)))
+        run._write_record()
         return run
 
     @classmethod
@@ -138,11 +135,6 @@ class RunFolder:
         for leftover in self.path.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
-    def log(self, values: Mapping[str, Any]) -> None:
-        """Append one line to the metrics."""
-        with self.metrics.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
-
     def rewind_metrics(self, *, step: int) -> None:
         """Drop the lines after `step`, where training continues, and a last line that is incomplete."""
         kept = [json.dumps(line) + "\n" for line in self.read_metrics() if line["step"] <= step]
@@ -199,7 +191,7 @@ def check_new(path: Path) -> None:
         raise BadRun(f"{path} already holds a run: --resume continues it, another --run-dir starts a new one")
     if path.exists() and not path.is_dir():
         raise BadRun(f"{path} is a file: --run-dir must be a new or an empty folder")
-    if path.is_dir() and any(path.iterdir()):
+    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
         raise BadRun(f"{path} is not empty and holds no run: --run-dir must be a new or an empty folder")
     if not can_be_written(path):
         raise BadRun(f"run folder {path} cannot be written: choose another --run-dir")

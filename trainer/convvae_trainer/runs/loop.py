@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,16 @@ from numpy.typing import NDArray
 
 from convvae_trainer.compute.device import synchronise
 from convvae_trainer.console import say
-from convvae_trainer.errors import Interrupted, TrainerError
+from convvae_trainer.errors import Interrupted, TrainingFailed
 from convvae_trainer.evaluation.bound import fit_sigma, mean_bound
-from convvae_trainer.runs.checkpoint import write_checkpoint
+from convvae_trainer.runs.checkpoint_saver import CheckpointSaver
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.live_display import LiveDisplay
+from convvae_trainer.runs.lock import RunLock
+from convvae_trainer.runs.metrics_log import MetricsLog
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.runs.schedules import effective_beta, epoch_order, is_early_log_step, learning_rate
-from convvae_trainer.runs.signals import noted_signals
 from convvae_trainer.runs.stopwatch import Stopwatch
 from convvae_trainer.runs.tensorboard import TensorBoardWriter
 from convvae_trainer.step.train_state import TrainState
@@ -40,6 +41,8 @@ def train(
     train_state: TrainState,
     progress: TrainProgress,
     *,
+    signals: Sequence[signal.Signals] = (),
+    lock: RunLock | None = None,
     board: TensorBoardWriter | None = None,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> None:
@@ -50,24 +53,25 @@ def train(
         run: Folder of the run.
         train_state: The networks to train.
         progress: Where to start. It is advanced.
+        signals: The signals so far that ask to stop (see `noted_signals`).
+        lock: The lock of the run folder; None: it is not locked.
         board: Files for TensorBoard; None: there are none.
         checkpoint_every_s: Shortest time between two checkpoints, in seconds.
 
     Raises:
         Interrupted: A signal asked to stop; a checkpoint was saved first.
-        TrainerError: Too many steps in a row were not finite.
+        BadRun: The last checkpoint cannot be written.
+        TrainingFailed: Too many steps in a row were not finite.
     """
     if board is not None and progress.step == 0:
         board.show(step=0, elapsed_s=0.0)
-    with (
-        noted_signals() as signals,
-        LiveDisplay(context.console, total_epochs=context.config.total_epochs) as display,
-    ):
+    with LiveDisplay(context.console, total_epochs=context.config.total_epochs) as display:
         loop = TrainingLoop(
             context=context,
             run=run,
             train_state=train_state,
             progress=progress,
+            lock=lock,
             board=board,
             display=display,
             signals=signals,
@@ -79,7 +83,7 @@ def train(
         finish(train_state, context.train_images)
         # Before the save, so that no checkpoint counts as the end without its final weights.
         progress.is_finished = True
-        loop.save()
+        loop.save(is_last=True)
     if board is not None and not was_done:
         board.show(step=progress.step, elapsed_s=progress.elapsed_s)
     if progress.skipped:
@@ -126,7 +130,10 @@ class TrainingLoop:
     signals: Sequence[signal.Signals]
     board: TensorBoardWriter | None
     checkpoint_every_s: float
+    lock: RunLock | None = None
     images: torch.Tensor = field(init=False)
+    _metrics: MetricsLog = field(init=False)
+    _checkpoints: CheckpointSaver = field(init=False)
     _batch_size: int = field(init=False)
     _steps_per_epoch: int = field(init=False)
     _saved_at_s: float = field(init=False)
@@ -140,6 +147,9 @@ class TrainingLoop:
         # All batches have one size. The images left over at the end of an epoch may come early in the next.
         self._steps_per_epoch = len(self.images) // self._batch_size
         self._saved_at_s = time.monotonic()
+        console, lock = self.context.console, self.lock
+        self._metrics = MetricsLog(self.run.metrics, console=console, lock=lock)
+        self._checkpoints = CheckpointSaver(self.run, step=self.progress.step, console=console, lock=lock)
         self._sync_processes()
 
     @property
@@ -161,14 +171,15 @@ class TrainingLoop:
 
         Raises:
             Interrupted: A signal asked to stop; a checkpoint was saved first.
-            TrainerError: Too many steps in a row were not finite.
+            BadRun: That checkpoint cannot be written.
+            TrainingFailed: Too many steps in a row were not finite.
         """
         while not self.is_done:
             self._train_epoch()
             # After the last step the run is finished, whatever the signal.
             if self._stop_signal and not self.is_done:
                 self.train_state.step_metrics.share(self.context.dist)
-                self.save()
+                self.save(is_last=True)
                 raise Interrupted(self._stop_signal, step=self.progress.step)
 
     def _train_epoch(self) -> None:
@@ -245,16 +256,16 @@ class TrainingLoop:
         return {"validation_elbo": elbo} if has_rate else {"validation_distortion": -elbo}
 
     def _check_finite(self) -> None:
-        """Raise `TrainerError` if all recent steps were skipped: training has stopped to make progress."""
+        """Raise `TrainingFailed` if all recent steps were skipped: training has stopped to make progress."""
         skipped = self.train_state.step_metrics.skipped_in_a_row()
         if skipped < min(MAX_SKIPPED_IN_A_ROW, self._steps_per_epoch):
             return
         advice = f"a lower learning_rate (now {self.context.config.learning_rate:g})"
         if self.run.record.precision != "fp32":
             advice += " or --precision fp32"
-        raise TrainerError(
+        raise TrainingFailed(
             f"the last {skipped} steps, up to step {self.progress.step}, had no finite loss or gradient:"
-            f" start a new run with {advice}; the last checkpoint is kept"
+            f" start a new run with {advice}"
         )
 
     def _summary(self, kind: str) -> dict[str, Any]:
@@ -277,7 +288,7 @@ class TrainingLoop:
         if self.context.dist.is_first:
             bad = [name for name, value in values.items() if _is_bad(value)]
             values |= dict.fromkeys(bad)
-            self.run.log(values)
+            self._metrics.append(values)
             if self.board is not None:
                 self.board.log(values)
 
@@ -306,11 +317,17 @@ class TrainingLoop:
         is_finite = not self.train_state.step_metrics.skipped_in_a_row()
         return is_finite and time.monotonic() - self._saved_at_s >= self.checkpoint_every_s
 
-    def save(self) -> None:
-        """Save a checkpoint in the first process. Within an epoch, share the metrics first."""
+    def save(self, *, is_last: bool = False) -> None:
+        """Save a checkpoint in the first process. Within an epoch, share the metrics first.
+
+        Args:
+            is_last: Whether the process ends after this checkpoint. Only then it must succeed.
+
+        Raises:
+            BadRun: The last checkpoint cannot be written.
+        """
         if self.context.dist.is_first:
-            state = {"progress": asdict(self.progress)}
-            write_checkpoint(self.run.checkpoint, self.train_state.tensors(), state)
+            self._checkpoints.save(self.train_state.tensors(), self.progress, is_last=is_last)
         self._saved_at_s = time.monotonic()
 
 

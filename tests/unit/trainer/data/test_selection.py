@@ -19,7 +19,7 @@ from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.export.pictures import bundle_pictures
 from convvae_trainer.runs import fit
 from convvae_trainer.runs.fit import Fitted
-from convvae_trainer.runs.tensorboard import NUM_PICTURES, opened_tensorboard
+from convvae_trainer.runs.tensorboard import NUM_PICTURES, open_tensorboard
 from convvae_trainer.settings.config import Config
 from support.commands import evaluated
 from support.tiny_run import TINY
@@ -97,9 +97,9 @@ def test_the_boards_pictures_are_of_all_classes(
 
     def note(folder: Path, train_state: Any, images: Any, **rest: Any) -> Any:
         shown.append(images)
-        return opened_tensorboard(folder, train_state, images, **rest)
+        return open_tensorboard(folder, train_state, images, **rest)
 
-    monkeypatch.setattr(fit, "opened_tensorboard", note)
+    monkeypatch.setattr(fit, "open_tensorboard", note)
     data = sorted_tests(dataset, 2)
     fit.fit(dataclasses.replace(done.run.config, epochs=1), data, done.run.path.with_name("board"))
     assert np.bincount(shown[0][:, 0, 0, 0]).tolist()[::100] == [NUM_PICTURES // 2] * 2

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -61,21 +60,6 @@ def test_nothing_is_overwritten(config: Config, dataset: Dataset, tmp_path: Path
         fit(config, dataset, tmp_path / "blobs.npy")
     with pytest.raises(BadRun, match=r"run folder .*absent does not exist"):
         fit(config, dataset, tmp_path / "absent", resume=True)
-
-
-def test_a_full_disk_is_said_in_one_line(
-    config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """When a checkpoint cannot be written the run stops in words, and the last checkpoint is kept."""
-
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("convvae_trainer.runs.loop.write_checkpoint", full)
-    with pytest.raises(
-        BadRun, match="cannot be written: No space left on device; the last checkpoint is kept"
-    ):
-        fit(config, dataset, tmp_path / "run")
 
 
 def test_minutes_end_the_run(config: Config, dataset: Dataset, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_an_epoch_without_a_finite_step_stops_the_run(
 ) -> None:
     """When nothing is learned any more, the run says so instead of burning time."""
     monkeypatch.setattr("convvae_trainer.runs.loop.effective_beta", lambda *_: math.nan)
-    monkeypatch.setattr("convvae_trainer.runs.folder.RunFolder.log", lambda *_: None)
+    monkeypatch.setattr("convvae_trainer.runs.metrics_log.MetricsLog.append", lambda *_: None)
     with pytest.raises(TrainerError, match=r"the last \d+ steps, up to step \d+, had no finite loss"):
         fit(config, dataset, tmp_path / "run")
 

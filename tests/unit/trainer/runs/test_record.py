@@ -16,7 +16,7 @@ from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.record import RunRecord
 from convvae_trainer.runs.reproduce import repeatability, reproducing_command
 from convvae_trainer.settings.config import Config
-from support.interruption import before_step
+from support.interruption import Killed, before_step, kill
 
 
 def stopped(config: Config, dataset: Dataset, run_dir: Path, *, step: int, **more: Any) -> None:
@@ -111,13 +111,9 @@ def test_a_segment_without_a_step_is_dropped(
     """A process that was killed before its first checkpoint produced none of the weights."""
     run_dir = tmp_path / "run"
     stopped(config, dataset, run_dir, step=6)
-
-    def die() -> None:
-        raise KeyError("killed")
-
     with monkeypatch.context() as patch:
-        before_step(patch, 9, die)
-        with pytest.raises(KeyError):
+        before_step(patch, 9, kill)
+        with pytest.raises(Killed):
             fit(config, dataset, run_dir, resume=True, command="lost")
     assert [segment["command"] for segment in record_of(run_dir)["segments"]] == ["", "lost"]
     fit(config, dataset, run_dir, resume=True, command="kept")
@@ -131,13 +127,9 @@ def test_a_run_is_made_again_with_what_computed_it(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a start that was killed before its first checkpoint neither code nor versions are named."""
-
-    def die() -> None:
-        raise KeyError("killed")
-
     with monkeypatch.context() as patch:
-        before_step(patch, 2, die)
-        with pytest.raises(KeyError):
+        before_step(patch, 2, kill)
+        with pytest.raises(Killed):
             fit(config, dataset, tmp_path / "run", command="convvae-train fit")
     done = resumed(config, dataset, tmp_path / "run", monkeypatch)
     assert [segment.step for segment in done.run.record.segments] == [0]

@@ -123,7 +123,7 @@ def test_saving_is_no_training_time(
         time.sleep(0.5)
 
     monkeypatch.setattr("convvae_trainer.runs.loop.CHECK_EVERY_STEPS", 1)
-    monkeypatch.setattr("convvae_trainer.runs.loop.write_checkpoint", slow)
+    monkeypatch.setattr("convvae_trainer.runs.checkpoint_saver.write_checkpoint", slow)
     began = time.perf_counter()
     done = fit(config, dataset, tmp_path / "run", checkpoint_every_s=0)
     assert time.perf_counter() - began - done.progress.elapsed_s > 0.4 * done.progress.step
