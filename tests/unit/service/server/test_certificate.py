@@ -72,7 +72,7 @@ def test_each_fault_has_its_message(certificate: bytes, key: bytes, message: str
 
 def test_a_short_key_is_not_called_a_mismatch() -> None:
     """A key file that is cut is one that TLS cannot use."""
-    with pytest.raises(ValueError, match="no certificate and key that TLS can use"):
+    with pytest.raises(ValueError, match="not a certificate and a key that TLS can use"):
         check(CERTIFICATE, KEY[: len(KEY) // 2] + b"\n-----END PRIVATE KEY-----\n")
 
 
