@@ -13,11 +13,17 @@ import numpy as np
 from convvae import Client
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from support.serving import serving
+from support.serving import ServerProcess, serving
 from support.tiny_bundle import SHAPE
 from support.wire import TIMEOUT_S, pixels, refused, stub_of
 
 SAMPLE = pb.SampleRequest(count=1)
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+from convvae_service.__main__ import main
+main()
+"""
 PING, GO_AWAY, ENHANCE_YOUR_CALM = 6, 7, 11
 
 
@@ -40,6 +46,38 @@ def test_connections_beyond_the_limit_are_refused(tiny_root: Path) -> None:
         with connection(server.target) as third:
             reply = third.Sample(SAMPLE, timeout=TIMEOUT_S, wait_for_ready=True)
             assert reply.images.count == 1
+
+
+class FewFilesServer(ServerProcess):
+    """A server that may open 60 files."""
+
+    program = ("-c", FEW_FILES)
+
+
+def test_a_low_limit_of_open_files_limits_connections(tiny_root: Path) -> None:
+    """The numbers are in the log; a caller above the limit is refused at once and does not wait."""
+    server = FewFilesServer(tiny_root)
+    try:
+        target = server.target
+        line = server.wait_for("open files are too few for --max-connections: raise their limit (ulimit -n)")
+        assert (line["max_connections"], line["open_files"], line["connections"]) == (1000, 60, 28)
+        with ExitStack() as stack:
+            for _ in range(line["connections"]):
+                stub = stack.enter_context(connection(target))
+                assert stub.Sample(SAMPLE, timeout=TIMEOUT_S).images.count == 1
+            with connection(target) as other:
+                started_s = time.monotonic()
+                assert refused(other.Sample, SAMPLE, timeout=5).code is grpc.StatusCode.UNAVAILABLE
+                assert time.monotonic() - started_s < 2
+            said = server.wait_for("the limit of connections is reached: others are refused", 10)
+            assert (said["limit"], said["connections"]) == (28, 28)
+            assert "convvae_calls_total" in server.metrics_page()
+        with connection(target) as other:
+            reply = other.Sample(SAMPLE, timeout=TIMEOUT_S, wait_for_ready=True)
+            assert reply.images.count == 1
+    finally:
+        assert server.stop() == 0
+    assert len(server.messages("the limit of connections is reached: others are refused")) == 1
 
 
 def test_calls_beyond_the_limit_of_a_connection_wait(tiny_root: Path) -> None:

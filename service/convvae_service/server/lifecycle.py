@@ -12,6 +12,8 @@ from convvae_service.calls.state import State
 from convvae_service.observability.logs import facts
 from convvae_service.repository.watch import Watch
 from convvae_service.server.assembly import assemble
+from convvae_service.server.connection_watch import ConnectionWatch
+from convvae_service.server.connections import connection_limit, open_file_limit
 from convvae_service.server.memory import return_freed_memory
 from convvae_service.server.metrics_page import MetricsPage
 from convvae_service.server.watchdog import PARTS, Watchdog
@@ -59,6 +61,7 @@ class Server:
         # Health answers from here on: alive, and not ready yet.
         await parts.front.start()
         self._start_watchdog()
+        self._watch_connections(port)
         self._run_in_background(return_freed_memory(lambda: parts.runner.last_arrival_s))
         await parts.loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
@@ -150,6 +153,17 @@ class Server:
             on_change=metrics.show_stuck,
         )
         self._run_in_background(watchdog.run())
+
+    def _watch_connections(self, port: int) -> None:
+        wanted = self._settings.max_connections
+        limit = connection_limit(wanted)
+        if limit < wanted:
+            _log.warning(
+                "open files are too few for --max-connections: raise their limit (ulimit -n)",
+                extra=facts(max_connections=wanted, open_files=open_file_limit(), connections=limit),
+            )
+        if limit:
+            self._run_in_background(ConnectionWatch(port=port, limit=limit).run())
 
     def _build_watch(self) -> Watch:
         return Watch(

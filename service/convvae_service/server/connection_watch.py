@@ -1,0 +1,71 @@
+"""A watch over the number of connections: gRPC refuses those above the limit without a word."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from convvae_service.observability.logs import facts
+
+__all__ = ["ConnectionWatch", "count_connections"]
+
+_INTERVAL_S = 1.0
+_MIN_SILENCE_S = 60.0
+_ESTABLISHED = "01"
+
+_log = logging.getLogger(__name__)
+
+
+class ConnectionWatch:
+    """Logs, once a minute at most, that the limit of connections is reached.
+
+    Args:
+        port: The port of the server.
+        limit: Number of connections from which on gRPC refuses others.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(self, *, port: int, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._port = port
+        self._limit = limit
+        self._clock = clock
+        self._silent_until_s = 0.0
+
+    async def run(self) -> None:
+        """Look at intervals until cancelled."""
+        while True:
+            await asyncio.sleep(_INTERVAL_S)
+            if self._clock() >= self._silent_until_s:
+                await asyncio.to_thread(self.look_once)
+
+    def look_once(self) -> None:
+        """Count the connections, and log if there are as many as allowed."""
+        try:
+            # A cheap bound: each connection is an open file.
+            if len(list(Path("/dev/fd").iterdir())) < self._limit:
+                return
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._say("connections wait: the process cannot open another file", error=error.strerror)
+            return
+        if (number := count_connections(self._port)) >= self._limit:
+            self._say("the limit of connections is reached: others are refused", connections=number)
+
+    def _say(self, message: str, **details: object) -> None:
+        self._silent_until_s = self._clock() + _MIN_SILENCE_S
+        _log.warning(message, extra=facts(limit=self._limit, **details))
+
+
+def count_connections(port: int) -> int:
+    """Return the number of TCP connections to a local port; 0 where the system has no such table."""
+    number = 0
+    for table in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), Path("/proc/self/net", table).open() as lines:
+            next(lines, None)
+            for line in lines:
+                _, local, _, state, *_ = line.split()
+                number += state == _ESTABLISHED and int(local.rpartition(":")[2], 16) == port
+    return number

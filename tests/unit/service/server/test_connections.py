@@ -1,0 +1,63 @@
+"""The limit of connections and its watch."""
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from convvae_service.server.connection_watch import ConnectionWatch, count_connections
+from convvae_service.server.connections import connection_limit
+
+
+@pytest.mark.parametrize(
+    ("wanted", "files", "limit"),
+    [
+        (1000, 1024, 1000),
+        (1000, 1023, 991),
+        (1000, resource.RLIM_INFINITY, 1000),
+        (1000, 64, 32),
+        (1000, 20, 1),
+        (10, 64, 10),
+        (0, 1024, 992),
+        (0, resource.RLIM_INFINITY, 0),
+    ],
+)
+def test_connections_fit_into_the_limit_of_open_files(
+    wanted: int, files: int, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default fits into 1,024 files; where fewer are allowed, some stay free for other things."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert connection_limit(wanted) == limit
+
+
+def test_connections_are_counted() -> None:
+    """A socket that listens is no connection."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert count_connections(port) == 0
+        with socket.create_connection(("127.0.0.1", port)):
+            assert count_connections(port) == 1
+
+
+def test_the_log_says_it_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reason is in the line: as many as allowed, or no file left."""
+    monkeypatch.setattr("convvae_service.server.connection_watch.count_connections", lambda _: 3)
+    watch = ConnectionWatch(port=1, limit=3)
+    watch.look_once()
+    assert caplog.messages == ["the limit of connections is reached: others are refused"]
+    caplog.clear()
+    ConnectionWatch(port=1, limit=100_000).look_once()
+    assert caplog.messages == []
+
+    def refuse(_: Path) -> Iterator[Path]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    watch.look_once()
+    assert caplog.messages == ["connections wait: the process cannot open another file"]
