@@ -2,7 +2,7 @@
 
 import ipaddress
 
-__all__ = ["is_loopback"]
+__all__ = ["host_of", "is_loopback"]
 
 
 def is_loopback(target: str) -> bool:
@@ -18,6 +18,16 @@ def is_loopback(target: str) -> bool:
     if "://" in target:
         return False
     return _is_loopback_host(_host(target))
+
+
+def host_of(target: str) -> str:
+    """Return the host of a gRPC target, or of its first address."""
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in ("ipv4", "ipv6"):
+        return _host(rest.lstrip("/").partition(",")[0])
+    if colon and (scheme == "dns" or rest.startswith("//")):
+        return _host(rest.rpartition("/")[2])
+    return _host(target)
 
 
 def _host(address: str) -> str:

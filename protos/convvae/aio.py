@@ -156,6 +156,16 @@ class AsyncClient:
         # A copy in another process opens a connection of its own.
         return partial(type(self), **self._config.settings()), ()
 
+    @property
+    def target(self) -> str:
+        """The target, as it was given."""
+        return self._config.target
+
+    @property
+    def timeout_s(self) -> float:
+        """Most seconds for a request and its retries."""
+        return self._config.timeout_s
+
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
 

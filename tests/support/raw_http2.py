@@ -35,6 +35,11 @@ def grpc_headers(method: str, metadata: Mapping[str, str] | None = None) -> byte
         "content-type": "application/grpc",
         **(metadata or {}),
     }
+    return header_block(headers)
+
+
+def header_block(headers: Mapping[str, str]) -> bytes:
+    """Return a block of headers."""
     return b"".join(b"\0" + _text(key) + _text(value) for key, value in headers.items())
 
 

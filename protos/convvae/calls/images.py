@@ -1,5 +1,6 @@
 """The images of a call: an array of pixels, or image files."""
 
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ __all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "check_images
 
 ImagesMessage = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
 
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _FIELD_OVERHEAD_BYTES = 12  # At least the tag and the length of one entry of `files`.
 
 
@@ -75,14 +77,12 @@ class FileImages:
         sizes: list[int] = []
         bad: list[Violation] = []
         for row, file in enumerate(self.files):
-            size = 0
-            if isinstance(file, bytes):
-                size = len(file)
-            else:
-                try:
-                    size = file.stat().st_size
-                except OSError as error:
-                    bad.append(Violation(f"files[{row}]", f"{file}: {error.strerror}"))
+            size, fault = (len(file), None) if isinstance(file, bytes) else _measure(file)
+            if fault is None and size == 0:
+                fault = "is empty"
+            if fault is not None:
+                name = "" if isinstance(file, bytes) else f"{file}: "
+                bad.append(Violation(f"files[{row}]", f"{name}{fault}"))
             sizes.append(size + _FIELD_OVERHEAD_BYTES)
         if bad:
             raise InvalidInput(str(bad[0]), violations=bad)
@@ -97,9 +97,22 @@ class FileImages:
         if isinstance(file, bytes):
             return file
         try:
-            return file.read_bytes()
+            data = file.read_bytes()
         except OSError as error:
             raise refuse(f"files[{row}]", f"{file}: {error.strerror}") from None
+        if data.startswith(_LFS_POINTER):
+            raise refuse(f"files[{row}]", f"{file}: is a Git LFS pointer, not the image; run git lfs pull")
+        return data
+
+
+def _measure(path: Path) -> tuple[int, str | None]:
+    """Return the size of a file, and the reason if it cannot be read."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        return 0, error.strerror
+    # To open a FIFO would wait for its writer.
+    return status.st_size, None if stat.S_ISREG(status.st_mode) else "is not a regular file"
 
 
 Images = PixelImages | FileImages

@@ -13,6 +13,7 @@ from convvae.cli.connect import connected
 from convvae.cli.outputs import Form, Output
 from convvae.cli.pictures import read_for_grid
 from convvae.cli.sources import read_array, read_images
+from convvae.cli.terminal import complain, printable, say
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.results import Answer, Health
@@ -20,6 +21,7 @@ from convvae.version import distribution_version
 
 __all__ = ["app"]
 
+_HEALTH_TIMEOUT_S = 5.0
 _PICTURES: tuple[Form, ...] = ("npy", "npz", "png", "folder")
 
 app = typer.Typer(
@@ -50,9 +52,11 @@ Seed = Annotated[
 def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
     if as_json:
         who = {"model": answer.model, "version": answer.version, "precision": answer.precision}
-        typer.echo(json.dumps({**who, **facts}))
+        say(json.dumps({**who, **facts}))
     else:
-        typer.echo(f"{text} by {answer.model}@{answer.version} ({answer.precision})")
+        left_out = facts.get("left_out") or {}
+        rest = "".join(f"; {number} {words} left out" for words, number in left_out.items())
+        say(printable(f"{text} by {answer.model}@{answer.version} ({answer.precision}){rest}"))
 
 
 @app.command()
@@ -78,7 +82,16 @@ def encode(
     output.write_arrays("mean", arrays)
     rows, dimension = answer.mean.shape
     text = f"{out}: {rows} vectors of {dimension}"
-    _report(as_json, answer, text, out=str(out), rows=rows, latent_dim=dimension, inputs=source.names)
+    _report(
+        as_json,
+        answer,
+        text,
+        out=str(out),
+        rows=rows,
+        latent_dim=dimension,
+        inputs=source.names,
+        left_out=source.left_out,
+    )
 
 
 @app.command()
@@ -139,7 +152,15 @@ def reconstruct(
         above=None if info is None else partial(read_for_grid, source.images, info),
     )
     rows = len(answer.images)
-    _report(as_json, answer, f"{out}: {rows} images", out=str(out), rows=rows, inputs=source.names)
+    _report(
+        as_json,
+        answer,
+        f"{out}: {rows} images",
+        out=str(out),
+        rows=rows,
+        inputs=source.names,
+        left_out=source.left_out,
+    )
 
 
 @app.command()
@@ -166,7 +187,13 @@ def score(
     figures = {name: array.tolist() for name, array in arrays.items()}
     if as_json:
         means = {name: float(array.mean(dtype=np.float64)) for name, array in arrays.items()}
-        facts = {**figures, "mean": means, "seed": answer.seed, "inputs": source.names}
+        facts = {
+            **figures,
+            "mean": means,
+            "seed": answer.seed,
+            "inputs": source.names,
+            "left_out": source.left_out,
+        }
         _report(True, answer, "", **facts)
         return
     _table(
@@ -201,7 +228,7 @@ def models(client: Client, as_json: Json = False) -> None:
             }
             for model in summaries
         ]
-        typer.echo(json.dumps(rows))
+        say(json.dumps(rows))
         return
     _table(
         "models",
@@ -227,15 +254,20 @@ def health(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Check the server's health. Exit codes: 0 serving; 1 not serving; 2 no answer."""
+    """Check the server's health, at most for 5 s. Exit codes: 0 serving; 1 not serving; 2 no answer."""
     try:
         status = _health(client, service, wait_s)
     except InvalidInput:
         raise
-    except ConvvaeError as error:
-        typer.echo(f"error: {error}", err=True)
+    except DeadlineExceeded:
+        complain(
+            f"{client.target}: no answer in time; the server may be overloaded or at its limit of connections"
+        )
         raise typer.Exit(2) from None
-    typer.echo(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
+    except ConvvaeError as error:
+        complain(error)
+        raise typer.Exit(2) from None
+    say(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
     raise typer.Exit(0 if status is Health.SERVING else 1)
 
 
@@ -245,7 +277,8 @@ def _health(client: Client, service: str, wait_s: float) -> Health:
     while True:
         try:
             left_s = deadline_s - time.monotonic()
-            status = client.health(service, timeout_s=max(left_s, 0.1) if wait_s else None)
+            limit_s = min(max(left_s, 0.1) if wait_s else client.timeout_s, _HEALTH_TIMEOUT_S)
+            status = client.health(service, timeout_s=limit_s)
         except (TryLater, DeadlineExceeded):
             if time.monotonic() >= deadline_s:
                 raise
@@ -256,6 +289,8 @@ def _health(client: Client, service: str, wait_s: float) -> Health:
 
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    import io
+
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -264,13 +299,18 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
-    Console().print(table)
+        table.add_row(*(escape(printable(cell)) for cell in row))
+    # Written at once, by the function that reports a closed output.
+    console = Console()
+    text = Console(file=io.StringIO(), width=console.width, force_terminal=console.is_terminal)
+    text.print(table)
+    assert isinstance(text.file, io.StringIO)
+    say(text.file.getvalue().rstrip("\n"))
 
 
 def _version(value: bool) -> None:
     if value:
-        typer.echo(f"convvae {distribution_version()}")
+        say(f"convvae {distribution_version()}")
         raise typer.Exit
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from convvae.cli.terminal import printable
 from convvae.client import Client
 from convvae.config import RetryConfig, TLSConfig
 
@@ -55,8 +56,6 @@ def connect(
     tls_ca: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
             metavar="FILE",
             help="PEM file of the authorities to trust. Implies --tls.",
             rich_help_panel=_PANEL,
@@ -71,8 +70,6 @@ def connect(
     token_file: Annotated[
         Path | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
             metavar="FILE",
             envvar="CONVVAE_TOKEN_FILE",
             help="File that contains a bearer token.",
@@ -94,12 +91,23 @@ def connect(
         timeout_s=timeout,
         max_in_flight=max_in_flight,
         retry=RetryConfig(retries=retries),
-        tls=TLSConfig(root_certificates=tls_ca.read_bytes() if tls_ca else None, server_name=tls_server_name)
+        tls=TLSConfig(
+            root_certificates=_read(tls_ca, "--tls-ca") if tls_ca else None, server_name=tls_server_name
+        )
         if encrypt
         else None,
-        token=token_file.read_text().strip() if token_file else None,
+        token=_read(token_file, "--token-file").decode("latin-1").strip() if token_file else None,
         allow_insecure_token=allow_insecure_token,
     )
+
+
+def _read(path: Path, option: str) -> bytes:
+    try:
+        if not path.is_file():
+            raise typer.BadParameter(f"{printable(path)} is not a file", param_hint=option)
+        return path.read_bytes()
+    except OSError as error:
+        raise typer.BadParameter(f"{printable(path)}: {error.strerror}", param_hint=option) from None
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:

@@ -5,9 +5,10 @@ a folder with one PNG file per row. Existing files are replaced only with --forc
 not written again are kept.
 """
 
+import contextlib
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.cli.pictures import check_grid, encode_png, grid
-from convvae.errors import InvalidInput
+from convvae.errors import ConvvaeError, InvalidInput
 
 __all__ = ["Form", "Output"]
 
@@ -54,6 +55,9 @@ class Output:
             )
         if form != "folder" and not path.parent.is_dir():
             raise InvalidInput(f"folder {path.parent} does not exist")
+        folder = path if path.is_dir() else next(each for each in path.absolute().parents if each.exists())
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise InvalidInput(f"cannot write {path}: folder {folder} is not writable")
         return cls(path, form, force)
 
     def check_count(self, count: int) -> None:
@@ -92,17 +96,22 @@ class Output:
             for row, image in enumerate(images):
                 _replace(self.path / f"{row:0{digits}}.png", partial(_write_png, image))
             return
-        temporary = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.tmp")
-        temporary.mkdir(parents=True)
+        temporary = _temporary(self.path)
+        made = [temporary, *(each for each in self.path.parents if not each.exists())]
         try:
-            for row, image in enumerate(images):
-                (temporary / f"{row:0{digits}}.png").write_bytes(encode_png(image))
-            # The rename replaces an empty folder, and fails if the folder has files by now.
-            temporary.rename(self.path)
+            with _naming(self.path):
+                temporary.mkdir(parents=True)
+                for row, image in enumerate(images):
+                    (temporary / f"{row:0{digits}}.png").write_bytes(encode_png(image))
+                # The rename replaces an empty folder, and fails if the folder has files by now.
+                temporary.rename(self.path)
         except BaseException:
-            for file in temporary.iterdir():
-                file.unlink()
-            temporary.rmdir()
+            with contextlib.suppress(OSError):
+                for file in temporary.iterdir():
+                    file.unlink()
+            with contextlib.suppress(OSError):
+                for folder in made:
+                    folder.rmdir()
             raise
 
 
@@ -111,13 +120,29 @@ def _write_png(image: NDArray[np.uint8], stream: BinaryIO) -> None:
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary = _temporary(path)
     try:
-        with temporary.open("xb") as stream:
+        # To a file that is open for reading too, numpy writes by `write`, whose error has the true reason.
+        with _naming(path), temporary.open("x+b") as stream:
             write(stream)
             stream.flush()
             os.fsync(stream.fileno())
-        temporary.replace(path)
+        with _naming(path):
+            temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the output, not its temporary file, in the errors of this block."""
+    try:
+        yield
+    except OSError as error:
+        raise ConvvaeError(f"cannot write {path}: {error.strerror or error}") from None

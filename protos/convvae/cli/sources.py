@@ -2,9 +2,10 @@
 
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,20 @@ __all__ = ["ARRAY_SUFFIXES", "IMAGE_SUFFIXES", "ImageSource", "read_array", "rea
 
 _INDEX = re.compile(r"\bfiles\[(\d+)\]")
 ARRAY_SUFFIXES = (".npy", ".npz")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """Images to send, with a name per row: its path, or its index in the array."""
+    """Images to send, with a name per row: its path, or its index in the array.
+
+    Attributes:
+        left_out: Number of files that were left out, by their kind.
+    """
 
     images: NDArray[Any] | list[Path]
     names: list[str]
+    left_out: dict[str, int] = field(default_factory=dict)
 
     @contextmanager
     def naming(self) -> Iterator[None]:
@@ -41,7 +47,8 @@ def read_images(paths: Sequence[Path]) -> ImageSource:
     """Read one array file, or list image files. A folder stands for its files at any depth, sorted.
 
     Raises:
-        InvalidInput: A path does not exist, a folder has no images, or an array is not the only path.
+        InvalidInput: A path does not exist or is no regular file, a folder has no images, or an array is not
+            the only path.
     """
     if any(path.suffix.lower() in ARRAY_SUFFIXES for path in paths):
         if len(paths) > 1:
@@ -49,19 +56,39 @@ def read_images(paths: Sequence[Path]) -> ImageSource:
         array = read_array(paths[0], keys=("images",))
         return ImageSource(array, [str(row) for row in range(len(array) if array.ndim else 0)])
     files: list[Path] = []
+    left_out: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            found = sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-            )
+            found, others = _find_images(path)
             if not found:
-                raise InvalidInput(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}")
+                rest = "".join(f"; {number} {kind}" for kind, number in others.items())
+                raise InvalidInput(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}{rest}")
             files += found
-        elif path.exists():
+            left_out += others
+        elif path.is_file():
             files.append(path)
+        elif path.exists():
+            raise InvalidInput(f"{path} is not a regular file")
         else:
-            raise InvalidInput(f"{path} does not exist")
-    return ImageSource(files, [str(file) for file in files])
+            raise InvalidInput(f"{path} does not exist{' (a broken link)' if path.is_symlink() else ''}")
+    return ImageSource(files, [str(file) for file in files], dict(left_out))
+
+
+def _find_images(folder: Path) -> tuple[list[Path], Counter[str]]:
+    """Return the image files at any depth, sorted, and the number of other files by their kind."""
+    found: list[Path] = []
+    others: Counter[str] = Counter()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            if path.suffix.lower() in IMAGE_SUFFIXES:
+                found.append(path)
+            else:
+                others["files of other kinds"] += 1
+        elif path.is_symlink():
+            others["links to folders" if path.is_dir() else "broken links"] += 1
+        elif not path.is_dir():
+            others["FIFOs, sockets or devices"] += 1
+    return found, others
 
 
 def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
@@ -71,6 +98,8 @@ def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:
         InvalidInput: The file cannot be read, or has several arrays and none of `keys`.
     """
     try:
+        if path.exists() and not path.is_file():
+            raise InvalidInput(f"{path} is not a regular file")
         with path.open("rb") as file:
             if file.read(2) != b"PK":
                 # Mapped, so that only the rows in flight are read into memory.

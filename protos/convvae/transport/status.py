@@ -9,6 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from convvae import errors
 from convvae.errors import ConvvaeError, InvalidInput, Violation
+from convvae.transport.connection_faults import find_connection_fault
 
 __all__ = ["CLASSES", "RpcFailure", "from_rpc_error", "rebase"]
 
@@ -78,8 +79,14 @@ def from_rpc_error(error: RpcFailure, target: str = "") -> ConvvaeError:
     kind = CLASSES.get(code, errors.ServerFault)
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and retry_delay_s is not None:
         kind = errors.Overloaded
-    message = " ".join((error.details() or "").split()) or kind.__doc__ or code.name
-    if kind is errors.Unavailable and target:
+    details = " ".join((error.details() or "").split())
+    fault = find_connection_fault(
+        code, details, target, answered=_DETAILS_KEY in metadata or request_id != ""
+    )
+    if fault is not None:
+        kind, details = fault.kind, fault.reason
+    message = details or kind.__doc__ or code.name
+    if target and (fault is not None or kind is errors.Unavailable):
         message = f"{target}: {message}"
     if advice := ADVICE.get(kind):
         message = f"{message.rstrip('.')}; {advice}"

@@ -59,6 +59,7 @@ def test_pictures_to_vectors_and_back(tiny_server: ServerProcess, tmp_path: Path
         "rows": 5,
         "latent_dim": 4,
         "inputs": [f"pictures/{name}" for name in names],
+        "left_out": {},
     }
     assert np.load(tmp_path / "z.npy").shape == (5, 4)
 
@@ -113,11 +114,11 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
         (["encode", "text.png", "--out", "z.png"], 1, "error: cannot write z.png: give .npy, .npz"),
         (["encode", "text.png", "--out", "floats.npy"], 1, "error: floats.npy exists; pass --force"),
         (["decode", "floats.npy", "--out", "x"], 1, "error: latents: shape is (2, 8, 6); it must be (N, Z)"),
-        (["sample", "-n", "0", "--out", "x"], 1, "error: count: is 0"),
-        (["sample", "--temperature", "-1", "--out", "x"], 1, "error: temperature: is -1.0"),
+        (["sample", "-n", "0", "--out", "x"], 1, "error: --count is 0"),
+        (["sample", "--temperature", "-1", "--out", "x"], 1, "error: --temperature is -1.0"),
         (["sample", "--out", "x", "--model", "nobody"], 1, "error: "),
         (["sample", "--out", "x", "--target", "127.0.0.1:1", "--retries", "0"], 3, "error: 127.0.0.1:1: "),
-        (["sample", "--out", "x", "--timeout", "0"], 1, "error: timeout_s is 0.0"),
+        (["sample", "--out", "x", "--timeout", "0"], 1, "error: --timeout is 0.0"),
         (["sample", "--out", "x", "--target", "vae:5", "--token-file", "token"], 1, "error: the token would"),
     ],
 )
