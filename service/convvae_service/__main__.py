@@ -101,6 +101,7 @@ def _check(root: str) -> None:
     from convvae_service.bundle import BundleError
     from convvae_service.errors import StartupError
     from convvae_service.observability.logs import set_up_logging
+    from convvae_service.repository.catalog import nothing_published
     from convvae_service.repository.check import check_repository
 
     set_up_logging(form="text", level="warning")
@@ -116,7 +117,7 @@ def _check(root: str) -> None:
     if unsound:
         print("Copy each unsound version again, export it again, or remove its folder.", file=sys.stderr)
     if not checked:
-        _fail(f"no model version is published under {root!r}")
+        _fail(nothing_published(Path(root)))
     sys.exit(1 if unsound else 0)
 
 

@@ -174,7 +174,7 @@ def test_repositories_that_cannot_be_served(tmp_path: Path) -> None:
     """A missing or empty root, an unknown pin and an unusable model each end the start with a reason."""
     address = ("--address", "127.0.0.1:0")
     missing = str(tmp_path / "missing")
-    assert start_failure("--models", missing, *address) == f"model repository {missing!r} is not a folder"
+    assert start_failure("--models", missing, *address) == f"model repository {missing!r} does not exist"
     empty = tmp_path / "empty"
     empty.mkdir()
     message = start_failure("--models", str(empty), *address)

@@ -32,10 +32,10 @@ def test_check_of_nothing_fails(tmp_path: Path) -> None:
     done = serve("check", str(tmp_path))
     assert (done.returncode, done.stderr) == (
         2,
-        f"error: no model version is published under {str(tmp_path)!r}\n",
+        f"error: no model version is published under {str(tmp_path)!r}: export one there first\n",
     )
     done = serve("check", str(tmp_path / "absent"))
-    assert (done.returncode, "is not a folder" in done.stderr) == (2, True)
+    assert (done.returncode, "absent' does not exist" in done.stderr) == (2, True)
 
 
 def test_help_and_version() -> None:

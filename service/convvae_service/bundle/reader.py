@@ -52,10 +52,12 @@ def list_models(root: Path) -> list[str]:
     """
     try:
         names = sorted(entry.name for entry in root.iterdir())
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
+        raise BundleError(f"model repository {str(root)!r} does not exist") from None
+    except NotADirectoryError:
         raise BundleError(f"model repository {str(root)!r} is not a folder") from None
-    except OSError as error:
-        raise BundleError(f"model repository {str(root)!r} cannot be read: {error.strerror}") from None
+    except (OSError, RuntimeError) as error:
+        raise BundleError(f"model repository {str(root)!r} cannot be read: {_reason(error)}") from None
     return [name for name in names if list_versions(root, name)]
 
 

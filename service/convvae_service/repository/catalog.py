@@ -2,10 +2,10 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from convvae_service.bundle import BundleError, check_model_name, list_models, list_versions
+from convvae_service.bundle import BundleError, check_model_name, is_version, list_models, list_versions
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
 from convvae_service.observability.logs import facts
 from convvae_service.repository.entry import ModelEntry, VersionEntry
@@ -13,7 +13,7 @@ from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.precision_policy import PrecisionPolicies
 from convvae_service.settings.version_policy import VersionPolicies
 
-__all__ = ["Repository"]
+__all__ = ["Repository", "nothing_published"]
 
 _MAX_NAMES_SHOWN = 10
 _log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Repository:
         except BundleError as error:
             raise StartupError(str(error)) from None
         if not names and not may_be_empty:
-            raise StartupError(f"no model version is published under {str(root)!r}: export one there first")
+            raise StartupError(nothing_published(root))
         self.models: dict[str, ModelEntry] = {}
         for name in names:
             self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
@@ -175,3 +175,15 @@ class Repository:
                 raise StartupError(
                     f"{flag} names the model {unknown[0]!r}, which is not published under {str(self.root)!r}"
                 )
+
+
+def nothing_published(root: Path) -> str:
+    """Return the message for a repository without a version. It names the folder that was probably meant."""
+    message = f"no model version is published under {str(root)!r}"
+    place = root.resolve()
+    with suppress(OSError):
+        if is_version(place):
+            return f"{message}: it is the folder of one version, give {str(place.parent.parent)!r}"
+        if list_versions(place.parent, place.name):
+            return f"{message}: it is the folder of one model, give {str(place.parent)!r}"
+    return f"{message}: export one there first"

@@ -49,9 +49,15 @@ def test_folders_that_are_no_versions_are_passed_over(tmp_path: Path) -> None:
 
 
 def test_a_missing_root_is_said_to_be_missing(tmp_path: Path) -> None:
-    """The message names the folder."""
-    with pytest.raises(BundleError, match="nowhere' is not a folder"):
+    """The message names the folder, and says whether it is a file or a link to itself."""
+    with pytest.raises(BundleError, match="nowhere' does not exist"):
         list_models(tmp_path / "nowhere")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BundleError, match="file' is not a folder"):
+        list_models(tmp_path / "file")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(BundleError, match="loop' cannot be read: "):
+        list_models(tmp_path / "loop")
 
 
 def test_a_wrong_checksum_is_refused(version: Path) -> None:
@@ -224,7 +230,10 @@ def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
         read_bundle(version)
 
 
-def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_folders_that_cannot_be_read_are_passed_over(
+    version: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     """An unreadable folder does not hide the models beside it, and an unreadable root is an error."""
     root = version.parents[1]
     closed = [root / "lost+found"]
@@ -234,13 +243,14 @@ def test_folders_that_cannot_be_read_are_passed_over(version: Path, monkeypatch:
     # Root, who may run these tests, can read everything.
     def refuse(folder: Path) -> Iterator[Path]:
         if folder in closed:
-            raise PermissionError(errno.EACCES, "Permission denied")
+            raise OSError(number, os.strerror(number))
         return iterdir(folder)
 
     monkeypatch.setattr(Path, "iterdir", refuse)
     assert list_models(root) == ["tiny"]
+    assert vars(caplog.records[0])["facts"] == {"folder": "lost+found", "error": os.strerror(number)}
     closed.append(root)
-    with pytest.raises(BundleError, match="cannot be read: Permission denied"):
+    with pytest.raises(BundleError, match=f"cannot be read: {os.strerror(number)}"):
         list_models(root)
 
 

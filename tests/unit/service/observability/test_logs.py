@@ -67,3 +67,33 @@ def test_a_share_of_calls_is_sampled_by_id() -> None:
     assert 320 < len(tenth) < 480
     assert tenth == {name for name in reversed(ids) if is_sampled(name, 0.1)}
     assert tenth < {name for name in ids if is_sampled(name, 0.5)}
+
+
+def test_text_is_safe_for_a_terminal() -> None:
+    """Control characters, line breaks and bytes that are no text are escaped, in facts and in errors."""
+    stream = io.StringIO()
+    set_up_logging(form="text", level="info", stream=stream)
+    odd = "caf\udce9\n\x1b[31m\x9b\u202e"
+    logging.getLogger("there").info("read", extra=facts(folder=odd, name="Größe 猫"))
+    try:
+        raise ValueError(odd)
+    except ValueError:
+        logging.getLogger("there").exception("wrong")
+    text = stream.getvalue()
+    assert r"folder=caf\udce9\n\x1b[31m\x9b\u202e name=Größe 猫" in text
+    assert all(line.isprintable() for line in text.splitlines())
+
+
+def test_a_log_that_cannot_be_written_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """A full disk or a pipe without a reader loses lines; a fault in a line is still shown."""
+
+    class Full(io.StringIO):
+        def write(self, _: str, /) -> int:
+            raise OSError(28, "No space left on device")
+
+    set_up_logging(form="json", level="info", stream=Full())
+    logging.getLogger("there").info("lost")
+    assert capsys.readouterr() == ("", "")
+    set_up_logging(form="json", level="info", stream=io.StringIO())
+    logging.getLogger("there").info("%d", "no number")
+    assert "TypeError" in capsys.readouterr().err
