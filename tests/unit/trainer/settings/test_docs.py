@@ -9,6 +9,7 @@ import pytest
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.runs.fit import Fitted
+from convvae_trainer.runs.lock import LOCK_FILE
 from convvae_trainer.settings.config import SETTINGS
 from convvae_trainer.settings.table import BEGIN, END, settings_table, with_table
 
@@ -43,7 +44,7 @@ def test_the_command_writes_the_table(tmp_path: Path) -> None:
 
 
 def test_every_file_of_a_run_stands_there(fitted: tuple[Fitted, Dataset]) -> None:
-    """The table of the run folder is complete."""
+    """The table of the run folder is complete, with the lock that a run in training has."""
     section = (TRAINING / "runs.md").read_text().partition("## The run folder")[2].partition("##")[0]
     listed = set(re.findall(r"^\| `([\w.]+)` \|", section, re.MULTILINE))
-    assert listed == {path.name for path in fitted[0].run.path.iterdir()}
+    assert listed == {LOCK_FILE} | {path.name for path in fitted[0].run.path.iterdir()}
