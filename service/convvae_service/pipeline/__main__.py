@@ -2,34 +2,51 @@
 
 import os
 import sys
+import threading
 import warnings
+from contextlib import suppress
+from typing import NoReturn
+
+# The rest is imported when it is used: a signal meanwhile ends the process in one line.
+from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, PipelineError
+from convvae_service.pipeline.signals import end_on_signals
 
 __all__ = ["main"]
 
 
 def main() -> None:
     """Run the command line. An error is one line on stderr and an exit code, without a traceback."""
+    with end_on_signals():
+        _run()
+
+
+def _run() -> None:
     # gRPC's log lines repeat the error messages. The variable can still turn them on.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # The command names every damaged file. Pillow's warnings do not.
     warnings.filterwarnings("ignore", module="PIL")
     from convvae_service.images import BadSource
     from convvae_service.pipeline.cli import app
-    from convvae_service.pipeline.errors import Interrupted, PipelineError
-    from convvae_service.pipeline.signals import interrupt_on_signals
 
     try:
-        with interrupt_on_signals():
-            app()
+        app()
     except BadSource as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error), 2)
     except (PipelineError, Interrupted) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _fail(str(error), error.exit_code)
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    from convvae_service.images import printable
+
+    with suppress(OSError):
+        print(f"error: {printable(message)}", file=sys.stderr, flush=True)
+    # A thread of the run may wait for a disk or a server that does not answer. Python would wait for it.
+    if any(thread.name.startswith(RUN_THREADS) for thread in threading.enumerate()):
+        os._exit(exit_code)
+    sys.exit(exit_code)
 
 
 if __name__ == "__main__":

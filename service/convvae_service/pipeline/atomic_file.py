@@ -1,5 +1,6 @@
 """A file that appears under its name only when it is complete."""
 
+import errno
 import fcntl
 import os
 import re
@@ -10,6 +11,9 @@ from convvae_service.pipeline.errors import BadSink, RunFailed
 from convvae_service.pipeline.signals import ignore_first_signal
 
 __all__ = ["AtomicFile"]
+
+# The answers of network shares and FUSE that have no fsync for folders.
+_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
 class AtomicFile:
@@ -49,12 +53,25 @@ class AtomicFile:
             self.path.replace(self._target)
         else:
             self._rename_without_overwriting()
-        folder = os.open(self._target.parent, os.O_RDONLY)
+        self._sync_folder()
+        return size
+
+    def _sync_folder(self) -> None:
+        """Make the new name durable, where the disk can do so for folders."""
+        try:
+            folder = os.open(self._target.parent, os.O_RDONLY)
+        except PermissionError:  # it may be written, but not listed
+            return
         try:
             os.fsync(folder)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_FSYNC:
+                raise RunFailed(
+                    f"{str(self._target)!r} is complete, but a power failure may remove it: its folder cannot"
+                    f" be synced: {error.strerror}"
+                ) from None
         finally:
             os.close(folder)
-        return size
 
     def _rename_without_overwriting(self) -> None:
         try:

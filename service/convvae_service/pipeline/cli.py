@@ -1,6 +1,7 @@
 """The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is fast."""
 
-from contextlib import closing
+import os
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -9,7 +10,8 @@ import typer
 from rich.console import Console
 
 from convvae_service.engine.device_name import is_device_name
-from convvae_service.pipeline.errors import BadModel, BadUse
+from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed
+from convvae_service.pipeline.signals import interrupt_on_signals
 
 if TYPE_CHECKING:
     from convvae_service.bundle import Precision
@@ -142,16 +144,31 @@ def run(
         )
         console = Console(stderr=True)
         provenance = Provenance(encoder=info, source=images.name, log_variance=log_variance)
-        with progress_bar(console, len(images)) as advance:
-            output = open_sink(sink, provenance, overwrite=overwrite)
-            summary = embed(images, encoder, output, settings, advance=advance)
-    for row in summary.skipped[:MAX_LISTED]:
-        typer.echo(f"skipped {row.id}: {row.reason}", err=True)
-    if len(summary.skipped) > MAX_LISTED:
-        typer.echo(f"skipped {len(summary.skipped) - MAX_LISTED} more: --json lists all", err=True)
-    if images.left_out.counts:
-        typer.echo(str(images.left_out), err=True)
-    typer.echo(summary_json(summary, info, sink) if json else summary_line(summary, info, sink))
+        with interrupt_on_signals():
+            with progress_bar(console, len(images)) as advance:
+                output = open_sink(sink, provenance, overwrite=overwrite)
+                summary = embed(images, encoder, output, settings, advance=advance)
+            lines = [f"skipped {row.id}: {row.reason}" for row in summary.skipped[:MAX_LISTED]]
+            if len(summary.skipped) > MAX_LISTED:
+                lines.append(f"skipped {len(summary.skipped) - MAX_LISTED} more: --json lists all")
+            if images.left_out.counts:
+                lines.append(str(images.left_out))
+            _print(
+                lines, summary_json(summary, info, sink) if json else summary_line(summary, info, sink), sink
+            )
+
+
+def _print(lines: list[str], summary: str, sink: Path) -> None:
+    """Print lines to stderr, and then the summary to stdout."""
+    with suppress(OSError):
+        for line in lines:
+            typer.echo(line, err=True)
+    try:
+        typer.echo(summary)
+    except OSError as error:
+        # Python would fail again when it flushes the stream at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise RunFailed(f"{sink} is complete, but stdout cannot be written: {error.strerror}") from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,6 +16,7 @@ After each of them, there is no file under the sink's name.
 import signal
 
 __all__ = [
+    "RUN_THREADS",
     "BadModel",
     "BadSink",
     "BadUse",
@@ -24,6 +25,9 @@ __all__ = [
     "PipelineError",
     "RunFailed",
 ]
+
+
+RUN_THREADS = "embed"  # the beginning of their names
 
 
 class PipelineError(Exception):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +56,15 @@ class ParquetSink:
             name: np.empty((self._group_rows, self._latent_dim), np.float32) for name in columns
         }
         self._file: AtomicFile | None = None
+        self._bytes: BinaryIO | None = None
         self._stream: Any = None
         self._writer: Any = None
 
     def _open(self) -> None:
         self._file = AtomicFile(self._path, overwrite=self._overwrite)
-        self._stream = self._arrow.OSFile(str(self._file.path), "wb")
+        # An OSFile of Arrow takes no name that is not UTF-8.
+        self._bytes = self._file.path.open("wb")
+        self._stream = self._arrow.PythonFile(self._bytes, "w")
         self._writer = self._arrow.parquet.ParquetWriter(
             self._stream,
             self._schema(),
@@ -135,19 +138,21 @@ class ParquetSink:
                 self._open()
             return self
         except BaseException:
-            self._remove()
+            self._discard()
             raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with defer_signals():
-            self._remove()
-            # After the removal, because closing the writer writes a footer and may fail on a full disk.
-            with suppress(OSError):
-                self._writer.close()
-                self._stream.close()
+            self._discard()
 
-    def _remove(self) -> None:
+    def _discard(self) -> None:
+        """Remove the file if it is not published, and close everything."""
         if self._file is not None:
             self._file.remove()
+        # After the removal, because closing the writer writes a footer and may fail on a full disk.
+        for each in (self._writer, self._stream, self._bytes):
+            with suppress(OSError):
+                if each is not None:
+                    each.close()

@@ -37,7 +37,9 @@ class RemoteEncoder:
             self._model = f"{model_info.model}@{model_info.version}"
             self._client = Client(target, model=self._model, timeout_s=CALL_TIMEOUT_S, retry=RETRY)
         except (ConvvaeError, ValueError) as error:
-            raise BadModel(f"{target}: {error}") from None
+            message = str(error)
+            # Some errors of the client name the target themselves.
+            raise BadModel(message if message.startswith(target) else f"{target}: {message}") from None
         try:
             manifest = Manifest.from_json(model_info.manifest_json)
             self.info = EncoderInfo.of(manifest, version=model_info.version, precision=model_info.precision)

@@ -16,6 +16,7 @@ from typing import Self
 
 from convvae_service.images import BadSource, RejectedRow, Source
 from convvae_service.pipeline.encoder import Embeddings, ImageEncoder
+from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
 from convvae_service.pipeline.sink import Sink
 from convvae_service.pipeline.summary import RunSummary
 
@@ -100,7 +101,7 @@ class _EncodedBatches:
         self._settings = settings
         self._model_input = encoder.info.input
         self._lanes = threading.Semaphore(encoder.lanes)
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix="embed")
+        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix=RUN_THREADS)
 
     def __iter__(self) -> Iterator[_EncodedBatch]:
         total, step = len(self._source), self._settings.batch_rows
@@ -133,4 +134,5 @@ class _EncodedBatches:
             if kind is not None:
                 self._encoder.close()
         finally:
-            self._pool.shutdown(cancel_futures=True)
+            # After a signal, a task that waits for a disk is left to itself: the process ends.
+            self._pool.shutdown(wait=kind is not Interrupted, cancel_futures=True)

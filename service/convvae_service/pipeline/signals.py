@@ -1,15 +1,26 @@
-"""SIGINT and SIGTERM as an exception in the main thread, so that a run removes its unfinished file."""
+"""The signals that stop a run: SIGINT, SIGTERM, and SIGHUP, which a closed terminal sends.
 
+Until a run starts they end the process at once, since there is nothing to remove. During the run they are an
+exception in the main thread, so that the run removes its unfinished file.
+"""
+
+import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from convvae_service.pipeline.errors import Interrupted
 
-__all__ = ["defer_signals", "ignore_first_signal", "interrupt_on_signals"]
+__all__ = ["defer_signals", "end_on_signals", "ignore_first_signal", "interrupt_on_signals", "stop_signals"]
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+def stop_signals() -> list[signal.Signals]:
+    """Return the signals that stop a run. SIGHUP is none of them where it is ignored, as under nohup."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
 
 
 class _Handler:
@@ -28,7 +39,7 @@ class _Handler:
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del frame
-        for each in _SIGNALS:
+        for each in stop_signals():
             signal.signal(each, signal.SIG_DFL)
         if self.defers:
             self.deferred = number
@@ -37,15 +48,38 @@ class _Handler:
 
 
 @contextmanager
-def interrupt_on_signals() -> Iterator[None]:
-    """Raise `Interrupted` in the block at the first signal. The second signal ends the process at once."""
-    handler = _Handler()
-    before = {number: signal.signal(number, handler) for number in _SIGNALS}
+def _handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in stop_signals()}
     try:
         yield
     finally:
         for number, previous in before.items():
             signal.signal(number, previous)
+
+
+@contextmanager
+def end_on_signals() -> Iterator[None]:
+    """End the process at a signal in the block, with one line on stderr.
+
+    An exception would pass through an import that is half done, which may change or swallow it.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        del frame
+        stopped = Interrupted(number)
+        with suppress(OSError):
+            os.write(2, f"error: {stopped}\n".encode())
+        os._exit(stopped.exit_code)
+
+    with _handled_by(end):
+        yield
+
+
+@contextmanager
+def interrupt_on_signals() -> Iterator[None]:
+    """Raise `Interrupted` in the block at the first signal. The second signal ends the process at once."""
+    with _handled_by(_Handler()):
+        yield
 
 
 @contextmanager
@@ -76,5 +110,5 @@ def ignore_first_signal() -> None:
 
 def _current() -> _Handler | None:
     """Return the active handler. It is None outside `interrupt_on_signals` and after the first signal."""
-    handler = signal.getsignal(_SIGNALS[0])
+    handler = signal.getsignal(signal.SIGINT)
     return handler if isinstance(handler, _Handler) else None

@@ -46,6 +46,8 @@ def check_sink(path: Path, *, overwrite: bool) -> None:
         raise BadSink(f"the folder {str(path.parent)!r} of the sink does not exist")
     if path.is_dir():
         raise BadSink(f"{str(path)!r} is a folder: give the name of a file")
+    if path.exists() and not path.is_file():
+        raise BadSink(f"{str(path)!r} is not a regular file: give another name")
     if path.exists() and not overwrite:
         raise BadSink(f"{str(path)!r} exists: give --overwrite to replace it")
 

@@ -1,6 +1,7 @@
 """`convvae-embed` through a real server."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +78,22 @@ def test_version_is_fixed_and_named(images: Path, tmp_path: Path, zoo_server: Se
     ended = run_embed(images, sink, "--target", zoo_server.target, "--model", "tiny")
     assert ended.returncode == 0, ended.stderr
     assert pq.read_schema(sink).metadata[b"convvae.model_version"] == b"2"
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, tiny_root: Path) -> None:
+    """Folders of the source and of the sink, and the sink itself, may have any name."""
+    folder = tmp_path / os.fsdecode(b"a\xe9")
+    folder.mkdir()
+    for number in range(3):
+        Image.new("L", (8, 8), 50 * number).save(folder / f"{number}.png")
+    sink = folder / os.fsdecode(b"o\xe9.parquet")
+    ended = run_embed(folder, sink, "--bundle", tiny_root / "tiny")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert r"a\xe9/o\xe9.parquet" in ended.stdout
+    with sink.open("rb") as file:
+        table = pq.read_table(file)
+    assert table.column("id").to_pylist() == ["0.png", "1.png", "2.png"]
+    assert table.schema.metadata[b"convvae.source"] == rb"a\xe9"
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_killed_run_leaves_no_sink(source: Path, folder: Path, tiny_root: Path) 
     assert pq.read_table(folder / "z.parquet").num_rows == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_run_leaves_nothing(
     number: signal.Signals, source: Path, folder: Path, tiny_root: Path
 ) -> None:
@@ -91,28 +91,117 @@ def test_interrupted_run_keeps_the_old_sink(source: Path, folder: Path, tiny_roo
     assert (folder / "z.parquet").read_bytes() == b"old"
 
 
-def test_run_stops_at_once_while_a_read_hangs(tmp_path: Path, folder: Path, tiny_root: Path) -> None:
-    """The unfinished file is gone although a thread waits for a disk that does not answer."""
+# A run in which every read of a file waits for a disk that does not answer.
+HANGING = """
+import time
+from convvae_service.images import folder_source
+folder_source.read_file = lambda path: time.sleep(3600)
+from convvae_service.pipeline.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_first_signal_ends_a_run_that_waits_for_a_disk(
+    number: signal.Signals, tmp_path: Path, folder: Path, tiny_root: Path
+) -> None:
+    """The unfinished file is removed, and the process ends although its threads wait."""
     pictures = tmp_path / "pictures"
     pictures.mkdir()
-    os.mkfifo(pictures / "a.png")
-    words = ["-m", "convvae_service.pipeline", "run", pictures, folder / "z.parquet"]
-    process = subprocess.Popen(
-        [sys.executable, *map(str, words), "--bundle", str(tiny_root / "tiny")], stderr=subprocess.DEVNULL
-    )
+    (pictures / "a.png").touch()
+    words = ["run", pictures, folder / "z.parquet", "--bundle", tiny_root / "tiny"]
+    command = [sys.executable, "-c", HANGING, *map(str, words)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
         deadline_s = time.monotonic() + WAIT_S
         while not list(folder.iterdir()) and time.monotonic() < deadline_s:
             time.sleep(0.02)
-        process.send_signal(signal.SIGTERM)
-        while list(folder.iterdir()) and time.monotonic() < deadline_s:
-            time.sleep(0.02)
-        assert list(folder.iterdir()) == []
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(WAIT_S) == -signal.SIGTERM
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=WAIT_S)
     finally:
         process.kill()
         process.wait()
+    assert (process.returncode, errors) == (
+        128 + number,
+        f"error: stopped by {number.name}, nothing was written\n",
+    )
+    assert list(folder.iterdir()) == []
+
+
+# The program sends itself a signal when it imports a module.
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.{signal})
+
+sys.meta_path.insert(0, Interrupt())
+from convvae_service.pipeline.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("module", "number"),
+    [("typer", "SIGINT"), ("numpy", "SIGTERM"), ("pyarrow.parquet", "SIGINT"), ("onnxruntime", "SIGHUP")],
+)
+def test_signal_during_the_imports_is_one_line(
+    module: str, number: str, tmp_path: Path, folder: Path, tiny_root: Path
+) -> None:
+    """Nothing is written, and no traceback."""
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 6), np.uint8))
+    words = ["run", tmp_path / "x.npy", folder / "z.parquet", "--bundle", tiny_root / "tiny"]
+    command = [sys.executable, "-c", INTERRUPTED.format(module=module, signal=number), *map(str, words)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
+    assert ended.returncode == 128 + getattr(signal, number)
+    assert ended.stderr == f"error: stopped by {number}, nothing was written\n"
+    assert list(folder.iterdir()) == []
+
+
+def test_ignored_hangup_stays_ignored(source: Path, folder: Path, tiny_root: Path) -> None:
+    """Under nohup, a closed terminal does not end the run."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with running(source, folder, "--bundle", tiny_root / "tiny") as process:
+            process.send_signal(signal.SIGHUP)
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=WAIT_S)
+            assert process.returncode == 128 + signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_stdout_that_cannot_be_written_is_one_line(
+    closed: bool, tmp_path: Path, folder: Path, tiny_root: Path
+) -> None:
+    """A pipe without a reader, or a full disk, loses the summary. The embeddings are complete."""
+    np.save(tmp_path / "x.npy", np.zeros((3, 8, 6), np.uint8))
+    words = ["run", tmp_path / "x.npy", folder / "z.parquet", "--bundle", tiny_root / "tiny"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    full = os.open("/dev/full", os.O_WRONLY)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)],
+            stdout=writer if closed else full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=WAIT_S,
+            check=False,
+        )
+    finally:
+        os.close(writer)
+        os.close(full)
+    reason = "Broken pipe" if closed else "No space left on device"
+    assert ended.returncode == 1
+    assert ended.stderr == f"error: {folder}/z.parquet is complete, but stdout cannot be written: {reason}\n"
+    assert pq.read_metadata(folder / "z.parquet").num_rows == 3
 
 
 def test_interrupted_run_through_a_service(source: Path, folder: Path, tiny_root: Path) -> None:

@@ -1,6 +1,7 @@
 import errno
 import os
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -126,3 +127,26 @@ def test_signal_that_comes_too_late_lets_the_run_finish(
     assert [path.name for path in tmp_path.iterdir()] == ["x.parquet"]
     with pytest.raises(Interrupted), interrupt_on_signals():
         signal.raise_signal(number)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
+def test_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """A disk without fsync for folders is passed over. Another error says that the file is there."""
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    file = AtomicFile(tmp_path / "x", overwrite=False)
+    try:
+        if number == errno.EIO:
+            with pytest.raises(RunFailed, match="x' is complete, but a power failure may remove it"):
+                file.publish()
+        else:
+            file.publish()
+    finally:
+        file.remove()
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
