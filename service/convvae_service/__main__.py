@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import NoReturn
 
 # The rest is imported when it is used. A signal during these imports ends the process with one line.
+from convvae_service.printable import printable
 from convvae_service.server.early_signals import end_on_signals
 from convvae_service.server.standard_streams import close_standard_streams, open_standard_streams
 
@@ -130,8 +131,6 @@ def _print(text: str) -> None:
 
 
 def _fail(message: str, *, usage: str = "") -> NoReturn:
-    from convvae_service.observability.logs import printable
-
     with suppress(OSError):
         print(f"error: {printable(message)}\n{usage}".rstrip(), file=sys.stderr)
     sys.exit(2)

@@ -83,7 +83,7 @@ def test_the_trainer_loads_no_server() -> None:
     code += "print(*sys.modules)"
     loaded = run(code).split()
     wings = {name.split(".")[1] for name in loaded if name.startswith("convvae_service.")}
-    assert wings <= {"bundle", "images", "engine", "errors"}
+    assert wings <= {"bundle", "images", "engine", "errors", "printable"}
     assert not {"grpc", "pydantic", "onnxruntime", "convvae"} & set(loaded)
 
 

@@ -13,6 +13,7 @@ from support.source_modules import ROOT, modules_of
 ORDER: dict[str, tuple[str, ...]] = {
     "convvae_service": (
         "errors",
+        "printable",
         "bundle",
         "images",
         "engine",

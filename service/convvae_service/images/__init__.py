@@ -16,11 +16,11 @@ from convvae_service.images.decode import (
     pillow_shape,
     resize_pixels,
 )
-from convvae_service.images.file_names import printable
 from convvae_service.images.files import IMAGE_SUFFIXES, ImageFiles, LeftOut, image_files, read_file
 from convvae_service.images.header import InvalidImage, TooManyPixels
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
 from convvae_service.images.source_kinds import open_source
+from convvae_service.printable import printable
 
 __all__ = [
     "DEFAULT_MAX_PIXELS",

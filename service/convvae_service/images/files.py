@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import NamedTuple
 
-from convvae_service.images.file_names import printable
 from convvae_service.images.header import InvalidImage
+from convvae_service.printable import printable
 
 __all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "image_files", "read_file"]
 

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.images.decode import DEFAULT_MAX_PIXELS, decode_file
-from convvae_service.images.file_names import printable
 from convvae_service.images.files import image_files, read_file
 from convvae_service.images.header import InvalidImage, TooManyPixels
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow
+from convvae_service.printable import printable
 
 __all__ = ["FolderSource"]
 

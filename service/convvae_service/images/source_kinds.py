@@ -7,9 +7,9 @@ from pathlib import Path
 from convvae_service.images.array_source import open_array_source
 from convvae_service.images.arrays import is_array_file
 from convvae_service.images.decode import DEFAULT_MAX_PIXELS
-from convvae_service.images.file_names import printable
 from convvae_service.images.folder_source import FolderSource
 from convvae_service.images.source import BadSource, Source
+from convvae_service.printable import printable
 
 __all__ = ["SOURCE_KINDS", "SourceKind", "open_source"]
 

@@ -7,7 +7,9 @@ import sys
 import time
 from typing import Any, TextIO
 
-__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "printable", "set_up_logging"]
+from convvae_service.printable import printable
+
+__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "set_up_logging"]
 
 
 def facts(**values: Any) -> dict[str, Any]:
@@ -53,13 +55,6 @@ class TextFormatter(logging.Formatter):
         if record.exc_info:
             lines += self.formatException(record.exc_info).splitlines()
         return "\n".join(map(printable, lines))
-
-
-def printable(text: str) -> str:
-    """Return `text` in one line, with each control character as an escape."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class _Handler(logging.StreamHandler[TextIO]):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from convvae_service.bundle import BundleError, list_models, list_versions, read_bundle
 from convvae_service.engine.stages import Engine
-from convvae_service.observability.logs import printable
+from convvae_service.printable import printable
 
 __all__ = ["Finding", "check_repository"]
 
