@@ -54,6 +54,7 @@ LOADS_LATER = {
     "convvae.v1.vae_pb2_grpc",
     "convvae_service.__main__",
     "convvae_service.pipeline.__main__",
+    "convvae_trainer.__main__",
 }
 SOURCES = [(name, path) for package in FOLDERS for name, path in modules_of(package).items()]
 

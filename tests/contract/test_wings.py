@@ -9,7 +9,8 @@ import pytest
 
 from support.source_modules import ROOT, modules_of
 
-# The order of each package's wings and top-level modules, lowest first. `errors` and `console` are for all.
+# The order of each package's wings and top-level modules, lowest first. `errors`, `streams` and `console`
+# are for all.
 ORDER: dict[str, tuple[str, ...]] = {
     "convvae_service": (
         "errors",
@@ -30,6 +31,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     ),
     "convvae_trainer": (
         "errors",
+        "streams",
         "console",
         "settings",
         "data",

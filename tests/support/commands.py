@@ -1,6 +1,7 @@
 """Commands run by a test: in this process, or as two processes that train together."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,8 +22,13 @@ TIMEOUT_S = 200
 def run_train(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     """Run `convvae-train` in this process and return its exit code."""
     monkeypatch.setattr("sys.argv", ["convvae-train", *arguments])
-    with pytest.raises(SystemExit) as raised:
-        main()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    try:
+        with pytest.raises(SystemExit) as raised:
+            main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     code = raised.value.code
     assert code is None or isinstance(code, int)
     return code or 0

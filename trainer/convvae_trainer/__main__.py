@@ -4,9 +4,8 @@ import os
 import sys
 import warnings
 
-from convvae_service.bundle import BundleError
-from convvae_trainer.cli.app import app
-from convvae_trainer.errors import Interrupted, TrainerError
+# The rest is imported when it is used: a signal meanwhile ends the process in one line.
+from convvae_trainer.runs.signals import end_on_signals
 
 __all__ = ["main"]
 
@@ -18,24 +17,48 @@ SPIN_COUNT = "1000"
 
 def main() -> None:
     """Run the command line. An expected error becomes one line and an exit code, without a traceback."""
+    end_on_signals()
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     # A damaged image file ends the run with an error that names it. Pillow's own warnings name no file.
     warnings.filterwarnings("ignore", module="PIL")
+    from convvae_trainer.streams import close_standard_streams, open_standard_streams, print_error
+
+    open_standard_streams()
     try:
+        line, code = _run(sys.argv[1:])
+        if line:
+            print_error(line)
+    finally:
+        # The work is done or given up: no signal raises an exception any more.
+        end_on_signals()
+        close_standard_streams()
+    sys.exit(code)
+
+
+def _run(words: list[str]) -> tuple[str, int]:
+    """Run the command line; return the last line for stderr, "" without one, and the exit code."""
+    from convvae_service.bundle import BundleError
+    from convvae_trainer.cli.app import app
+    from convvae_trainer.errors import Interrupted, TrainerError
+    from convvae_trainer.runs.signals import Stopped
+    from convvae_trainer.streams import check_utf8
+
+    try:
+        for word in words:
+            check_utf8(word)
         app()
     except TrainerError as error:
         # It is not an error if a run stops after a signal.
-        print(error if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return str(error) if isinstance(error, Interrupted) else f"error: {error}", error.exit_code
+    except Stopped as stopped:
+        return stopped.text, 128 + stopped.number
     except BundleError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        return f"error: {error}", 2
     except OSError as error:
-        print(f"error: {error.filename or 'input or output'}: {error.strerror or error}", file=sys.stderr)
-        sys.exit(1)
+        return f"error: {error.filename or 'input or output'}: {error.strerror or error}", 1
     except MemoryError as error:
-        print(f"error: memory ran out: {str(error) or 'use fewer or smaller images'}", file=sys.stderr)
-        sys.exit(1)
+        return f"error: memory ran out: {str(error) or 'use fewer or smaller images'}", 1
+    return "", 0
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ from typing import Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
+from convvae_trainer.streams import printable
+
 __all__ = ["Countdown", "ProgressLine", "clock", "say"]
 
 # Seconds between two updates of a bar, and between two lines.
@@ -15,8 +17,8 @@ LINE_EVERY_S = 10.0
 
 
 def say(console: Console, text: str) -> None:
-    """Print one line without markup, highlighting or line breaks."""
-    console.print(text, highlight=False, soft_wrap=True, markup=False)
+    """Print one line without markup, highlighting or line breaks. Control characters are escaped."""
+    console.print(printable(text), highlight=False, soft_wrap=True, markup=False)
 
 
 def clock(seconds: float) -> str:

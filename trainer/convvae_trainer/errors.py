@@ -7,7 +7,8 @@ TrainerError            one line on the screen without a traceback; `exit_code` 
 ├── MissingExtra        a package is not installed; the message names the extra that installs it
 ├── TrainingFailed      training cannot go on: steps are not finite, or another process has ended
 ├── ExportFailed        the graphs do not compute what PyTorch computes; nothing was published
-└── Interrupted         Ctrl-C or SIGTERM stopped the training; a checkpoint was saved
+├── OutputFailed        standard output cannot be written, so the results are not complete
+└── Interrupted         a signal stopped the training; a checkpoint was saved
 """
 
 import signal
@@ -19,6 +20,7 @@ __all__ = [
     "ExportFailed",
     "Interrupted",
     "MissingExtra",
+    "OutputFailed",
     "TrainerError",
     "TrainingFailed",
 ]
@@ -61,6 +63,12 @@ class TrainingFailed(TrainerError):
 
 class ExportFailed(TrainerError):
     """The exported graphs do not compute what PyTorch computes; nothing was published."""
+
+    exit_code = 1
+
+
+class OutputFailed(TrainerError):
+    """Standard output cannot be written, so the results are not complete."""
 
     exit_code = 1
 

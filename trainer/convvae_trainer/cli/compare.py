@@ -12,8 +12,10 @@ from convvae_trainer.cli.flags import DataRoot, Download
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_line
 from convvae_trainer.console import say
+from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.settings.image_size import parse_image_size
+from convvae_trainer.streams import required_stdout
 
 __all__ = ["compare"]
 
@@ -127,7 +129,8 @@ def compare(
         scatter_epochs=scatter_epochs,
         frechet=frechet,
     )
-    console = Console()
+    raise_on_signals()
+    console = Console(file=required_stdout())
     command = shlex.join(["convvae-train", *sys.argv[1:]])
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))
     for claim in comparison.claims:

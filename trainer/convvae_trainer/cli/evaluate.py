@@ -11,7 +11,9 @@ from rich.console import Console
 from convvae_trainer.cli.flags import Download, RunDataRoot, RunDevice
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
 from convvae_trainer.cli.results import print_evaluation
+from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel
+from convvae_trainer.streams import expendable, required_stdout
 
 __all__ = ["evaluate"]
 
@@ -112,6 +114,7 @@ def evaluate(
     from convvae_trainer.commands.stored_run import DataLocation
     from convvae_trainer.evaluation.options import EvalOptions
 
+    raise_on_signals()
     evaluation = run_evaluate(
         run_dir,
         data=DataLocation(dataset=dataset, data_root=data_root, download=download),
@@ -127,9 +130,11 @@ def evaluate(
         ),
         out=out,
         # stdout is for the figures alone.
-        console=Console(stderr=True),
+        console=Console(file=expendable(sys.stderr)),
     )
+    screen = required_stdout()
     if as_json:
-        sys.stdout.write(json.dumps(evaluation.to_json_object(), indent=2) + "\n")
+        screen.write(json.dumps(evaluation.to_json_object(), indent=2) + "\n")
+        screen.flush()
     else:
-        print_evaluation(Console(), evaluation)
+        print_evaluation(Console(file=screen), evaluation)

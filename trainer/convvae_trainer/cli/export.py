@@ -9,6 +9,8 @@ from rich.console import Console
 from convvae_trainer.cli.flags import Download, RunDataRoot
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_exported
+from convvae_trainer.runs.signals import raise_on_signals
+from convvae_trainer.streams import required_stdout
 
 __all__ = ["export"]
 
@@ -39,6 +41,7 @@ def export(
     from convvae_trainer.commands.export import run_export
     from convvae_trainer.commands.stored_run import DataLocation
 
+    raise_on_signals()
     location = DataLocation(dataset=dataset, data_root=data_root, download=download)
     exported = run_export(run_dir, models=models, name=name, data=location, unfinished=unfinished)
-    print_exported(Console(), exported, models=models)
+    print_exported(Console(file=required_stdout()), exported, models=models)

@@ -12,10 +12,12 @@ from convvae_trainer.cli.flags import Download, with_setting_flags
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_evaluation, print_exported, print_line, quoted
 from convvae_trainer.errors import BadConfig, Interrupted
+from convvae_trainer.runs.signals import Stopped, raise_on_signals
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.declaration import Panel, alternatives
 from convvae_trainer.settings.layers import FLAGS, Layer, read_settings
 from convvae_trainer.settings.presets import PRESETS, preset_settings
+from convvae_trainer.streams import expendable
 
 if TYPE_CHECKING:
     from convvae_trainer.commands.fit import FitResult
@@ -83,8 +85,11 @@ def fit(
         require_runtime()
     run_config = _run_config(settings, run_dir, preset, config, resume=resume)
     from convvae_trainer.commands.fit import ExportTarget, run_fit
+    from convvae_trainer.runs.ownership import has_checkpoint
 
-    console = Console()
+    raise_on_signals()
+    console = Console(file=expendable(sys.stdout))
+    given = {"models": models, "name": name, **settings}
     try:
         result = run_fit(
             run_config,
@@ -96,9 +101,13 @@ def fit(
             console=console,
         )
     except Interrupted as stopped:
-        given = {"models": models, "name": name, **settings}
         command = _resume_command(run_dir, given, resume=resume)
         raise Interrupted(stopped.number, step=stopped.step, resume=command) from None
+    except Stopped as stopped:
+        if has_checkpoint(run_dir):
+            command = _resume_command(run_dir, given, resume=resume)
+            stopped.text += f"; the last checkpoint is kept: {command}"
+        raise
     if result is not None:
         _print_result(console, result, run_dir, models)
 

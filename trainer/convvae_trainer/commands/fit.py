@@ -19,9 +19,11 @@ from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new
 from convvae_trainer.runs.lock import check_unlocked
+from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, to_json_object
 from convvae_trainer.step.train_state import TrainState
+from convvae_trainer.streams import check_utf8
 
 __all__ = ["ExportTarget", "FitResult", "run_fit", "saved_settings"]
 
@@ -89,6 +91,8 @@ def run_fit(
     device = pick_device(config.device)
     # The paths in the run folder must not depend on the folder in which the command was typed.
     config = with_absolute_paths(config)
+    check_utf8(config.dataset)
+    check_utf8(config.data_root)
     with joined(device) as dist, _one_interruption(dist):
         dataset = _load(config, dist, download=download)
         threads = RunFolder.open(run_dir).record.threads if resume else config.threads
@@ -133,3 +137,7 @@ def _one_interruption(dist: DistContext) -> Iterator[None]:
         if dist.is_first:
             raise
         raise SystemExit(stopped.exit_code) from None
+    except Stopped as stopped:
+        if not dist.is_first:
+            stopped.text = ""
+        raise

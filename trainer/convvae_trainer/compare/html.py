@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -13,9 +14,12 @@ from convvae_trainer.compare.style import STYLE
 from convvae_trainer.compare.table import table
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.checkpoint import replace_file
+from convvae_trainer.runs.lock import locked
 
 __all__ = ["render", "write"]
 
+# How long to wait for another process that writes the same report.
+LOCK_WAIT_S = 60.0
 # The style of a verdict; other verdicts are "open", and a claim without cases is "none".
 VERDICT_STYLES = {"holds here": "yes", "does not hold here": "no"}
 
@@ -23,18 +27,34 @@ VERDICT_STYLES = {"holds here": "yes", "does not hold here": "no"}
 def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, out: Path) -> None:
     """Write REPORT.html, REPORT.json and the pictures in REPORT_files/; existing files are replaced.
 
+    Two commands that write the same report do so one after the other. A report that was not there before is
+    removed if the command fails in between.
+
     Raises:
         BadConfig: A file cannot be written.
     """
     folder = out.with_name(f"{out.stem}_files")
+    html = render(comparison, pictures, stem=out.stem).encode()
+    files = {folder / name: data for name, data in pictures.items()}
+    files |= {out.with_suffix(".json"): (numbers + "\n").encode(), out: html}
+    absent = [path for path in (*files, folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, data in pictures.items():
-            replace_file(folder / name, data)
-        replace_file(out.with_suffix(".json"), (numbers + "\n").encode())
-        replace_file(out, render(comparison, pictures, stem=out.stem).encode())
-    except OSError as error:
-        raise BadConfig(f"--out: {out} cannot be written: {error.strerror or error}") from None
+        with locked(folder, wait_s=LOCK_WAIT_S):
+            for path, data in files.items():
+                replace_file(path, data)
+    except BaseException as error:
+        _remove(absent)
+        if isinstance(error, OSError):
+            raise BadConfig(f"--out: {out} cannot be written: {error.strerror or error}") from None
+        raise
+
+
+def _remove(paths: Sequence[Path]) -> None:
+    for path in paths:
+        with suppress(OSError):
+            # A folder goes only if it is empty.
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) -> str:

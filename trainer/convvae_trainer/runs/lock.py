@@ -203,18 +203,18 @@ def _refuse_the_holder(path: Path, handle: int) -> None:
     if holder.is_here:
         raise _in_use(path, holder)
     raise BadRun(
-        f"run folder {path.parent} is in use by {holder}, or was when that process was killed:"
+        f"folder {path.parent} is in use by {holder}, or was when that process was killed:"
         f" if it has ended, remove {path}"
     )
 
 
 def _in_use(path: Path, holder: Holder | None) -> BadRun:
-    advice = "wait until it ends, or use another --run-dir"
+    advice = "wait until it ends, or use another folder"
     if holder is None:
-        return BadRun(f"run folder {path.parent} is in use by another process: {advice}")
+        return BadRun(f"folder {path.parent} is in use by another process: {advice}")
     where = "" if holder.is_here else f" on {holder.host}"
     return BadRun(
-        f"run folder {path.parent} is in use by {holder}: {advice}, or stop it{where} with kill {holder.pid}"
+        f"folder {path.parent} is in use by {holder}: {advice}, or stop it{where} with kill {holder.pid}"
     )
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from convvae_trainer.__main__ import main
 from convvae_trainer.commands.compare import CompareOptions, run_compare
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.html import render, write
@@ -18,6 +17,8 @@ from convvae_trainer.compare.pictures import pictures
 from convvae_trainer.compare.table import FIGURES, table
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig
+from convvae_trainer.runs.checkpoint import replace_file
+from support.commands import run_train
 
 VOID = {"meta", "img", "br", "link", "input"}
 
@@ -224,6 +225,29 @@ def test_a_report_can_be_made_anew_but_not_in_place_of_a_folder(
         write(made[0], drawn, "1", tmp_path / "s.html")
 
 
+def test_a_report_that_fails_leaves_nothing(
+    made: tuple[Comparison, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that is full after some files takes back what was not there before, and nothing else."""
+    (tmp_path / "r_files").mkdir()
+    (tmp_path / "r_files" / "mine").touch()
+
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".html":
+            raise OSError(28, "No space left on device")
+        replace_file(path, data)
+
+    monkeypatch.setattr("convvae_trainer.compare.html.replace_file", full)
+    drawn = pictures(made[0])
+    for out in (tmp_path / "r.html", tmp_path / "deep" / "r.html"):
+        with pytest.raises(BadConfig, match=r"r\.html cannot be written: No space left on device"):
+            write(made[0], drawn, "1", out)
+    assert {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")} == {
+        "r_files",
+        "r_files/mine",
+    }
+
+
 def test_the_command_prints_verdicts_and_refuses_in_one_line(
     published_pair: tuple[Path, Dataset],
     tmp_path: Path,
@@ -233,11 +257,9 @@ def test_the_command_prints_verdicts_and_refuses_in_one_line(
     """`compare` writes the report where it is told; what is wrong is one line and exit code 2."""
     root, dataset = published_pair
     report = tmp_path / "r.html"
-    arguments = ["convvae-train", "compare", str(root / "blobs"), "--dataset", dataset.name, "--no-scatter"]
-    monkeypatch.setattr("sys.argv", [*arguments, "--seed", "3", "--images", "5", "--out", str(report)])
-    with pytest.raises(SystemExit) as raised:
-        main()
-    assert raised.value.code in (None, 0)
+    arguments = ["compare", str(root / "blobs"), "--dataset", dataset.name, "--no-scatter"]
+    more = ["--seed", "3", "--images", "5", "--out", str(report)]
+    assert run_train(monkeypatch, *arguments, *more) == 0
     shown = capsys.readouterr().out
     assert "measuring blobs" in shown
     assert "cannot be said" in shown
@@ -248,12 +270,7 @@ def test_the_command_prints_verdicts_and_refuses_in_one_line(
     page = Page(report.read_text())
     assert "Test images drawn by seed 3" in page.text
     assert "The scatter was left out" in page.text
-    monkeypatch.setattr(
-        "sys.argv", ["convvae-train", "compare", "nowhere", "--dataset", "digits", "--out", "r.html"]
-    )
-    with pytest.raises(SystemExit) as raised:
-        main()
-    assert raised.value.code == 2
+    assert run_train(monkeypatch, "compare", "nowhere", "--dataset", "digits", "--out", "r.html") == 2
     assert (
         capsys.readouterr().err == "error: nowhere does not exist: give ROOT/MODEL, or ROOT/MODEL@VERSION\n"
     )

@@ -87,7 +87,7 @@ def test_the_second_process_is_refused_by_the_name_of_the_first(
                 fit(config, dataset, folder, resume=resume)
             text = str(raised.value)
             assert text.startswith(
-                f"run folder {folder} is in use by process {first.pid} on {socket.gethostname()}"
+                f"folder {folder} is in use by process {first.pid} on {socket.gethostname()}"
             )
             assert text.endswith(f"or stop it with kill {first.pid}")
             assert "\n" not in text
@@ -166,7 +166,7 @@ def test_figures_that_cannot_be_kept_are_said(
         options = EvalOptions(importance_samples=2, limit_images=2)
         found = run_evaluate(run_dir, device="cpu", options=options, console=Console(width=400))
     assert found.optional.log_likelihood is not None
-    assert f"not kept in the run folder: run folder {run_dir} is in use by process {first.pid}" in (
+    assert f"not kept in the run folder: folder {run_dir} is in use by process {first.pid}" in (
         capsys.readouterr().out
     )
     assert (run_dir / "evaluation.json").read_bytes() == before
