@@ -104,7 +104,7 @@ def test_no_message_is_above_the_limit(
         limits=limits, manifest_json="",
     )  # fmt: skip
     array = np.zeros((rows, height, width, channels), np.uint8)
-    images = check_images([bytes(row % 400) for row in range(rows)] if files else array)
+    images = check_images([bytes(1 + row % 400) for row in range(rows)] if files else array)
     operations: list[Operation[object]] = [
         Encode(images, include_log_variance=True),
         Decode(np.zeros((rows, latent_dim), np.float32)),
