@@ -32,6 +32,8 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 _MAX_MANIFEST_BYTES = 1 << 20
+# Errors that say nothing about the file: the disk fails, or the process has too many files open.
+_NOW = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +115,7 @@ def read_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: A file is missing, damaged, outside the folder, or has external data. Or the manifest is
             wrong, or names another model than the folder above it.
+        OSError: A file cannot be read now.
     """
     if not VERSION_NAME.fullmatch(folder.name):
         raise BundleError(f"{folder.name!r} is not a version: it must be a positive integer")
@@ -166,6 +169,8 @@ def _open_inside(folder: Path, name: str) -> BinaryIO:
             raise BundleError(f"{name} is a link to a file that is missing") from None
         raise BundleError(f"{name} is missing") from None
     except (OSError, RuntimeError) as error:
+        if getattr(error, "errno", None) in _NOW:
+            raise
         raise BundleError(f"{name} cannot be read: {_reason(error)}") from None
 
 

@@ -1,6 +1,8 @@
 """Files that are read again when they change, such as renewed certificates."""
 
 import logging
+import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -59,5 +61,12 @@ class WatchedFile(Generic[T]):
             stats = [path.stat() for path in self._paths]
         except OSError:
             return ()
-        # The time of the last change of its rights counts too: a file may become readable.
-        return tuple((stat.st_mtime_ns, stat.st_ctime_ns, stat.st_size, stat.st_ino) for stat in stats)
+        return tuple(_stamp(found) for found in stats)
+
+
+def _stamp(found: os.stat_result) -> tuple[int, ...]:
+    if not stat.S_ISREG(found.st_mode):
+        # A pipe, as of `<(command)` in a shell, is read once: it would wait for ever at the second time.
+        return (found.st_ino,)
+    # The time of the last change of its rights counts too: a file may become readable.
+    return (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)

@@ -259,3 +259,17 @@ def test_a_version_under_another_name_is_refused(version: Path) -> None:
     version.parent.rename(version.parent.with_name("other"))
     with pytest.raises(BundleError, match="manifest is of model 'tiny', its folder of 'other'"):
         read_bundle(version.parent.with_name("other") / "1")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ESTALE, errno.EMFILE])
+def test_a_disk_that_fails_is_no_fault_of_the_version(
+    version: Path, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error stays that of the system, so that a server tries the version again."""
+
+    def fail(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        read_bundle(version)

@@ -1,5 +1,7 @@
 """Tokens of a file, against the metadata of calls."""
 
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -42,3 +44,27 @@ def test_a_file_without_tokens_is_refused(tmp_path: Path) -> None:
     path.write_text("# nothing yet\n")
     with pytest.raises(StartupError, match=r"tokens': has no token: write one token a line"):
         Tokens(path)
+
+
+def test_a_pipe_is_read_once(tmp_path: Path) -> None:
+    """A shell's `<(command)` gives a pipe: a second reading would wait for ever."""
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=("first\n",))
+    writer.start()
+    tokens = Tokens(path)
+    writer.join()
+    os.utime(path, ns=(1, 1))
+    tokens.check((("authorization", "Bearer first"),))
+
+
+def test_a_file_that_becomes_readable_is_read(tmp_path: Path) -> None:
+    """A change of its rights is a change, whatever its time and size say."""
+    path = tmp_path / "tokens"
+    path.write_text("first\n")
+    tokens = Tokens(path)
+    state = path.stat()
+    path.write_text("other\n")
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    path.chmod(0o600)
+    tokens.check((("authorization", "Bearer other"),))
