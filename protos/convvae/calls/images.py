@@ -79,7 +79,7 @@ class FileImages:
         for row, file in enumerate(self.files):
             size, fault = (len(file), None) if isinstance(file, bytes) else _measure(file)
             if fault is None and size == 0:
-                fault = "is empty"
+                fault = "the file is empty"
             if fault is not None:
                 name = "" if isinstance(file, bytes) else f"{file}: "
                 bad.append(Violation(f"files[{row}]", f"{name}{fault}"))
@@ -101,7 +101,10 @@ class FileImages:
         except OSError as error:
             raise refuse(f"files[{row}]", f"{file}: {error.strerror}") from None
         if data.startswith(_LFS_POINTER):
-            raise refuse(f"files[{row}]", f"{file}: is a Git LFS pointer, not the image; run git lfs pull")
+            raise refuse(
+                f"files[{row}]",
+                f"{file}: the file is a pointer of Git LFS, not the image: run `git lfs pull`",
+            )
         return data
 
 
@@ -110,9 +113,10 @@ def _measure(path: Path) -> tuple[int, str | None]:
     try:
         status = path.stat()
     except OSError as error:
-        return 0, error.strerror
+        link = path.is_symlink() and isinstance(error, FileNotFoundError)
+        return 0, "it is a link to a file that does not exist" if link else error.strerror
     # To open a FIFO would wait for its writer.
-    return status.st_size, None if stat.S_ISREG(status.st_mode) else "is not a regular file"
+    return status.st_size, None if stat.S_ISREG(status.st_mode) else "it is not a regular file"
 
 
 Images = PixelImages | FileImages

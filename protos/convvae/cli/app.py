@@ -12,8 +12,8 @@ import typer
 from convvae.cli.connect import connected
 from convvae.cli.outputs import Form, Output
 from convvae.cli.pictures import read_for_grid
-from convvae.cli.sources import read_array, read_images
-from convvae.cli.terminal import complain, printable, say
+from convvae.cli.sources import describe_left_out, read_array, read_images
+from convvae.cli.terminal import complain, note, printable, say
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.results import Answer, Health
@@ -54,9 +54,9 @@ def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
         who = {"model": answer.model, "version": answer.version, "precision": answer.precision}
         say(json.dumps({**who, **facts}))
     else:
-        left_out = facts.get("left_out") or {}
-        rest = "".join(f"; {number} {words} left out" for words, number in left_out.items())
-        say(printable(f"{text} by {answer.model}@{answer.version} ({answer.precision}){rest}"))
+        if left_out := facts.get("left_out"):
+            note(describe_left_out(left_out))
+        say(printable(f"{text} by {answer.model}@{answer.version} ({answer.precision})"))
 
 
 @app.command()
@@ -196,6 +196,8 @@ def score(
         }
         _report(True, answer, "", **facts)
         return
+    if source.left_out:
+        note(describe_left_out(source.left_out))
     _table(
         f"nats per image, {answer.model}@{answer.version} ({answer.precision})",
         ["image", *arrays],

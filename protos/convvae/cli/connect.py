@@ -103,8 +103,6 @@ def connect(
 
 def _read(path: Path, option: str) -> bytes:
     try:
-        if not path.is_file():
-            raise typer.BadParameter(f"{printable(path)} is not a file", param_hint=option)
         return path.read_bytes()
     except OSError as error:
         raise typer.BadParameter(f"{printable(path)}: {error.strerror}", param_hint=option) from None

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-__all__ = ["OutputFailed", "complain", "in_command_words", "printable", "say"]
+__all__ = ["OutputFailed", "complain", "in_command_words", "note", "printable", "say"]
 
 # The words of the Python client and of the wire, and those of the command line.
 _WORDS = (
@@ -75,7 +75,12 @@ def say(text: str) -> None:
 
 def complain(text: object) -> None:
     """Write an error as one line to standard error, if it can be written."""
-    line = f"error: {printable(in_command_words(str(text)))}\n"
+    note(f"error: {in_command_words(str(text))}")
+
+
+def note(text: str) -> None:
+    """Write one line to standard error, if it can be written."""
+    line = f"{printable(text)}\n"
     try:
         os.write(2, line.encode(errors="backslashreplace"))
     except OSError:

@@ -85,6 +85,9 @@ def from_rpc_error(error: RpcFailure, target: str = "") -> ConvvaeError:
     )
     if fault is not None:
         kind, details = fault.kind, fault.reason
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and "Deadline Exceeded" in details:
+        # The words of gRPC, which ends the request here.
+        details = f"{target}: no answer in time" if target else "no answer in time"
     message = details or kind.__doc__ or code.name
     if target and (fault is not None or kind is errors.Unavailable):
         message = f"{target}: {message}"

@@ -92,6 +92,19 @@ def test_models_are_listed(zoo_server: ServerProcess, tmp_path: Path) -> None:
     assert [version["is_default"] for version in models[2]["versions"]] == [False, True]
 
 
+def test_messages_of_the_server_have_the_words_of_the_command_line(
+    zoo_server: ServerProcess, tmp_path: Path
+) -> None:
+    """The command line says `--model` and `convvae models`, not the names of the wire."""
+    several = convvae("sample", "--out", "x.npy", target=zoo_server.target, cwd=tmp_path).stderr
+    assert several.startswith("error: --model is empty, and this server has several models: ")
+    unknown = convvae(
+        "sample", "--out", "x.npy", "--model", "x", target=zoo_server.target, cwd=tmp_path
+    ).stderr
+    assert "no model 'x' on this server: convvae models lists the models" in unknown
+    assert "ListModels" not in unknown
+
+
 def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
     """0 serving, 1 not serving, 2 nobody there."""
     target = ("--target", tiny_server.target)
