@@ -151,6 +151,27 @@ def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
     assert min(seconds) < 1.5
 
 
+@pytest.mark.parametrize("host", ["localhost", "[::]", "0.0.0.0"])
+def test_metrics_answer_where_calls_do(tiny_root: Path, host: str) -> None:
+    """A host means the same for both, and the log has it as it was typed."""
+    with serving(tiny_root, "--address", f"{host}:0", "--metrics-address", f"{host}:0") as server:
+        line = server.wait_for("serving")
+        for place in (line["address"], line["metrics"]):
+            assert place.rpartition(":")[0] == host
+        ports = [int(line[key].rpartition(":")[2]) for key in ("address", "metrics")]
+        answers = [[answers_at(family, port) for port in ports] for family in ("127.0.0.1", "::1")]
+    assert answers[0] == [True, True]
+    assert answers[1][0] == answers[1][1]
+
+
+def answers_at(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
 def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: Path) -> None:
     """A second server on the port does not start; nor does one whose metrics address is taken."""
     message = start_failure("--models", str(tiny_root), "--address", tiny_server.target)

@@ -52,6 +52,9 @@ def why_not(error: Exception) -> str:
 
 def _targets(host: str, port: int) -> list[_Target]:
     """Return family and socket address of each address of `host`."""
+    if f".{host.lower()}".endswith(".localhost"):
+        # It is both loopback addresses, whatever the file of hosts has (RFC 6761, section 6.3).
+        return [(socket.AF_INET, ("127.0.0.1", port)), (socket.AF_INET6, ("::1", port))]
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     targets: list[_Target] = list(dict.fromkeys((family, sockaddr) for family, _, _, _, sockaddr in found))
     if any(ipaddress.ip_address(sockaddr[0]).is_unspecified for _, sockaddr in targets):

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pydantic import ValidationError
-from pydantic_settings import CliSettingsSource, SettingsConfigDict, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    CliSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
 
 from convvae_service.errors import StartupError
 from convvae_service.settings.environment import (
@@ -92,7 +98,18 @@ def _settings_with_file(path: Path) -> type[ServeSettings]:
             raise StartupError(f"config file {str(path)!r} has the unknown key {key!r}{hint}")
 
     class SettingsWithFile(ServeSettings):
-        model_config = SettingsConfigDict(toml_file=path)
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            # The file is not read a second time: it may be a pipe.
+            return (init_settings, env_settings, InitSettingsSource(settings_cls, keys))
 
     return SettingsWithFile
 

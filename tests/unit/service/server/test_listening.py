@@ -40,6 +40,8 @@ def has_ipv6() -> bool:
     ("host", "hosts"),
     [
         ("0.0.0.0", {V4, V6}),
+        ("localhost", {V4, V6}),
+        ("LocalHost", {V4, V6}),
         ("[::]", {V4, V6}),
         ("[0:0::0]", {V4, V6}),
         (V4, {V4}),

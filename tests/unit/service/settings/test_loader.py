@@ -1,4 +1,5 @@
 import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -220,3 +221,25 @@ def test_bad_files_say_what_is_wrong(tmp_path: Path, text: str, message: str) ->
 def test_every_setting_is_described() -> None:
     """Each setting has a description."""
     assert all(field.description for field in ServeSettings.model_fields.values())
+
+
+def test_the_file_may_be_a_pipe(tmp_path: Path) -> None:
+    """A shell's `<(command)` gives a pipe, which can be read once."""
+    file = tmp_path / "pipe"
+    os.mkfifo(file)
+    writer = threading.Thread(target=file.write_text, args=("lanes = 3\n",))
+    writer.start()
+    assert load_settings([*MODELS, "--config", str(file)]).lanes == 3
+    writer.join()
+
+
+@pytest.mark.parametrize(
+    "address", ["::1:50051", "[::1:50051", "::1]:50051", "[localhost]:1", "a:b:1", "[]:1"]
+)
+def test_an_ipv6_address_stands_in_brackets(address: str) -> None:
+    """Otherwise its port could be a part of it."""
+    with pytest.raises(StartupError) as caught:
+        load_settings([*MODELS, "--address", address])
+    wanted = f"--address: {address!r} is not HOST:PORT: an IPv6 address stands in brackets, as in [::1]:50051"
+    assert str(caught.value) == wanted
+    assert load_settings([*MODELS, "--address", "[fe80::1%eth0]:50051"]).address == "[fe80::1%eth0]:50051"
