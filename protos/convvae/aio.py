@@ -163,7 +163,7 @@ class AsyncClient:
 
     @property
     def timeout_s(self) -> float:
-        """Most seconds for a request and its retries."""
+        """Maximum seconds for a request and its retries."""
         return self._config.timeout_s
 
     def _name(self, model: str | None) -> ModelName:

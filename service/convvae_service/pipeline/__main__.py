@@ -7,7 +7,7 @@ import warnings
 from contextlib import suppress
 from typing import NoReturn
 
-# The rest is imported when it is used: a signal meanwhile ends the process in one line.
+# The rest is imported when it is used. A signal during these imports ends the process with one line.
 from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, PipelineError
 from convvae_service.pipeline.signals import end_on_signals
 

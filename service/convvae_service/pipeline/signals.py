@@ -16,7 +16,7 @@ __all__ = ["defer_signals", "end_on_signals", "ignore_first_signal", "interrupt_
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that stop a run. SIGHUP is none of them where it is ignored, as under nohup."""
+    """Return the signals that stop a run. SIGHUP is not one of them if it is ignored, as under nohup."""
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         numbers.append(signal.SIGHUP)
