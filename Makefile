@@ -16,12 +16,13 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo check test lint protos tools bench fault image-test constraints release clean
+.PHONY: help install demo check test test-floors lint protos tools bench fault image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
 	@echo "make check       lint, types and the quick tests: two minutes on two cores"
 	@echo "make test        lint, types and all tests"
+	@echo "make test-floors unit tests with the oldest supported dependencies: three minutes"
 	@echo "make lint        ruff and mypy"
 	@echo "make protos      regenerate the stubs from protos/"
 	@echo "make tools       install tools of other languages that some tests use (.tools/)"
@@ -62,6 +63,23 @@ check: lint
 
 test: lint
 	$(PYTEST)
+
+# Images, bulk embedding, the calls of the service and the client, in an environment of their own with the oldest release
+# that pyproject.toml allows of each of their dependencies. torch is not installed. The old releases warn of newer ones
+# beside them, which is no fault of theirs or ours.
+FLOORS := tests/unit/client tests/unit/service/images tests/unit/service/pipeline tests/unit/service/calls \
+  tests/unit/service/api tests/unit/service/engine tests/unit/service/settings
+
+.venv-floors/installed: pyproject.toml deploy/floors.py
+	$(PYTHON) -m venv --clear .venv-floors
+	$(PYTHON) -m deploy.floors service cpu pipeline > .venv-floors/constraints.txt
+	$(PYTHON) -m deploy.floors trainer | grep '^onnx==' >> .venv-floors/constraints.txt
+	.venv-floors/bin/python -m pip install --quiet --disable-pip-version-check --constraint .venv-floors/constraints.txt \
+	  --editable '.[service,cpu,pipeline]' onnx hypothesis pytest pytest-timeout pytest-xdist
+	touch $@
+
+test-floors: .venv-floors/installed
+	.venv-floors/bin/python -m pytest -n auto -W ignore::DeprecationWarning $(FLOORS)
 
 # The figures that the README and docs/measurements.md quote, with command, hardware and date, in
 # tests/bench/results/. About half an hour on 2 cores; MNIST and the reference graphs must be in ../shared.
@@ -147,4 +165,4 @@ release: .venv/installed
 	$(BIN)/python -m deploy.release --forms $(FORMS)
 
 clean:
-	rm -rf .venv .venv-protos .tools .bench .cache demo build dist
+	rm -rf .venv .venv-floors .venv-protos .tools .bench .cache demo build dist

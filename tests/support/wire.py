@@ -83,7 +83,7 @@ class Refusal:
         assert isinstance(error, grpc.Call | grpc.aio.AioRpcError)
         self.code: grpc.StatusCode = error.code()
         self.message: str = error.details() or ""
-        self.metadata: dict[str, Any] = dict(error.trailing_metadata() or ())
+        self.metadata: dict[str, Any] = dict(iter(error.trailing_metadata() or ()))
         status = status_pb2.Status.FromString(self.metadata.get("grpc-status-details-bin", b""))
         self.violations: dict[str, str] = {}
         self.reason: str = ""

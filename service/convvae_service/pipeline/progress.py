@@ -26,6 +26,10 @@ def progress_bar(console: Console, total: int) -> Iterator[Callable[[int], None]
     Yields:
         A function that adds a number of completed rows.
     """
+    if not console.is_terminal:
+        # Older releases of rich print an empty line for a bar that is disabled.
+        yield lambda _: None
+        return
     bar = Progress(
         TextColumn("embedding"),
         BarColumn(bar_width=None),
@@ -35,7 +39,6 @@ def progress_bar(console: Console, total: int) -> Iterator[Callable[[int], None]
         console=console,
         refresh_per_second=REFRESHES_PER_S,
         transient=True,
-        disable=not console.is_terminal,
     )
     task = bar.add_task("", total=total)
     with bar:

@@ -124,7 +124,10 @@ class GrpcFront:
                 request_deserializer=or_unreadable(GetMessageClass(method.input_type).FromString),
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
-        self._server.add_registered_method_handlers(name or descriptor.full_name, handlers)
+        # As the generated stubs do: older releases of grpcio find the methods only in a generic handler.
+        service = name or descriptor.full_name
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+        self._server.add_registered_method_handlers(service, handlers)
 
     async def _answer(self, name: str, handle: Handler, request: Any, context: Context) -> Any:
         call = begin_call(name, context)
