@@ -116,7 +116,10 @@ def _check(root: str) -> None:
     except (BundleError, StartupError) as error:
         _fail(str(error))
     if unsound:
-        print("Copy each unsound version again, export it again, or remove its folder.", file=sys.stderr)
+        print(
+            "Copy unsound versions again (cp -RL if they have links) or remove their folders.",
+            file=sys.stderr,
+        )
     if not checked:
         _fail(nothing_published(Path(root)))
     sys.exit(1 if unsound else 0)
