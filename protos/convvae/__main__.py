@@ -25,7 +25,7 @@ def main() -> None:
     try:
         from convvae.cli.app import app
         from convvae.cli.signals import Interrupted, raise_on_signals
-        from convvae.cli.terminal import OutputFailed, complain
+        from convvae.cli.terminal import StandardOutputFailed, complain
         from convvae.errors import ConvvaeError, DeadlineExceeded, TryLater
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "convvae":
@@ -37,7 +37,7 @@ def main() -> None:
     except (TryLater, DeadlineExceeded) as error:
         complain(error)
         sys.exit(3)
-    except (ConvvaeError, OutputFailed) as error:
+    except (ConvvaeError, StandardOutputFailed) as error:
         complain(error)
         sys.exit(1)
     except OSError as error:

@@ -4,7 +4,7 @@ import os
 import re
 import sys
 
-__all__ = ["OutputFailed", "complain", "in_command_words", "note", "printable", "say"]
+__all__ = ["StandardOutputFailed", "complain", "in_command_words", "note", "printable", "say"]
 
 # The words of the Python client and of the wire, and those of the command line.
 _WORDS = (
@@ -27,7 +27,7 @@ _WORDS = (
 )
 
 
-class OutputFailed(Exception):
+class StandardOutputFailed(Exception):
     """Standard output cannot be written."""
 
 
@@ -58,19 +58,19 @@ def say(text: str) -> None:
     """Write lines to standard output.
 
     Raises:
-        OutputFailed: It is closed, its reader has gone, or its disk is full.
+        StandardOutputFailed: It is closed, its reader has gone, or its disk is full.
     """
     if sys.stdout is None:
-        raise OutputFailed("standard output is closed")
+        raise StandardOutputFailed("standard output is closed")
     try:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
         _drop_output()
-        raise OutputFailed("the reader of standard output ended before the text did") from None
+        raise StandardOutputFailed("the reader of standard output ended before the text did") from None
     except OSError as error:
         _drop_output()
-        raise OutputFailed(f"standard output: {error.strerror}") from None
+        raise StandardOutputFailed(f"standard output: {error.strerror}") from None
 
 
 def complain(text: object) -> None:

@@ -1,14 +1,12 @@
 """How the command `convvae` ends: signals, outputs and inputs that fail, servers that do not answer."""
 
 import os
-import resource
 import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -31,17 +29,18 @@ def start(*words: object, target: str, cwd: Path | None = None) -> subprocess.Po
     )
 
 
-def run(*words: object, target: str, cwd: Path, prepare: Callable[[], None] | None = None) -> tuple[int, str]:
-    """Run one command to its end. Return its exit code and standard error."""
+def run(*words: object, target: str, cwd: Path, shell: str = "") -> tuple[int, str]:
+    """Run one command to its end, after a command of the shell. Return its exit code and standard error."""
+    command = [sys.executable, *WORDS, *(os.fsencode(str(word)) for word in words), "--target", target]
     done = subprocess.run(
-        [sys.executable, *WORDS, *map(os.fsencode, map(str, words)), "--target", target],
+        # Not with `preexec_fn`: this process has a server of gRPC, which a fork would disturb.
+        ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command],
         capture_output=True,
         text=True,
         cwd=cwd,
         env=ENVIRON,
         timeout=60,
         check=False,
-        preexec_fn=prepare,
     )
     return done.returncode, done.stderr
 
@@ -82,10 +81,7 @@ def test_an_ignored_hangup_stays_ignored(target: str, servicer: Servicer, tmp_pa
     servicer.delay_s = 1.0
     command = [sys.executable, *WORDS, "sample", "--out", "x.npy", "--target", target]
     process = subprocess.Popen(
-        command,
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+        ["/bin/sh", "-c", 'trap "" HUP; exec "$@"', "sh", *command], cwd=tmp_path, stdout=subprocess.DEVNULL
     )
     deadline_s = time.monotonic() + 20
     while servicer.count("Sample") == 0 and time.monotonic() < deadline_s:
@@ -116,28 +112,26 @@ def test_an_output_that_cannot_be_written_is_one_line(
     with Path("/dev/full").open("wb") as full:
         stdout = {"pipe": write, "full": full.fileno(), "closed": None}[output]
         process = subprocess.Popen(
-            command,
+            ["/bin/sh", "-c", 'exec "$@"' + (" >&-" if output == "closed" else ""), "sh", *command],
             stdout=stdout,
             stderr=subprocess.PIPE,
             text=True,
             cwd=tmp_path,
             env=ENVIRON,
-            preexec_fn=(lambda: os.close(1)) if output == "closed" else None,
         )
         _, text = process.communicate(timeout=60)
     os.close(write)
     assert (process.returncode, text) == (1, f"error: {reason}\n")
 
 
-def limit_files() -> None:
-    """Let no file of this process grow beyond 50 bytes, as on a full disk."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50, 50))
+# No file may be longer than 0 bytes.
+FULL_DISK = "ulimit -f 0"
 
 
 @pytest.mark.parametrize("out", ["z.npy", "z.npz", "z.png", "deep/er/pictures"])
 def test_a_full_disk_leaves_nothing(out: str, target: str, tmp_path: Path) -> None:
     """The error names the output as it was given, and no temporary file or folder stays."""
-    code, text = run("sample", "-n", 20, "--out", out, target=target, cwd=tmp_path, prepare=limit_files)
+    code, text = run("sample", "-n", 20, "--out", out, target=target, cwd=tmp_path, shell=FULL_DISK)
     assert (code, text) == (1, f"error: cannot write {out}: File too large\n")
     assert list(tmp_path.iterdir()) == []
 
