@@ -31,7 +31,8 @@ def start(*words: object, target: str, cwd: Path | None = None) -> subprocess.Po
 
 def run(*words: object, target: str, cwd: Path, shell: str = "") -> tuple[int, str]:
     """Run one command to its end, after a command of the shell. Return its exit code and standard error."""
-    command = [sys.executable, *WORDS, *(os.fsencode(str(word)) for word in words), "--target", target]
+    encoded = [os.fsencode(str(word)) for word in words]
+    command: list[str | bytes] = [sys.executable, *WORDS, *encoded, "--target", target]
     done = subprocess.run(
         # Not with `preexec_fn`: this process has a server of gRPC, which a fork would disturb.
         ["/bin/sh", "-c", f'{shell}\nexec "$@"', "sh", *command],
