@@ -19,6 +19,7 @@ from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.folder import can_be_written
 from convvae_trainer.runs.loop import finish
+from convvae_trainer.runs.ownership import made_folder
 from convvae_trainer.settings.config import Config
 
 __all__ = ["run_evaluate"]
@@ -75,8 +76,8 @@ def run_evaluate(
     if isinstance(found, OwnData) and config.binarize == stored.folder.config.binarize:
         keep_figures(stored, figures, console=console)
     if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(out, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())
+        with made_folder(out.absolute().parent):
+            replace_file(out, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())
     return evaluation
 
 

@@ -1,5 +1,6 @@
 """Fit a model as the command `fit` does: train, evaluate, and export where a target is given."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from convvae_trainer.compute.distributed import DistContext, joined
 from convvae_trainer.compute.process import configure_process, default_threads
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.sources import with_absolute_paths
-from convvae_trainer.errors import BadRun, Interrupted
+from convvae_trainer.errors import BadRun, ExportFailed, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
@@ -116,9 +117,13 @@ def _export(fitted: Fitted, dataset: Dataset, target: ExportTarget) -> Exported:
     train_state = _on_cpu(fitted.train_state, fitted.run)
     # The run folder may hold more figures than this evaluation, where the run had ended before.
     figures = fitted.run.read_evaluation() or fitted.evaluation.to_json_object()
-    return export(
-        fitted.run, train_state, dataset, fitted.progress, figures, models=target.models, name=target.name
-    )
+    try:
+        return export(
+            fitted.run, train_state, dataset, fitted.progress, figures, models=target.models, name=target.name
+        )
+    except ExportFailed as error:
+        words = ["export", str(fitted.run.path), "--models", str(target.models), "--name", target.name]
+        raise ExportFailed(f"{error}; the run is kept: {shlex.join(['convvae-train', *words])}") from None
 
 
 def _on_cpu(train_state: TrainState, run: RunFolder) -> TrainState:

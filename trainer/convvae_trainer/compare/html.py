@@ -2,7 +2,6 @@
 
 import base64
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from html import escape
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from convvae_trainer.compare.table import table
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.lock import locked
+from convvae_trainer.runs.ownership import made_folder
 
 __all__ = ["render", "write"]
 
@@ -37,24 +37,18 @@ def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, o
     html = render(comparison, pictures, stem=out.stem).encode()
     files = {folder / name: data for name, data in pictures.items()}
     files |= {out.with_suffix(".json"): (numbers + "\n").encode(), out: html}
-    absent = [path for path in (*files, folder, *folder.parents) if not path.exists()]
+    absent = [path for path in files if not path.exists()]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder, wait_s=LOCK_WAIT_S):
-            for path, data in files.items():
-                replace_file(path, data)
-    except BaseException as error:
-        _remove(absent)
-        if isinstance(error, OSError):
-            raise BadConfig(f"--out: {out} cannot be written: {error.strerror or error}") from None
-        raise
-
-
-def _remove(paths: Sequence[Path]) -> None:
-    for path in paths:
-        with suppress(OSError):
-            # A folder goes only if it is empty.
-            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+        with made_folder(folder), locked(folder, wait_s=LOCK_WAIT_S):
+            try:
+                for path, data in files.items():
+                    replace_file(path, data)
+            except BaseException:
+                for path in absent:
+                    path.unlink(missing_ok=True)
+                raise
+    except OSError as error:
+        raise BadConfig(f"--out: {out} cannot be written: {error.strerror or error}") from None
 
 
 def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) -> str:

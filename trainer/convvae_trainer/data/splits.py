@@ -21,7 +21,10 @@ def hold_out_test(data: LabelledImages, *, name: str) -> tuple[LabelledImages, L
     """
     count = len(data.images)
     if count < 3:
-        raise BadData(f"{name} holds {count} images: at least 3 are needed, 2 to train and 1 to test")
+        raise BadData(
+            f"{name} holds {count} images and no test images of its own: at least 3 are needed, since one of"
+            " them, or a tenth, becomes a test image"
+        )
     order = np.random.default_rng(TEST_SEED).permutation(count)
     num_test = max(1, round(count * HELD_OUT))
     text = f"the last {num_test} of {count} images after a shuffle by seed {TEST_SEED} are held out"

@@ -8,7 +8,7 @@ from pathlib import Path
 from convvae_trainer.runs.folder import RunFolder, check_new
 from convvae_trainer.runs.lock import RunLock, check_unlocked, locked
 
-__all__ = ["has_checkpoint", "new_folder", "resumed_folder"]
+__all__ = ["has_checkpoint", "made_folder", "new_folder", "resumed_folder"]
 
 _CHECKPOINT = "checkpoint.safetensors"
 _FILES = ("config.json", "run.json", "reproduce.txt", "metrics.jsonl", "evaluation.json")
@@ -37,21 +37,26 @@ def new_folder(path: Path) -> Iterator[RunLock]:
     """
     check_unlocked(path)
     check_new(path)
-    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    with made_folder(path), locked(path) as lock:
+        check_new(path)
+        try:
+            yield lock
+        except (Exception, KeyboardInterrupt, SystemExit):
+            if not has_checkpoint(path) and lock.is_in_place:
+                _remove_files(path)
+            raise
+
+
+@contextmanager
+def made_folder(path: Path) -> Iterator[None]:
+    """Make a folder and those above it. After the block, those that are new and still empty are removed."""
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
-        with locked(path) as lock:
-            check_new(path)
-            try:
-                yield lock
-            except (Exception, KeyboardInterrupt, SystemExit):
-                if not has_checkpoint(path) and lock.is_in_place:
-                    _remove_files(path)
-                raise
+        yield
     finally:
-        # Only empty folders are removed.
         with suppress(OSError):
-            for folder in made:
+            for folder in absent:
                 folder.rmdir()
 
 

@@ -1,9 +1,11 @@
 """The command at its edges: early signals, a closed screen, full disks, and names that are not UTF-8."""
 
+import errno
 import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.signals import Stopped, noted_signals, raise_on_signals
 from convvae_trainer.streams import printable
@@ -263,3 +266,38 @@ def test_odd_names_are_printed_safely(
         f"error: run folder {tmp_path}/\\x1b]0;title\\x07none does not exist\n"
     )
     assert printable("é") == "é"
+
+
+def test_an_export_that_fails_names_the_command_that_repeats_it(
+    tmp_path: Path, blobs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of hours is not lost if the models' disk is full at its end."""
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("convvae_trainer.export.publish.publish", full)
+    run_dir, models = tmp_path / "run", tmp_path / "models"
+    words = ["fit", "--dataset", str(blobs), "--run-dir", str(run_dir), *SHORT]
+    assert run_train(monkeypatch, *words, "--models", str(models), "--name", "blobs") == 1
+    assert capsys.readouterr().err == (
+        f"error: {models / 'blobs'} cannot be written: No space left on device; the run is kept:"
+        f" convvae-train export {run_dir} --models {models} --name blobs\n"
+    )
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EBADF])
+def test_a_disk_that_syncs_no_folders_takes_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Some network shares and FUSE file systems refuse fsync of a folder, and write files well."""
+    fsync = os.fsync
+
+    def refuse(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    replace_file(tmp_path / "file", b"data")
+    assert (tmp_path / "file").read_bytes() == b"data"

@@ -108,7 +108,10 @@ def test_fractions_become_levels() -> None:
         (np.zeros((4, 7, 8), np.uint8), "are 7x8: each side must be 8 to 256 pixels; --image-size"),
         (np.zeros((4, 8, 300), np.uint8), "are 8x300: each side must be 8 to 256 pixels"),
         (np.zeros((0, 8, 8), np.uint8), "has no images: its shape is (0, 8, 8)"),
-        (np.zeros((1, 8, 8), np.uint8), "holds 1 images: at least 3 are needed"),
+        (
+            np.zeros((1, 8, 8), np.uint8),
+            "holds 1 images and no test images of its own: at least 3",
+        ),
         (np.array([{}]), "holds Python objects, which are never loaded"),
     ],
 )

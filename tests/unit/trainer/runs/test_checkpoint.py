@@ -69,8 +69,10 @@ def test_a_failed_save_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.Mo
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("convvae_trainer.runs.checkpoint.os.fsync", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         write_checkpoint(path, {"w": torch.zeros(1)}, {"number": 2})
+    # Not the temporary file, whose name means nothing to a user.
+    assert raised.value.filename == str(path)
     assert read_checkpoint(path)[1] == {"number": 1}
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 

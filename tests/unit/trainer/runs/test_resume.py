@@ -75,11 +75,11 @@ def test_a_signal_between_two_players_loses_nothing(
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_saves_and_says_how_to_resume(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """SIGTERM and Ctrl-C save in the middle of an epoch; the resumed run is bit by bit the whole one."""
+    """Each signal saves in the middle of an epoch; the resumed run is bit by bit the whole one."""
     fit(config, dataset, tmp_path / "whole")
     handler = signal.getsignal(number)
     with monkeypatch.context() as patch:
