@@ -65,6 +65,21 @@ main()
 """
 
 
+# A server that gets a second signal when Python ends.
+LATE = """
+import atexit, os, signal
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+from convvae_service.__main__ import main
+main()
+"""
+
+
+class LateServer(ServerProcess):
+    """A server that is signalled again after everything is closed."""
+
+    program = ("-c", LATE)
+
+
 class HangingServer(ServerProcess):
     """A server whose decoder hangs."""
 
@@ -164,6 +179,15 @@ def stopped_twice_after_the_drain(root: Path) -> int:
     return code
 
 
+def stopped_twice_at_the_very_end(root: Path) -> int:
+    """Signal again when the event loop has ended."""
+    server = LateServer(root)
+    server.wait_for("serving")
+    code = server.stop()
+    assert server.noise == ["second signal: stopped by SIGINT\n"]
+    return code
+
+
 def stopped_by_a_drain_that_fails(root: Path) -> int:
     """Signal once; a fault ends the drain."""
     server = FailingServer(root)
@@ -191,6 +215,7 @@ SCENES: dict[int, list[Callable[[Path], int]]] = {
         stopped_twice_under_load,
         stopped_with_a_batch_that_never_ends,
         stopped_twice_after_the_drain,
+        stopped_twice_at_the_very_end,
         stopped_by_a_drain_that_fails,
     ],
     2: [

@@ -69,6 +69,8 @@ def publish(
                 made.rmdir()
         raise
     sync_folder(folder)
+    for made in missing:
+        sync_folder(made.parent)
     return target
 
 
