@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import DataRoot, Download
+from convvae_trainer.cli.flags import DataRoot, Download, MaxPixels, OnError
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_line
 from convvae_trainer.console import say
@@ -49,6 +49,8 @@ def compare(
     ],
     data_root: DataRoot = None,
     download: Download = False,
+    max_pixels: MaxPixels = None,
+    on_error: OnError = None,
     image_size: Annotated[
         str | None,
         typer.Option(
@@ -122,6 +124,8 @@ def compare(
         data_root=data_root,
         download=download,
         image_size=size,
+        max_pixels=max_pixels,
+        on_error=on_error,
         images=images,
         columns=columns,
         seed=seed,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import Download, RunDataRoot, RunDevice
+from convvae_trainer.cli.flags import Download, RunDataRoot, RunDevice, RunMaxPixels, RunOnError
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
 from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.runs.signals import raise_on_signals
@@ -34,6 +34,8 @@ def evaluate(
     ] = None,
     data_root: RunDataRoot = None,
     download: Download = False,
+    max_pixels: RunMaxPixels = None,
+    on_error: RunOnError = None,
     binarize: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +119,9 @@ def evaluate(
     raise_on_signals()
     evaluation = run_evaluate(
         run_dir,
-        data=DataLocation(dataset=dataset, data_root=data_root, download=download),
+        data=DataLocation(
+            dataset=dataset, data_root=data_root, download=download, max_pixels=max_pixels, on_error=on_error
+        ),
         binarize=binarize,
         seed=seed,
         device=device,

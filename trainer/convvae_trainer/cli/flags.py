@@ -14,8 +14,12 @@ from convvae_trainer.settings.objectives import OBJECTIVES
 __all__ = [
     "DataRoot",
     "Download",
+    "MaxPixels",
+    "OnError",
     "RunDataRoot",
     "RunDevice",
+    "RunMaxPixels",
+    "RunOnError",
     "objectives_help",
     "setting_option",
     "with_setting_flags",
@@ -91,7 +95,11 @@ def _help(setting: Setting, default: str) -> str:
 
 # The flags that several commands share. A command on a run that exists starts from the settings of the run.
 DataRoot = Annotated[str | None, setting_option("data_root")]
+MaxPixels = Annotated[int | None, setting_option("max_pixels")]
+OnError = Annotated[str | None, setting_option("on_error")]
 RunDataRoot = Annotated[str | None, setting_option("data_root", default="the folder of the run")]
+RunMaxPixels = Annotated[int | None, setting_option("max_pixels", default="that of the run")]
+RunOnError = Annotated[str | None, setting_option("on_error", default="as in the run")]
 RunDevice = Annotated[str | None, setting_option("device", default="the device of the run")]
 Download = Annotated[
     bool,

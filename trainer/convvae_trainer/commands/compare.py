@@ -47,6 +47,8 @@ class CompareOptions:
     data_root: str | None = None
     download: bool = False
     image_size: tuple[int, int] | None = None
+    max_pixels: int | None = None
+    on_error: str | None = None
     images: int = 10_000
     columns: int = 8
     seed: int = 0
@@ -117,6 +119,8 @@ def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
         "dataset": options.dataset,
         "data_root": options.data_root,
         "image_size": options.image_size,
+        "max_pixels": options.max_pixels,
+        "on_error": options.on_error,
     }
     config = config_from(resizing, Layer(flags, FLAGS))
     return load_dataset(config, download=options.download, channels=manifest.image.channels)

@@ -67,7 +67,14 @@ def run_evaluate(
     if not stored.has_ended:
         say(console, stored.unfinished_text)
     options.check(stored.folder.config)
-    config = stored.config_with(dataset=data.dataset, data_root=data.data_root, binarize=binarize, seed=seed)
+    config = stored.config_with(
+        dataset=data.dataset,
+        data_root=data.data_root,
+        max_pixels=data.max_pixels,
+        on_error=data.on_error,
+        binarize=binarize,
+        seed=seed,
+    )
     found = load_evaluation_data(stored, config, is_named=data.dataset is not None, download=data.download)
     _check_data(stored, config, found, options, console)
     with enough_memory():

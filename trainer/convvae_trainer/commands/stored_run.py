@@ -25,11 +25,15 @@ class DataLocation:
         dataset: A name or a path. None: as the run recorded it.
         data_root: The folder of torchvision sets. None: as the run recorded it.
         download: Whether to download a torchvision set that is absent.
+        max_pixels: Largest width x height of an image file. None: as the run recorded it.
+        on_error: `fail` or `skip` for image files that cannot be used. None: as the run recorded it.
     """
 
     dataset: str | None = None
     data_root: str | None = None
     download: bool = False
+    max_pixels: int | None = None
+    on_error: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

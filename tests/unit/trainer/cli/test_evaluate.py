@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.runs.fit import Fitted
@@ -51,3 +52,22 @@ def test_changed_data_are_not_taken_for_the_runs_own(
     assert run_train(monkeypatch, "fit", "--resume", "--run-dir", run_dir, "--dataset", str(moved)) == 0
     export = ["export", run_dir, "--models", models, "--name", "x", "--dataset", str(moved)]
     assert run_train(monkeypatch, *export) == 0
+
+
+def test_bad_files_of_other_data_are_skipped(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    fitted: tuple[Fitted, Dataset],
+) -> None:
+    """The flags are those of `fit`."""
+    for number in range(3):
+        Image.new("L", (10, 12), 9 * number).save(tmp_path / f"{number}.png")
+    (tmp_path / "x.png").touch()
+    words = ["evaluate", str(fitted[0].run.path), "--dataset", str(tmp_path)]
+    assert run_train(monkeypatch, *words) == 2
+    assert "x.png cannot be used: the file is empty" in capsys.readouterr().err
+    assert run_train(monkeypatch, *words, "--on-error", "skip") == 0
+    assert "all 3 images; 1 of 4 files cannot be used and were skipped" in capsys.readouterr().out
+    assert run_train(monkeypatch, *words, "--on-error", "skip", "--max-pixels", "119") == 2
+    assert "4 of 4 files cannot be used" in capsys.readouterr().err

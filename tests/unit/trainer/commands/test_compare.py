@@ -1,5 +1,6 @@
 """The checks of `compare`, which come before any work."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,3 +58,24 @@ def test_files_are_compared_in_the_models_colours(
     dataset = load_data(options, published[0].manifest)
     check_image_shape(dataset, published[0].manifest.image, label=published[0].label)
     assert dataset.split.endswith("; all 4 pictures are in colour, read as grey")
+
+
+def test_bad_and_large_files_have_the_flags_of_fit(
+    published_pair: tuple[Path, Dataset], tmp_path: Path
+) -> None:
+    """A file that cannot be used is an error or is skipped, as in training."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number in range(4):
+        Image.new("L", (10, 12), 9 * number).save(folder / f"{number}.png")
+    Image.new("L", (10, 13)).save(folder / "large.png")
+    manifest = find_versions([str(published_pair[0] / "blobs")])[0].manifest
+    options = CompareOptions(
+        models=(), dataset=str(folder), out=tmp_path / "x.html", image_size=(12, 10), max_pixels=120
+    )
+    with pytest.raises(
+        BadData, match=r"large\.png .*10x13 is more than the limit of 120 pixels: --max-pixels"
+    ):
+        load_data(options, manifest)
+    dataset = load_data(replace(options, on_error="skip"), manifest)
+    assert dataset.split.endswith("; 1 of 5 files cannot be used and were skipped")
