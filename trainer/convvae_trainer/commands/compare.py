@@ -27,7 +27,7 @@ from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.runs.folder import can_be_written
+from convvae_trainer.runs.folder import write_obstacle
 from convvae_trainer.runs.provenance import library_versions
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.settings.layers import FLAGS, Layer
@@ -108,8 +108,13 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
 def _check_out(out: Path) -> None:
     if out.suffix.lower() not in (".html", ".htm"):
         raise BadConfig(f"--out is {out}: give a name that ends in .html")
-    if out.is_dir() or not can_be_written(out.parent) or (out.exists() and not os.access(out, os.W_OK)):
-        raise BadConfig(f"--out: {out} cannot be written")
+    reason = write_obstacle(out.absolute().parent)
+    if out.is_dir():
+        reason = "it is a folder"
+    elif out.exists() and not os.access(out, os.W_OK):
+        reason = "it is read-only"
+    if reason:
+        raise BadConfig(f"--out: {out} cannot be written: {reason}")
 
 
 def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:

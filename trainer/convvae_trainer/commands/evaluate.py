@@ -17,7 +17,7 @@ from convvae_trainer.evaluation.metrics import Evaluation, evaluate
 from convvae_trainer.evaluation.optional_metrics import add_optional_metrics
 from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import replace_file
-from convvae_trainer.runs.folder import can_be_written
+from convvae_trainer.runs.folder import write_obstacle
 from convvae_trainer.runs.loop import finish
 from convvae_trainer.runs.ownership import made_folder
 from convvae_trainer.settings.config import Config
@@ -59,8 +59,8 @@ def run_evaluate(
         BadData: The data set is missing, damaged or of another shape.
         BadConfig: An option is not allowed or cannot be computed from the data.
     """
-    if out is not None and (out.is_dir() or not can_be_written(out.absolute().parent)):
-        raise BadConfig(f"--out: {out} cannot be written")
+    if out is not None:
+        _check_out(out)
     configure_process()
     with enough_memory():
         stored = StoredRun.load(run_dir, device=device)
@@ -86,6 +86,11 @@ def run_evaluate(
         with made_folder(out.absolute().parent):
             replace_file(out, (json.dumps(figures, indent=2, allow_nan=False) + "\n").encode())
     return evaluation
+
+
+def _check_out(out: Path) -> None:
+    if reason := "it is a folder" if out.is_dir() else write_obstacle(out.absolute().parent):
+        raise BadConfig(f"--out: {out} cannot be written: {reason}")
 
 
 def _check_data(

@@ -18,7 +18,7 @@ from convvae_trainer.errors import BadRun, ExportFailed, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
-from convvae_trainer.runs.folder import RunFolder, can_be_written, check_new
+from convvae_trainer.runs.folder import RunFolder, check_new, write_obstacle
 from convvae_trainer.runs.lock import check_unlocked
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.start import load_run
@@ -82,8 +82,8 @@ def run_fit(
     """
     check_unlocked(run_dir)
     if resume:
-        if not can_be_written(run_dir):
-            raise BadRun(f"run folder {run_dir} cannot be written")
+        if reason := write_obstacle(run_dir):
+            raise BadRun(f"run folder {run_dir} cannot be written: {reason}")
         RunFolder.open(run_dir).check_settings(config)
     else:
         check_new(run_dir)

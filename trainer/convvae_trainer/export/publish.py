@@ -28,7 +28,7 @@ from convvae_trainer.export.model_card import model_card
 from convvae_trainer.export.parity import check_parity
 from convvae_trainer.export.pictures import bundle_pictures
 from convvae_trainer.export.training_record import training_record
-from convvae_trainer.runs.folder import RunFolder, can_be_written
+from convvae_trainer.runs.folder import RunFolder, write_obstacle
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.reproduce import repeatability, reproducing_command
 from convvae_trainer.step.train_state import TrainState
@@ -65,8 +65,8 @@ def check_target(models: Path, name: str) -> None:
         check_model_name(name)
     except BundleError as error:
         raise BadConfig(f"--name: {error}") from None
-    if not can_be_written(models / name):
-        raise BadConfig(f"--models: {models / name} cannot be written")
+    if reason := write_obstacle(models / name):
+        raise BadConfig(f"--models: {models / name} cannot be written: {reason}")
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ tensorboard              figures and pictures for TensorBoard, if the run writes
 .lock                    the process that writes in the folder, while it runs (see `lock`)
 """
 
+import errno
 import json
 import os
 import types
@@ -28,7 +29,7 @@ from convvae_trainer.runs.reproduce import reproduce_text
 from convvae_trainer.settings.config import Config, config_from, to_json_object
 from convvae_trainer.settings.layers import Layer
 
-__all__ = ["RunFolder", "can_be_written", "check_new"]
+__all__ = ["RunFolder", "check_new", "write_obstacle"]
 
 RECORD_FILE = "run.json"
 CONFIG_FILE = "config.json"
@@ -178,11 +179,22 @@ class RunFolder:
         return self.path / "evaluation.json"
 
 
-def can_be_written(folder: Path) -> bool:
-    """Return whether files can be made in `folder`, or `folder` itself if it is absent; make nothing."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+def write_obstacle(folder: Path) -> str:
+    """Return why no files can be made in `folder`, or in place of it if it is absent; "" if they can.
+
+    This makes nothing.
+    """
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        if not folder.is_dir():
+            return f"{folder} is not a folder"
+        if os.access(folder, os.W_OK | os.X_OK):
+            return ""
+        is_read_only = os.statvfs(folder).f_flag & os.ST_RDONLY
+    except OSError as error:
+        return error.strerror or str(error)
+    return os.strerror(errno.EROFS if is_read_only else errno.EACCES)
 
 
 def check_new(path: Path) -> None:
@@ -193,8 +205,8 @@ def check_new(path: Path) -> None:
         raise BadRun(f"{path} is a file: --run-dir must be a new or an empty folder")
     if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
         raise BadRun(f"{path} is not empty and holds no run: --run-dir must be a new or an empty folder")
-    if not can_be_written(path):
-        raise BadRun(f"run folder {path} cannot be written: choose another --run-dir")
+    if reason := write_obstacle(path):
+        raise BadRun(f"run folder {path} cannot be written: {reason}: choose another --run-dir")
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

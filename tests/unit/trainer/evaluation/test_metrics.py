@@ -299,7 +299,11 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
         (EvalOptions(frechet=True, accuracy_floor=50), {}, "--accuracy-floor is 50: it must be 0 to 1"),
         (EvalOptions(frechet=True), {}, r"90 training and 10 test images, and more than 64 are needed"),
         (EvalOptions(embedding=True), {"dataset": "digits"}, "leave --dataset out"),
-        (EvalOptions(), {"out": Path("/no/such/file.json")}, "--out: /no/such/file.json cannot be written"),
+        (
+            EvalOptions(),
+            {"out": Path("/no/such/file.json")},
+            "--out: /no/such/file.json cannot be written: Permission denied",
+        ),
     ],
 )
 def test_bad_requests_are_refused_before_any_work(
@@ -313,7 +317,8 @@ def test_bad_requests_are_refused_before_any_work(
     run_dir = make_run(100)
     monkeypatch.setattr("convvae_trainer.commands.evaluate.evaluate", None)
     monkeypatch.setattr(
-        "convvae_trainer.commands.evaluate.can_be_written", lambda folder: "no" not in folder.parts
+        "convvae_trainer.commands.evaluate.write_obstacle",
+        lambda folder: "Permission denied" if "no" in folder.parts else "",
     )
     with pytest.raises(TrainerError, match=message):
         evaluated(run_dir, options=options, **arguments)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import shutil
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from convvae_trainer.compute.device import pick_device
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.fit import Fitted, fit
-from convvae_trainer.runs.folder import RunFolder, check_new
+from convvae_trainer.runs.folder import RunFolder, check_new, write_obstacle
 from convvae_trainer.runs.reproduce import repeatability
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config
@@ -169,7 +170,7 @@ def test_a_folder_that_cannot_be_written_is_refused_first(
 ) -> None:
     """Before data are read, and before anything is measured; nothing is made."""
     monkeypatch.setattr(os, "access", lambda path, _: Path(path) != tmp_path)
-    with pytest.raises(BadRun, match=r"run folder .*new cannot be written: choose another --run-dir"):
+    with pytest.raises(BadRun, match=r"new cannot be written: Permission denied: choose another --run-dir"):
         check_new(tmp_path / "deep" / "new")
     monkeypatch.undo()
     check_new(tmp_path / "deep" / "new")
@@ -187,3 +188,16 @@ def test_equality_is_promised_where_it_holds(fitted: tuple[Fitted, Dataset]) -> 
     segment = dataclasses.replace(run.record.segments[0], device="cuda")
     on_gpu = dataclasses.replace(run.record, segments=(segment,))
     assert repeatability(run.config, on_gpu) == ""
+
+
+def test_the_reason_why_no_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file in the way, missing permission and a disk that is read-only are told apart; nothing is made."""
+    (tmp_path / "file").touch()
+    assert write_obstacle(tmp_path / "new" / "deep") == ""
+    assert write_obstacle(tmp_path / "file" / "new") == f"{tmp_path / 'file'} is not a folder"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert write_obstacle(tmp_path / "new") == "Permission denied"
+    read_only = types.SimpleNamespace(f_flag=os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    assert write_obstacle(tmp_path / "new") == "Read-only file system"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
