@@ -8,6 +8,7 @@ not written again are kept.
 import contextlib
 import os
 import secrets
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -70,7 +71,7 @@ class Output:
         if self.form == "npy":
             _replace(self.path, lambda stream: np.save(stream, arrays[first], allow_pickle=False))
         else:
-            _replace(self.path, lambda stream: np.savez(stream, **arrays))
+            _replace(self.path, lambda stream: _write_npz(stream, arrays))
 
     def write_images(
         self, arrays: Mapping[str, Any], *, above: Callable[[], NDArray[np.uint8]] | None = None
@@ -117,6 +118,14 @@ class Output:
 
 def _write_png(image: NDArray[np.uint8], stream: BinaryIO) -> None:
     stream.write(encode_png(image))
+
+
+def _write_npz(stream: BinaryIO, arrays: Mapping[str, Any]) -> None:
+    # Not numpy.savez: before numpy 2 it leaves its archive open on a full disk, which prints a traceback.
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def _replace(path: Path, write: Callable[[BinaryIO], object]) -> None:

@@ -46,7 +46,7 @@ def run(*words: object, target: str, cwd: Path, shell: str = "") -> tuple[int, s
     return done.returncode, done.stderr
 
 
-@pytest.mark.parametrize(("number", "delay_s"), list(zip(SIGNALS, [0.05, 0.2, 0.4], strict=True)))
+@pytest.mark.parametrize(("number", "delay_s"), list(zip(SIGNALS, [0.05, 0.1, 0.2], strict=True)))
 def test_a_signal_during_the_start_is_one_line(number: signal.Signals, delay_s: float, target: str) -> None:
     """While modules are loaded, there is no traceback."""
     process = start("sample", "--out", "x.npy", target=target)
