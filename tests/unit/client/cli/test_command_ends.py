@@ -47,9 +47,13 @@ def run(*words: object, target: str, cwd: Path, shell: str = "") -> tuple[int, s
 
 
 @pytest.mark.parametrize(("number", "delay_s"), list(zip(SIGNALS, [0.05, 0.1, 0.2], strict=True)))
-def test_a_signal_during_the_start_is_one_line(number: signal.Signals, delay_s: float, target: str) -> None:
+def test_a_signal_during_the_start_is_one_line(
+    number: signal.Signals, delay_s: float, target: str, servicer: Servicer, tmp_path: Path
+) -> None:
     """While modules are loaded, there is no traceback."""
-    process = start("sample", "--out", "x.npy", target=target)
+    # A fast machine has loaded all before the signal: the call then waits for it.
+    servicer.delay_s = 30.0
+    process = start("sample", "--out", "x.npy", target=target, cwd=tmp_path)
     loaded = Path(f"/proc/{process.pid}/maps")
     deadline_s = time.monotonic() + 20
     # Python itself is up when it has loaded an extension module of the standard library.
