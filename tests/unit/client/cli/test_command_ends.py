@@ -16,6 +16,9 @@ from PIL import Image
 from support.intermediary import intermediary, plain_answer
 from support.spoilt_servicer import Servicer, serving
 
+# Each test starts programs.
+pytestmark = pytest.mark.slow
+
 ENVIRON = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"}
 SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 WORDS = ("-m", "convvae")

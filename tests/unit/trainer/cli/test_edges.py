@@ -24,6 +24,9 @@ from support.commands import run_train
 from support.interruption import before_step
 from support.tiny_run import SHORT
 
+# Each test starts programs.
+pytestmark = pytest.mark.slow
+
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
 # The program sends itself a signal when it imports a module.
 INTERRUPTED = """

@@ -114,6 +114,7 @@ def test_two_processes_agree_on_a_checkpoint(config: Config, dataset: Dataset, t
         assert two["elbo"] == pytest.approx(one["elbo"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_saving_is_no_training_time(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
