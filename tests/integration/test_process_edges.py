@@ -153,4 +153,5 @@ def test_closed_streams_change_nothing(tiny_root: Path, closed: str) -> None:
     assert shell(f"{sys.executable} -m convvae_service check {tiny_root} {closed}").returncode == 0
     flags = "--device cpu --metrics-address off --address 127.0.0.1:0 --drain-delay-s 0"
     run = f"{sys.executable} -m convvae_service run --models {tiny_root} {flags}"
-    assert shell(f"timeout --preserve-status 4 {run} {closed}").returncode == 0
+    # In the foreground: otherwise `timeout` signals the process and then its group, which is two signals.
+    assert shell(f"timeout --foreground --preserve-status 4 {run} {closed}").returncode == 0
