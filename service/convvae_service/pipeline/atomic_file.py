@@ -1,19 +1,16 @@
 """A file that appears under its name only when it is complete."""
 
-import errno
 import fcntl
 import os
 import re
 import secrets
 from pathlib import Path
 
+from convvae_service.bundle import sync_folder
 from convvae_service.pipeline.errors import BadSink, RunFailed
 from convvae_service.pipeline.signals import ignore_first_signal
 
 __all__ = ["AtomicFile"]
-
-# The answers of network shares and FUSE that have no fsync for folders.
-_NO_FOLDER_FSYNC = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF})
 
 
 class AtomicFile:
@@ -59,19 +56,12 @@ class AtomicFile:
     def _sync_folder(self) -> None:
         """Make the new name durable, where the disk can do so for folders."""
         try:
-            folder = os.open(self._target.parent, os.O_RDONLY)
-        except PermissionError:  # it may be written, but not listed
-            return
-        try:
-            os.fsync(folder)
+            sync_folder(self._target.parent)
         except OSError as error:
-            if error.errno not in _NO_FOLDER_FSYNC:
-                raise RunFailed(
-                    f"{str(self._target)!r} is complete, but a power failure may remove it: its folder cannot"
-                    f" be synced: {error.strerror}"
-                ) from None
-        finally:
-            os.close(folder)
+            raise RunFailed(
+                f"{str(self._target)!r} is complete, but a power failure may remove it: its folder cannot"
+                f" be synced: {error.strerror}"
+            ) from None
 
     def _rename_without_overwriting(self) -> None:
         try:
