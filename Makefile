@@ -14,7 +14,7 @@ COMPUTE ?= gpu
 TORCH_INDEX ?=
 BIN := .venv/bin
 PROTOS_OUT ?= protos
-EXTRAS := service,$(COMPUTE),trainer,pipeline,dev
+EXTRAS := service,native,$(COMPUTE),trainer,pipeline,dev
 
 .PHONY: help install demo check test test-floors lint protos tools bench fault image-test constraints release clean
 
