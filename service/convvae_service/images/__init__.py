@@ -8,6 +8,7 @@ from convvae_service.images.arrays import (
     open_array,
     open_labels,
 )
+from convvae_service.images.batch_decoding import InvalidImages, decode_files
 from convvae_service.images.decode import (
     DEFAULT_MAX_PIXELS,
     decode_file,
@@ -30,6 +31,7 @@ __all__ = [
     "ImageBatch",
     "ImageFiles",
     "InvalidImage",
+    "InvalidImages",
     "LeftOut",
     "ModelInput",
     "RejectedRow",
@@ -38,6 +40,7 @@ __all__ = [
     "as_images",
     "as_uint8",
     "decode_file",
+    "decode_files",
     "file_shape",
     "image_files",
     "is_array_file",

@@ -1,0 +1,163 @@
+"""Many image files decoded in the threads of an executor, with one future for all of them."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images.decode import decode_file
+from convvae_service.images.header import InvalidImage
+
+__all__ = ["InvalidImages", "decode_files"]
+
+# A turn in a thread. It is long beside the 20 us that a turn costs, and short for the calls that wait.
+_TURN_S = 0.002
+# Files of fewer bytes are decoded before a second thread would wake up.
+_BYTES_PER_TASK = 1 << 16
+
+
+class InvalidImages(ValueError):
+    """Some files are not images that the model can take.
+
+    Attributes:
+        reasons: The reason for each bad file, by its index, in ascending order.
+    """
+
+    def __init__(self, reasons: Mapping[int, str]) -> None:
+        self.reasons = dict(sorted(reasons.items()))
+        super().__init__("; ".join(f"files[{index}]: {reason}" for index, reason in self.reasons.items()))
+
+
+def decode_files(
+    files: Sequence[bytes],
+    *,
+    shape: ImageShape,
+    resize: Resize,
+    max_pixels: int,
+    threads: Executor,
+    at_once: int,
+) -> "Future[NDArray[np.uint8]]":
+    """Decode files with `decode_file` in the threads of an executor, and return a future for all of them.
+
+    The threads take turns: after about 2 ms a task goes to the end of the executor's queue, so that files of
+    other calls are decoded in between. If the future is cancelled, no further file is decoded, and the files
+    and pixels are released.
+
+    Args:
+        files: The contents of JPEG, PNG or WebP files.
+        shape: The model's image shape.
+        resize: The rule for images of another size.
+        max_pixels: Largest width x height of a file, checked before it is decoded.
+        threads: The executor. If it is shut down, the future is cancelled or fails.
+        at_once: Maximum number of these files that are decoded at the same time, at least 1.
+
+    Returns:
+        A future of uint8 (B, H, W, C), one row for each file in order. It fails with `InvalidImages` if some
+        files are bad, and with the first other error that a file causes.
+    """
+    result: Future[NDArray[np.uint8]] = Future()
+    decoding = _Decoding(files, shape, resize, max_pixels, threads, result)
+    result.add_done_callback(decoding.release)
+    num_bytes = sum(map(len, files))
+    decoding.start(max(1, min(at_once, len(files), 1 + num_bytes // _BYTES_PER_TASK)))
+    return result
+
+
+class _Decoding:
+    """The tasks that decode the files of one call. They take files from one iterator."""
+
+    def __init__(
+        self,
+        files: Sequence[bytes],
+        shape: ImageShape,
+        resize: Resize,
+        max_pixels: int,
+        threads: Executor,
+        result: "Future[NDArray[np.uint8]]",
+    ) -> None:
+        self._waiting: Iterator[tuple[int, bytes]] = iter(enumerate(files))
+        self._images: NDArray[np.uint8] | None = np.empty((len(files), *shape.as_tuple), np.uint8)
+        self._shape = shape
+        self._resize = resize
+        self._max_pixels = max_pixels
+        self._threads = threads
+        self._result = result
+        self._reasons: dict[int, str] = {}
+        self._lock = Lock()
+        self._num_tasks = 0
+        self._is_open = True  # the result is neither set nor cancelled
+
+    def start(self, num_tasks: int) -> None:
+        """Queue this number of tasks."""
+        self._num_tasks = num_tasks
+        for _ in range(num_tasks):
+            self._queue_turn()
+
+    def release(self, _: object) -> None:
+        """Drop the files and pixels: the result is known, or nobody waits for it."""
+        self._claim_result()
+        with self._lock:
+            self._waiting, self._images = iter(()), None
+
+    def _queue_turn(self) -> None:
+        try:
+            turn = self._threads.submit(self._take_turn)
+        except RuntimeError as error:  # the executor is shut down
+            self._fail(error)
+        else:
+            turn.add_done_callback(self._follow)
+
+    def _follow(self, turn: "Future[None]") -> None:
+        """Cancel the result if the executor has cancelled a turn, since its files will be missing."""
+        if turn.cancelled():
+            self._result.cancel()
+
+    def _take_turn(self) -> None:
+        """Decode files until the turn is over, then queue the next turn. The last task sets the result."""
+        end_s = time.monotonic() + _TURN_S
+        try:
+            while self._decode_next():
+                if time.monotonic() >= end_s:
+                    self._queue_turn()
+                    return
+        except BaseException as error:  # noqa: BLE001 - the caller that waits for the result must see it
+            self._fail(error)
+            return
+        with self._lock:
+            self._num_tasks -= 1
+            is_last, images = not self._num_tasks, self._images
+        if not is_last or images is None:
+            return
+        if self._reasons:
+            self._fail(InvalidImages(self._reasons))
+        elif self._claim_result():
+            self._result.set_result(images)
+
+    def _decode_next(self) -> bool:
+        """Decode one file, and return whether there was one."""
+        with self._lock:
+            waiting, images = next(self._waiting, None), self._images
+        if waiting is None or images is None:
+            return False
+        index, data = waiting
+        try:
+            images[index] = decode_file(
+                data, shape=self._shape, resize=self._resize, max_pixels=self._max_pixels
+            )
+        except InvalidImage as error:
+            self._reasons[index] = str(error)
+        return True
+
+    def _fail(self, error: BaseException) -> None:
+        if self._claim_result():
+            self._result.set_exception(error)
+
+    def _claim_result(self) -> bool:
+        """Return whether the caller may set the result: nobody has set or cancelled it before."""
+        with self._lock:
+            was_open, self._is_open = self._is_open, False
+        return was_open and self._result.set_running_or_notify_cancel()
