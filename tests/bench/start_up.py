@@ -24,9 +24,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae_service.bundle import (
     CAPABILITIES,
+    Accuracy,
     ImageShape,
     LikelihoodSpec,
     Manifest,
+    Parity,
     Resize,
     Training,
     describe_graph,
@@ -118,7 +120,8 @@ def publish_reference(root: Path, bench_root: Path) -> Path:
             )
             for role in ("encoder", "decoder")
         ),
-        parity={},
+        parity={"fp32": Parity(batches=(), mean=0.0, log_variance=0.0, image_steps=0, pixel_mean=0.0)},
+        accuracy={"fp32": Accuracy()},
         training=Training(dataset="reference graphs", images=0, epochs=0, seed=0, commit=""),
         resize=Resize(),
     )

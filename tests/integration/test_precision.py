@@ -1,5 +1,6 @@
 """The precision that each model runs in, chosen by `--precision`, as callers and operators see it."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.bundle import Precision
+from convvae_service.bundle import MANIFEST_FILE, Precision
+from convvae_service.repository.check import check_repository
 from support.inference_wire import decode_request, inference_stub
 from support.serving import ServerProcess, serving
 from support.tiny_bundle import LATENT_DIM, PRECISION_SEEDS, SHAPE, publish_tiny, weights
@@ -134,3 +136,20 @@ def test_versions_that_come_later_run_in_the_model_s_precision(tmp_path: Path) -
         answers_in(stub, "tiny", "int8")
         answers_in(stub, "new", "fp32")
         assert model_info(server) == {("tiny", "int8"), ("other", "fp32"), ("new", "fp32")}
+
+
+def test_graphs_that_nobody_compared_are_refused(tmp_path: Path) -> None:
+    """An int8 graph without an entry for its accuracy makes the check fail, and the version before serves."""
+    publish_tiny(tmp_path)
+    folder = publish_tiny(tmp_path, precisions=("fp32", "int8"))
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    del manifest["accuracy"]["int8"]
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    reason = "accuracy has no entry for the int8 graphs, so their results are not checked"
+    first, second = check_repository(tmp_path)
+    assert not first.error
+    assert second.error.startswith(reason)
+    assert "\n" not in second.error
+    with serving(tmp_path) as server, stub_of(server.target) as stub:
+        answers_in(stub, "tiny", "fp32", version=1)
+        assert reason in str(server.wait_for("model version cannot be loaded")["error"])

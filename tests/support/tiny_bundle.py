@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convvae_service.bundle import (
     CAPABILITIES,
+    Accuracy,
     Graph,
     ImageShape,
     LikelihoodSpec,
@@ -143,6 +144,7 @@ def publish_tiny(
             precision: Parity(batches=(1, 2), mean=0.0, log_variance=0.0, image_steps=0, pixel_mean=0.0)
             for precision in precisions
         },
+        accuracy={precision: Accuracy() for precision in precisions},
         training=Training(dataset="random weights", images=0, epochs=0, seed=seed, commit=""),
         resize=Resize(library="Pillow"),
     )

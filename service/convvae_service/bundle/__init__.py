@@ -25,7 +25,7 @@ from convvae_service.bundle.reader import (
     read_bundle,
     read_manifest,
 )
-from convvae_service.bundle.records import ImageShape, LikelihoodSpec, Parity, Resize, Training
+from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
 
 __all__ = [
     "CAPABILITIES",
@@ -35,6 +35,7 @@ __all__ = [
     "ROLES",
     "SCHEMA_VERSION",
     "VERSION_NAME",
+    "Accuracy",
     "Bundle",
     "BundleError",
     "Graph",

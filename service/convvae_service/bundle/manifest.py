@@ -7,18 +7,19 @@ and every reader can tell.
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.graphs import PRECISIONS, ROLES, Graph, Precision, expected_tensors
 from convvae_service.bundle.json_records import decode_record, parse_object
 from convvae_service.bundle.names import check_model_name, check_objective_name
-from convvae_service.bundle.records import ImageShape, LikelihoodSpec, Parity, Resize, Training
+from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
 
 __all__ = ["CAPABILITIES", "SCHEMA_VERSION", "Manifest"]
 
-SCHEMA_VERSION = 1
+# Version 2 has `accuracy`. In version 1 only fp32 can do without it.
+SCHEMA_VERSION = 2
 CAPABILITIES = ("encode", "decode", "sample", "reconstruct", "score")
 
 
@@ -36,6 +37,7 @@ class Manifest:
     parity: dict[str, Parity]
     training: Training
     resize: Resize
+    accuracy: dict[str, Accuracy] = field(default_factory=dict)
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -46,6 +48,7 @@ class Manifest:
         if unknown := set(self.capabilities) - set(CAPABILITIES):
             raise BundleError(f"unknown capabilities {sorted(unknown)}: known are {', '.join(CAPABILITIES)}")
         self._check_graphs()
+        self._check_entries()
         if not self.has_log_variance and not {"sample", "score"}.isdisjoint(self.capabilities):
             raise BundleError("the capabilities sample and score need a log_variance output of the encoder")
 
@@ -67,6 +70,17 @@ class Manifest:
         for role in ROLES:
             if not any(graph.role == role for graph in self.graphs):
                 raise BundleError(f"no {role} graph is listed")
+
+    def _check_entries(self) -> None:
+        """Refuse graphs of a precision that nobody has compared with its reference."""
+        for precision in sorted({graph.precision for graph in self.graphs}):
+            has_accuracy = precision in self.accuracy or (self.schema_version, precision) == (1, "fp32")
+            for name, is_there in (("parity", precision in self.parity), ("accuracy", has_accuracy)):
+                if not is_there:
+                    raise BundleError(
+                        f"{name} has no entry for the {precision} graphs, so their results are not checked:"
+                        " publish graphs with convvae-train export or quantize"
+                    )
 
     @property
     def has_log_variance(self) -> bool:

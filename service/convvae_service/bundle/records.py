@@ -1,4 +1,4 @@
-"""The records inside a manifest: image, likelihood, resizing, parity and training."""
+"""The records inside a manifest: image, likelihood, resizing, parity, accuracy and training."""
 
 import math
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from convvae_service.bundle.errors import BundleError
 
-__all__ = ["ImageShape", "LikelihoodSpec", "Parity", "Resize", "Training"]
+__all__ = ["Accuracy", "ImageShape", "LikelihoodSpec", "Parity", "Resize", "Training"]
 
 _LIKELIHOOD_CONSTANTS = {
     "bernoulli": "probability_clamp",
@@ -91,7 +91,9 @@ class Resize:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parity:
-    """The largest absolute differences between ONNX Runtime and PyTorch, measured at export.
+    """The largest absolute differences between a precision's graphs and their reference, in ONNX Runtime.
+
+    The reference of fp32 is PyTorch. The reference of the other precisions are the fp32 graphs.
 
     Attributes:
         batches: Batch sizes that were compared.
@@ -106,6 +108,27 @@ class Parity:
     log_variance: float | None
     image_steps: int
     pixel_mean: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Accuracy:
+    """The change of a precision's results from those of the fp32 graphs, measured on test images.
+
+    The defaults are those of fp32 itself.
+
+    Attributes:
+        images: Number of test images.
+        cosine_mean: Mean cosine between the posterior means of an image in both precisions.
+        cosine_p01: The 1st percentile of these cosines.
+        psnr_loss_db: Decrease of the PSNR of reconstructions, in dB.
+        elbo_change: Change of the ELBO at the posterior mean, in nats per image; None for `ae`.
+    """
+
+    images: int = 0
+    cosine_mean: float = 1.0
+    cosine_p01: float = 1.0
+    psnr_loss_db: float = 0.0
+    elbo_change: float | None = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

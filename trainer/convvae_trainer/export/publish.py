@@ -11,6 +11,7 @@ from torch import nn
 from convvae_service.bundle import (
     METRICS_FILE,
     ROLES,
+    Accuracy,
     BundleError,
     Manifest,
     Parity,
@@ -175,6 +176,7 @@ def _manifest(
             for role in ROLES
         ),
         parity={PRECISION: parity},
+        accuracy={PRECISION: Accuracy()},
         training=training_record(run, dataset, progress, evaluation),
         resize=resize_of(config),
     )

@@ -49,8 +49,8 @@ def test_survives_json(manifest: Manifest) -> None:
     [
         (
             "schema_version",
-            2,
-            "but this program reads versions up to 1: upgrade convvae",
+            3,
+            "but this program reads versions up to 2: upgrade convvae",
         ),
         ("schema_version", "1", "manifest schema_version is '1', not a positive integer"),
         ("schema_version", True, "manifest schema_version is True, not a positive integer"),
@@ -91,6 +91,10 @@ def test_survives_json(manifest: Manifest) -> None:
         ("graphs.0.inputs.0.name", "pixels", "inputs or outputs of encoder.onnx contradict"),
         ("resize.filter", "magic", "manifest.resize.filter is 'magic': it must be one of nearest, box"),
         ("training", [], "manifest.training is not a JSON object"),
+        ("parity.fp32", ..., "parity has no entry for the fp32 graphs, so their results are not checked"),
+        ("accuracy.fp32", ..., "accuracy has no entry for the fp32 graphs, so their results are not checked"),
+        ("graphs.1.precision", "int8", "parity has no entry for the int8 graphs"),
+        ("accuracy.fp32.images", 0.5, "manifest.accuracy.fp32.images is 0.5, not int"),
         ("parity.fp32.mean", "small", "manifest.parity.fp32.mean is 'small', not float"),
     ],
 )
@@ -99,6 +103,17 @@ def test_each_fault_is_named(manifest: Manifest, path: str, value: Any, message:
     with pytest.raises(BundleError) as caught:
         Manifest.from_json(changed(manifest, path, value))
     assert message in str(caught.value)
+
+
+def test_a_manifest_of_version_1_needs_no_accuracy_of_fp32(manifest: Manifest) -> None:
+    """It is from before the key. Its graphs of another precision are refused, whoever put them there."""
+    old = json.loads(changed(manifest, "accuracy", ...)) | {"schema_version": 1}
+    assert Manifest.from_json(json.dumps(old)).accuracy == {}
+    for graph in old["graphs"]:
+        graph["precision"] = "int8"
+    old["parity"]["int8"] = old["parity"]["fp32"]
+    with pytest.raises(BundleError, match="accuracy has no entry for the int8 graphs"):
+        Manifest.from_json(json.dumps(old))
 
 
 def test_an_objective_of_any_name_is_read(manifest: Manifest) -> None:
@@ -128,6 +143,8 @@ def test_any_value_anywhere_is_read_or_refused(manifest: Manifest, data: st.Data
         "graphs.0.bytes",
         "parity",
         "parity.fp32.batches",
+        "accuracy",
+        "accuracy.fp32",
         "training.metrics",
         "likelihood",
         "capabilities",
