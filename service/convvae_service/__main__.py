@@ -71,7 +71,7 @@ def _serve(words: Sequence[str]) -> None:
     import warnings
 
     from convvae_service.errors import StartupError
-    from convvae_service.observability.logs import set_up_logging
+    from convvae_service.observability.logs import flush_logs, set_up_logging
     from convvae_service.settings.loader import load_settings
 
     # The caller gets an error for a damaged file; the log needs no warning.
@@ -89,10 +89,12 @@ def _serve(words: Sequence[str]) -> None:
             loop_factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             code = runner.run(run(settings))
+        flush_logs()
         # The event loop does not handle signals any more, and the process has not ended yet.
         end_on_signals("second signal: stopped by", lambda _: 1)
         sys.exit(code)
     except StartupError as error:
+        flush_logs()
         _fail(str(error))
 
 
@@ -101,7 +103,7 @@ def _check(root: str) -> None:
 
     from convvae_service.bundle import BundleError
     from convvae_service.errors import StartupError
-    from convvae_service.observability.logs import set_up_logging
+    from convvae_service.observability.logs import flush_logs, set_up_logging
     from convvae_service.repository.catalog import nothing_published
     from convvae_service.repository.check import check_repository
 
@@ -114,7 +116,9 @@ def _check(root: str) -> None:
             verdict = f"UNSOUND  {finding.error}" if finding.error else f"ok  {finding.summary}"
             _print(f"{finding.model}@{finding.version}  {verdict}")
     except (BundleError, StartupError) as error:
+        flush_logs()
         _fail(str(error))
+    flush_logs()
     if unsound:
         print(
             "Copy unsound versions again (cp -RL if they have links) or remove their folders.",

@@ -12,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from support.inference_wire import encode_request
 from support.serving import ServerProcess, serving
+from support.waiting import wait_until
 from support.wire import TIMEOUT_S, Refusal, refused
 
 BROKEN = b"\xff\xff\xff"
@@ -126,6 +127,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(tiny_root: Path) -> None
             assert refusal.message == expected
         for caller in silent:
             caller.go()
+        wait_until(lambda: len(server.messages("call")) >= len(METHODS))
         assert {line["code"] for line in server.messages("call")} == {"DEADLINE_EXCEEDED"}
         assert not server.noise
 

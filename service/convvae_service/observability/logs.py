@@ -3,13 +3,24 @@
 import hashlib
 import json
 import logging
+import os
 import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
+from convvae_service.observability.log_writer import LogWriter
 from convvae_service.printable import printable
 
-__all__ = ["JsonFormatter", "TextFormatter", "facts", "is_sampled", "set_up_logging"]
+__all__ = [
+    "JsonFormatter",
+    "LogHandler",
+    "TextFormatter",
+    "facts",
+    "flush_logs",
+    "is_sampled",
+    "log_handler",
+    "set_up_logging",
+]
 
 
 def facts(**values: Any) -> dict[str, Any]:
@@ -23,6 +34,8 @@ def is_sampled(request_id: str, share: float) -> bool:
     The id decides, so all servers with one share log the same calls, and all attempts of a call. A larger
     share logs all calls of a smaller one, and more.
     """
+    if share >= 1:
+        return True
     digest = hashlib.blake2b(request_id.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") < share * 2**64
 
@@ -57,29 +70,66 @@ class TextFormatter(logging.Formatter):
         return "\n".join(map(printable, lines))
 
 
-class _Handler(logging.StreamHandler[TextIO]):
-    """A handler that goes on when its stream cannot be written: the disk is full, or the reader has gone."""
+class LogHandler(logging.Handler):
+    """A handler that gives records to a `LogWriter`: they are written soon, and no caller waits for it.
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name of the base class
-        """Drop the record."""
-        if not isinstance(sys.exception(), OSError):
-            super().handleError(record)
+    Args:
+        fd: The file descriptor to write to.
+        as_text: Whether records are formatted for people, and not as JSON.
+    """
+
+    def __init__(self, fd: int, *, as_text: bool) -> None:
+        super().__init__()
+        self.as_text = as_text
+        self.setFormatter(TextFormatter() if as_text else JsonFormatter())
+        self.writer = LogWriter(fd, encoding=sys.stderr.encoding, dropped_line=self._dropped_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, within some 10 ms."""
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001 - as every handler of the library does
+            self.handleError(record)
+            return
+        self.writer.write(f"{line}\n")
+
+    def flush(self) -> None:
+        """Wait until the records so far are written, for 1 s at most."""
+        self.writer.flush()
+
+    def close(self) -> None:
+        """End the writer after the records so far."""
+        self.writer.close()
+        super().close()
+
+    def _dropped_line(self, count: int) -> str:
+        values = {"msg": "log lines were dropped", "levelno": logging.WARNING, "levelname": "WARNING"}
+        record = logging.makeLogRecord({"name": __name__, **values, **facts(lines=count)})
+        return f"{self.format(record)}\n"
 
 
-def set_up_logging(*, form: str, level: str, stream: TextIO | None = None) -> None:
-    """Write logs from `level` up to `stream`.
+def set_up_logging(*, form: str, level: str, fd: int = 2) -> None:
+    """Write logs from `level` up to a file descriptor.
 
     Args:
         form: `json`, `text`, or `auto`: text on a terminal, else JSON.
         level: `debug`, `info`, `warning` or `error`.
-        stream: The output, stderr by default.
+        fd: The file descriptor, stderr by default.
     """
-    stream = stream or sys.stderr
-    as_text = form == "text" or (form == "auto" and stream.isatty())
-    handler = _Handler(stream)
-    handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
+    as_text = form == "text" or (form == "auto" and os.isatty(fd))
     logging.captureWarnings(True)
-    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    logging.basicConfig(handlers=[LogHandler(fd, as_text=as_text)], level=level.upper(), force=True)
+
+
+def log_handler() -> LogHandler | None:
+    """Return the handler that `set_up_logging` has installed in this process, if it has."""
+    return next((h for h in logging.getLogger().handlers if isinstance(h, LogHandler)), None)
+
+
+def flush_logs() -> None:
+    """Wait until all logs so far are written, for 1 s at most. Call this before `os._exit`."""
+    if handler := log_handler():
+        handler.flush()
 
 
 def _utc(record: logging.LogRecord) -> str:

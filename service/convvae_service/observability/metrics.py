@@ -1,10 +1,14 @@
 """Prometheus metrics of one server. docs/service.md lists the names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from convvae_service.batching.report import BatchReport
+from convvae_service.observability.logs import log_handler
 
 __all__ = ["Metrics"]
 
@@ -76,6 +80,18 @@ class Metrics:
             "convvae_watch_errors", "Listings of the model repository that failed", registry=self.registry
         )
         self._stuck = Gauge("convvae_stuck", "1 for a part that is stuck", ["part"], registry=self.registry)
+        self.registry.register(_DroppedLogLines())
+        # To find the child of some labels takes longer than to count. These labels have few values.
+        self._calls_of = cache(self.calls.labels)
+        self._rows_of = cache(self.rows.labels)
+        self._call_seconds_of = cache(self.call_seconds.labels)
+        self._queue_seconds_of = cache(self.queue_seconds.labels)
+        self._engine_seconds_of = cache(self.engine_seconds.labels)
+        self._batch_rows_of = cache(self.batch_rows.labels)
+
+    def watch_calls(self, in_flight: Callable[[], int]) -> None:
+        """Read the number of calls in progress from this function, each time the page is read."""
+        self.in_flight.set_function(in_flight)
 
     def watch_queue(self, rows: Callable[[], int], num_bytes: Callable[[], int]) -> None:
         """Read the rows and bytes in the queue from these functions, each time the page is read."""
@@ -86,9 +102,30 @@ class Metrics:
         """Show whether a part of the server is stuck."""
         self._stuck.labels(part).set(stuck)
 
+    def count_call(self, method: str, code: str, seconds: float, rows: int) -> None:
+        """Add one call that has ended. Its rows count if `code` is OK."""
+        self._calls_of(method, code).inc()
+        self._call_seconds_of(method).observe(seconds)
+        if code == "OK":
+            self._rows_of(method).inc(rows)
+
     def count_batch(self, report: BatchReport) -> None:
         """Add one batch."""
-        self.batch_rows.labels(report.stage).observe(report.rows)
-        self.engine_seconds.labels(report.stage).observe(report.engine_s)
+        self._batch_rows_of(report.stage).observe(report.rows)
+        self._engine_seconds_of(report.stage).observe(report.engine_s)
+        observe_queue_s = self._queue_seconds_of(report.stage).observe
         for queue_s in report.queue_s:
-            self.queue_seconds.labels(report.stage).observe(queue_s)
+            observe_queue_s(queue_s)
+
+
+class _DroppedLogLines(Collector):
+    """Reads the number of dropped lines from the log of this process."""
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Return the number as a counter."""
+        handler = log_handler()
+        yield CounterMetricFamily(
+            "convvae_log_lines_dropped",
+            "Lines of the log that could not be written",
+            value=handler.writer.dropped if handler else 0,
+        )

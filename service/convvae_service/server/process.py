@@ -5,10 +5,10 @@ import contextlib
 import logging
 import os
 import signal
-from typing import Any
+from typing import Any, NoReturn
 
 from convvae_service.errors import StartupError
-from convvae_service.observability.logs import facts
+from convvae_service.observability.logs import facts, flush_logs
 from convvae_service.server.early_signals import stop_signals
 from convvae_service.server.lifecycle import Server
 from convvae_service.server.memory import freeze_startup_objects
@@ -62,7 +62,7 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
         await _signal_during(starting, signals)
         if not starting.done():
             # A thread that loads a graph cannot be interrupted.
-            os._exit(1)
+            _exit(1)
         with contextlib.suppress(StartupError):
             starting.result()
         return 0
@@ -75,22 +75,22 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
     if not draining.done():
         _log.warning("second signal: stopping at once", extra=facts(in_flight=server.in_flight))
         if server.computing:
-            os._exit(1)
+            _exit(1)
         draining.cancel()
         return 1
     if error := draining.exception():
         _log.error("internal error: the drain ends early", exc_info=error)
         if server.computing:
-            os._exit(1)
+            _exit(1)
         return 1
     lanes = asyncio.ensure_future(server.wait_for_lanes(at_most_s=_MAX_BATCH_WAIT_S))
     await _signal_during(lanes, signals)
     if not lanes.done():
         _log.warning("second signal: stopping while a batch runs")
-        os._exit(1)
+        _exit(1)
     if not lanes.result():
         _log.error("a batch does not end: stopping while it runs")
-        os._exit(1)
+        _exit(1)
     return 0
 
 
@@ -99,13 +99,14 @@ async def _close(server: Server, signals: _Signals, code: int) -> None:
     closing = asyncio.ensure_future(_close_all(server))
     number = await _signal_during(closing, signals, at_most_s=_MAX_CLOSE_S)
     if closing.done():
-        return closing.result()
+        closing.result()
+        return
     if number is not None:
         _log.warning("second signal: stopping at once")
         code = 1
     else:
         _log.warning("a thread does not end: stopping while it runs")
-    os._exit(code)
+    _exit(code)
 
 
 async def _close_all(server: Server) -> None:
@@ -124,3 +125,9 @@ async def _signal_during(
         return arriving.result()
     arriving.cancel()
     return None
+
+
+def _exit(code: int) -> NoReturn:
+    """End the process at once, without the threads that still run."""
+    flush_logs()
+    os._exit(code)

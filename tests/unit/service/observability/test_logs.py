@@ -1,28 +1,46 @@
-import io
 import json
 import logging
-from collections.abc import Iterator
+import os
+import pty
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
-from convvae_service.observability.logs import facts, is_sampled, set_up_logging
+from convvae_service.observability.logs import facts, flush_logs, is_sampled, set_up_logging
+
+SetUp = Callable[[str], Path]
 
 
-@pytest.fixture(autouse=True)
-def restore_logging() -> Iterator[None]:
+@pytest.fixture
+def set_up(tmp_path: Path) -> Iterator[SetUp]:
+    """A function that makes a file the log of this process, in a form, until the test ends."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield
-    root.handlers[:], root.level = handlers, level
+    path = tmp_path / "log"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+    def to_file(form: str) -> Path:
+        set_up_logging(form=form, level="info", fd=fd)
+        return path
+
+    yield to_file
+    flush_logs()
+    logging.basicConfig(handlers=handlers, level=level, force=True)
+    os.close(fd)
 
 
-def test_json_lines_have_message_and_facts() -> None:
+def read_log(path: Path) -> str:
+    flush_logs()
+    return path.read_text()
+
+
+def test_json_lines_have_message_and_facts(set_up: SetUp) -> None:
     """Each line is one object whose facts are keys of their own, whatever they hold."""
-    stream = io.StringIO()
-    set_up_logging(form="json", level="info", stream=stream)
+    log = set_up("json")
     logging.getLogger("there").info("call", extra=facts(rows=3, model='a"b\n'))
     logging.getLogger("there").debug("not shown")
-    (line,) = stream.getvalue().splitlines()
+    (line,) = read_log(log).splitlines()
     entry = json.loads(line)
     assert entry["time"].endswith("Z")
     del entry["time"]
@@ -30,32 +48,29 @@ def test_json_lines_have_message_and_facts() -> None:
     assert entry == expected
 
 
-def test_exceptions_stay_on_one_line_of_json() -> None:
+def test_exceptions_stay_on_one_line_of_json(set_up: SetUp) -> None:
     """A traceback is a string of its entry."""
-    stream = io.StringIO()
-    set_up_logging(form="json", level="info", stream=stream)
+    log = set_up("json")
     try:
         raise ValueError("boom")
     except ValueError:
         logging.getLogger("there").exception("internal error")
-    (line,) = stream.getvalue().splitlines()
+    (line,) = read_log(log).splitlines()
     assert "ValueError: boom" in json.loads(line)["exception"]
 
 
-def test_auto_is_text_on_a_terminal_alone() -> None:
+def test_auto_is_text_on_a_terminal_alone(set_up: SetUp) -> None:
     """People read text, collectors read JSON."""
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    for stream, is_json in ((io.StringIO(), True), (Terminal(), False)):
-        set_up_logging(form="auto", level="info", stream=stream)
-        logging.getLogger("there").warning("slow", extra=facts(seconds=2))
-        text = stream.getvalue()
-        assert text.startswith("{") is is_json
-        if not is_json:
-            assert "warning slow seconds=2" in text
+    log = set_up("auto")
+    logging.getLogger("there").warning("slow", extra=facts(seconds=2))
+    assert json.loads(read_log(log))["seconds"] == 2
+    ours, terminal = pty.openpty()
+    set_up_logging(form="auto", level="info", fd=terminal)
+    logging.getLogger("there").warning("slow", extra=facts(seconds=2))
+    flush_logs()
+    assert b"warning slow seconds=2" in os.read(ours, 1000)
+    os.close(ours)
+    os.close(terminal)
 
 
 def test_a_share_of_calls_is_sampled_by_id() -> None:
@@ -69,31 +84,31 @@ def test_a_share_of_calls_is_sampled_by_id() -> None:
     assert tenth < {name for name in ids if is_sampled(name, 0.5)}
 
 
-def test_text_is_safe_for_a_terminal() -> None:
+def test_text_is_safe_for_a_terminal(set_up: SetUp) -> None:
     """Control characters, line breaks and bytes that are no text are escaped, in facts and in errors."""
-    stream = io.StringIO()
-    set_up_logging(form="text", level="info", stream=stream)
+    log = set_up("text")
     odd = "caf\udce9\n\x1b[31m\x9b\u202e"
     logging.getLogger("there").info("read", extra=facts(folder=odd, name="Größe 猫"))
     try:
         raise ValueError(odd)
     except ValueError:
         logging.getLogger("there").exception("wrong")
-    text = stream.getvalue()
+    text = read_log(log)
     assert r"folder=caf\xe9\n\x1b[31m\x9b\u202e name=Größe 猫" in text
     assert all(line.isprintable() for line in text.splitlines())
 
 
-def test_a_log_that_cannot_be_written_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """A full disk or a pipe without a reader loses lines; a fault in a line is still shown."""
-
-    class Full(io.StringIO):
-        def write(self, _: str, /) -> int:
-            raise OSError(28, "No space left on device")
-
-    set_up_logging(form="json", level="info", stream=Full())
-    logging.getLogger("there").info("lost")
-    assert capsys.readouterr() == ("", "")
-    set_up_logging(form="json", level="info", stream=io.StringIO())
+def test_a_record_that_cannot_be_formatted_is_shown(
+    set_up: SetUp, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A fault in a line of the code is told on stderr, and the log goes on."""
+    log = set_up("json")
     logging.getLogger("there").info("%d", "no number")
+    logging.getLogger("there").info("good")
     assert "TypeError" in capsys.readouterr().err
+    assert json.loads(read_log(log))["message"] == "good"
+
+
+def test_logs_are_flushed_without_a_log() -> None:
+    """A process whose log is not set up has nothing to flush."""
+    flush_logs()
