@@ -16,6 +16,8 @@ from convvae.calls.inputs import check_latents
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
 from convvae.client import ImagesLike
+from convvae.coalescing.joint_operation import small_call
+from convvae.coalescing.tasks import TaskCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError
 from convvae.model_name import ModelName
@@ -53,6 +55,7 @@ class AsyncClient:
         allow_insecure_token: bool = False,
         compression: str | None = None,
         follow_health: bool = False,
+        coalesce: bool = False,
     ) -> None:
         self._config = ClientConfig(
             target=target,
@@ -65,6 +68,7 @@ class AsyncClient:
             allow_insecure_token=allow_insecure_token,
             compression=compression,
             follow_health=follow_health,
+            coalesce=coalesce,
         )
         self._models = ModelCache()
         self._policy = RetryPolicy(retry)
@@ -72,6 +76,7 @@ class AsyncClient:
         self._channel: Any = None
         self._methods: dict[str, Any] = {}
         self._closed = False
+        self._coalescer = TaskCoalescer(self._send, self._models) if coalesce else None
 
     async def encode(
         self,
@@ -126,19 +131,21 @@ class AsyncClient:
 
     async def models(self, *, timeout_s: float | None = None) -> tuple[results.ModelSummary, ...]:
         """See `Client.models`."""
-        return await self._run_exchange(list_models(), timeout_s)
+        return await self._run_exchange(list_models(), self._limit(timeout_s))
 
     async def model(self, *, model: str | None = None, timeout_s: float | None = None) -> results.ModelInfo:
         """See `Client.model`."""
-        return await self._run_exchange(self._models.fetch(self._name(model)), timeout_s)
+        return await self._run_exchange(self._models.fetch(self._name(model)), self._limit(timeout_s))
 
     async def health(self, service: str = "", *, timeout_s: float | None = None) -> results.Health:
         """See `Client.health`."""
-        return await self._run_exchange(check_health(service), timeout_s)
+        return await self._run_exchange(check_health(service), self._limit(timeout_s))
 
     async def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
         self._closed = True
+        if self._coalescer is not None:
+            self._coalescer.close()
         # gRPC ends with its last channel, and works in a process that is forked after that.
         channel, self._channel, self._methods = self._channel, None, {}
         if channel is not None and not FORKS.refused:
@@ -169,17 +176,27 @@ class AsyncClient:
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
 
-    async def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
-        exchange = run_operation(operation, self._name(model), self._models, self._config.max_in_flight)
-        return await self._run_exchange(exchange, timeout_s)
+    def _limit(self, timeout_s: float | None) -> TimeLimit:
+        return TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
 
-    async def _run_exchange(self, exchange: Exchange[R], timeout_s: float | None) -> R:
-        limit = TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
+    async def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
+        name, limit = self._name(model), self._limit(timeout_s)
+        if self._coalescer is not None and (small := small_call(operation)) is not None:
+            FORKS.check()
+            answer: R = await self._coalescer.call(small, name, limit)
+            return answer
+        return await self._send(operation, name, limit)
+
+    async def _send(self, operation: Operation[R], name: ModelName, limit: TimeLimit) -> R:
+        exchange = run_operation(operation, name, self._models, self._config.max_in_flight)
+        return await self._run_exchange(exchange, limit)
+
+    async def _run_exchange(self, exchange: Exchange[R], limit: TimeLimit) -> R:
         try:
             batch = next(exchange)
             while True:
                 try:
-                    replies = await self._send(RequestScheduler(batch, self._policy, limit))
+                    replies = await self._send_batch(RequestScheduler(batch, self._policy, limit))
                 except ConvvaeError as error:
                     batch = exchange.throw(error)
                 else:
@@ -188,7 +205,7 @@ class AsyncClient:
             result: R = stop.value
             return result
 
-    async def _send(self, scheduler: RequestScheduler) -> list[Any]:
+    async def _send_batch(self, scheduler: RequestScheduler) -> list[Any]:
         FORKS.check()
         running: dict[int, Any] = {}
         finished: asyncio.Queue[int] = asyncio.Queue()

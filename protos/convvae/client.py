@@ -1,40 +1,31 @@
 """The synchronous client: sends the requests of `convvae.calls.exchanges` and waits for the replies."""
 
-import queue
-import threading
-import time
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import grpc
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from convvae import results
-from convvae.calls.exchanges import (
-    Exchange,
-    ModelCache,
-    RequestBatch,
-    check_health,
-    list_models,
-    run_operation,
-)
+from convvae.calls.exchanges import Exchange, ModelCache, check_health, list_models, run_operation
 from convvae.calls.image_operations import Encode, Reconstruct, Score
 from convvae.calls.images import check_images
 from convvae.calls.inputs import check_latents
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
+from convvae.coalescing.joint_operation import small_call
+from convvae.coalescing.threads import ThreadCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
-from convvae.errors import Cancelled, ClientClosed, ConvvaeError
+from convvae.errors import ConvvaeError
 from convvae.model_name import ModelName
-from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.blocking import BlockingConnection
+from convvae.transport.channel import ChannelFactory
 from convvae.transport.forks import FORKS
 from convvae.transport.retry import RetryPolicy
-from convvae.transport.scheduler import RequestScheduler, TimeLimit
-from convvae.transport.status import from_rpc_error
+from convvae.transport.scheduler import TimeLimit
 
 __all__ = ["Client", "ImagesLike"]
 
@@ -66,6 +57,8 @@ class Client:
             addresses can drain without a failed call. Do not use it behind a proxy that balances calls: one
             draining server would then stop the calls to all. While no server serves, every call raises
             `Unavailable`, also `health`.
+        coalesce: Whether to join small concurrent calls of one method and model into one request. Each call
+            keeps its own rows, time limit and errors. `sample`, and `score` with draws, are never joined.
 
     Raises:
         InvalidInput: A setting is out of range, or the token would travel unencrypted.
@@ -84,6 +77,7 @@ class Client:
         allow_insecure_token: bool = False,
         compression: str | None = None,
         follow_health: bool = False,
+        coalesce: bool = False,
     ) -> None:
         self._config = ClientConfig(
             target=target,
@@ -96,16 +90,11 @@ class Client:
             allow_insecure_token=allow_insecure_token,
             compression=compression,
             follow_health=follow_health,
+            coalesce=coalesce,
         )
         self._models = ModelCache()
-        self._policy = RetryPolicy(retry)
-        self._factory = ChannelFactory(self._config)
-        self._channel: grpc.Channel | None = None
-        self._methods: dict[str, Any] = {}
-        if not FORKS.refused:
-            self._open()
-        self._abandoned: list[grpc.Channel] = []
-        self._closed = False
+        self._connection = BlockingConnection(ChannelFactory(self._config), RetryPolicy(retry))
+        self._coalescer = ThreadCoalescer(self._send, self._models) if coalesce else None
 
     def encode(
         self,
@@ -187,29 +176,21 @@ class Client:
 
     def models(self, *, timeout_s: float | None = None) -> tuple[results.ModelSummary, ...]:
         """List the server's models and their versions, loaded or not."""
-        return self._run_exchange(list_models(), timeout_s)
+        return self._run_exchange(list_models(), self._limit(timeout_s))
 
     def model(self, *, model: str | None = None, timeout_s: float | None = None) -> results.ModelInfo:
         """Fetch the description of the model and the server's limits. This always calls the server."""
-        return self._run_exchange(self._models.fetch(self._name(model)), timeout_s)
+        return self._run_exchange(self._models.fetch(self._name(model)), self._limit(timeout_s))
 
     def health(self, service: str = "", *, timeout_s: float | None = None) -> results.Health:
         """Fetch the health of the server, or of one model (`service`). There are no retries."""
-        return self._run_exchange(check_health(service), timeout_s)
+        return self._run_exchange(check_health(service), self._limit(timeout_s))
 
     def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
-        self._closed = True
-        if FORKS.refused:
-            # The connection is the parent's.
-            return
-        for channel in self._abandoned:
-            # Closing may block for ever; see `_abandon_channel`.
-            threading.Thread(target=channel.close, daemon=True).start()
-        if self._channel is not None:
-            self._channel.close()
-        # gRPC ends with its last channel, and works in a process that is forked after that.
-        self._channel, self._methods, self._abandoned = None, {}, []
+        if self._coalescer is not None and not FORKS.refused:
+            self._coalescer.close()
+        self._connection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -236,17 +217,27 @@ class Client:
     def _name(self, model: str | None) -> ModelName:
         return ModelName.parse(self._config.model if model is None else model)
 
-    def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
-        exchange = run_operation(operation, self._name(model), self._models, self._config.max_in_flight)
-        return self._run_exchange(exchange, timeout_s)
+    def _limit(self, timeout_s: float | None) -> TimeLimit:
+        return TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
 
-    def _run_exchange(self, exchange: Exchange[R], timeout_s: float | None) -> R:
-        limit = TimeLimit(self._config.timeout_s if timeout_s is None else check_timeout(timeout_s))
+    def _call(self, operation: Operation[R], model: str | None, timeout_s: float | None) -> R:
+        name, limit = self._name(model), self._limit(timeout_s)
+        if self._coalescer is not None and (small := small_call(operation)) is not None:
+            FORKS.check()
+            answer: R = self._coalescer.call(small, name, limit)
+            return answer
+        return self._send(operation, name, limit)
+
+    def _send(self, operation: Operation[R], name: ModelName, limit: TimeLimit) -> R:
+        exchange = run_operation(operation, name, self._models, self._config.max_in_flight)
+        return self._run_exchange(exchange, limit)
+
+    def _run_exchange(self, exchange: Exchange[R], limit: TimeLimit) -> R:
         try:
             batch = next(exchange)
             while True:
                 try:
-                    replies = self._send(batch, limit)
+                    replies = self._connection.send(batch, limit)
                 except ConvvaeError as error:
                     batch = exchange.throw(error)
                 else:
@@ -254,90 +245,3 @@ class Client:
         except StopIteration as stop:
             result: R = stop.value
             return result
-
-    def _send(self, batch: RequestBatch, limit: TimeLimit) -> list[Any]:
-        FORKS.check()
-        scheduler = RequestScheduler(batch, self._policy, limit)
-        try:
-            # A blocking call has no time limit of its own where gRPC does not work.
-            if len(batch.requests) == 1 and not FORKS.forked:
-                self._send_one(scheduler)
-            else:
-                self._send_many(scheduler)
-        except (ValueError, LookupError) as error:
-            # gRPC raises ValueError on a closed channel, and a closed client has no methods.
-            if self._closed and not isinstance(error, ConvvaeError):
-                raise ClientClosed("the client is closed") from None
-            raise
-        except Exception:
-            raise
-        except BaseException:
-            self._abandon_channel()
-            raise
-        return scheduler.results
-
-    def _abandon_channel(self) -> None:
-        """Replace the channel after an interrupt such as Ctrl-C.
-
-        An interrupt inside gRPC's code may leave a lock of the channel held, because the end of a `with` on a
-        `threading.Condition` can be interrupted. The next call on that channel, or its `close`, would then
-        wait for ever. The old channel stays open for the calls of other threads.
-        """
-        if not self._closed:
-            assert self._channel is not None
-            self._abandoned.append(self._channel)
-            self._open()
-
-    def _open(self) -> None:
-        self._channel = self._factory.open(grpc)
-        self._methods = open_methods(self._channel)
-
-    def _send_one(self, scheduler: RequestScheduler) -> None:
-        # A blocking call takes two thirds of the time of a future: gRPC needs no second thread for it.
-        while not scheduler.finished:
-            for index, request, remaining_s in scheduler.due():
-                try:
-                    reply = self._methods[request.method](
-                        request.build(), timeout=remaining_s, metadata=self._factory.metadata
-                    )
-                except grpc.RpcError as error:
-                    scheduler.failed(index, self._error(error))
-                else:
-                    scheduler.succeeded(index, reply)
-            if not scheduler.finished:
-                time.sleep(scheduler.wait_s())
-
-    def _send_many(self, scheduler: RequestScheduler) -> None:
-        # Futures, not worker threads: a blocking call in a worker could not be cancelled when another request
-        # fails, or at Ctrl-C.
-        running: dict[int, Any] = {}
-        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
-        try:
-            while not scheduler.finished:
-                for index, request, remaining_s in scheduler.due():
-                    running[index] = self._methods[request.method].future(
-                        request.build(), timeout=remaining_s, metadata=self._factory.metadata
-                    )
-                    running[index].add_done_callback(partial(_report, finished, index))
-                try:
-                    index = finished.get(timeout=scheduler.wait_s())
-                except queue.Empty:
-                    continue
-                future = running.pop(index)
-                if future.code() is grpc.StatusCode.OK:
-                    scheduler.succeeded(index, future.result())
-                else:
-                    scheduler.failed(index, self._error(future))
-        finally:
-            for future in running.values():
-                future.cancel()
-
-    def _error(self, error: Any) -> ConvvaeError:
-        if self._closed and error.code() is grpc.StatusCode.CANCELLED:
-            return Cancelled("the client was closed during the call", code="CANCELLED")
-        return from_rpc_error(error, self._config.target)
-
-
-def _report(finished: "queue.SimpleQueue[int]", index: int, future: Any) -> None:
-    del future
-    finished.put(index)

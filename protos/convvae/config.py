@@ -84,6 +84,7 @@ class ClientConfig:
     allow_insecure_token: bool = False
     compression: str | None = None
     follow_health: bool = False
+    coalesce: bool = False
 
     def __post_init__(self) -> None:
         if not self.target:

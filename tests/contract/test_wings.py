@@ -57,6 +57,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "results",
         "calls",
         "transport",
+        "coalescing",
         "client",
         "aio",
         "__init__",

@@ -6,12 +6,17 @@ from convvae.calls.inputs import MAX_LISTED, refuse
 from convvae.errors import InvalidInput, Violation
 from convvae.results import Limits
 
-__all__ = ["OVERHEAD_BYTES", "chunks_in_flight", "split_rows"]
+__all__ = ["OVERHEAD_BYTES", "chunks_in_flight", "message_room", "split_rows"]
 
 # The part of a message that does not grow with its rows: model name, version, precision, shapes, seed.
 OVERHEAD_BYTES = 1024
 # gRPC's own limit, used when the server does not state one.
 _DEFAULT_MESSAGE_BYTES = 4 << 20
+
+
+def message_room(limits: Limits) -> int:
+    """Return the bytes that the rows of one message may have."""
+    return (limits.max_message_bytes or _DEFAULT_MESSAGE_BYTES) - OVERHEAD_BYTES
 
 
 def split_rows(
@@ -36,7 +41,7 @@ def split_rows(
     Raises:
         InvalidInput: A single row exceeds a limit.
     """
-    room = (limits.max_message_bytes or _DEFAULT_MESSAGE_BYTES) - OVERHEAD_BYTES
+    room = message_room(limits)
     most = min(limits.max_rows_per_call or rows * draws, limits.max_queued_rows or rows * draws) // draws
     if most < 1:
         raise refuse("num_samples", f"{draws} draws exceed the server's limit of rows in one call")

@@ -13,7 +13,7 @@ from convvae.errors import InvalidInput, Violation
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
-__all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "check_images"]
+__all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "check_images", "join_images"]
 
 ImagesMessage = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
 
@@ -42,6 +42,11 @@ class PixelImages:
             "images", f"shape is {shape}; model {info.model!r} takes (N, {height}, {width}, {channels})"
         )
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.array.nbytes
+
     def row_bytes(self, info: ModelInfo) -> int:
         """Return the bytes that one row adds to a request."""
         return int(np.prod(info.image_shape))
@@ -68,7 +73,12 @@ class FileImages:
     def check(self, _info: ModelInfo) -> None:
         """Do nothing: the server resizes files to the model's size."""
 
-    def row_bytes(self, _info: ModelInfo) -> Sequence[int]:
+    @property
+    def num_bytes(self) -> int:
+        """Bytes that all rows add to a request. Raises `InvalidInput` as `row_bytes` does."""
+        return sum(self.row_bytes())
+
+    def row_bytes(self, _info: ModelInfo | None = None) -> Sequence[int]:
         """Return the bytes that each row adds to a request.
 
         Raises:
@@ -120,6 +130,14 @@ def _measure(path: Path) -> tuple[int, str | None]:
 
 
 Images = PixelImages | FileImages
+
+
+def join_images(parts: Sequence[Images]) -> Images:
+    """Return the images of all parts, in their order: pixels of one size, or files."""
+    arrays = [part.array for part in parts if isinstance(part, PixelImages)]
+    if arrays:
+        return PixelImages(np.concatenate(arrays))
+    return FileImages([file for part in parts if isinstance(part, FileImages) for file in part.files])
 
 
 def check_images(images: Any) -> Images:

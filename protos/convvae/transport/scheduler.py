@@ -31,10 +31,18 @@ class TimeLimit:
         self.clock = clock
         self._start_s = clock()
 
-    def end_s(self, requests: int, in_flight: int) -> float:
+    def end_s(self, requests: int = 1, in_flight: int = 1) -> float:
         """Return the clock time at which a batch of `requests` must have ended."""
         rounds = max(1, -(-requests // in_flight))
         return self._start_s + self.timeout_s * rounds
+
+    def remaining_s(self) -> float:
+        """Return the seconds that are left for one request, at least 0."""
+        return max(0.0, self.end_s() - self.clock())
+
+    def passed(self) -> DeadlineExceeded:
+        """Return the error of a call that has used up its time."""
+        return DeadlineExceeded(f"not answered within {self.timeout_s:g} s; raise timeout_s")
 
 
 class RequestScheduler:
@@ -72,7 +80,7 @@ class RequestScheduler:
             DeadlineExceeded: A request has no time left, or gRPC did not report the end of one in time.
         """
         if self._clock() >= self._end_s + GRACE_S:
-            raise self._out_of_time()
+            raise self._limit.passed()
         while self._num_in_flight < int(self._window):
             now_s = self._clock()
             if self._waiting and self._waiting[0][0] <= now_s:
@@ -85,7 +93,7 @@ class RequestScheduler:
                 return
             remaining_s = self._ends_s[index] - now_s
             if remaining_s <= 0:
-                raise self._out_of_time()
+                raise self._limit.passed()
             self._num_in_flight += 1
             yield index, self._requests[index], remaining_s
 
@@ -95,9 +103,6 @@ class RequestScheduler:
         if self._waiting and self._num_in_flight < int(self._window):
             until_s = min(until_s, self._waiting[0][0])
         return max(0.0, until_s - self._clock())
-
-    def _out_of_time(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"not answered within {self._limit.timeout_s:g} s; raise timeout_s")
 
     def succeeded(self, index: int, reply: Any) -> None:
         """Store the reply to the request `index`."""
