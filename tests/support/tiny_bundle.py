@@ -32,7 +32,7 @@ GAUSSIAN = LikelihoodSpec(name="gaussian", sigma=0.1)
 SHAPE = ImageShape(height=8, width=6, channels=1)
 LATENT_DIM = 4
 # How the model `tiny` takes its images.
-TINY_INPUT = ModelInput("tiny", SHAPE, Resize())
+TINY_INPUT = ModelInput("tiny", SHAPE, Resize(decode="scaled"))
 # Added to a model's seed, so that the answers tell which graphs ran.
 PRECISION_SEEDS: dict[Precision, int] = {"fp32": 0, "fp16": 1000, "int8": 2000}
 
@@ -146,7 +146,7 @@ def publish_tiny(
         },
         accuracy={precision: Accuracy() for precision in precisions},
         training=Training(dataset="random weights", images=0, epochs=0, seed=seed, commit=""),
-        resize=Resize(library="Pillow"),
+        resize=Resize(decode="scaled", library="Pillow"),
     )
     return publish(root, manifest, graphs)
 

@@ -81,11 +81,16 @@ class Resize:
         mode: `crop` scales until the target is covered and keeps the centre. `stretch` ignores the aspect
             ratio.
         filter: A Pillow resampling filter.
+        decode: `full` decodes a JPEG at its size. `scaled` divides height and width by 8, 4 or 2 while it
+            decodes: the largest of them that leaves at least twice the model's height and width, and 8
+            pixels. With the filter `nearest` both decode at full size.
         library: Name and version of the library that resized the training images.
     """
 
     mode: Literal["crop", "stretch"] = "crop"
     filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = "bicubic"
+    # A manifest without the key is of a model that was trained on full pictures.
+    decode: Literal["full", "scaled"] = "full"
     library: str = ""
 
 

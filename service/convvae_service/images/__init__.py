@@ -12,13 +12,13 @@ from convvae_service.images.batch_decoding import InvalidImages, decode_files
 from convvae_service.images.decode import (
     DEFAULT_MAX_PIXELS,
     decode_file,
-    file_shape,
-    pillow_pixels,
-    pillow_shape,
-    resize_pixels,
+    decode_image,
+    read_header,
 )
 from convvae_service.images.files import IMAGE_SUFFIXES, ImageFiles, LeftOut, image_files, read_file
-from convvae_service.images.header import InvalidImage, TooManyPixels
+from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
+from convvae_service.images.pillow_decoder import pillow_pixels, pillow_shape
+from convvae_service.images.resizing import resize_pixels
 from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
 from convvae_service.images.source_kinds import open_source
 from convvae_service.printable import printable
@@ -30,6 +30,7 @@ __all__ = [
     "BadSource",
     "ImageBatch",
     "ImageFiles",
+    "ImageHeader",
     "InvalidImage",
     "InvalidImages",
     "LeftOut",
@@ -41,7 +42,7 @@ __all__ = [
     "as_uint8",
     "decode_file",
     "decode_files",
-    "file_shape",
+    "decode_image",
     "image_files",
     "is_array_file",
     "open_array",
@@ -51,5 +52,6 @@ __all__ = [
     "pillow_shape",
     "printable",
     "read_file",
+    "read_header",
     "resize_pixels",
 ]

@@ -1,7 +1,7 @@
 """Many image files decoded in the threads of an executor, with one future for all of them."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, Future
 from threading import Lock
 
@@ -68,7 +68,7 @@ def decode_files(
 
 
 class _Decoding:
-    """The tasks that decode the files of one call. They take files from one iterator."""
+    """The tasks that decode the files of one call. Each takes the next file that no other has taken."""
 
     def __init__(
         self,
@@ -79,7 +79,8 @@ class _Decoding:
         threads: Executor,
         result: "Future[NDArray[np.uint8]]",
     ) -> None:
-        self._waiting: Iterator[tuple[int, bytes]] = iter(enumerate(files))
+        self._files = files
+        self._next = 0
         self._images: NDArray[np.uint8] | None = np.empty((len(files), *shape.as_tuple), np.uint8)
         self._shape = shape
         self._resize = resize
@@ -101,7 +102,7 @@ class _Decoding:
         """Drop the files and pixels: the result is known, or nobody waits for it."""
         self._claim_result()
         with self._lock:
-            self._waiting, self._images = iter(()), None
+            self._files, self._images = (), None
 
     def _queue_turn(self) -> None:
         try:
@@ -121,7 +122,7 @@ class _Decoding:
         end_s = time.monotonic() + _TURN_S
         try:
             while self._decode_next():
-                if time.monotonic() >= end_s:
+                if time.monotonic() >= end_s and self._next < len(self._files):
                     self._queue_turn()
                     return
         except BaseException as error:  # noqa: BLE001 - the caller that waits for the result must see it
@@ -140,13 +141,13 @@ class _Decoding:
     def _decode_next(self) -> bool:
         """Decode one file, and return whether there was one."""
         with self._lock:
-            waiting, images = next(self._waiting, None), self._images
-        if waiting is None or images is None:
+            index, files, images = self._next, self._files, self._images
+            self._next += 1
+        if images is None or index >= len(files):
             return False
-        index, data = waiting
         try:
             images[index] = decode_file(
-                data, shape=self._shape, resize=self._resize, max_pixels=self._max_pixels
+                files[index], shape=self._shape, resize=self._resize, max_pixels=self._max_pixels
             )
         except InvalidImage as error:
             self._reasons[index] = str(error)

@@ -15,17 +15,18 @@ class TooManyPixels(InvalidImage):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ImageHeader:
-    """An image file without its metadata.
+    """An image file and the facts about it.
 
     Attributes:
         width: Pixels of a stored row.
         height: Number of stored rows.
         channels: 1 for grey files, otherwise 3.
         orientation: The EXIF orientation, 1 to 8; 1 if it is absent or unreadable.
-        content: The same image as a file that has nothing but its pixels. Pillow refuses some files for
-            metadata that it cannot read, so it does not see the metadata.
+        content: The image file. A PNG is without metadata, since Pillow refuses some files for metadata that
+            it cannot read.
         transparent: The samples of the colour that a PNG declares transparent, or None.
         depth: Bits of a sample.
+        has_black_ink: Whether a JPEG has four inks: CMYK or YCCK.
     """
 
     width: int
@@ -35,10 +36,15 @@ class ImageHeader:
     content: bytes
     transparent: tuple[int, ...] | None = None
     depth: int = 8
+    has_black_ink: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """(height, width, channels) of the picture as it is seen, after the orientation."""
-        # The orientations 5 to 8 swap height and width.
-        sides = (self.width, self.height) if self.orientation >= 5 else (self.height, self.width)
+        sides = (self.width, self.height) if self.is_sideways else (self.height, self.width)
         return (*sides, self.channels)
+
+    @property
+    def is_sideways(self) -> bool:
+        """Whether the stored rows are the columns of the picture, as in the orientations 5 to 8."""
+        return self.orientation >= 5

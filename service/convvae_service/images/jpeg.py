@@ -1,61 +1,80 @@
-"""JPEG files: their segments, and the same image without metadata, after ITU-T T.81 annex B."""
+"""JPEG files: their size and orientation, and the same file without metadata, after ITU-T T.81 annex B."""
 
 import struct
 from collections.abc import Iterator
 
 from convvae_service.images.header import ImageHeader, InvalidImage
-from convvae_service.images.orientation import picture_orientation
+from convvae_service.images.orientation import UPRIGHT, picture_orientation
 
-__all__ = ["JPEG_SIGNATURE", "read_jpeg"]
+__all__ = ["JPEG_SIGNATURE", "read_jpeg", "without_metadata"]
 
 JPEG_SIGNATURE = b"\xff\xd8\xff"
 _START_OF_SCAN, _END_OF_IMAGE, _COMMENT = 0xDA, 0xD9, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
-# Markers without a segment: TEM, the restarts, and a second start of the image.
-_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+# Markers without a segment: TEM, the restarts, a second start of the image, and 0, which is none.
+_STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 # Sequential and progressive frames, with Huffman or arithmetic coding.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
+# The end of the image. It cannot be a part of the coded pixels.
+_END = b"\xff\xd9"
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_CUT_SHORT = "image file is cut short"
 _DAMAGED = "damaged JPEG: its header cannot be read"
 
 
 def read_jpeg(data: bytes) -> ImageHeader:
-    """Return the header of a JPEG file, and its pixels in a file without metadata.
-
-    Of the application segments, those that decide the colours stay: JFIF and Adobe.
+    """Return the header of a JPEG file.
 
     Raises:
-        InvalidImage: The file ends before its pixels, or is of a kind that cannot be decoded.
+        InvalidImage: The file ends before its pixels do, or is of a kind that cannot be decoded.
     """
-    kept, exif, xmp = [b"\xff\xd8"], b"", b""
+    exif, xmp = b"", b""
     frame: tuple[int, int, int, int] | None = None
     for marker, start, end in _segments(data):
         if marker == _START_OF_SCAN:
             if frame is None:
                 raise InvalidImage(_DAMAGED)
+            if data.rfind(_END, end) < 0:
+                raise InvalidImage(_CUT_SHORT)
             height, width, components, depth = frame
             return ImageHeader(
                 width=width,
                 height=height,
                 channels=1 if components == 1 else 3,
-                orientation=picture_orientation(exif, xmp),
-                content=b"".join([*kept, data[start - 4 :]]),
+                orientation=picture_orientation(exif, xmp) if exif or xmp else UPRIGHT,
+                content=data,
                 depth=depth,
+                has_black_ink=components == 4,
             )
-        content = data[start:end]
-        if marker in _OTHER_FRAMES:
+        if marker in _FRAMES:
+            frame = frame or _frame(data[start:end])
+        elif marker == _APP1:
+            content = data[start:end]
+            if content.startswith(_EXIF):
+                exif += content[len(_EXIF) :]
+            elif content.startswith(_XMP):
+                xmp = content[len(_XMP) :]
+        elif marker in _OTHER_FRAMES:
             raise InvalidImage("lossless or hierarchical JPEG: save it as a baseline or progressive JPEG")
-        if marker in _FRAMES and frame is None:
-            frame = _frame(content)
-        if marker == _APP1 and content.startswith(_EXIF):
-            exif += content[len(_EXIF) :]
-        elif marker == _APP1 and content.startswith(_XMP):
-            xmp = content[len(_XMP) :]
-        if _is_needed(marker, content):
+    raise InvalidImage(_CUT_SHORT)
+
+
+def without_metadata(data: bytes) -> bytes:
+    """Return a file from `read_jpeg` without metadata, and without odd bytes between its segments.
+
+    Decoders refuse some files for metadata that they cannot read. Of the application segments, those that
+    decide the colours stay: JFIF and Adobe.
+    """
+    kept = [b"\xff\xd8"]
+    for marker, start, end in _segments(data):
+        if marker == _START_OF_SCAN:
+            kept.append(data[start - 4 :])
+            break
+        if _is_needed(marker, data[start:end]):
             kept.append(b"\xff" + bytes([marker]) + data[start - 2 : end])
-    raise InvalidImage("image file is cut short")
+    return b"".join(kept)
 
 
 def _is_needed(marker: int, content: bytes) -> bool:
@@ -69,27 +88,28 @@ def _is_needed(marker: int, content: bytes) -> bool:
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield (marker, start, end) of the contents of each segment up to the first scan."""
-    position = 2
-    # Bytes between the segments are passed over, as libjpeg does.
-    while (position := data.find(b"\xff", position)) >= 0:
-        while data[position : position + 1] == b"\xff":
+    position, size = 2, len(data)
+    while position < size:
+        if data[position] != 0xFF:
+            # Bytes between the segments are passed over, as libjpeg does.
+            position = data.find(b"\xff", position)
+            if position < 0:
+                return
+        while position < size and data[position] == 0xFF:
             position += 1
-        if position >= len(data):
+        if position + 2 >= size or data[position] == _END_OF_IMAGE:
             return
-        marker = data[position]
+        marker, start = data[position], position + 3
         position += 1
-        if marker == 0 or marker in _STANDALONE:
+        if marker in _STANDALONE:
             continue
-        if marker == _END_OF_IMAGE or position + 2 > len(data):
-            return
-        (length,) = struct.unpack_from(">H", data, position)
-        end = position + length
+        length = data[position] << 8 | data[position + 1]
+        position += length
         if length < 2:
             raise InvalidImage(_DAMAGED)
-        if end > len(data):
+        if position > size:
             return
-        yield marker, position + 2, end
-        position = end
+        yield marker, start, position
 
 
 def _frame(content: bytes) -> tuple[int, int, int, int]:

@@ -20,6 +20,7 @@ GREY_16 = np.random.default_rng(0).integers(0, 1 << 16, (9, 11, 1), np.uint16)
 RGB_16 = np.random.default_rng(1).integers(0, 1 << 16, (9, 11, 3), np.uint16)
 GREY_8 = np.asarray(GREY_16 >> 8, np.uint16)
 GREY_1 = np.asarray(GREY_16 >> 15, np.uint16)
+RULE = Resize(decode="scaled")
 PHOTO = Image.fromarray((RGB_16 >> 8).astype(np.uint8))
 
 
@@ -40,6 +41,7 @@ GOOD = {
     "bits.png": png_file(GREY_1, depth=1, colour=0, before=[chunk(b"tRNS", b"\0\1")]),
     "metadata.png": png_file(GREY_8, depth=8, colour=0, before=[chunk(b"pHYs"), chunk(b"iCCP", b"x")]),
     "inks.jpg": saved(PHOTO.convert("CMYK"), "JPEG"),
+    "large.jpg": saved(PHOTO.resize((97, 131)), "JPEG"),
     "progressive.jfif": saved(PHOTO, "JPEG", progressive=True, comment=b"x" * 60_000),
     "alpha.webp": saved(PHOTO.convert("RGBA"), "WEBP"),
 }
@@ -66,10 +68,10 @@ def files(tmp_path: Path) -> Path:
 
 def test_same_pixels(files: Path, tiny_server: ServerProcess) -> None:
     """The service encodes a file as it encodes the pixels that training reads from it."""
-    model_input = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), Resize())
+    model_input = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), RULE)
     source = FolderSource(files / "good")
     embedded = source.read(range(len(GOOD)), model_input)
-    trained = read_folder(files / "good", image_size=(8, 6), resize=Resize(), channels=1)
+    trained = read_folder(files / "good", image_size=(8, 6), resize=RULE, channels=1)
     assert list(embedded.ids) == sorted(GOOD)
     np.testing.assert_array_equal(trained.images, embedded.images)
     with Client(tiny_server.target) as client:

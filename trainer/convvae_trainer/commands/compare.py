@@ -119,7 +119,11 @@ def _check_out(out: Path) -> None:
 
 def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
     """Load the data set; images are resized, and take the channels, as the model's manifest states."""
-    resizing = {"resize_mode": manifest.resize.mode, "resize_filter": manifest.resize.filter}
+    resizing = {
+        "resize_mode": manifest.resize.mode,
+        "resize_filter": manifest.resize.filter,
+        "resize_decode": manifest.resize.decode,
+    }
     flags = {
         "dataset": options.dataset,
         "data_root": options.data_root,

@@ -12,11 +12,11 @@ from convvae_service.images import (
     DEFAULT_MAX_PIXELS,
     InvalidImage,
     TooManyPixels,
-    decode_file,
-    file_shape,
+    decode_image,
     image_files,
     printable,
     read_file,
+    read_header,
 )
 from convvae_trainer.data.image_stack import ImageStack
 from convvae_trainer.errors import BadData
@@ -80,9 +80,9 @@ def read_folder(
     for name in names:
         path = f"{folder}/{name}"
         try:
-            data = read_file(path)
-            shape = rows.next_shape(file_shape(data), name=printable(path))
-            rows.add(decode_file(data, shape=shape, resize=resize, max_pixels=max_pixels))
+            header = read_header(read_file(path))
+            shape = rows.next_shape(header.shape, name=printable(path))
+            rows.add(decode_image(header, shape=shape, resize=resize, max_pixels=max_pixels))
         except TooManyPixels as error:
             bad.append(f"{printable(path)} cannot be used: {error}: --max-pixels raises it")
         except InvalidImage as error:

@@ -41,7 +41,13 @@ class SourceImages(NamedTuple):
 
 def resize_of(config: Config) -> Resize:
     """Return how the run resizes pictures, in the form of the manifest."""
-    return Resize(mode=config.resize_mode, filter=config.resize_filter, library=f"Pillow {PIL.__version__}")
+    return Resize(
+        mode=config.resize_mode,
+        filter=config.resize_filter,
+        # torchvision decodes the pictures of its sets itself, at full size.
+        decode="full" if _torchvision_class(config.dataset) else config.resize_decode,
+        library=f"Pillow {PIL.__version__}",
+    )
 
 
 def read_source(config: Config, *, download: bool, channels: int | None) -> SourceImages:

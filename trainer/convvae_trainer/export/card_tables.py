@@ -94,7 +94,7 @@ def data_table(manifest: Manifest, data: DataRecord) -> str:
         rows.append(("Validation images", f"{validation}, for early stopping"))
     rows += [
         ("Test images", f"{data.test_images}: {data.split}"),
-        ("Resizing", f"{resize.mode}, {resize.filter} ({resize.library})"),
+        ("Resizing", f"{resize.mode}, {resize.filter}, JPEG decoded {resize.decode} ({resize.library})"),
         ("sha256 of all pixels", data.sha256),
     ]
     return _table(("Item", "Value"), rows)

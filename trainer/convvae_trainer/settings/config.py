@@ -57,6 +57,9 @@ class Config:
     resize_filter: Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"] = setting(
         "bicubic", Panel.DATA, "Resize with this filter of Pillow."
     )
+    resize_decode: Literal["full", "scaled"] = setting(
+        "scaled", Panel.DATA, "Decode a large JPEG file at full size, or scaled down by the decoder: faster."
+    )
     max_pixels: int = setting(
         100_000_000,
         Panel.DATA,

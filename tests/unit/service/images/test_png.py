@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, file_shape
+from convvae_service.images import InvalidImage, decode_file, read_header
 from support.png_file import SIGNATURE, chunk, png_file, scanlines
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -58,7 +58,7 @@ def reference(
 
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode a file at its own size."""
-    height, width, channels = file_shape(data)
+    height, width, channels = read_header(data).shape
     shape = ImageShape(height=height, width=width, channels=channels)
     return decode_file(data, shape=shape, resize=Resize())
 
@@ -77,7 +77,7 @@ def test_every_depth_and_colour(colour: int, depth: int, interlaced: bool) -> No
     before = [chunk(b"PLTE", palette(depth).tobytes())] if colour == PALETTE else []
     data = png_file(samples, depth=depth, colour=colour, interlaced=interlaced, before=before)
     expected = reference(samples, colour, depth)
-    assert file_shape(data) == (HEIGHT, WIDTH, 1 if colour in (GREY, GREY_ALPHA) else 3)
+    assert read_header(data).shape == (HEIGHT, WIDTH, 1 if colour in (GREY, GREY_ALPHA) else 3)
     np.testing.assert_array_equal(decode(data), expected)
 
 
@@ -96,7 +96,7 @@ def test_transparent_pixels_are_black(colour: int, depth: int) -> None:
     np.testing.assert_array_equal(decode(data), reference(samples, colour, depth, transparency))
     if colour != PALETTE:
         assert (decode(data)[0] == 0).all()
-        assert file_shape(data)[2] == SAMPLES[colour]
+        assert read_header(data).shape[2] == SAMPLES[colour]
 
 
 def test_upper_bits_of_a_transparent_grey_do_not_count() -> None:
@@ -168,7 +168,7 @@ def test_orientation_in_every_form(name: str, place: str) -> None:
     """A picture that lies on its side is turned, wherever its file says so."""
     samples = random_samples(GREY, 8)
     data = with_chunks(samples, place, [ORIENTATIONS[name]])
-    assert file_shape(data) == (WIDTH, HEIGHT, 1)
+    assert read_header(data).shape == (WIDTH, HEIGHT, 1)
     np.testing.assert_array_equal(decode(data), np.rot90(reference(samples, GREY, 8), -1))
 
 

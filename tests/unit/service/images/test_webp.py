@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, file_shape
+from convvae_service.images import InvalidImage, decode_file, read_header
 
 HEIGHT, WIDTH = 24, 40
 EXIF = b"MM\0*\0\0\0\x08\0\1\x01\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0"
@@ -28,7 +28,7 @@ def webp(image: Image.Image, **options: object) -> bytes:
 
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode a file at its own size."""
-    height, width, channels = file_shape(data)
+    height, width, channels = read_header(data).shape
     shape = ImageShape(height=height, width=width, channels=channels)
     return decode_file(data, shape=shape, resize=Resize())
 
@@ -60,7 +60,7 @@ KINDS = {
 def test_every_kind(name: str) -> None:
     """The pixels are the original's, within the codec's loss. The size is read from each kind of header."""
     data, expected, loss = KINDS[name]
-    assert file_shape(data) == (HEIGHT, WIDTH, 3)
+    assert read_header(data).shape == (HEIGHT, WIDTH, 3)
     assert np.abs(decode(data).astype(int) - expected).max() <= loss
 
 
@@ -68,7 +68,7 @@ def test_every_kind(name: str) -> None:
 def test_orientation(prefix: bytes) -> None:
     """EXIF turns the picture; some programs store it with the prefix that JPEG needs."""
     data = webp(RGB, lossless=True, exif=prefix + EXIF)
-    assert file_shape(data) == (WIDTH, HEIGHT, 3)
+    assert read_header(data).shape == (WIDTH, HEIGHT, 3)
     np.testing.assert_array_equal(decode(data), np.rot90(smooth()[..., :3], -1))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, file_shape
+from convvae_service.images import InvalidImage, decode_file, read_header
 from convvae_trainer.data.dataset import load_dataset, load_other
 from convvae_trainer.data.folder import read_folder
 from convvae_trainer.errors import BadData
@@ -82,7 +82,7 @@ def test_any_file_has_the_shape_that_it_decodes_to(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Image.Image, "resize", note)
         try:
-            height, width, channels = file_shape(bytes(data))
+            height, width, channels = read_header(bytes(data)).shape
             assume(height <= 4096 and width <= 4096)
             shape = ImageShape(height=height, width=width, channels=channels)
             decode_file(bytes(data), shape=shape, resize=Resize(mode="stretch"))

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 from importlib import metadata
+from typing import Literal
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.sources import resize_of
 from convvae_trainer.errors import MissingExtra
 from convvae_trainer.settings.config import Config
 
@@ -63,3 +65,20 @@ def test_digits_need_no_import_of_scikit_learn() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "asked", "stated"),
+    [
+        ("./photos", "scaled", "scaled"),
+        ("./photos", "full", "full"),
+        ("images.npy", "scaled", "scaled"),
+        ("digits", "scaled", "scaled"),
+        ("flowers102", "scaled", "full"),
+    ],
+)
+def test_the_manifest_says_how_jpeg_files_were_decoded(
+    dataset: str, asked: Literal["full", "scaled"], stated: str
+) -> None:
+    """Pictures that torchvision decodes are full ones, and other files follow the setting."""
+    assert resize_of(Config(dataset=dataset, resize_decode=asked)).decode == stated

@@ -1,0 +1,147 @@
+"""Pictures that Pillow decodes: PNG, WebP, and the JPEG files that simplejpeg does not read."""
+
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.jpeg import JPEG_SIGNATURE, without_metadata
+from convvae_service.images.png import PNG_SIGNATURE, check_rows
+from convvae_service.images.resizing import eight_bit, fit_picture
+
+__all__ = ["decode_with_pillow", "pillow_pixels", "pillow_shape"]
+
+_ORIENTATION = 0x0112
+_GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
+
+
+def decode_with_pillow(
+    header: ImageHeader, *, shape: ImageShape, resize: Resize, scale: int
+) -> NDArray[np.uint8]:
+    """Decode the file of a header and bring it to the model's shape.
+
+    Args:
+        header: The header of a JPEG, PNG or WebP file.
+        shape: The model's image shape.
+        resize: The rule for images of another size.
+        scale: The number by which the height and width of a JPEG are divided while it is decoded; else 1.
+
+    Raises:
+        InvalidImage: The pixels are damaged, or end early.
+    """
+    try:
+        with _open(header) as image:
+            if scale > 1:
+                image.draft(None, (header.width // scale, header.height // scale))
+            _load(image, header)
+            picture = _without_colour(image, header)
+            return fit_picture(picture, header, shape=shape, resize=resize, scale=scale)
+    except (InvalidImage, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - Pillow's parsers raise many kinds of errors
+        raise InvalidImage(_reason(error)) from None
+
+
+def pillow_pixels(image: Image.Image, *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
+    """Bring an image that Pillow has opened to the model's shape, by the rules of `decode_file`.
+
+    Raises:
+        InvalidImage: The image cannot be decoded, or has floating-point pixels.
+    """
+    try:
+        image.load()
+        return fit_picture(image, _header_of(image), shape=shape, resize=resize)
+    except (InvalidImage, MemoryError):
+        raise
+    except Exception as error:  # noqa: BLE001 - as in decode_with_pillow
+        raise InvalidImage(_reason(error)) from None
+
+
+def pillow_shape(image: Image.Image) -> tuple[int, int, int]:
+    """Return (height, width, channels) of an image that Pillow has opened, by the rules of `read_header`."""
+    return _header_of(image).shape
+
+
+def _header_of(image: Image.Image) -> ImageHeader:
+    return ImageHeader(
+        width=image.width,
+        height=image.height,
+        channels=1 if image.mode in _GREY_MODES else 3,
+        orientation=_pillow_orientation(image),
+        content=b"",
+    )
+
+
+def _open(header: ImageHeader) -> ImageFile:
+    """Open the file with the reader of its format.
+
+    `Image.open` would also refuse, or warn of, sizes that `max_pixels` allows.
+    """
+    if header.content.startswith(JPEG_SIGNATURE):
+        return JpegImageFile(io.BytesIO(without_metadata(header.content)))
+    file = io.BytesIO(header.content)
+    return PngImageFile(file) if header.content.startswith(PNG_SIGNATURE) else WebPImageFile(file)
+
+
+def _reason(error: Exception) -> str:
+    # Only the text of Pillow's error distinguishes a file that ends early from other damage.
+    return "image file is cut short" if "truncated" in str(error) else "damaged image"
+
+
+def _load(image: ImageFile, header: ImageHeader) -> None:
+    is_png = isinstance(image, PngImageFile)
+    try:
+        image.load()
+    except OSError:
+        if is_png:
+            check_rows(header.content)  # its reason says more
+        raise
+    if is_png and _may_lack_rows(image):
+        check_rows(header.content)
+
+
+def _may_lack_rows(image: ImageFile) -> bool:
+    """Return whether rows may be missing. Only then are the pixels decompressed again and counted."""
+    if image.info.get("interlace"):
+        return True
+    last_row = image.crop((0, image.height - 1, image.width, image.height))
+    return not np.asarray(last_row).any()
+
+
+def _without_colour(image: ImageFile, header: ImageHeader) -> Image.Image:
+    """Return a PNG with its transparent colour in black. Pillow does not know such a colour at all depths."""
+    colour = header.transparent
+    if colour is None:
+        return image
+    pixels = np.asarray(eight_bit(image).convert("L" if header.channels == 1 else "RGB")).copy()
+    if header.depth < 8:
+        colour = tuple(sample * 255 // ((1 << header.depth) - 1) for sample in colour)
+    if header.depth < 16:
+        samples = pixels
+    elif header.channels == 1:
+        samples = np.asarray(image)
+    else:
+        # Pillow decodes the upper bytes. Read as little-endian, the lower ones are in their place.
+        with _open(header) as lower:
+            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+            lower.load()
+            samples = pixels.astype(np.uint16) << 8 | np.asarray(lower)
+    equal = samples == np.array(colour, samples.dtype)
+    pixels[equal.all(axis=-1) if header.channels == 3 else equal] = 0
+    return Image.fromarray(pixels)
+
+
+def _pillow_orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 if it is absent or unreadable."""
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # noqa: BLE001 - metadata may hold anything; an image with damaged EXIF is still an image
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
