@@ -4,30 +4,45 @@ OpenTelemetry's instrumentation of gRPC makes the span of the call, as a child o
 metadata name one. This module is imported only if traces are switched on.
 """
 
+import logging
 import os
+import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
-from opentelemetry import context, trace
+from google.protobuf.descriptor import ServiceDescriptor
+from google.rpc import code_pb2
+from opentelemetry import context, propagate, trace
 from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.trace import SpanKind, Status, StatusCode
 
+from convvae_service.batching.pending_call import SliceObserver
 from convvae_service.batching.report import SliceReport
-from convvae_service.observability.call import current_call
+from convvae_service.observability.call import Call, current_call
 
 __all__ = ["Tracing", "otlp_processor"]
 
 _SERVICE = "convvae-serve"
 _MAX_CLOSE_S = 3.0
+# The codes that are faults of a server; the others are faults of its caller, as OpenTelemetry defines them.
+_FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
 
 class Tracing:
-    """Makes the spans of one server, and gives them to a processor."""
+    """Makes the spans of one server, and gives them to a processor. Safe to use from any thread.
 
-    def __init__(self, processor: SpanProcessor) -> None:
+    Args:
+        processor: Takes the spans that have ended.
+        services: The services whose calls have spans. No two have a method of the same name.
+    """
+
+    def __init__(self, processor: SpanProcessor, services: Iterable[ServiceDescriptor]) -> None:
         named = "OTEL_SERVICE_NAME" in os.environ or f"{SERVICE_NAME}=" in os.environ.get(
             "OTEL_RESOURCE_ATTRIBUTES", ""
         )
@@ -35,6 +50,15 @@ class Tracing:
         self._provider = TracerProvider(resource=Resource.create({} if named else {SERVICE_NAME: _SERVICE}))
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer("convvae_service")
+        self._services = {
+            method.name: service.full_name
+            for service in services
+            for method in service.methods
+            if not method.client_streaming
+        }
+        # They warn of each wrong `traceparent` and `baggage`: callers could fill the log.
+        for name in ("opentelemetry.trace", "opentelemetry.baggage"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         self.interceptor: Any = aio_server_interceptor(  # type: ignore[no-untyped-call]
             tracer_provider=self._provider,
             # Spans of health and reflection are useless, and the instrumentation breaks streams that write.
@@ -46,6 +70,64 @@ class Tracing:
                 filters.negate(filters.method_name("ModelStreamInfer")),
             ),
         )
+
+    def begin(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+        """Start the span of a call, as a child of the caller's span if the metadata name one."""
+        if (service := self._services.get(call.method)) is None:
+            return
+        texts = {key: value for key, value in metadata if isinstance(value, str)}
+        attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": call.method}
+        if agent := texts.get("user-agent"):
+            attributes["rpc.user_agent"] = agent
+        call.span = self._tracer.start_span(
+            f"/{service}/{call.method}",
+            propagate.extract(texts, context.Context()),
+            kind=SpanKind.SERVER,
+            attributes=attributes,
+        )
+        call.observe = partial(self.observe, call)
+
+    def end(self, call: Call, code: str) -> None:
+        """End the span of a call that has ended with `code`, the name of a gRPC status."""
+        span = call.span
+        if span is None or not span.is_recording():
+            return
+        span.set_attributes(
+            {
+                "rpc.grpc.status_code": code_pb2.Code.Value(code),
+                "convvae.request_id": call.request_id,
+                **_peer_attributes(call.peer),
+            }
+        )
+        if call.model:
+            span.set_attributes({**_model_attributes(call), "convvae.rows": call.rows})
+        if code in _FAULTS:
+            span.set_status(Status(StatusCode.ERROR, code))
+        span.end()
+
+    def observe(self, call: Call) -> SliceObserver | None:
+        """Return an observer that makes spans for the runs of a call; None if the call has no span."""
+        if call.span is None or not call.span.is_recording():
+            return None
+        parent = trace.set_span_in_context(call.span, context.Context())
+        shared = _model_attributes(call)
+
+        def observe(report: SliceReport) -> None:
+            arrived_ns, started_ns, ended_ns = _times_of_day_ns(report)
+            attributes = {
+                **shared,
+                "convvae.stage": report.stage,
+                "convvae.rows": report.rows,
+                "convvae.batch_rows": report.batch_rows,
+            }
+            spans = [("engine", started_ns, ended_ns)]
+            if report.is_first:
+                spans.insert(0, ("queue", arrived_ns, started_ns))
+            for name, start_ns, end_ns in spans:
+                made = self._tracer.start_span(name, parent, attributes=attributes, start_time=start_ns)
+                made.end(end_ns)
+
+        return observe
 
     def observe_call(self) -> Callable[[SliceReport], None] | None:
         """Return an observer that makes spans for the runs of the current call; None outside of a span."""
@@ -88,6 +170,20 @@ def otlp_processor() -> SpanProcessor:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     return BatchSpanProcessor(OTLPSpanExporter())
+
+
+def _model_attributes(call: Call) -> dict[str, str | int]:
+    return {"convvae.model": call.model, "convvae.version": call.version}
+
+
+def _peer_attributes(peer: str) -> dict[str, str]:
+    """Return the address of a caller as OpenTelemetry names its parts; a Unix socket has none."""
+    address = re.fullmatch(r"ipv[46]:(.+):(\d+)", unquote(peer.partition(",")[0]))
+    if address is None:
+        return {}
+    ip, port = address.groups()
+    name = {"net.peer.name": "localhost"} if ip in ("[::1]", "127.0.0.1") else {}
+    return {"net.peer.ip": ip, "net.peer.port": port, **name}
 
 
 def _times_of_day_ns(report: SliceReport) -> list[int]:

@@ -29,13 +29,15 @@ from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
 from convvae_service.server.version_metrics import VersionMetrics
 from convvae_service.settings.serve import ServeSettings
+from open_inference import inference_pb2
 
 if TYPE_CHECKING:
     from convvae_service.observability.tracing import Tracing
 
 __all__ = ["Parts", "assemble"]
 
-_VAE_SERVICE = vae_pb2.DESCRIPTOR.services_by_name["VaeService"].full_name
+_VAE = vae_pb2.DESCRIPTOR.services_by_name["VaeService"]
+_INFERENCE = inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
 _OTLP_ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
@@ -72,7 +74,7 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics, tracing)
     file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
-    health = HealthServicer((_VAE_SERVICE,), repository.models)
+    health = HealthServicer((_VAE.full_name,), repository.models)
     front = GrpcFront(settings, runner, interceptors=[tracing.interceptor] if tracing else [])
     parts = Parts(
         metrics=metrics,
@@ -183,4 +185,4 @@ def _build_tracing(settings: ServeSettings) -> "Tracing | None":
         # The variable may be set for a whole cluster: it must not stop a server.
         _log.warning("no traces", extra=facts(reason=missing))
         return None
-    return tracing.Tracing(tracing.otlp_processor())
+    return tracing.Tracing(tracing.otlp_processor(), (_VAE, _INFERENCE))
