@@ -41,8 +41,7 @@ from support.serving import serving
 
 RESULT = Path(__file__).parent / "results" / "start_up.json"
 TARGET_S = 1.5
-SHAPE = ImageShape(height=28, width=28, channels=1)
-LATENT_DIM = 32
+LATENT_DIMS = {"28x28x1": 32, "64x64x3": 64}
 
 
 def main() -> None:
@@ -98,15 +97,17 @@ def seconds_to_import(module: str) -> float:
     return times[0] - times[1]
 
 
-def publish_reference(root: Path, bench_root: Path) -> Path:
-    """Publish the reference graphs as the model `mnist`."""
-    graphs = {f"{r}.onnx": (bench_root / f"{r}_28x28x1.onnx").read_bytes() for r in ("encoder", "decoder")}
+def publish_reference(root: Path, bench_root: Path, graph: str = "28x28x1") -> Path:
+    """Publish the reference graphs as the model `mnist`, those of another size as `reference-SIZE`."""
+    graphs = {f"{r}.onnx": (bench_root / f"{r}_{graph}.onnx").read_bytes() for r in ("encoder", "decoder")}
+    height, width, channels = map(int, graph.split("x"))
+    image, latent_dim = ImageShape(height=height, width=width, channels=channels), LATENT_DIMS[graph]
     manifest = Manifest(
-        model="mnist",
+        model="mnist" if graph == "28x28x1" else f"reference-{graph}",
         objective="vae",
         likelihood=LikelihoodSpec(name="bernoulli", probability_clamp=1e-6),
-        image=SHAPE,
-        latent_dim=LATENT_DIM,
+        image=image,
+        latent_dim=latent_dim,
         capabilities=CAPABILITIES,
         graphs=tuple(
             describe_graph(
@@ -114,8 +115,8 @@ def publish_reference(root: Path, bench_root: Path) -> Path:
                 role=role,
                 precision="fp32",
                 opset=20,
-                image=SHAPE,
-                latent_dim=LATENT_DIM,
+                image=image,
+                latent_dim=latent_dim,
                 has_log_variance=True,
             )
             for role in ("encoder", "decoder")

@@ -72,7 +72,8 @@ def running(session: Any, rows: int) -> Run:
     noise, shape = np.random.default_rng(0), (rows, *tensor.shape[1:])
     is_image = tensor.type == "tensor(uint8)"
     feed = noise.integers(0, 256, shape, np.uint8) if is_image else noise.standard_normal(shape, np.float32)
-    return lambda: session.run(None, {tensor.name: feed})
+    outputs = ["mean", "log_variance"] if is_image else ["image"]  # those that the service takes
+    return lambda: session.run(outputs, {tensor.name: feed})
 
 
 def decoding(graph: str, rows: int) -> Run:

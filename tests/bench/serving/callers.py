@@ -1,92 +1,108 @@
-"""The callers of a server, in a process of their own: threads with bare stubs and requests made beforehand.
+"""The callers of a server, in a process of their own: a thread and a connection for each.
 
-    python -m bench.serving.callers HOST:PORT MODEL LATENT_DIM
+    python -m bench.serving.callers HOST:PORT
 
 Each line of its input is a question, answered by a line of JSON:
 
-    {"cell": {...}}       connects the callers, makes one call each, and answers {}
-    {"seconds": 1.0}      each calls again and again; the answer comes when the last call has ended
+    {"request": {...}, "callers": 16}   connects the callers, and each makes one call; the answer is {}
+    {"seconds": 1.0}                    each calls again and again; the answer comes after the last call
 """
 
 import json
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Protocol, Self
 
-import grpc
+from bench.serving.connections import CallFailed, Connection, Request, connect
 
-from bench.serving.cell import Cell
-from bench.serving.messages import path_of, request_of
+__all__ = ["Callers", "Tally"]
 
-OPTIONS = [
-    ("grpc.use_local_subchannel_pool", 1),
-    ("grpc.enable_retries", 0),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),
-]
-CALL_TIMEOUT_S = 30.0
-Call = Callable[[], object]
+
+class Callers(Protocol):
+    """The callers of one cell and server, connected."""
+
+    def ask(self, question: Mapping[str, Any]) -> dict[str, Any]:
+        """Make calls for `{"seconds": ...}`, and return the report of a `Tally`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Tally:
+    """What became of the calls of some seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._latencies_ms: list[float] = []
+        self._errors: list[str] = []
+        self._started_s, self._started_cpu_s = time.perf_counter(), time.process_time()
+        self._last_s = self._started_s + seconds
+
+    @property
+    def open(self) -> bool:
+        """Whether new calls may begin."""
+        return time.perf_counter() < self._last_s
+
+    def add(self, begun_s: float, error: Exception | None = None) -> None:
+        """Count a call that began at `begun_s` of the performance counter and has ended now."""
+        self._latencies_ms.append(round(1e3 * (time.perf_counter() - begun_s), 3))
+        if error is not None:
+            self._errors.append(f"{type(error).__name__}: {error}"[:500])
+
+    def report(self) -> dict[str, Any]:
+        """Return the figures, when the last call has ended."""
+        return {
+            "latencies_ms": self._latencies_ms,
+            "elapsed_s": time.perf_counter() - self._started_s,
+            "caller_cpu_s": time.process_time() - self._started_cpu_s,
+            "failed": len(self._errors),
+            "errors": self._errors[:3],
+        }
+
+    def call_in_threads(
+        self, calls: Sequence[Callable[[], object]], failure: type[Exception]
+    ) -> dict[str, Any]:
+        """Repeat each call in a thread of its own, and return the report."""
+
+        def repeat(call: Callable[[], object]) -> None:
+            while self.open:
+                begun_s = time.perf_counter()
+                try:
+                    call()
+                except failure as error:
+                    self.add(begun_s, error)
+                else:
+                    self.add(begun_s)
+
+        threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return self.report()
 
 
 def main() -> None:
     """Answer each line of the input."""
-    target, model, latent_dim = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    channels: list[grpc.Channel] = []
-    calls: list[Call] = []
+    target = sys.argv[1]
+    connections: list[Connection] = []
     for line in sys.stdin:
         question = json.loads(line)
         answer: dict[str, Any] = {}
-        if "cell" in question:
-            for channel in channels:
-                channel.close()
-            cell = Cell(**question["cell"])
-            channels = [grpc.insecure_channel(target, OPTIONS) for _ in range(cell.callers)]
-            calls = [call_of(channel, cell, model, latent_dim) for channel in channels]
-            for call in calls:
-                call()
+        if "request" in question:
+            request = Request.from_json(question["request"])
+            connections = [connect(target, request) for _ in range(question["callers"])]
+            for connection in connections:
+                connection.call()
         else:
-            answer = make_calls(calls, question["seconds"])
+            calls = [connection.call for connection in connections]
+            answer = Tally(question["seconds"]).call_in_threads(calls, CallFailed)
         print(json.dumps(answer), flush=True)
-
-
-def call_of(channel: grpc.Channel, cell: Cell, model: str, latent_dim: int) -> Call:
-    """Return a function that makes the cell's call once. Requests and replies remain bytes."""
-    method: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(path_of(cell))
-    request = request_of(cell, model, latent_dim)
-    return lambda: method(request, timeout=CALL_TIMEOUT_S)
-
-
-def make_calls(calls: list[Call], seconds: float) -> dict[str, Any]:
-    """Call for `seconds` in a thread for each caller; return the latencies, elapsed seconds and errors."""
-    latencies_ms: list[float] = []
-    errors: list[str] = []
-    started_s, started_cpu_s = time.perf_counter(), time.process_time()
-
-    def repeat(call: Call) -> None:
-        begun_s = time.perf_counter()
-        while begun_s < started_s + seconds:
-            try:
-                call()
-            except grpc.RpcError as error:
-                errors.append(f"{error.code().name}: {error.details()}")
-            ended_s = time.perf_counter()
-            latencies_ms.append(round(1e3 * (ended_s - begun_s), 3))
-            begun_s = ended_s
-
-    threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return {
-        "latencies_ms": latencies_ms,
-        "elapsed_s": time.perf_counter() - started_s,
-        "caller_cpu_s": time.process_time() - started_cpu_s,
-        "errors": errors[:3],
-        "failed": len(errors),
-    }
 
 
 if __name__ == "__main__":

@@ -20,14 +20,15 @@ class Cell:
         rows: Rows of a call; 1 for `EMPTY`, so that figures a row are figures a call.
         callers: Callers at once, each on a connection of its own.
         graph: Reference graphs, as HEIGHTxWIDTHxCHANNELS.
-        via: `stub`, or `Client` or `AsyncClient` of this project with `coalesce`, which share one connection.
+        via: `bare` for connections of their own that only send and receive; `ghz`, a Go program; `Client` or
+            `AsyncClient` of this project with `coalesce`. The last three share one connection.
     """
 
     method: str
     rows: int = 1
     callers: int = 1
     graph: str = "28x28x1"
-    via: str = "stub"
+    via: str = "bare"
 
     @classmethod
     def of(cls, text: str) -> "Cell":

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 __all__ = ["ROOT", "Checkout", "checkout_of"]
 
@@ -28,6 +29,9 @@ class Checkout:
     name: str
     root: Path
 
+    # The graphs that the bench of every commit can publish.
+    first_graph: ClassVar[str] = "28x28x1"
+
     @property
     def environ(self) -> dict[str, str]:
         """Environment in which its packages come before installed ones."""
@@ -35,16 +39,22 @@ class Checkout:
         return {**os.environ, "PYTHONPATH": os.pathsep.join(folders)}
 
     def fronts(self) -> list[str]:
-        """Return the fronts that its server has by name; none if it has only one."""
+        """Return the fronts that its server has; one without a name if there is no choice."""
         words = [sys.executable, "-m", "convvae_service", "run", "--help"]
         text = subprocess.check_output(words, env=self.environ, text=True)
         found = re.search(r"--front \{([\w,]+)\}", text)
-        return [name for name in found[1].split(",") if name != "auto"] if found else []
+        return [name for name in found[1].split(",") if name != "auto"] if found else [""]
+
+    def server_name(self, front: str) -> str:
+        """Return the name of its server with this front in the report."""
+        if self.root == ROOT:
+            return front or self.name
+        return f"{self.name} {front}".strip()
 
     def publish(self, models: Path, bench_root: Path, graph: str) -> None:
         """Publish reference graphs with the bundle format of this commit."""
-        sides = () if graph == "28x28x1" else (graph,)  # the first version of the function knows no others
-        words = [sys.executable, "-c", PUBLISH, str(models), str(bench_root), *sides]
+        more = () if graph == self.first_graph else (graph,)
+        words = [sys.executable, "-c", PUBLISH, str(models), str(bench_root), *more]
         subprocess.run(words, env=self.environ, check=True, cwd=ROOT)
 
 

@@ -1,6 +1,7 @@
 """Processor time and memory of a process and all its children, since a server may have several."""
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["cpu_s", "cpu_s_by_thread", "resident_mib", "tree"]
@@ -38,16 +39,12 @@ def _process_cpu_s(pid: int) -> float:
         return 0.0
 
 
-def cpu_s_by_thread(pid: int) -> dict[str, float]:
-    """Return the processor seconds of the living threads of one process, summed by thread name."""
-    found: dict[str, float] = {}
+def cpu_s_by_thread(pid: int) -> dict[int, float]:
+    """Return the processor seconds of each living thread of one process, by its id."""
+    found = {}
     for task in Path(f"/proc/{pid}/task").iterdir():
-        try:
-            name = (task / "comm").read_text().strip()
-            run_ns = int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            continue
-        found[name] = found.get(name, 0.0) + run_ns / 1e9
+        with suppress(OSError):
+            found[int(task.name)] = int((task / "schedstat").read_text().split()[0]) / 1e9
     return found
 
 

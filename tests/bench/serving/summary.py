@@ -81,6 +81,15 @@ class Summary:
             errors=[error for window in windows for error in window.errors][:3],
         )
 
+    def __str__(self) -> str:
+        """Return the figures as one line."""
+        failed = f"  FAILED {self.failed}: {self.errors}" if self.failed else ""
+        return (
+            f"beyond {self.beyond_us!s:22} server {self.cpu_us!s:24} bare {self.bare_us!s:20} us a row"
+            f"  batch {self.batch_rows}  {self.rows_per_s:,.0f} rows/s"
+            f"  p50 {self.p50_ms} p99 {self.p99_ms} ms  callers {self.caller_us:.0f} us a call{failed}"
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for JSON."""
         return asdict(self)
