@@ -1,12 +1,15 @@
 """The process of `convvae-serve` at its edges: early signals, closed pipes and full disks."""
 
+import contextlib
 import errno
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -48,6 +51,27 @@ def test_a_signal_during_the_imports_is_one_line(tiny_root: Path, module: str, n
     assert (done.returncode, done.stderr) == (0, f"stopped during the start by {number}\n")
 
 
+def full_pipe() -> tuple[int, int]:
+    """Return both ends of a pipe that takes no more bytes until it is read."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"x" * 4096)
+    os.set_blocking(writer, True)
+    return reader, writer
+
+
+def test_a_signal_during_the_imports_does_not_wait_for_a_full_pipe(tiny_root: Path) -> None:
+    """A process whose stderr nobody reads ends as any other."""
+    reader, writer = full_pipe()
+    code = INTERRUPTED.format(module="numpy", signal="SIGTERM")
+    done = subprocess.run([sys.executable, "-c", code, "check", str(tiny_root)], stderr=writer, timeout=60)
+    assert done.returncode == 128 + signal.SIGTERM
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.mark.parametrize(
     ("module", "number"),
     [("pydantic_settings", "SIGHUP"), ("numpy", "SIGINT"), ("onnxruntime", "SIGTERM")],
@@ -82,9 +106,17 @@ def test_under_nohup_a_closed_terminal_changes_nothing(tiny_root: Path) -> None:
         assert server.stop() == 0
 
 
-def launch(root: Path, *flags: str, stdout: int | None = None, stderr: int) -> subprocess.Popen[bytes]:
+def free_address() -> str:
+    """Return HOST:PORT of a port that nothing uses."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def launch(
+    root: Path, *flags: str, metrics: str = "off", stdout: int | None = None, stderr: int
+) -> subprocess.Popen[bytes]:
     """Start a server that writes its log to a stream of the test's."""
-    words = ["run", "--models", str(root), "--device", "cpu", "--metrics-address", "off", *flags]
+    words = ["run", "--models", str(root), "--device", "cpu", "--metrics-address", metrics, *flags]
     command = [sys.executable, "-m", "convvae_service", *words, "--drain-delay-s", "0"]
     return subprocess.Popen(command, stdout=stdout, stderr=stderr)
 
@@ -107,19 +139,60 @@ def serves(vae: Client) -> bool:
         return False
 
 
+def dropped_lines(metrics: str) -> int:
+    """Return how many lines of the log are lost, as the page of metrics says."""
+    with urllib.request.urlopen(f"http://{metrics}/metrics", timeout=10) as page:
+        found = re.search(r"^convvae_log_lines_dropped_total (\S+)$", page.read().decode(), re.MULTILINE)
+    assert found
+    return int(float(found[1]))
+
+
 def test_a_server_whose_log_is_on_a_full_disk_goes_on(tiny_root: Path) -> None:
-    """Every line of the log is refused; the server answers, and drains when it is stopped."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        target = f"127.0.0.1:{free.getsockname()[1]}"
+    """Every line of the log is refused and counted; the server answers, and drains when it is stopped."""
+    target, metrics = free_address(), free_address()
     with Path("/dev/full").open("w") as full:
-        server = launch(tiny_root, "--address", target, stderr=full.fileno(), stdout=full.fileno())
+        server = launch(
+            tiny_root, "--address", target, metrics=metrics, stderr=full.fileno(), stdout=full.fileno()
+        )
     try:
         with Client(target, timeout_s=30) as vae:
             wait_until(lambda: serves(vae))
-            assert vae.sample(1).images.shape[0] == 1
+            for _ in range(3):
+                assert vae.sample(1).images.shape[0] == 1
+        # The line of the start, and one for each call.
+        wait_until(lambda: dropped_lines(metrics) >= 4)
     finally:
         server.send_signal(signal.SIGTERM)
         assert server.wait(30) == 0
+
+
+@pytest.mark.slow
+def test_a_server_whose_log_nobody_reads_goes_on(tiny_root: Path) -> None:
+    """The pipe of the log is full: no call waits for it, and neither does the end of the server."""
+    target = free_address()
+    reader, writer = full_pipe()
+    server = launch(tiny_root, "--address", target, stderr=writer)
+    os.close(writer)
+    try:
+        with Client(target, timeout_s=30) as vae:
+            wait_until(lambda: serves(vae))
+            for _ in range(50):
+                assert vae.sample(1).images.shape[0] == 1
+    finally:
+        server.send_signal(signal.SIGTERM)
+        started_s = time.monotonic()
+        assert server.wait(30) == 0
+        assert time.monotonic() - started_s < 10
+        os.close(reader)
+
+
+def test_the_last_lines_of_a_server_are_written(tiny_root: Path) -> None:
+    """What is logged just before the end is in the log, in its order."""
+    with serving(tiny_root) as server, Client(server.target, timeout_s=30) as vae:
+        for _ in range(20):
+            vae.sample(1)
+    messages = [line["message"] for line in server.lines]
+    assert messages[-22:] == ["call"] * 20 + ["draining", "stopped"]
 
 
 def shell(line: str) -> subprocess.CompletedProcess[str]:

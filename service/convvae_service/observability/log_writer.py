@@ -39,8 +39,7 @@ class LogWriter:
         self._told = 0
         self._torn = False
         # A daemon does not keep the process alive when the file takes nothing.
-        self._thread = threading.Thread(target=self._run, name="log", daemon=True)
-        self._thread.start()
+        threading.Thread(target=self._run, name="log", daemon=True).start()
 
     @property
     def dropped(self) -> int:
@@ -61,9 +60,8 @@ class LogWriter:
         done.wait(_MAX_WAIT_S)
 
     def close(self) -> None:
-        """End the thread after all text so far. Wait for it, for 1 s at most."""
+        """End the thread after all text so far. The file must stay open until then: call `flush` first."""
         self._queue.put(None)
-        self._thread.join(_MAX_WAIT_S)
 
     def _drop(self, lines: int) -> None:
         with self._count_lock:
@@ -82,11 +80,12 @@ class LogWriter:
                     item.set()
 
     def _write_all(self, text: str) -> None:
+        if not text:
+            return
         new = self._dropped - self._told
         if new and not self._write(self._dropped_line(new)):
             self._told += new
-        if text:
-            self._drop(self._write(text))
+        self._drop(self._write(text))
 
     def _write(self, text: str) -> int:
         """Return how many lines of the text the file did not take: none, unless there was an error."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable
 from types import FrameType
@@ -29,7 +30,9 @@ def end_on_signals(line: str, code: Callable[[int], int]) -> None:
         del frame
         # An exception would pass through an import that is half done, which may change or swallow it.
         with contextlib.suppress(OSError):
-            os.write(2, f"{line} {signal.Signals(number).name}\n".encode())
+            # A pipe that is full would hold the process.
+            if select.select((), (2,), (), 0)[1]:
+                os.write(2, f"{line} {signal.Signals(number).name}\n".encode())
         os._exit(code(number))
 
     for number in stop_signals():
