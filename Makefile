@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,native,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo check test test-floors lint protos tools bench fault image-test constraints release clean
+.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -27,6 +27,7 @@ help:
 	@echo "make protos      regenerate the stubs from protos/"
 	@echo "make tools       install tools of other languages that some tests use (.tools/)"
 	@echo "make bench       measurements; results in tests/bench/results/"
+	@echo "make bench-peers the service beside four other servers; results as of make bench"
 	@echo "make fault       faults and load; results in tests/fault/results/"
 	@echo "make image-test  build the container image without a Docker engine, and call it"
 	@echo "make release     wheel and sdist in dist/, checked, installed and called"
@@ -82,15 +83,35 @@ test-floors: .venv-floors/installed
 	.venv-floors/bin/python -m pytest -n auto -W ignore::DeprecationWarning $(FLOORS)
 
 # The figures that the README and docs/measurements.md quote, with command, hardware and date, in
-# tests/bench/results/. About half an hour on 2 cores; MNIST and the reference graphs must be in ../shared.
+# tests/bench/results/. About 40 minutes on 2 cores; MNIST and the reference graphs must be in ../shared. OPTIONS are
+# those of the program: make bench FIGURES=serving_speed OPTIONS="--against HEAD~1"
 # mnist_likelihood trains for an hour and evaluates for longer, and vae_gan_claims trains 18 models. They run only
 # by name: make bench FIGURES=mnist_likelihood
-FIGURES ?= start_up runtime_settings embed_throughput demo_time mnist_elbo training_throughput normalisation
+OPTIONS ?=
+FIGURES ?= serving_speed start_up runtime_settings embed_throughput demo_time mnist_elbo training_throughput normalisation
 
 bench: .venv/installed
 	for figure in $(FIGURES); do
-	  $(BIN)/python tests/bench/$$figure.py
+	  $(BIN)/python tests/bench/$$figure.py $(OPTIONS)
 	done
+
+# The service beside mosec, MLServer, LitServe and BentoML, each in an environment of its own in .tools/peers: ten minutes
+# on 2 idle cores. The report names a peer that cannot be installed.
+PEERS := mosec==0.9.8 mlserver==1.7.1 litserve==0.2.19 bentoml==1.4.40
+PEER_NEEDS := onnxruntime==1.31.1 numpy==2.4.6
+
+bench-peers: .venv/installed
+	@mkdir -p .tools/peers
+	for peer in $(PEERS); do
+	  if [ -e ".tools/peers/$$peer.installed" ]; then continue; fi
+	  echo "$$peer: installing ..."
+	  environment=".tools/peers/$${peer%%==*}"
+	  rm -f "$$environment"==*.installed
+	  if $(PYTHON) -m venv --clear "$$environment" &&
+	    "$$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$$peer" $(PEER_NEEDS)
+	  then touch ".tools/peers/$$peer.installed"; else echo "$$peer: FAILED"; fi
+	done
+	$(BIN)/python tests/bench/serving_peers.py $(OPTIONS)
 
 # The service under cancelled calls, overload, mutated requests and replaced replicas: see docs/faults.md.
 # About ten minutes on 2 idle cores. FAULTS=overload runs one.
@@ -120,6 +141,9 @@ protos: .venv-protos/installed
 BUF := 1.75.0
 GRPCURL := v1.9.4
 GRPC_HEALTH_PROBE := v0.4.61
+# Load generator and sampling profiler of `make bench`.
+GHZ := v0.120.0
+PY_SPY := 0.4.3
 # A client of the Open Inference Protocol, in an environment of its own: a process can have only one `inference.*`.
 TRITONCLIENT := 2.73.0
 TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
@@ -138,14 +162,16 @@ tools:
 	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
 	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
 	with_venv() {
-	  local name=$$1 version=$$2; shift 2
-	  $(PYTHON) -m venv --clear ".tools/$$name-venv" &&
-	    ".tools/$$name-venv/bin/python" -m pip install --quiet --disable-pip-version-check "$$name[grpc]==$$version" "$$@"
+	  local package=$$1 version=$$2 environment=".tools/$${1%%\[*}-venv"; shift 2
+	  $(PYTHON) -m venv --clear "$$environment" &&
+	    "$$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$$package==$$version" "$$@"
 	}
 	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
-	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
+	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient[grpc] $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
+	add ghz $(GHZ) go with_go github.com/bojand/ghz/cmd/ghz $(GHZ)
+	add py-spy $(PY_SPY) $(PYTHON) with_venv py-spy $(PY_SPY)
 	exit $$failed
 
 # Needs buildah and debootstrap, or root on Debian to install them.

@@ -67,7 +67,10 @@ class Tally:
     def call_in_threads(
         self, calls: Sequence[Callable[[], object]], failure: type[Exception]
     ) -> dict[str, Any]:
-        """Repeat each call in a thread of its own, and return the report."""
+        """Repeat each call in a thread of its own, and return the report.
+
+        After a `failure` a thread goes on; after an OSError its connection is of no use.
+        """
 
         def repeat(call: Callable[[], object]) -> None:
             while self.open:
@@ -76,6 +79,9 @@ class Tally:
                     call()
                 except failure as error:
                     self.add(begun_s, error)
+                except OSError as error:
+                    self.add(begun_s, error)
+                    return
                 else:
                     self.add(begun_s)
 
@@ -100,6 +106,8 @@ def main() -> None:
             for connection in connections:
                 connection.call()
         else:
+            for connection in connections:
+                connection.renew()
             calls = [connection.call for connection in connections]
             answer = Tally(question["seconds"]).call_in_threads(calls, CallFailed)
         print(json.dumps(answer), flush=True)

@@ -9,6 +9,7 @@ import re
 import socket
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -38,7 +39,7 @@ _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 
 
 class CallFailed(Exception):
-    """The server refused the call, or did not answer it."""
+    """The server refused the call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +75,12 @@ class Connection(Protocol):
         """Send the request and wait for its reply.
 
         Raises:
-            CallFailed: The reply is an error, or the connection ended.
+            CallFailed: The reply is an error. The connection can be used again.
+            OSError: The connection ended, or the reply did not come in time.
         """
+
+    def renew(self) -> None:
+        """Connect again if the server has closed the connection because it was idle."""
 
     def close(self) -> None:
         """End the connection."""
@@ -121,6 +126,9 @@ class GrpcConnection:
             answered = answered or kind == DATA
         if not answered:
             raise CallFailed("an error without a reply")
+
+    def renew(self) -> None:
+        """Do nothing: servers of gRPC keep idle connections."""
 
     def close(self) -> None:
         """End the connection."""
@@ -174,7 +182,7 @@ class GrpcConnection:
         elif kind == PING and not flags & ACK:
             self._socket.sendall(frame(PING, ACK, 0, payload))
         elif kind == GOAWAY or (kind == RST_STREAM and stream == self._stream):
-            raise CallFailed(f"the server ended the call: frame {kind}, {payload!r}")
+            raise ConnectionResetError(f"the server ended the call: frame {kind}, {payload!r}")
         return None
 
     def _apply(self, settings: bytes) -> None:
@@ -196,7 +204,7 @@ class GrpcConnection:
     def _receive(self) -> None:
         data = self._socket.recv(RECEIVE_BYTES)
         if not data:
-            raise CallFailed("the server closed the connection")
+            raise ConnectionResetError("the server closed the connection")
         self._received += data
 
 
@@ -204,6 +212,7 @@ class HttpConnection:
     """POST requests, one after the other, over one HTTP/1.1 connection."""
 
     def __init__(self, target: str, request: Request) -> None:
+        self._target = target
         self._socket = _open(target)
         head = (
             f"POST {request.path} HTTP/1.1\r\nHost: {target}\r\nContent-Type: {request.content_type}\r\n"
@@ -226,6 +235,13 @@ class HttpConnection:
         if received[9:12] != b"200":
             raise CallFailed(received[: end + 300].decode(errors="replace"))
 
+    def renew(self) -> None:
+        """Connect again if the server has closed the connection because it was idle."""
+        with suppress(BlockingIOError):
+            if not self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT):
+                self._socket.close()
+                self._socket = _open(self._target)
+
     def close(self) -> None:
         """End the connection."""
         self._socket.close()
@@ -233,7 +249,7 @@ class HttpConnection:
     def _receive(self) -> bytes:
         data = self._socket.recv(RECEIVE_BYTES)
         if not data:
-            raise CallFailed("the server closed the connection")
+            raise ConnectionResetError("the server closed the connection")
         return data
 
 
