@@ -16,7 +16,7 @@ from convvae.calls.images import check_images
 from convvae.calls.inputs import check_latents
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
-from convvae.coalescing.joint_operation import small_call
+from convvae.coalescing.small_call import small_call
 from convvae.coalescing.threads import ThreadCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import ConvvaeError

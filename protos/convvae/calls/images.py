@@ -98,6 +98,14 @@ class FileImages:
             raise InvalidInput(str(bad[0]), violations=bad)
         return sizes
 
+    def in_memory(self) -> "FileImages":
+        """Return the same images with every file read.
+
+        Raises:
+            InvalidInput: A path cannot be read.
+        """
+        return FileImages([self._read(row) for row in range(self.rows)])
+
     def fill(self, request: ImagesMessage, rows: range, _info: ModelInfo) -> None:
         """Add these rows to `request`."""
         request.files.extend(self._read(row) for row in rows)

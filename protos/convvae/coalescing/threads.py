@@ -1,4 +1,4 @@
-"""Joint calls of the threads that share a `Client`. No thread is started: one of the callers sends."""
+"""Joint calls of the threads that share a `Client`. They need no thread of their own: a caller sends."""
 
 import queue
 import threading
@@ -6,19 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, TypeAlias
+from weakref import WeakValueDictionary
 
 from convvae.calls.exchanges import ModelCache
 from convvae.coalescing.gathering import PATIENCE, Gathering, Member
-from convvae.coalescing.joint_operation import (
-    Joinable,
-    Kind,
-    SmallCall,
-    Verdict,
-    detached,
-    divide,
-    join,
-    judge,
-)
+from convvae.coalescing.outcome import Outcome, Verdict, detached, divide, judge
+from convvae.coalescing.small_call import CallKind, Joinable, SmallCall, join
 from convvae.errors import Cancelled, ClientClosed, ConvvaeError, DeadlineExceeded
 from convvae.model_name import ModelName
 from convvae.results import Answer
@@ -27,8 +20,6 @@ from convvae.transport.scheduler import TimeLimit
 __all__ = ["ThreadCoalescer"]
 
 Send: TypeAlias = Callable[[Joinable, ModelName, TimeLimit], Answer]
-_Key: TypeAlias = tuple[Kind, ModelName]
-_Outcome: TypeAlias = Answer | ConvvaeError | Verdict
 
 
 class _Turn(Enum):
@@ -41,11 +32,11 @@ class _Caller(Member):
 
     Attributes:
         inbox: Receives the turn to lead, and the outcome.
-        group: The callers whose rows this thread sends, from the time it takes them to their outcome.
+        group: The callers whose rows this thread sends, until they have their outcome.
         gone: Whether it has left, with or without an outcome.
     """
 
-    inbox: "queue.SimpleQueue[_Turn | _Outcome]" = field(default_factory=queue.SimpleQueue)
+    inbox: "queue.SimpleQueue[_Turn | Outcome]" = field(default_factory=queue.SimpleQueue)
     group: "list[_Caller]" = field(default_factory=list)
     gone: bool = False
 
@@ -53,8 +44,11 @@ class _Caller(Member):
 class ThreadCoalescer:
     """Joins the small calls of threads.
 
-    The caller that gets a slot, the leader, sends the rows of all who wait, and gives each its answer. The
-    slot then passes to the last that is woken, so that the others may call again before the next joint call.
+    The caller with a slot, the leader, sends the rows of all who wait and gives each its outcome. The slot
+    then passes to the last that is woken. So the others may call again before the next joint call leaves.
+
+    An interrupt such as Ctrl-C may end a caller between any two lines here. Each step is therefore written so
+    that `_leave` can repair it.
 
     Args:
         send: Sends one operation and blocks until its answer is there.
@@ -65,7 +59,9 @@ class ThreadCoalescer:
         self._send = send
         self._models = models
         self._lock = threading.Lock()
-        self._gatherings: dict[_Key, Gathering[_Caller]] = {}
+        # A gathering lives as long as a caller is in it.
+        self._gatherings: WeakValueDictionary[tuple[CallKind, ModelName], Gathering[_Caller]]
+        self._gatherings = WeakValueDictionary()
         self._closed = False
 
     def call(self, small: SmallCall, name: ModelName, limit: TimeLimit) -> Any:
@@ -76,12 +72,15 @@ class ThreadCoalescer:
         """
         if self._closed:
             raise ClientClosed("the client is closed")
-        caller = _Caller(small, limit)
-        outcome = self._take_part(caller, (small.kind, name))
+        outcome = self._take_part(_Caller(small, limit), name)
         if outcome is Verdict.ALONE:
             return self._send(small.operation, name, limit)
         if isinstance(outcome, ConvvaeError):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                # The error refers to this frame: without a circle, its rows are freed with it.
+                del outcome
         return outcome
 
     def close(self) -> None:
@@ -89,64 +88,71 @@ class ThreadCoalescer:
         with self._lock:
             self._closed = True
             for gathering in self._gatherings.values():
-                for caller in gathering.clear():
+                for caller in gathering.waiting:
                     caller.inbox.put(Cancelled("the client was closed during the call"))
+                    gathering.remove([caller])
 
-    def _take_part(self, caller: _Caller, key: _Key) -> _Outcome:
+    def _take_part(self, caller: _Caller, name: ModelName) -> _Turn | Outcome:
+        key = caller.small.kind, name
+        with self._lock:
+            gathering = self._gatherings.get(key)
+            if gathering is None:
+                self._gatherings[key] = gathering = Gathering()
         try:
             with self._lock:
-                self._gatherings.setdefault(key, Gathering()).add(caller)
-                self._appoint(key)
-            while (message := self._wait(caller, key)) is _Turn.LEAD:
-                self._lead(caller, key)
+                gathering.add(caller)
+                _appoint(gathering)
+            while (message := self._wait(caller, gathering)) is _Turn.LEAD:
+                self._lead(caller, gathering, name)
             return message
         finally:
-            # An interrupt such as Ctrl-C may come here too.
             try:
-                self._leave(caller, key)
+                self._leave(caller, gathering)
             except BaseException:
-                self._leave(caller, key)
+                self._leave(caller, gathering)
                 raise
 
-    def _wait(self, caller: _Caller, key: _Key) -> _Turn | _Outcome:
+    def _wait(self, caller: _Caller, gathering: Gathering[_Caller]) -> _Turn | Outcome:
         """Wait for the turn to lead or for the outcome, until the caller's time has passed."""
         try:
             return caller.inbox.get(timeout=caller.limit.remaining_s() * PATIENCE)
         except queue.Empty:
             with self._lock:
-                if self._gatherings[key].waits(caller):
-                    self._appoint(key, overdue=True)
+                if gathering.is_waiting(caller):
+                    _appoint(gathering, overdue=True)
         try:
             return caller.inbox.get(timeout=caller.limit.remaining_s())
         except queue.Empty:
             return caller.limit.passed()
 
-    def _appoint(self, key: _Key, *, overdue: bool = False) -> None:
-        leader = self._gatherings[key].appoint(overdue=overdue)
-        if leader is not None:
-            leader.inbox.put(_Turn.LEAD)
-
-    def _lead(self, leader: _Caller, key: _Key) -> None:
-        """Send a joint call, and give its outcome to each of its callers."""
-        name = key[1]
+    def _lead(self, leader: _Caller, gathering: Gathering[_Caller], name: ModelName) -> None:
+        """Send a joint call and give its outcome to each of its callers."""
         with self._lock:
-            leader.group = self._gatherings[key].take(leader, self._models.get(name))
+            leader.group = gathering.choose(leader, self._models.get(name))
+            gathering.remove(leader.group)
         if len(leader.group) == 1:
             leader.inbox.put(self._send(leader.small.operation, name, leader.limit))
             return
         outcomes = self._send_joint(leader, name)
         with self._lock:
-            self._deliver(leader, outcomes, self._gatherings[key])
+            present = [(c, o) for c, o in zip(leader.group, outcomes, strict=True) if not c.gone]
+            gathering.put_back(caller for caller, outcome in present if outcome is Verdict.AGAIN)
+            answered = [(c, o) for c, o in present if o is not Verdict.AGAIN]
+            for caller, outcome in answered:
+                caller.inbox.put(outcome)
+            others = [caller for caller, _ in answered if caller is not leader]
+            gathering.pass_slot(leader, others[-1] if others else None)
             leader.group = []
-            self._appoint(key)
+            _appoint(gathering)
 
-    def _send_joint(self, leader: _Caller, name: ModelName) -> Sequence[_Outcome]:
-        operations = [caller.small.operation for caller in leader.group]
-        counts = [operation.rows for operation in operations]
+    def _send_joint(self, leader: _Caller, name: ModelName) -> Sequence[Outcome]:
+        """Send the rows of the leader's group within the leader's time."""
+        counts = [caller.small.rows for caller in leader.group]
         try:
-            return divide(self._send(join(operations), name, leader.limit), counts)
+            joint = join([caller.small.operation for caller in leader.group])
+            return divide(self._send(joint, name, leader.limit), counts)
         except DeadlineExceeded as error:
-            # Only a caller that came after the leader was appointed can have more time than the leader.
+            # A caller that came after the leader was appointed may have more time than the leader.
             return [
                 Verdict.AGAIN if caller.limit.remaining_s() else detached(error) for caller in leader.group
             ]
@@ -155,32 +161,20 @@ class ThreadCoalescer:
         except Exception:  # noqa: BLE001 - each caller sees the cause in its own call
             return [Verdict.ALONE] * len(counts)
 
-    def _deliver(self, leader: _Caller, outcomes: Sequence[_Outcome], gathering: Gathering[_Caller]) -> None:
-        heir = None
-        again = []
-        for caller, outcome in zip(leader.group, outcomes, strict=True):
-            if caller.gone:
-                continue
-            if outcome is Verdict.AGAIN:
-                again.append(caller)
-                continue
-            caller.inbox.put(outcome)
-            if caller is not leader:
-                heir = caller
-        gathering.put_back(again)
-        gathering.pass_slot(leader, heir)
-
-    def _leave(self, caller: _Caller, key: _Key) -> None:
-        """Pass on the caller's slot, and the callers whose joint call it has not ended."""
+    def _leave(self, caller: _Caller, gathering: Gathering[_Caller]) -> None:
+        """Forget a caller. Its slot, and the callers whose rows it has not sent, pass to another."""
         with self._lock:
             caller.gone = True
-            gathering = self._gatherings.get(key)
-            if gathering is None:
-                return
-            gathering.leave(caller)
-            gathering.pass_slot(caller, None)
+            gathering.remove([caller])
             gathering.put_back(other for other in caller.group if not other.gone)
             caller.group = []
-            self._appoint(key)
-            if gathering.idle:
-                del self._gatherings[key]
+            gathering.pass_slot(caller)
+            _appoint(gathering)
+
+
+def _appoint(gathering: Gathering[_Caller], *, overdue: bool = False) -> None:
+    """Give a free slot to a waiting caller."""
+    leader = gathering.next_leader(overdue=overdue)
+    if leader is not None:
+        leader.inbox.put(_Turn.LEAD)
+        gathering.take_slot(leader)
