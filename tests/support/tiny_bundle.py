@@ -144,7 +144,7 @@ def publish_tiny(
             precision: Parity(batches=(1, 2), mean=0.0, log_variance=0.0, image_steps=0, pixel_mean=0.0)
             for precision in precisions
         },
-        accuracy={precision: Accuracy() for precision in precisions},
+        accuracy={precision: Accuracy.exact(has_elbo=objective != "ae") for precision in precisions},
         training=Training(dataset="random weights", images=0, epochs=0, seed=seed, commit=""),
         resize=Resize(decode="scaled", library="Pillow"),
     )

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from convvae_service.bundle.errors import BundleError
 
@@ -119,8 +119,6 @@ class Parity:
 class Accuracy:
     """The change of a precision's results from those of the fp32 graphs, measured on test images.
 
-    The defaults are those of fp32 itself.
-
     Attributes:
         images: Number of test images.
         cosine_mean: Mean cosine between the posterior means of an image in both precisions.
@@ -129,11 +127,17 @@ class Accuracy:
         elbo_change: Change of the ELBO at the posterior mean, in nats per image; None for `ae`.
     """
 
-    images: int = 0
-    cosine_mean: float = 1.0
-    cosine_p01: float = 1.0
-    psnr_loss_db: float = 0.0
-    elbo_change: float | None = 0.0
+    images: int
+    cosine_mean: float
+    cosine_p01: float
+    psnr_loss_db: float
+    elbo_change: float | None
+
+    @classmethod
+    def exact(cls, *, has_elbo: bool) -> Self:
+        """Return the entry of fp32 itself, which needs no images. An `ae` has no ELBO."""
+        change = 0.0 if has_elbo else None
+        return cls(images=0, cosine_mean=1.0, cosine_p01=1.0, psnr_loss_db=0.0, elbo_change=change)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from convvae_service.bundle import Manifest
+from convvae_service.bundle import Accuracy, Manifest, Parity
 from convvae_trainer.runs.record import DataRecord, RunRecord, RunSegment
 
-__all__ = ["data_table", "metrics_table", "parity_table", "segments_table"]
+__all__ = ["accuracy_table", "data_table", "metrics_table", "parity_table", "segments_table"]
 
 # A metric's name in the card, its key in the evaluation, and its format. An autoencoder does not have all.
 _METRICS = (
@@ -120,17 +120,35 @@ def _processes(segment: RunSegment) -> str:
     return segment.device if segment.processes == 1 else f"{segment.device}, {segment.processes} processes"
 
 
-def parity_table(manifest: Manifest) -> str:
-    """Return the largest differences between ONNX Runtime and PyTorch."""
-    parity = manifest.parity["fp32"]
+def parity_table(parity: Parity) -> str:
+    """Return the largest differences of graphs from their reference."""
+    return _table(("Output", "Difference"), _parity_rows(parity))
+
+
+def accuracy_table(accuracy: Accuracy, parity: Parity) -> str:
+    """Return the figures of graphs in another precision than fp32, and their largest differences from it."""
+    rows: list[Row] = [
+        ("Test images", str(accuracy.images)),
+        ("Cosine of embeddings, mean", f"{accuracy.cosine_mean:.5f}"),
+        ("Cosine of embeddings, 1st percentile", f"{accuracy.cosine_p01:.5f}"),
+        ("Loss of PSNR", f"{accuracy.psnr_loss_db:.3f} dB"),
+    ]
+    if accuracy.elbo_change is not None:
+        change = f"{accuracy.elbo_change:+.3f} nats per image, at the posterior mean"
+        rows.append(("Change of the ELBO", change))
+    rows += [(f"Largest difference of {name}", text) for name, text in _parity_rows(parity)]
+    return _table(("Figure", "Value"), rows)
+
+
+def _parity_rows(parity: Parity) -> list[Row]:
     rows: list[Row] = [("mean", f"{parity.mean:.1e}")]
     if parity.log_variance is not None:
         rows.append(("log_variance", f"{parity.log_variance:.1e}"))
-    rows += [
+    return [
+        *rows,
         ("image", f"{parity.image_steps} steps of 255"),
         ("pixel_mean", f"{parity.pixel_mean:.1e}"),
     ]
-    return _table(("Output", "Difference"), rows)
 
 
 def _table(head: Row, rows: Sequence[Row]) -> str:

@@ -73,7 +73,7 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 Largest absolute differences at batches of {", ".join(map(str, manifest.parity["fp32"].batches))} rows, on
 data, all-0 and all-255 images, and {latents}.
 
-{parity_table(manifest)}
+{parity_table(manifest.parity["fp32"])}
 ## How to reproduce it
 
     {reproduce}

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from convvae_service.engine.cpus import available_cpus
-from convvae_service.engine.runtime import StartupError, choose_provider, make_session
+from convvae_service.engine.runtime import StartupError, choose_provider, import_runtime, make_session
 from convvae_trainer.errors import MissingExtra, TrainerError
 
-__all__ = ["engine_errors", "open_session"]
+__all__ = ["engine_errors", "half_converter", "open_session", "quantization_tools"]
 
 
 def open_session(data: bytes, *, name: str) -> Any:
@@ -25,6 +25,33 @@ def open_session(data: bytes, *, name: str) -> Any:
     """
     with engine_errors():
         return make_session(data, name=name, provider=choose_provider("cpu"), threads=available_cpus())
+
+
+def quantization_tools() -> Any:
+    """Return the module `onnxruntime.quantization`.
+
+    Raises:
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    with engine_errors():
+        # It sets the environment that ONNX Runtime reads at import.
+        import_runtime()
+    from onnxruntime import quantization
+
+    return quantization
+
+
+def half_converter() -> Any:
+    """Return ONNX Runtime's function that converts a graph to 16-bit floats.
+
+    Raises:
+        MissingExtra: ONNX Runtime is not installed.
+    """
+    with engine_errors():
+        import_runtime()
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16
 
 
 @contextlib.contextmanager

@@ -34,7 +34,9 @@ from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.reproduce import repeatability, reproducing_command
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["Exported", "check_target", "export"]
+__all__ = ["MODEL_CARD", "Exported", "check_target", "export"]
+
+MODEL_CARD = "MODEL_CARD.md"
 
 PRECISION: Precision = "fp32"
 
@@ -115,7 +117,7 @@ def export(
         reproduce=reproducing_command(run.record),
         repeatability=repeatability(run.config, run.record),
     )
-    files["MODEL_CARD.md"] = card.encode()
+    files[MODEL_CARD] = card.encode()
     # The loss curves are part of the bundle: `compare` draws them.
     files[METRICS_FILE] = "".join(json.dumps(line) + "\n" for line in run.read_metrics()).encode()
     graph_files = {graph.file: graphs.onnx[graph.role] for graph in manifest.graphs}
@@ -176,7 +178,7 @@ def _manifest(
             for role in ROLES
         ),
         parity={PRECISION: parity},
-        accuracy={PRECISION: Accuracy()},
+        accuracy={PRECISION: Accuracy.exact(has_elbo=graphs.has_log_variance)},
         training=training_record(run, dataset, progress, evaluation),
         resize=resize_of(config),
     )
