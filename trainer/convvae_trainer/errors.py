@@ -6,7 +6,7 @@ TrainerError            one line on the screen without a traceback; `exit_code` 
 ├── BadRun              the run folder or its checkpoint cannot be used for the command
 ├── MissingExtra        a package is not installed; the message names the extra that installs it
 ├── TrainingFailed      training cannot go on: steps are not finite, or another process has ended
-├── ExportFailed        the graphs do not compute what they should, or cannot be written; nothing was published
+├── ExportFailed        graphs do not compute what they should, or cannot be written; nothing was published
 ├── OutputFailed        standard output cannot be written, so the results are not complete
 └── Interrupted         a signal stopped the training; a checkpoint was saved
 """

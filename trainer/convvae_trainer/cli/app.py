@@ -7,6 +7,7 @@ from convvae_trainer.cli.evaluate import evaluate
 from convvae_trainer.cli.export import export
 from convvae_trainer.cli.fit import fit
 from convvae_trainer.cli.flags import objectives_help
+from convvae_trainer.cli.quantize import quantize
 
 __all__ = ["app"]
 
@@ -22,3 +23,4 @@ app.command(epilog=objectives_help())(fit)
 app.command()(evaluate)
 app.command()(export)
 app.command()(compare)
+app.command()(quantize)

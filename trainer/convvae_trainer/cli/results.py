@@ -10,13 +10,14 @@ from rich.console import Console
 from convvae_trainer.console import say
 
 if TYPE_CHECKING:
+    from convvae_trainer.commands.quantize import Quantized
     from convvae_trainer.evaluation.embedding import EmbeddingMetrics
     from convvae_trainer.evaluation.frechet import FrechetMetrics
     from convvae_trainer.evaluation.importance import LogLikelihood
     from convvae_trainer.evaluation.metrics import Evaluation
     from convvae_trainer.export.publish import Exported
 
-__all__ = ["print_evaluation", "print_exported", "print_line", "quoted"]
+__all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "quoted"]
 
 # A line of the result: label and text. A line without a label continues the one above.
 Line = tuple[str, str]
@@ -49,6 +50,23 @@ def print_exported(console: Console, exported: "Exported", *, models: Path) -> N
     print_line(console, "parity", ", ".join(errors))
     print_line(console, "pictures", f"{exported.folder / 'reconstructions.png'} and samples.png beside it")
     print_line(console, "next", f"convvae-serve --models {quoted(models)}")
+
+
+def print_quantized(console: Console, found: "Quantized") -> None:
+    """Print the place of a new version, the accuracy of its graphs, and the next command."""
+    print_line(console, "quantised", f"{found.follows} as {found.folder}")
+    print_line(console, "tested on", f"{found.dataset.name}: {found.dataset.split}")
+    for one in found.converted:
+        accuracy = one.accuracy
+        cosines = f"{accuracy.cosine_mean:.5f} in the mean, {accuracy.cosine_p01:.5f} at the 1st percentile"
+        print_line(console, one.precision, f"cosine of embeddings {cosines} ({accuracy.images} images)")
+        print_line(console, "", f"reconstructions lose {accuracy.psnr_loss_db:.3f} dB")
+        if accuracy.elbo_change is not None:
+            print_line(console, "", f"the ELBO changes by {accuracy.elbo_change:+.3f} nats per image")
+        if kept := one.kept_text:
+            print_line(console, "", f"kept in fp32: {kept}")
+    root, precision = quoted(found.folder.parent.parent), found.converted[0].precision
+    print_line(console, "next", f"convvae-serve --models {root} --precision {precision}")
 
 
 def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convvae_service.bundle import Manifest
+from convvae_trainer.commands.model_data import load_model_data
 from convvae_trainer.compare.bundle_model import open_model
 from convvae_trainer.compare.claims import lecture_claims
 from convvae_trainer.compare.comparison import Comparison
@@ -25,12 +26,10 @@ from convvae_trainer.compare.published import check_same_shape, find_versions
 from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_sample
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.folder import write_obstacle
 from convvae_trainer.runs.provenance import library_versions
-from convvae_trainer.settings.config import config_from
-from convvae_trainer.settings.layers import FLAGS, Layer
 
 __all__ = ["CompareOptions", "load_data", "run_compare"]
 
@@ -119,11 +118,6 @@ def _check_out(out: Path) -> None:
 
 def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
     """Load the data set; images are resized, and take the channels, as the model's manifest states."""
-    resizing = {
-        "resize_mode": manifest.resize.mode,
-        "resize_filter": manifest.resize.filter,
-        "resize_decode": manifest.resize.decode,
-    }
     flags = {
         "dataset": options.dataset,
         "data_root": options.data_root,
@@ -131,8 +125,7 @@ def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
         "max_pixels": options.max_pixels,
         "on_error": options.on_error,
     }
-    config = config_from(resizing, Layer(flags, FLAGS))
-    return load_dataset(config, download=options.download, channels=manifest.image.channels)
+    return load_model_data(manifest, flags, download=options.download)
 
 
 def _classifier(

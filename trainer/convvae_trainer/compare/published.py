@@ -7,7 +7,7 @@ from pathlib import Path
 from convvae_service.bundle import BundleError, Manifest, Precision, list_versions, read_manifest
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["PublishedVersion", "check_same_shape", "find_versions"]
+__all__ = ["PublishedVersion", "check_same_shape", "find_version", "find_versions"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +52,19 @@ def find_versions(references: Sequence[str]) -> list[PublishedVersion]:
             label = version if versions.count(version) == 1 else f"{folder.parent.parent.name}/{version}"
         published.append(PublishedVersion(label=label, folder=folder, manifest=_manifest(folder)))
     return published
+
+
+def find_version(reference: str) -> PublishedVersion:
+    """Return the version that ROOT/MODEL, ROOT/MODEL@VERSION or ROOT/MODEL/VERSION names.
+
+    Raises:
+        BadConfig: It does not exist.
+        BundleError: Its manifest cannot be read.
+    """
+    path = Path(reference)
+    if path.name.isascii() and path.name.isdigit() and list_versions(path.parent.parent, path.parent.name):
+        reference = f"{path.parent}@{path.name}"
+    return find_versions([reference])[0]
 
 
 def check_same_shape(versions: Sequence[PublishedVersion]) -> None:

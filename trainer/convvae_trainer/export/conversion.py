@@ -1,7 +1,7 @@
 """The conversion of a version's fp32 graphs to another precision, which must stay accurate."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import onnx
@@ -13,13 +13,13 @@ from convvae_trainer.export.accuracy import Reference, shortfalls
 from convvae_trainer.export.graph_pair import GraphPair
 from convvae_trainer.export.half import halved
 from convvae_trainer.export.pixel_input import with_uint8_pixels
-from convvae_trainer.export.quantized import Layer, quantized
+from convvae_trainer.export.quantized import KeptLayer, quantized
 from convvae_trainer.export.subpixel import with_subpixel_convolutions
 
 __all__ = ["Converted", "to_fp16", "to_int8"]
 
 # The layers that stay in fp32, in the order in which they are tried: the first accurate choice is taken.
-KEPT: tuple[tuple[Layer, ...], ...] = ((), ("last",), ("first",), ("first", "last"))
+KEPT: tuple[tuple[KeptLayer, ...], ...] = ((), ("last",), ("first",), ("first", "last"))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,9 +40,26 @@ class Converted:
     graphs: Mapping[Role, bytes]
     accuracy: Accuracy
     parity: Parity
-    kept: Mapping[Role, Sequence[Layer]] = field(default_factory=dict)
+    kept: Mapping[Role, Sequence[KeptLayer]] = field(default_factory=dict)
     weight_bits: int | None = None
     calibration_images: int | None = None
+
+    @property
+    def kept_text(self) -> str:
+        """The layers that stay in fp32 as words; "" if there is none."""
+        layers = [f"the {layer} layer of the {role}" for role, own in self.kept.items() for layer in own]
+        return ", ".join(layers)
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return everything but the graphs themselves as JSON types."""
+        return {
+            "bytes": {role: len(data) for role, data in self.graphs.items()},
+            "accuracy": asdict(self.accuracy),
+            "parity": asdict(self.parity),
+            "kept_in_fp32": {role: list(layers) for role, layers in self.kept.items()},
+            "weight_bits": self.weight_bits,
+            "calibration_images": self.calibration_images,
+        }
 
 
 def to_int8(
@@ -67,7 +84,7 @@ def to_int8(
         "encoder": with_uint8_pixels(onnx.load_from_string(graphs["encoder"])),
         "decoder": with_subpixel_convolutions(onnx.load_from_string(graphs["decoder"])),
     }
-    found, kept = dict(graphs), dict[Role, Sequence[Layer]]()
+    found, kept = dict(graphs), dict[Role, Sequence[KeptLayer]]()
     for role in ROLES:
         for layers in KEPT:
             kept[role] = layers

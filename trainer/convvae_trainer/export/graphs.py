@@ -17,7 +17,7 @@ from convvae_trainer.errors import MissingExtra
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import PixelLikelihood
 
-__all__ = ["OPSET", "DecoderGraph", "EncoderGraph", "example_input", "to_onnx"]
+__all__ = ["OPSET", "DecoderGraph", "EncoderGraph", "example_input", "strip", "to_onnx"]
 
 # 21 has a native GroupNormalization; ONNX Runtime has had it since 1.18.
 OPSET = 21

@@ -28,7 +28,7 @@ def _sort(model: ModelProto) -> None:
     """Put each node after those whose outputs it reads: the conversion adds its nodes at the end."""
     graph = model.graph
     waiting = list(graph.node)
-    known = {"", *(value.name for value in (*graph.input, *graph.initializer))}
+    known = {"", *(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer)}
     ordered: list[NodeProto] = []
     while waiting:
         ready = [node for node in waiting if known.issuperset(node.input)]

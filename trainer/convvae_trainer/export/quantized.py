@@ -1,8 +1,8 @@
 """A graph in 8 bits: static QDQ, per channel, unsigned activations and signed weights.
 
-This is the form that ONNX Runtime's documentation recommends for x86. A processor with VNNI adds products in 32
-bits. One with AVX2 alone adds pairs of them in 16 bits, which overflow; weights of 7 bits prevent it, so that
-the graph gives the same results on both.
+This is the form that ONNX Runtime's documentation recommends for x86. A processor with VNNI adds products in
+32 bits. One with AVX2 alone adds pairs of them in 16 bits, which overflow; weights of 7 bits prevent it, so
+that the graph gives the same results on both.
 """
 
 import contextlib
@@ -21,10 +21,10 @@ from convvae_trainer.export.onnx_runtime import quantization_tools
 from convvae_trainer.export.pixel_input import PIXELS
 from convvae_trainer.export.rewrite import model_bytes
 
-__all__ = ["Layer", "quantized", "tail"]
+__all__ = ["KeptLayer", "quantized", "tail"]
 
 # A layer with weights of a graph: its first or its last.
-Layer = Literal["first", "last"]
+KeptLayer = Literal["first", "last"]
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LAYOUT = ("Reshape", "Transpose", "Slice")
@@ -46,7 +46,7 @@ def quantized(
     model: ModelProto,
     batches: Sequence[NDArray[Any]],
     *,
-    kept: Sequence[Layer] = (),
+    kept: Sequence[KeptLayer] = (),
     float_output: bool = False,
     weight_bits: int = 7,
 ) -> bytes:
@@ -101,7 +101,7 @@ def _weighted(model: ModelProto) -> list[int]:
     return [row for row, node in enumerate(model.graph.node) if node.op_type in _WEIGHTED]
 
 
-def _body(model: ModelProto, kept: Sequence[Layer]) -> list[str]:
+def _body(model: ModelProto, kept: Sequence[KeptLayer]) -> list[str]:
     """Return the names of the nodes to quantise: from the first layer with weights to the last.
 
     The nodes that only move the last layer's output belong to it.

@@ -96,11 +96,9 @@ Version {bundle.version} with further graphs. Compared with fp32, in ONNX Runtim
 """
     if converted.precision != "int8":
         return text + "These graphs are for GPUs. The last steps, from the last layer on, are in fp32.\n"
-    kept = "; ".join(
-        f"{' and '.join(layers)} layer of the {role}" for role, layers in converted.kept.items() if layers
-    )
     return text + (
-        f"Static quantisation (QDQ): uint8 activations, int8 weights of {converted.weight_bits} bits for each"
-        f" channel, ranges from {converted.calibration_images} training images. In fp32 stays:"
-        f" {kept or 'no layer'}.\n"
+        "Static quantisation (QDQ, per channel): uint8 activations and int8 weights of"
+        f" {converted.weight_bits} bits.\n"
+        f"{converted.calibration_images} training images gave the ranges."
+        f" Kept in fp32: {converted.kept_text or 'no layer'}.\n"
     )
