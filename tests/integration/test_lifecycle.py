@@ -271,7 +271,7 @@ def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
     with serving(tiny_root, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
         request = pb.ScoreRequest(pixels=pixels(images))
-        assert refused(stub.Score, request, timeout=0.2).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert refused(stub.Score, request, timeout=0.05).code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert server.wait_for("call", 5)["code"] == "DEADLINE_EXCEEDED"
 
 

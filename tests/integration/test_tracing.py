@@ -5,7 +5,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-pytest.importorskip("opentelemetry.instrumentation.grpc", reason="the extra [tracing] is not installed")
+pytest.importorskip("opentelemetry.sdk", reason="the extra [tracing] is not installed")
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor

@@ -1,6 +1,5 @@
 """The images of a request, before their files are decoded."""
 
-import asyncio
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -8,8 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
+from convvae_service.calls.waiting import wait
 from convvae_service.errors import InvalidInput, Violation
-from convvae_service.images import InvalidImage, decode_file
+from convvae_service.images import InvalidImages, decode_files
 
 __all__ = ["ImageRows"]
 
@@ -42,25 +42,18 @@ class ImageRows:
         """
         if self.pixels is not None:
             return self.pixels
-        images = np.empty((len(self.files), *self.shape.as_tuple), np.uint8)
-        loop = asyncio.get_running_loop()
-        waiting = iter(enumerate(self.files))
-        bad: dict[int, Violation] = {}
-
-        def decode_one(index: int, data: bytes) -> None:
-            try:
-                images[index] = decode_file(data, shape=self.shape, resize=resize, max_pixels=max_pixels)
-            except InvalidImage as error:
-                bad[index] = Violation(f"files[{index}]", str(error))
-
-        async def decode_waiting() -> None:
-            for index, data in waiting:
-                await loop.run_in_executor(threads, decode_one, index, data)
-
-        # Hand over one file at a time for each thread, so that the files of other calls get between them.
-        async with asyncio.TaskGroup() as tasks:
-            for _ in range(min(at_once, len(self.files))):
-                tasks.create_task(decode_waiting())
-        if bad:
-            raise InvalidInput([bad[index] for index in sorted(bad)])
-        return images
+        try:
+            # The future gets no name: its error would hold it, by the traceback.
+            return await wait(
+                decode_files(
+                    self.files,
+                    shape=self.shape,
+                    resize=resize,
+                    max_pixels=max_pixels,
+                    threads=threads,
+                    at_once=at_once,
+                )
+            )
+        except InvalidImages as error:
+            bad = error.reasons.items()
+            raise InvalidInput([Violation(f"files[{index}]", reason) for index, reason in bad]) from None

@@ -1,9 +1,8 @@
 """The methods of `convvae.v1.VaeService`: check a request, run it in batches, and answer it."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from concurrent.futures import Executor
+from contextlib import AbstractContextManager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,9 @@ from convvae_service.api.serialize import describe_model, list_models, pixels, s
 from convvae_service.batching.batcher import Batcher
 from convvae_service.bundle import rate
 from convvae_service.calls.service import Service
+from convvae_service.calls.waiting import wait
 from convvae_service.engine.cpus import available_cpus
+from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import CapabilityMissing
 from convvae_service.observability.call import Call
 from convvae_service.repository.catalog import Repository
@@ -27,7 +28,7 @@ from convvae_service.settings.serve import ServeSettings
 __all__ = ["VaeServicer"]
 
 # A million values take about 70 ms.
-_MAX_NOISE_VALUES_ON_THE_LOOP = 16_384
+_MAX_NOISE_VALUES_AT_ONCE = 16_384
 
 
 class VaeServicer:
@@ -39,12 +40,13 @@ class VaeServicer:
         settings: ServeSettings,
         repository: Repository,
         batcher: Batcher,
-        file_decoders: ThreadPoolExecutor,
+        workers: Executor,
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._batcher = batcher
-        self._file_decoders = file_decoders
+        # Threads for what would take long where requests are read: image files and much noise.
+        self._workers = workers
         # This reads files of the system: once, not for each call.
         self._cpus = available_cpus()
 
@@ -67,8 +69,10 @@ class VaeServicer:
     async def encode(self, request: vae_pb2.EncodeRequest, call: Call) -> vae_pb2.EncodeResponse:
         """Map images to the parameters of their posterior."""
         served = self._lease(request.model, "encode", call)
-        async with self._images(self._read(request, served, call), served) as images:
-            mean, *log_variance = await self._batcher.run(served.engine.encode, (images,))
+        rows = self._read(request, served, call)
+        with self._admit(rows, served):
+            images = await self._decode(rows, served)
+            mean, *log_variance = await self._run(served.engine.encode, (images,), call)
         reply = vae_pb2.EncodeResponse(model=served_model(served), mean=vectors(mean))
         if request.include_log_variance and log_variance:
             reply.log_variance.CopyFrom(vectors(log_variance[0]))
@@ -81,7 +85,7 @@ class VaeServicer:
         latents = read_latents(request.latents, dimension=served.manifest.latent_dim, limits=limits)
         call.rows = len(latents)
         with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes + call.rows * row_bytes(served)):
-            (images,) = await self._batcher.run(served.engine.decode, (latents,))
+            (images,) = await self._run(served.engine.decode, (latents,), call)
         return vae_pb2.DecodeResponse(model=served_model(served), images=pixels(images))
 
     async def sample(self, request: vae_pb2.SampleRequest, call: Call) -> vae_pb2.SampleResponse:
@@ -92,9 +96,9 @@ class VaeServicer:
         dimension = served.manifest.latent_dim
         call.rows = count
         with self._batcher.admit(rows=count, num_bytes=count * row_bytes(served)):
-            noise = await _noise(seed, first_row=request.first_row, count=count, dimension=dimension)
+            noise = await self._noise(seed, request.first_row, count, dimension)
             latents = noise * np.float32(temperature)
-            (images,) = await self._batcher.run(served.engine.decode, (latents,))
+            (images,) = await self._run(served.engine.decode, (latents,), call)
         return vae_pb2.SampleResponse(
             model=served_model(served), images=pixels(images), latents=vectors(latents), seed=seed
         )
@@ -104,9 +108,11 @@ class VaeServicer:
     ) -> vae_pb2.ReconstructResponse:
         """Encode images and decode their posterior means."""
         served = self._lease(request.model, "reconstruct", call)
-        async with self._images(self._read(request, served, call), served) as images:
-            mean, *_ = await self._batcher.run(served.engine.encode, (images,))
-            (reconstructions,) = await self._batcher.run(served.engine.decode, (mean,))
+        rows = self._read(request, served, call)
+        with self._admit(rows, served):
+            images = await self._decode(rows, served)
+            mean, *_ = await self._run(served.engine.encode, (images,), call)
+            (reconstructions,) = await self._run(served.engine.decode, (mean,), call)
         return vae_pb2.ReconstructResponse(model=served_model(served), images=pixels(reconstructions))
 
     async def score(self, request: vae_pb2.ScoreRequest, call: Call) -> vae_pb2.ScoreResponse:
@@ -115,22 +121,23 @@ class VaeServicer:
         rows = self._read(request, served, call)
         num_samples = read_score(request, rows=len(rows), limits=call_limits(self._settings, served))
         seed = request.seed if request.HasField("seed") else draw_seed()
-        async with self._images(rows, served, copies=max(1, num_samples)) as images:
-            mean, log_variance = await self._batcher.run(served.engine.encode, (images,))
+        with self._admit(rows, served, copies=max(1, num_samples)):
+            images = await self._decode(rows, served)
+            mean, log_variance = await self._run(served.engine.encode, (images,), call)
             latents, targets = mean, images
             if num_samples:
-                noise = await _noise(
+                noise = await self._noise(
                     seed,
-                    first_row=request.first_row * num_samples,
-                    count=len(images) * num_samples,
-                    dimension=served.manifest.latent_dim,
+                    request.first_row * num_samples,
+                    len(images) * num_samples,
+                    served.manifest.latent_dim,
                 )
                 # z = mean + sigma * noise (Kingma and Welling 2013, section 2.4); the samples of an image are
                 # neighbours.
                 sigma = np.exp(0.5 * log_variance)
                 latents = np.repeat(mean, num_samples, axis=0) + np.repeat(sigma, num_samples, axis=0) * noise
                 targets = np.repeat(images, num_samples, axis=0)
-            (distortion,) = await self._batcher.run(served.engine.distort, (latents, targets))
+            (distortion,) = await self._run(served.engine.distort, (latents, targets), call)
         if num_samples:
             distortion = distortion.reshape(len(images), num_samples).mean(axis=1, dtype=np.float64)
         rates = rate(mean, log_variance)
@@ -147,7 +154,8 @@ class VaeServicer:
     async def list_models(self, request: vae_pb2.ListModelsRequest, call: Call) -> vae_pb2.ListModelsResponse:
         """List the models and their versions."""
         del request, call
-        return list_models(self._repository.models)
+        with self._repository.lock:
+            return list_models(self._repository.models)
 
     async def get_model(self, request: vae_pb2.GetModelRequest, call: Call) -> vae_pb2.GetModelResponse:
         """Describe one version."""
@@ -161,7 +169,8 @@ class VaeServicer:
             CapabilityMissing: The model cannot do what the call needs.
             ServiceError: There is no such version here.
         """
-        served = call.held.enter_context(self._repository.lease(model.name, model.version))
+        served = self._repository.lease(model.name, model.version)
+        call.on_end.append(served.release)
         call.model, call.version = served.name, served.version
         if capability and capability not in served.manifest.capabilities:
             raise CapabilityMissing(
@@ -176,23 +185,28 @@ class VaeServicer:
         call.rows = len(rows)
         return rows
 
-    @asynccontextmanager
-    async def _images(
+    def _admit(
         self, rows: ImageRows, served: LoadedVersion, *, copies: int = 1
-    ) -> AsyncIterator[NDArray[np.uint8]]:
-        """Decode the images of a request, and reserve queue space for `copies` of each meanwhile."""
+    ) -> AbstractContextManager[None]:
+        """Reserve queue space for `copies` of each image while a `with` block runs."""
         num_rows = len(rows) * copies
-        with self._batcher.admit(rows=num_rows, num_bytes=rows.num_bytes + num_rows * row_bytes(served)):
-            yield await rows.decode(
-                resize=served.manifest.resize,
-                max_pixels=self._settings.max_pixels_per_file,
-                threads=self._file_decoders,
-                at_once=self._cpus,
-            )
+        return self._batcher.admit(rows=num_rows, num_bytes=rows.num_bytes + num_rows * row_bytes(served))
 
+    async def _decode(self, rows: ImageRows, served: LoadedVersion) -> NDArray[np.uint8]:
+        return await rows.decode(
+            resize=served.manifest.resize,
+            max_pixels=self._settings.max_pixels_per_file,
+            threads=self._workers,
+            at_once=self._cpus,
+        )
 
-async def _noise(seed: int, *, first_row: int, count: int, dimension: int) -> NDArray[np.float32]:
-    """Return `latent_noise`, computed in a thread if it would block the event loop for long."""
-    if count * dimension <= _MAX_NOISE_VALUES_ON_THE_LOOP:
-        return latent_noise(seed, first_row=first_row, count=count, dimension=dimension)
-    return await asyncio.to_thread(latent_noise, seed, first_row=first_row, count=count, dimension=dimension)
+    async def _run(self, stage: Stage, rows: Rows, call: Call) -> Rows:
+        """Return the results of a stage for the rows of a call."""
+        return await wait(self._batcher.submit(stage, rows, call.observe()))
+
+    async def _noise(self, seed: int, first_row: int, count: int, dimension: int) -> NDArray[np.float32]:
+        """Return `latent_noise`, made by a worker if there is much of it."""
+        make = partial(latent_noise, seed, first_row=first_row, count=count, dimension=dimension)
+        if count * dimension <= _MAX_NOISE_VALUES_AT_ONCE:
+            return make()
+        return await wait(self._workers.submit(make))

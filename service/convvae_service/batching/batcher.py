@@ -1,23 +1,21 @@
 """Batches that form while the engine is busy.
 
 Calls wait per stage, in order of arrival. An idle lane takes what waits at once; calls that arrive while all
-lanes are busy form the next batch. `sharing` decides how many rows of each call it contains. All state
-belongs to the event loop; only stages run in threads.
+lanes are busy form the next batch. `sharing` decides how many rows of each call it contains.
 """
 
-import asyncio
 import itertools
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import TracebackType
 
 import numpy as np
 
-from convvae_service.batching.pending_call import CallSlice, PendingCall, SliceObserver
-from convvae_service.batching.report import BatchReport, SliceReport
+from convvae_service.batching.pending_call import CallSlice, PendingCall
+from convvae_service.batching.report import BatchReport, SliceObserver, SliceReport
 from convvae_service.batching.sharing import share
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import Overloaded
@@ -41,18 +39,11 @@ class RunningBatch:
     started_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """The results or the error of each slice of a batch, and the times of the run."""
-
-    results: list[Rows | Exception]
-    started_s: float
-    ended_s: float
-
-
 @dataclass(kw_only=True)
 class Batcher:
-    """Runs stages in batches on several lanes, and limits what may wait.
+    """Runs stages in batches on several lanes, and limits what may wait. Safe to use from any thread.
+
+    Each lane is a thread. It completes the calls of a batch itself, so their callbacks run in it.
 
     Args:
         lanes: Number of batches that run at the same time.
@@ -60,11 +51,8 @@ class Batcher:
         max_queued_rows: Maximum number of rows of calls that are admitted and not yet answered.
         max_queued_bytes: Maximum bytes of inputs and results of these calls.
         max_queue_delay_s: Seconds that an idle lane waits for a batch to fill; 0 never waits.
-        on_batch: Called after each run.
-        observe_call: Called when a call's rows arrive, in the context of the call. It returns an observer
-            that gets a report of each run with rows of this call, or None.
-        clock: Source of all times here, in seconds. The event loop's clock is too coarse: uvloop's counts
-            whole milliseconds.
+        on_batch: Called after each run, in the thread of its lane.
+        clock: Source of all times here, in seconds.
     """
 
     lanes: int
@@ -73,110 +61,113 @@ class Batcher:
     max_queued_bytes: int
     max_queue_delay_s: float = 0.0
     on_batch: Callable[[BatchReport], None] = lambda _: None
-    observe_call: Callable[[], SliceObserver | None] = lambda: None
     clock: Callable[[], float] = time.monotonic
     queued_rows: int = field(default=0, init=False)
     queued_bytes: int = field(default=0, init=False)
     _queues: dict[Stage, _Queue] = field(default_factory=dict, init=False)
     _runs: set[RunningBatch] = field(default_factory=set, init=False)
-    _timer: asyncio.TimerHandle | None = field(default=None, init=False)
-    _timer_due_s: float = field(default=0.0, init=False)
+    _threads: list[threading.Thread] = field(default_factory=list, init=False)
+    _idle: int = field(default=0, init=False)
+    _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        self._threads = ThreadPoolExecutor(self.lanes, thread_name_prefix="lane")
+        # Guards all of the state above.
+        self._changed = threading.Condition(threading.Lock())
 
-    @contextmanager
-    def admit(self, *, rows: int, num_bytes: int) -> Iterator[None]:
-        """Reserve room for a call while the block runs.
+    def admit(self, *, rows: int, num_bytes: int) -> "_Admission":
+        """Reserve room for a call while a `with` block runs.
 
         Raises:
             Overloaded: There is no room at present.
         """
-        if (
-            self.queued_rows + rows > self.max_queued_rows
-            or self.queued_bytes + num_bytes > self.max_queued_bytes
-        ):
-            raise Overloaded("the server's queue is full: retry after the stated delay", retry_delay_s=0.1)
-        self.queued_rows += rows
-        self.queued_bytes += num_bytes
-        try:
-            yield
-        finally:
-            self.queued_rows -= rows
-            self.queued_bytes -= num_bytes
+        return _Admission(self, rows, num_bytes)
 
-    async def run(self, stage: Stage, rows: Rows) -> Rows:
-        """Return the stage's results for `rows`, in the same order.
+    def submit(self, stage: Stage, rows: Rows, observe: SliceObserver | None = None) -> PendingCall:
+        """Put rows into the queue of a stage, and return the future of its results in the same order.
 
-        If the caller is cancelled, its waiting rows leave the queue and are not computed.
+        Args:
+            stage: The stage to run.
+            rows: Its inputs, with at least one row.
+            observe: Called with a report of each run that has rows of this call.
         """
-        loop = asyncio.get_running_loop()
-        call = PendingCall(rows, loop.create_future(), self.clock(), self.observe_call())
-        self._queues.setdefault(stage, {})[call] = None
-        self._dispatch()
-        try:
-            return await call.done
-        finally:
-            queue = self._queues.get(stage, {})
-            queue.pop(call, None)
-            if not queue:
-                self._queues.pop(stage, None)
+        call = PendingCall(rows, self.clock(), observe, self._forget)
+        with self._changed:
+            self._queues.setdefault(stage, {})[call] = None
+            if not self._threads and not self._closed:
+                self._start_lanes()
+            if self._idle:
+                self._changed.notify()
+        if self._closed:
+            call.cancel()
+        return call
 
     @property
     def runs(self) -> tuple[RunningBatch, ...]:
-        """The batches that run now. Read it in the event loop only."""
-        return tuple(self._runs)
+        """The batches that run now."""
+        with self._changed:
+            return tuple(self._runs)
 
     def close(self) -> None:
-        """Stop the lanes' threads after their current runs."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._threads.shutdown()
+        """Stop the lanes' threads after their current runs. Calls that still wait are cancelled."""
+        with self._changed:
+            self._closed = True
+            waiting = [call for queue in self._queues.values() for call in queue]
+            self._changed.notify_all()
+        for call in waiting:
+            call.cancel()
+        for thread in self._threads:
+            thread.join()
 
-    def _dispatch(self) -> None:
-        """Start a batch on every idle lane, as long as calls wait."""
-        while len(self._runs) < self.lanes:
-            stage = self._next_stage()
-            if stage is None:
-                return
-            if slices := self._take_batch(stage):
-                self._start(stage, slices)
+    def _start_lanes(self) -> None:
+        for number in range(self.lanes):
+            thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
-    def _next_stage(self) -> Stage | None:
-        """Return the first stage with a batch that is due. Without one, set the timer and return None."""
+    def _serve(self) -> None:
+        """Run one batch after another until the batcher is closed."""
+        while (batch := self._next_batch()) is not None:
+            try:
+                self._run(*batch)
+            except Exception:  # noqa: BLE001 - a lane that ended would leave all later calls waiting
+                _log.exception("internal error: a batch was not reported")
+            del batch
+
+    def _next_batch(self) -> tuple[Stage, list[CallSlice], RunningBatch] | None:
+        """Wait for a batch that is due and take it; None if the batcher is closed."""
+        with self._changed:
+            while not self._closed:
+                stage, wait_s = self._next_stage()
+                if stage is None:
+                    self._idle += 1
+                    self._changed.wait(wait_s)
+                    self._idle -= 1
+                elif slices := self._take_batch(stage):
+                    running = RunningBatch(stage.name, sum(map(len, slices)), self.clock())
+                    self._runs.add(running)
+                    return stage, slices, running
+        return None
+
+    def _next_stage(self) -> tuple[Stage | None, float | None]:
+        """Return the first stage with a batch that is due. Without one, the seconds until one may be due."""
+        if not self.max_queue_delay_s:
+            return next(iter(self._queues), None), None
         now_s = self.clock()
         due_s = None
         for stage, queue in self._queues.items():
-            if not queue:
-                continue
             ready_s = next(iter(queue)).arrived_s + self.max_queue_delay_s
-            waiting = sum(call.num_left for call in queue) if self.max_queue_delay_s else 0
-            if ready_s <= now_s or waiting >= self.max_batch_rows:
-                return stage
+            if ready_s <= now_s or sum(call.num_left for call in queue) >= self.max_batch_rows:
+                return stage, None
             due_s = ready_s if due_s is None else min(due_s, ready_s)
-        if due_s is not None:
-            self._set_timer(due_s, now_s)
-        return None
-
-    def _set_timer(self, due_s: float, now_s: float) -> None:
-        if self._timer is not None:
-            if self._timer_due_s <= due_s:
-                return
-            self._timer.cancel()
-        self._timer_due_s = due_s
-        self._timer = asyncio.get_running_loop().call_later(due_s - now_s, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self._dispatch()
+        return None, None if due_s is None else due_s - now_s
 
     def _take_batch(self, stage: Stage) -> list[CallSlice]:
         """Take the next batch out of the stage's queue. It is empty if all compared calls have ended."""
         queue = self._queues.pop(stage)
         waiting: list[PendingCall] = []
         for call in list(itertools.islice(queue, _MAX_COMPARED)):
-            # A call that failed or was cancelled may still be in the queue, until its task runs.
-            if call.done.done():
+            # A call that failed or was cancelled may still be in the queue for a moment.
+            if call.done:
                 del queue[call]
             else:
                 waiting.append(call)
@@ -191,33 +182,39 @@ class Batcher:
         if queue:
             # At the end of the dict, so that the other stages come first.
             self._queues[stage] = queue
+            if self._idle:
+                self._changed.notify()
         return slices
 
-    def _start(self, stage: Stage, slices: list[CallSlice]) -> None:
-        running = RunningBatch(stage.name, sum(map(len, slices)), self.clock())
-        self._runs.add(running)
+    def _forget(self, call: PendingCall) -> None:
+        """Take a call that is done out of its queue."""
+        with self._changed:
+            for stage, queue in self._queues.items():
+                if call in queue:
+                    del queue[call]
+                    if not queue:
+                        del self._queues[stage]
+                    return
 
-        def compute() -> _Outcome:
-            # The lane measures the time, because the event loop may read the results late.
-            started_s = self.clock()
-            return _Outcome(_run_batch(stage, slices), started_s, self.clock())
-
-        def finish(future: "asyncio.Future[_Outcome]") -> None:
+    def _run(self, stage: Stage, slices: list[CallSlice], running: RunningBatch) -> None:
+        started_s = self.clock()
+        results = _run_batch(stage, slices)
+        ended_s = self.clock()
+        with self._changed:
             self._runs.discard(running)
-            try:
-                outcome = future.result()
-                _deliver(slices, outcome.results)
-                self._report(stage, slices, outcome)
-            finally:
-                self._dispatch()
+        # First the reports: a caller never has an answer that is not counted.
+        try:
+            self._report(stage, slices, started_s, ended_s)
+        finally:
+            _deliver(slices, results)
+            # The traceback of an error in here has this frame. They must not hold each other.
+            del results
 
-        asyncio.get_running_loop().run_in_executor(self._threads, compute).add_done_callback(finish)
-
-    def _report(self, stage: Stage, slices: list[CallSlice], outcome: _Outcome) -> None:
+    def _report(self, stage: Stage, slices: list[CallSlice], started_s: float, ended_s: float) -> None:
         """Report a run to the stage's statistics, to the metrics and to the observers of its calls."""
         rows = sum(map(len, slices))
-        queue_s = tuple(outcome.started_s - part.call.arrived_s for part in slices if part.start == 0)
-        engine_s = outcome.ended_s - outcome.started_s
+        queue_s = tuple([started_s - part.call.arrived_s for part in slices if part.start == 0])
+        engine_s = ended_s - started_s
         stage.stats.add(rows=rows, calls=len(slices), queue_s=queue_s, engine_s=engine_s)
         self.on_batch(BatchReport(stage=stage.name, rows=rows, queue_s=queue_s, engine_s=engine_s))
         for part in slices:
@@ -228,37 +225,78 @@ class Batcher:
                         rows=len(part),
                         batch_rows=rows,
                         is_first=part.start == 0,
-                        times_s=(part.call.arrived_s, outcome.started_s, outcome.ended_s),
+                        times_s=(part.call.arrived_s, started_s, ended_s),
                         now_s=self.clock(),
                     )
                 )
+
+    def _reserve(self, rows: int, num_bytes: int) -> None:
+        with self._changed:
+            if (
+                self.queued_rows + rows > self.max_queued_rows
+                or self.queued_bytes + num_bytes > self.max_queued_bytes
+            ):
+                raise Overloaded(
+                    "the server's queue is full: retry after the stated delay", retry_delay_s=0.1
+                )
+            self.queued_rows += rows
+            self.queued_bytes += num_bytes
+
+    def _release(self, rows: int, num_bytes: int) -> None:
+        with self._changed:
+            self.queued_rows -= rows
+            self.queued_bytes -= num_bytes
+
+
+class _Admission:
+    """Room in the queue, reserved for the duration of a `with` block."""
+
+    __slots__ = ("_batcher", "_num_bytes", "_rows")
+
+    def __init__(self, batcher: Batcher, rows: int, num_bytes: int) -> None:
+        self._batcher = batcher
+        self._rows = rows
+        self._num_bytes = num_bytes
+
+    def __enter__(self) -> None:
+        self._batcher._reserve(self._rows, self._num_bytes)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._batcher._release(self._rows, self._num_bytes)
 
 
 def _deliver(slices: list[CallSlice], results: list[Rows | Exception]) -> None:
     """Give each call its part of the results, or its error."""
     for part, result in zip(slices, results, strict=True):
-        if isinstance(result, Exception):
-            part.call.fail(result)
-            continue
         try:
-            part.call.accept(part.start, result)
+            if isinstance(result, Exception):
+                part.call.fail(result)
+            else:
+                part.call.accept(part.start, result)
         except Exception as error:  # noqa: BLE001 - for example MemoryError; the other calls get their results
             part.call.fail(error)
 
 
 def _run_batch(stage: Stage, slices: list[CallSlice]) -> list[Rows | Exception]:
-    """Run one batch in a lane's thread. Return the results of each slice, or the error that it causes."""
+    """Run one batch. Return the results of each slice, or the error that it causes."""
     if len(slices) == 1:
         return [_run_alone(stage, slices[0])]
     try:
         inputs = zip(*(part.rows for part in slices), strict=True)
-        results = stage.run(tuple(np.concatenate(arrays) for arrays in inputs))
+        results = stage.run(tuple([np.concatenate(arrays) for arrays in inputs]))
     except Exception:  # noqa: BLE001 - the cause is found by running the calls one by one
         # One bad row must not fail the calls that share its batch.
         _log.warning("a batch failed, running its calls one by one", exc_info=True)
         return [_run_alone(stage, part) for part in slices]
-    edges = np.cumsum([len(part) for part in slices])[:-1]
-    return list(zip(*(np.split(array, edges) for array in results), strict=True))
+    parts: list[Rows | Exception] = []
+    start = 0
+    for part in slices:
+        stop = start + len(part)
+        parts.append(tuple([array[start:stop] for array in results]))
+        start = stop
+    return parts
 
 
 def _run_alone(stage: Stage, part: CallSlice) -> Rows | Exception:

@@ -1,8 +1,9 @@
 """Reports of a batch that has run: one for the metrics, and one per call for its trace."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["BatchReport", "SliceReport"]
+__all__ = ["BatchReport", "SliceObserver", "SliceReport"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,3 +42,6 @@ class SliceReport:
     is_first: bool
     times_s: tuple[float, float, float]
     now_s: float
+
+
+SliceObserver = Callable[[SliceReport], None]

@@ -1,24 +1,33 @@
-"""The path of every call, on any transport: readiness, time limit, status, metrics and log."""
+"""The path of every call, on any transport: readiness, time limit, status, metrics, log and trace."""
 
 import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+from convvae_service.calls.request_id import request_id_of
+from convvae_service.calls.running_call import CallerLeft, RunningCall
 from convvae_service.calls.state import State
 from convvae_service.calls.status import Refusal, refusal_of
+from convvae_service.calls.time_limits import TimeLimits
 from convvae_service.errors import DeadlineExceeded, NotReady, ServiceError
-from convvae_service.observability.call import Call, current_call
-from convvae_service.observability.logs import facts, is_sampled
+from convvae_service.observability.access_log import AccessLog
+from convvae_service.observability.call import Call, no_limit
+from convvae_service.observability.logs import facts
 from convvae_service.observability.metrics import Metrics
 
-__all__ = ["CallRunner"]
+if TYPE_CHECKING:
+    from convvae_service.observability.tracing import Tracing
+
+__all__ = ["CallRunner", "Metadata"]
 
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 # The caller's clock expires first: its reset arrives before the deadline has passed on this side.
 _DEADLINE_SLACK_S = 0.05
@@ -28,69 +37,76 @@ _log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class CallRunner:
-    """Runs the calls of a server, whichever front they come from.
+    """Runs the calls of a server, whichever front they come from. Safe to use from any thread.
 
     Args:
         metrics: Metrics that count the calls.
         max_call_s: Maximum seconds for one call.
-        access_log_sample: Share (0..1) of the calls with status OK that are logged; all others are logged.
+        access_log: The log of the calls.
+        tracing: Makes the spans of the calls; None makes none.
         state: State of the server: it decides whether calls are taken.
     """
 
     metrics: Metrics
     max_call_s: float
-    access_log_sample: float = 1.0
+    access_log: AccessLog = field(default_factory=partial(AccessLog, 1.0))
+    tracing: "Tracing | None" = None
     state: State = State.STARTING
-    in_flight: int = 0
     last_arrival_s: float = 0.0
+    _calls: set[Call] = field(default_factory=set, init=False)
+    _limits: TimeLimits = field(default_factory=TimeLimits, init=False)
 
-    async def run(
+    @property
+    def in_flight(self) -> int:
+        """Number of calls that run now."""
+        return len(self._calls)
+
+    def begin(self, method: str, metadata: Metadata) -> Call:
+        """Return a new call with the caller's request id and trace, if the metadata have them."""
+        call = Call(method, request_id_of(metadata))
+        if self.tracing is not None:
+            self.tracing.begin(call, metadata)
+        return call
+
+    def prepare(
         self,
         call: Call,
-        handle: Callable[[Request, Call], Awaitable[Reply]],
+        handle: Callable[[Request, Call], Coroutine[Any, Any, Reply]],
         request: Request,
+        reply: Callable[[Reply | Refusal], None],
         *,
-        time_left_s: Callable[[], float | None],
-    ) -> Reply | Refusal:
-        """Return the reply of `handle`, or the refusal that its error stands for.
+        time_left_s: float | None = None,
+    ) -> RunningCall:
+        """Return a call that is ready to start.
 
-        Metrics and log have the call before this returns, so a caller never sees an answer that is not
+        Metrics and log have the call before `reply` is called, so a caller never sees an answer that is not
         counted.
 
         Args:
-            call: The call, not begun yet.
+            call: The call, from `begin`.
             handle: Answers the request.
             request: The message of the caller.
-            time_left_s: Returns the seconds until the caller's deadline, None without one.
-
-        Raises:
-            CancelledError: The caller left, or its deadline passed.
+            reply: Called once, from any thread, with the answer: the reply, or the refusal that an error
+                stands for. It is not called if the call is abandoned first.
+            time_left_s: Seconds until the caller's deadline, None without one. The front abandons the call at
+                that time; here it only tells an expired call from a cancelled one.
         """
-        started_s = self._begin(call)
-        try:
-            if not self.state.takes_calls:
-                raise self.not_ready()
-            # The front cancels this coroutine at the caller's own deadline.
-            async with asyncio.timeout(self.max_call_s):
-                reply = await handle(request, call)
-        except Exception as error:  # noqa: BLE001 - the log gets it, the caller must not
-            refusal = self._refusal(call, error)
-            self._end(call, refusal.code, started_s)
-            return refusal
-        except BaseException:
-            # Always raise a cancellation again: gRPC would never free the memory of a call that hides it.
-            left_s = time_left_s()
-            expired = left_s is not None and left_s <= _DEADLINE_SLACK_S
-            self._end(call, "DEADLINE_EXCEEDED" if expired else "CANCELLED", started_s)
-            raise
-        self._end(call, "OK", started_s)
-        return reply
+        self.count_arrival()
+        self._calls.add(call)
+        started_s = self.last_arrival_s
+        deadline_s = None if time_left_s is None else started_s + time_left_s
+        coroutine = handle(request, call) if self.state.takes_calls else _raise(self.not_ready())
+        running = RunningCall(coroutine, partial(self._end, call, reply, started_s, deadline_s))
+        call.limit = partial(self._limits.add, running)
+        call.limit(self.max_call_s, self._too_slow)
+        return running
 
     def refuse(self, call: Call, error: ServiceError) -> Refusal:
         """Count and log a call that fails before it can run, and return its refusal."""
-        started_s = self._begin(call)
+        self.count_arrival()
+        self._calls.add(call)
         refusal = refusal_of(error)
-        self._end(call, refusal.code, started_s)
+        self._close(call, refusal.code, self.last_arrival_s)
         return refusal
 
     def not_ready(self) -> NotReady:
@@ -114,42 +130,48 @@ class CallRunner:
                 while (left_s := self.last_arrival_s + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(left_s)
 
-    def _begin(self, call: Call) -> float:
-        current_call.set(call)
-        self.count_arrival()
-        self.in_flight += 1
-        self.metrics.in_flight.set(self.in_flight)
-        return self.last_arrival_s
+    def _too_slow(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"the call took longer than the server's limit of {self.max_call_s:g} s")
 
-    def _refusal(self, call: Call, error: Exception) -> Refusal:
-        if isinstance(error, TimeoutError):
-            error = DeadlineExceeded(f"the call took longer than the server's limit of {self.max_call_s:g} s")
+    def _end(
+        self,
+        call: Call,
+        reply: Callable[[Any], None],
+        started_s: float,
+        deadline_s: float | None,
+        outcome: Any,
+    ) -> None:
+        if isinstance(outcome, CallerLeft):
+            expired = deadline_s is not None and time.monotonic() >= deadline_s - _DEADLINE_SLACK_S
+            self._close(call, "DEADLINE_EXCEEDED" if expired else "CANCELLED", started_s)
+            return
+        code = "OK"
+        if isinstance(outcome, BaseException):
+            outcome = self._refusal(call, outcome)
+            code = outcome.code
+        self._close(call, code, started_s)
+        reply(outcome)
+
+    def _refusal(self, call: Call, error: BaseException) -> Refusal:
         if isinstance(error, ServiceError):
             return refusal_of(error)
-        _log.exception("internal error", extra=facts(request_id=call.request_id, method=call.method))
+        _log.error(
+            "internal error", extra=facts(request_id=call.request_id, method=call.method), exc_info=error
+        )
         return Refusal("INTERNAL", f"internal error, id {call.request_id}")
 
-    def _end(self, call: Call, code: str, started_s: float) -> None:
-        call.held.close()
-        self.in_flight -= 1
-        self.metrics.in_flight.set(self.in_flight)
+    def _close(self, call: Call, code: str, started_s: float) -> None:
+        for release in call.on_end:
+            release()
+        # The limit and the call hold each other.
+        call.limit = no_limit
+        self._calls.discard(call)
         seconds = time.monotonic() - started_s
-        self.metrics.calls.labels(call.method, code).inc()
-        self.metrics.call_seconds.labels(call.method).observe(seconds)
-        if code == "OK":
-            self.metrics.rows.labels(call.method).inc(call.rows)
-        if _log.isEnabledFor(logging.INFO) and (
-            code != "OK" or is_sampled(call.request_id, self.access_log_sample)
-        ):
-            _log.info(
-                "call",
-                extra=facts(
-                    method=call.method,
-                    code=code,
-                    model=call.model,
-                    version=call.version,
-                    rows=call.rows,
-                    seconds=round(seconds, 6),
-                    request_id=call.request_id,
-                ),
-            )
+        self.metrics.count_call(call.method, code, seconds, call.rows)
+        self.access_log.write(call, code, seconds)
+        if self.tracing is not None:
+            self.tracing.end(call, code)
+
+
+async def _raise(error: ServiceError) -> NoReturn:
+    raise error

@@ -1,19 +1,23 @@
 """A service as it is given to a front: its methods, without any transport.
 
-A front reads requests and metadata from the wire, calls these functions, and writes what they return.
+A front reads bytes and metadata from the wire, calls these functions, and writes what they return.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeAlias
 
-from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
 
+from convvae_service.errors import InvalidInput, Violation
 from convvae_service.observability.call import Call
 
-__all__ = ["Handler", "Probe", "Service", "Stream", "StreamHandler"]
+__all__ = ["Handler", "Method", "Probe", "ProbeMethod", "Service", "Stream", "StreamHandler", "read_message"]
 
-Handler: TypeAlias = Callable[[Any, Call], Awaitable[Any]]
+Handler: TypeAlias = Callable[[Any, Call], Coroutine[Any, Any, Any]]
 Probe: TypeAlias = Callable[[Any], Any]
 
 
@@ -36,6 +40,30 @@ StreamHandler: TypeAlias = Callable[[AsyncIterator[Any], Stream], Awaitable[None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """A method with one request and one reply that the `CallRunner` runs.
+
+    Args:
+        name: Name in the proto, such as `Encode`.
+        path: Path on the wire, such as `/convvae.v1.VaeService/Encode`.
+        answer: Answers the bytes of a request with the bytes of the reply, as a handler does with messages.
+    """
+
+    name: str
+    path: str
+    answer: Callable[[bytes, Call], Coroutine[Any, Any, bytes]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeMethod:
+    """A method that answers the bytes of a request at once."""
+
+    name: str
+    path: str
+    answer: Callable[[bytes], bytes]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
     """The methods of one service, by their names in the proto.
 
@@ -51,3 +79,51 @@ class Service:
     calls: Mapping[str, Handler]
     probes: Mapping[str, Probe] = field(default_factory=dict)
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[Method]:
+        """The calls, with bytes in and bytes out."""
+        return [
+            Method(name=name, path=self._path(name), answer=partial(_answer, self._request(name), handle))
+            for name, handle in self.calls.items()
+        ]
+
+    @property
+    def probe_methods(self) -> list[ProbeMethod]:
+        """The probes, with bytes in and bytes out."""
+        return [
+            ProbeMethod(name=name, path=self._path(name), answer=partial(_probe, self._request(name), probe))
+            for name, probe in self.probes.items()
+        ]
+
+    def _path(self, name: str) -> str:
+        return f"/{self.descriptor.full_name}/{name}"
+
+    def _request(self, name: str) -> type[Message]:
+        method: MethodDescriptor = self.descriptor.methods_by_name[name]
+        return GetMessageClass(method.input_type)
+
+
+def read_message(kind: type[Message], data: bytes) -> Any:
+    """Return the message of a type.
+
+    Raises:
+        InvalidInput: The bytes are no such message.
+    """
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        description = "its bytes are not a message of the method's request type"
+        raise InvalidInput([Violation("request", description)]) from None
+
+
+async def _answer(kind: type[Message], handle: Handler, data: bytes, call: Call) -> bytes:
+    request = read_message(kind, data)
+    # The call may wait for long, and the message has all of it.
+    del data
+    reply = await handle(request, call)
+    return bytes(reply.SerializeToString())
+
+
+def _probe(kind: type[Message], probe: Probe, data: bytes) -> bytes:
+    return bytes(probe(read_message(kind, data)).SerializeToString())

@@ -1,5 +1,6 @@
 """The statistics of a stage since it was loaded."""
 
+import threading
 import time
 from dataclasses import dataclass, field
 
@@ -21,7 +22,7 @@ class StageTotal:
 
 @dataclass(slots=True)
 class StageStats:
-    """Sums over all batches of a stage.
+    """Sums over all batches of a stage, which several lanes may add to.
 
     Attributes:
         rows: Rows of all runs.
@@ -38,6 +39,7 @@ class StageStats:
     queue: StageTotal = field(default_factory=StageTotal)
     compute: StageTotal = field(default_factory=StageTotal)
     by_rows: dict[int, StageTotal] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def add(self, *, rows: int, calls: int, queue_s: tuple[float, ...], engine_s: float) -> None:
         """Add one run.
@@ -48,10 +50,11 @@ class StageStats:
             queue_s: Waiting time of each call whose first rows are in the batch, in seconds.
             engine_s: Duration of the run in seconds.
         """
-        self.rows += rows
-        self.runs += 1
-        self.last_run_ms = time.time_ns() // 1_000_000
-        self.queue.add(sum(queue_s), count=len(queue_s))
-        # Each call waits for the whole run, and for every run that has rows of it.
-        self.compute.add(engine_s * calls, count=len(queue_s))
-        self.by_rows.setdefault(rows, StageTotal()).add(engine_s)
+        with self._lock:
+            self.rows += rows
+            self.runs += 1
+            self.last_run_ms = time.time_ns() // 1_000_000
+            self.queue.add(sum(queue_s), count=len(queue_s))
+            # Each call waits for the whole run, and for every run that has rows of it.
+            self.compute.add(engine_s * calls, count=len(queue_s))
+            self.by_rows.setdefault(rows, StageTotal()).add(engine_s)

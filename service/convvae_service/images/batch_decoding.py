@@ -86,11 +86,11 @@ class _Decoding:
         self._resize = resize
         self._max_pixels = max_pixels
         self._threads = threads
-        self._result = result
+        # None when it is set or cancelled: the result holds this object, by its callback.
+        self._result: Future[NDArray[np.uint8]] | None = result
         self._reasons: dict[int, str] = {}
         self._lock = Lock()
         self._num_tasks = 0
-        self._is_open = True  # the result is neither set nor cancelled
 
     def start(self, num_tasks: int) -> None:
         """Queue this number of tasks."""
@@ -114,8 +114,9 @@ class _Decoding:
 
     def _follow(self, turn: "Future[None]") -> None:
         """Cancel the result if the executor has cancelled a turn, since its files will be missing."""
-        if turn.cancelled():
-            self._result.cancel()
+        result = self._result
+        if turn.cancelled() and result is not None:
+            result.cancel()
 
     def _take_turn(self) -> None:
         """Decode files until the turn is over, then queue the next turn. The last task sets the result."""
@@ -135,8 +136,8 @@ class _Decoding:
             return
         if self._reasons:
             self._fail(InvalidImages(self._reasons))
-        elif self._claim_result():
-            self._result.set_result(images)
+        elif (result := self._claim_result()) is not None:
+            result.set_result(images)
 
     def _decode_next(self) -> bool:
         """Decode one file, and return whether there was one."""
@@ -154,11 +155,11 @@ class _Decoding:
         return True
 
     def _fail(self, error: BaseException) -> None:
-        if self._claim_result():
-            self._result.set_exception(error)
+        if (result := self._claim_result()) is not None:
+            result.set_exception(error)
 
-    def _claim_result(self) -> bool:
-        """Return whether the caller may set the result: nobody has set or cancelled it before."""
+    def _claim_result(self) -> "Future[NDArray[np.uint8]] | None":
+        """Return the result for the caller to set, or None if somebody has set or cancelled it before."""
         with self._lock:
-            was_open, self._is_open = self._is_open, False
-        return was_open and self._result.set_running_or_notify_cancel()
+            result, self._result = self._result, None
+        return result if result is not None and result.set_running_or_notify_cancel() else None

@@ -1,17 +1,20 @@
 """A call, as logs, metrics and traces see it."""
 
-import contextlib
 from collections.abc import Callable
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from convvae_service.batching.report import SliceReport
+from convvae_service.batching.report import SliceObserver
+from convvae_service.errors import ServiceError
 
-__all__ = ["Call", "current_call"]
+__all__ = ["Call", "no_limit"]
 
 
-@dataclass(slots=True)
+def no_limit(seconds: float, make_error: Callable[[], ServiceError]) -> None:
+    """Set no time limit: the call does not run."""
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """A call in progress. Handlers note its rows, model and version for the log and the metrics.
 
@@ -21,10 +24,11 @@ class Call:
         rows: Rows of the request.
         model: Name of the model that answers.
         version: Its version.
-        held: Closed when the call has ended; it holds the model version open.
+        on_end: Functions that are called when the call has ended, such as the release of a model version.
         peer: Address of the caller as gRPC writes it, such as `ipv4:127.0.0.1:57284`; empty if it is unknown.
         span: The span of the call, if it is traced.
         observe: Returns an observer of the runs with rows of this call, for its trace; None without one.
+        limit: Gives the call a time limit of its own: after these seconds it ends with this error.
     """
 
     method: str
@@ -32,11 +36,8 @@ class Call:
     rows: int = 0
     model: str = ""
     version: int = 0
-    held: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+    on_end: list[Callable[[], None]] = field(default_factory=list)
     peer: str = ""
     span: Any = None
-    observe: Callable[[], Callable[[SliceReport], None] | None] = lambda: None
-
-
-# The current call, for code that cannot take it as an argument (tracing).
-current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
+    observe: Callable[[], SliceObserver | None] = lambda: None
+    limit: Callable[[float, Callable[[], ServiceError]], None] = no_limit

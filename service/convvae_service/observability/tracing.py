@@ -1,7 +1,7 @@
 """OpenTelemetry: a span for each call, and inside it spans for its waits and runs.
 
-OpenTelemetry's instrumentation of gRPC makes the span of the call, as a child of the caller's span if the
-metadata name one. This module is imported only if traces are switched on.
+The span of a call is a child of the caller's span if the metadata name one. This module is imported only if
+traces are switched on.
 """
 
 import logging
@@ -9,22 +9,19 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
-from typing import Any
 from urllib.parse import unquote
 
 from google.protobuf.descriptor import ServiceDescriptor
 from google.rpc import code_pb2
 from opentelemetry import context, propagate, trace
-from opentelemetry.instrumentation.grpc import aio_server_interceptor, filters
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from convvae_service.batching.pending_call import SliceObserver
-from convvae_service.batching.report import SliceReport
-from convvae_service.observability.call import Call, current_call
+from convvae_service.batching.report import SliceObserver, SliceReport
+from convvae_service.observability.call import Call
 
 __all__ = ["Tracing", "otlp_processor"]
 
@@ -59,17 +56,6 @@ class Tracing:
         # They warn of each wrong `traceparent` and `baggage`: callers could fill the log.
         for name in ("opentelemetry.trace", "opentelemetry.baggage"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self.interceptor: Any = aio_server_interceptor(  # type: ignore[no-untyped-call]
-            tracer_provider=self._provider,
-            # Spans of health and reflection are useless, and the instrumentation breaks streams that write.
-            filter_=filters.all_of(
-                filters.any_of(
-                    filters.service_name("convvae.v1.VaeService"),
-                    filters.service_name("inference.GRPCInferenceService"),
-                ),
-                filters.negate(filters.method_name("ModelStreamInfer")),
-            ),
-        )
 
     def begin(self, call: Call, metadata: Iterable[tuple[str, str | bytes]]) -> None:
         """Start the span of a call, as a child of the caller's span if the metadata name one."""
@@ -111,34 +97,6 @@ class Tracing:
             return None
         parent = trace.set_span_in_context(call.span, context.Context())
         shared = _model_attributes(call)
-
-        def observe(report: SliceReport) -> None:
-            arrived_ns, started_ns, ended_ns = _times_of_day_ns(report)
-            attributes = {
-                **shared,
-                "convvae.stage": report.stage,
-                "convvae.rows": report.rows,
-                "convvae.batch_rows": report.batch_rows,
-            }
-            spans = [("engine", started_ns, ended_ns)]
-            if report.is_first:
-                spans.insert(0, ("queue", arrived_ns, started_ns))
-            for name, start_ns, end_ns in spans:
-                made = self._tracer.start_span(name, parent, attributes=attributes, start_time=start_ns)
-                made.end(end_ns)
-
-        return observe
-
-    def observe_call(self) -> Callable[[SliceReport], None] | None:
-        """Return an observer that makes spans for the runs of the current call; None outside of a span."""
-        span = trace.get_current_span()
-        if not span.is_recording():
-            return None
-        parent = context.get_current()
-        shared: dict[str, str | int] = {}
-        if (call := current_call.get()) is not None:
-            shared = {"convvae.model": call.model, "convvae.version": call.version}
-            span.set_attributes({**shared, "convvae.rows": call.rows, "convvae.request_id": call.request_id})
 
         def observe(report: SliceReport) -> None:
             arrived_ns, started_ns, ended_ns = _times_of_day_ns(report)

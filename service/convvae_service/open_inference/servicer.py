@@ -3,18 +3,22 @@
 The names of the wire say `Model` where the rest of the service says graph: see docs/open-inference.md.
 """
 
-import asyncio
 import importlib.metadata
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from functools import partial
 from weakref import WeakKeyDictionary
 
 from convvae_service.api.limits import call_limits, rows_per_message
 from convvae_service.batching.batcher import Batcher
 from convvae_service.bundle import ROLES, Role
+from convvae_service.calls.on_loop import run_on_loop
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service, Stream
 from convvae_service.calls.status import Refusal
+from convvae_service.calls.waiting import wait
 from convvae_service.errors import (
     CapabilityMissing,
     DeadlineExceeded,
@@ -50,6 +54,7 @@ class OpenInferenceServicer:
         repository: Repository,
         batcher: Batcher,
         runner: CallRunner,
+        workers: Executor,
         is_ready: Callable[[], bool],
         is_live: Callable[[], bool],
     ) -> None:
@@ -57,9 +62,11 @@ class OpenInferenceServicer:
         self._repository = repository
         self._batcher = batcher
         self._runner = runner
+        self._workers = workers
         self._is_ready = is_ready
         self._is_live = is_live
         # Totals are dropped with their version. A version that is loaded again starts at 0.
+        self._totals_lock = threading.Lock()
         self._totals: WeakKeyDictionary[LoadedVersion, dict[str, InferenceTotals]] = WeakKeyDictionary()
 
     @property
@@ -142,7 +149,8 @@ class OpenInferenceServicer:
         if request.repository_name:
             description = f"is {request.repository_name[:64]!r}: leave it empty, there is only one repository"
             raise InvalidInput([Violation("repository_name", description)])
-        return pb.RepositoryIndexResponse(models=index(self._repository.models, only_ready=request.ready))
+        with self._repository.lock:
+            return pb.RepositoryIndexResponse(models=index(self._repository.models, only_ready=request.ready))
 
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run a graph on a batch."""
@@ -150,18 +158,15 @@ class OpenInferenceServicer:
         graph = self._lease(request.model_name, request.model_version, call, version_field="model_version")
         totals = self._totals_of(graph)
         timeout_us = _timeout_us(request)
+        if timeout_us:
+            call.limit(timeout_us / 1e6, partial(_too_slow, timeout_us))
+        outcome = totals.fail
         try:
-            async with asyncio.timeout(timeout_us / 1e6 if timeout_us else None):
-                reply = await self._run(request, graph, call)
-        except TimeoutError:
-            totals.fail.add(time.monotonic() - started_s)
-            raise DeadlineExceeded(
-                f"the request took longer than its parameter 'timeout', {timeout_us} microseconds"
-            ) from None
-        except BaseException:
-            totals.fail.add(time.monotonic() - started_s)
-            raise
-        totals.success.add(time.monotonic() - started_s)
+            reply = await self._run(request, graph, call)
+            outcome = totals.success
+        finally:
+            with self._totals_lock:
+                outcome.add(time.monotonic() - started_s)
         return reply
 
     async def stream_infer(self, requests: AsyncIterator[pb.ModelInferRequest], stream: Stream) -> None:
@@ -169,7 +174,10 @@ class OpenInferenceServicer:
 
         async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse | Refusal:
             call = Call("ModelStreamInfer", request_id)
-            return await self._runner.run(call, self.infer, request, time_left_s=stream.time_left_s)
+            answer: pb.ModelInferResponse | Refusal = await run_on_loop(
+                partial(self._runner.prepare, call, self.infer, request, time_left_s=stream.time_left_s())
+            )
+            return answer
 
         await InferStream(infer, requests, stream.write, request_id=stream.request_id).serve()
 
@@ -182,12 +190,14 @@ class OpenInferenceServicer:
         outputs = requested_outputs(request, graph=graph)
         max_bytes = self._settings.max_message_bytes
         max_rows = self._max_rows(graph, outputs)
-        values = await read_input(request, graph=graph, max_rows=max_rows, max_message_bytes=max_bytes)
+        values = await read_input(
+            request, graph=graph, max_rows=max_rows, max_message_bytes=max_bytes, workers=self._workers
+        )
         call.rows = len(values)
         num_bytes = values.nbytes + call.rows * graph.row_bytes(outputs)
         stage, names = graph.stage_for(outputs)
         with self._batcher.admit(rows=call.rows, num_bytes=num_bytes):
-            results = await self._batcher.run(stage, (values,))
+            results = await wait(self._batcher.submit(stage, (values,), call.observe()))
         reply = pb.ModelInferResponse(
             model_name=graph.name, model_version=str(graph.served.version), id=request.id
         )
@@ -198,7 +208,8 @@ class OpenInferenceServicer:
     def _lease(self, name: str, version: str, call: Call, *, version_field: str = "version") -> GraphModel:
         """Return a graph whose version stays open until the call ends."""
         model, role, number = self._address(name, version, version_field)
-        served = call.held.enter_context(self._repository.lease(model, number))
+        served = self._repository.lease(model, number)
+        call.on_end.append(served.release)
         call.model, call.version = served.name, served.version
         return GraphModel.of(served, role)
 
@@ -211,7 +222,8 @@ class OpenInferenceServicer:
         return model, role, number
 
     def _totals_of(self, graph: GraphModel) -> InferenceTotals:
-        return self._totals.setdefault(graph.served, {}).setdefault(graph.name, InferenceTotals())
+        with self._totals_lock:
+            return self._totals.setdefault(graph.served, {}).setdefault(graph.name, InferenceTotals())
 
     def _max_rows(self, graph: GraphModel, outputs: tuple[GraphTensor, ...]) -> int:
         """Return the maximum rows of a call: as in `convvae.v1`, or fewer if these outputs need more room."""
@@ -229,3 +241,9 @@ def _timeout_us(request: pb.ModelInferRequest) -> int:
     if kind not in ("int64_param", "uint64_param") or value < 0:
         raise InvalidInput([Violation("parameters[timeout]", "must be an integer >= 0 (microseconds)")])
     return value
+
+
+def _too_slow(timeout_us: int) -> DeadlineExceeded:
+    return DeadlineExceeded(
+        f"the request took longer than its parameter 'timeout', {timeout_us} microseconds"
+    )

@@ -4,13 +4,15 @@ Values are little-endian and row-major. A request has them raw, in `raw_input_co
 `contents`. A reply has them raw.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae_service.calls.waiting import wait
 from convvae_service.errors import InvalidInput, Violation
 from convvae_service.open_inference.graphs import GraphModel, GraphTensor
 from open_inference import inference_pb2 as pb
@@ -19,7 +21,9 @@ __all__ = ["read_input", "requested_outputs", "write_outputs"]
 
 _DTYPES: dict[str, np.dtype[Any]] = {"UINT8": np.dtype(np.uint8), "FP32": np.dtype("<f4")}
 _TYPED_FIELDS = {"UINT8": "uint_contents", "FP32": "fp32_contents"}
-# The values of a protobuf list become Python objects first, which is slow. Other calls run between chunks.
+# The values of a protobuf list become Python objects first, which is slow: a worker does it for more of them.
+_MAX_VALUES_AT_ONCE = 1 << 12
+# Python objects of all values at once would take much memory.
 _CHUNK_VALUES = 1 << 16
 _MAX_SHOWN_SIZES = 8
 _REFUSED_PARAMETERS = {
@@ -54,9 +58,14 @@ def requested_outputs(request: pb.ModelInferRequest, *, graph: GraphModel) -> tu
 
 
 async def read_input(
-    request: pb.ModelInferRequest, *, graph: GraphModel, max_rows: int, max_message_bytes: int
+    request: pb.ModelInferRequest,
+    *,
+    graph: GraphModel,
+    max_rows: int,
+    max_message_bytes: int,
+    workers: Executor,
 ) -> NDArray[Any]:
-    """Return the values of the graph's one input, checked.
+    """Return the values of the graph's one input, checked. `workers` convert long lists of typed values.
 
     Raises:
         InvalidInput: The input is not the graph's, or its values do not fit its shape and datatype.
@@ -72,7 +81,12 @@ async def read_input(
     typed = given.HasField("contents")
     if typed and request.raw_input_contents:
         raise _wrong("inputs[0].contents", "is set, and so is raw_input_contents: send one of the two")
-    values = await _typed(given.contents, expected, shape) if typed else _raw(request, expected, shape)
+    if typed:
+        convert = partial(_typed, given.contents, expected, shape)
+        small = shape[0] * expected.row_values <= _MAX_VALUES_AT_ONCE
+        values = convert() if small else await wait(workers.submit(convert))
+    else:
+        values = _raw(request, expected, shape)
     if expected.datatype == "FP32":
         bad_rows = np.flatnonzero(~np.isfinite(values).all(axis=1))
         if len(bad_rows):
@@ -159,9 +173,7 @@ def _raw(request: pb.ModelInferRequest, expected: GraphTensor, shape: tuple[int,
     return np.frombuffer(data, _DTYPES[expected.datatype]).reshape(shape)
 
 
-async def _typed(
-    contents: pb.InferTensorContents, expected: GraphTensor, shape: tuple[int, ...]
-) -> NDArray[Any]:
+def _typed(contents: pb.InferTensorContents, expected: GraphTensor, shape: tuple[int, ...]) -> NDArray[Any]:
     name = _TYPED_FIELDS[expected.datatype]
     field = f"inputs[0].contents.{name}"
     others = [descriptor.name for descriptor, _ in contents.ListFields() if descriptor.name != name]
@@ -185,7 +197,6 @@ async def _typed(
                 f"{field}[{index}]", f"of {expected.name!r} is {given[index]}, the maximum of UINT8 is 255"
             )
         values[start : start + _CHUNK_VALUES] = chunk
-        await asyncio.sleep(0)
     return values.reshape(shape)
 
 

@@ -1,8 +1,9 @@
-"""The models of a server by name and version. Use it on the event loop only."""
+"""The models of a server by name and version. It is changed on the event loop, and read from any thread."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from convvae_service.bundle import BundleError, check_model_name, is_version, list_models, list_versions
@@ -20,7 +21,13 @@ _log = logging.getLogger(__name__)
 
 
 class Repository:
-    """The models under one root, by name. A `Loader` loads their versions into it."""
+    """The models under one root, by name. A `Loader` loads their versions into it.
+
+    Attributes:
+        root: The folder ROOT/<model>/<version>/.
+        models: The published models.
+        lock: Held for each change that calls must see in one step, and while a call looks for its version.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class Repository:
                 published.
         """
         self.root = root
+        self.lock = threading.RLock()
         self._refused: set[str] = set()
         self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
@@ -87,23 +95,57 @@ class Repository:
     @property
     def loaded(self) -> list[LoadedVersion]:
         """The loaded versions, in the order of models and versions."""
-        return [
-            found.loaded
-            for entry in self.models.values()
-            for _, found in sorted(entry.versions.items())
-            if found.loaded is not None
-        ]
+        with self.lock:
+            return [
+                found.loaded
+                for entry in self.models.values()
+                for _, found in sorted(entry.versions.items())
+                if found.loaded is not None
+            ]
 
     def resolve(self, name: str, version: int) -> LoadedVersion:
         """Return the version to call. An empty name is the only model, version 0 the default version.
 
-        The version may be closed at the next `await`; a call uses `lease` to keep it open.
+        The version may be closed at any time; a call uses `lease` to keep it open.
 
         Raises:
             InvalidInput: The name is empty and there are several models, or the version is negative.
             NotFound: There is no such model or version.
             VersionNotLoaded: The version is published and not loaded.
         """
+        with self.lock:
+            return self._resolve(name, version)
+
+    def lease(self, name: str, version: int) -> LoadedVersion:
+        """Resolve a version and keep it open until its `release` is called.
+
+        Raises:
+            ServiceError: As `resolve` does.
+        """
+        with self.lock:
+            served = self._resolve(name, version)
+            served.acquire()
+        return served
+
+    def only_model(self) -> str:
+        """Return the model that an empty name stands for.
+
+        Raises:
+            InvalidInput: There are several models.
+            NotFound: There is no model.
+        """
+        if len(self.models) > 1:
+            names = ", ".join(list(self.models)[:_MAX_NAMES_SHOWN]) + (
+                ", …" if len(self.models) > _MAX_NAMES_SHOWN else ""
+            )
+            raise InvalidInput(
+                [Violation("model.name", f"is empty, and this server has several models: {names}")]
+            )
+        if not self.models:
+            raise NotFound("no model is published here yet")
+        return next(iter(self.models))
+
+    def _resolve(self, name: str, version: int) -> LoadedVersion:
         if version < 0:
             raise InvalidInput(
                 [Violation("model.version", f"is {version}, it must be >= 1, or 0 for the default")]
@@ -128,34 +170,6 @@ class Repository:
                 f" is {entry.default or 'not loaded either'}"
             )
         return entry_version.loaded
-
-    @contextmanager
-    def lease(self, name: str, version: int) -> Iterator[LoadedVersion]:
-        """Resolve a version and keep it open for the duration of a `with` block.
-
-        Raises:
-            ServiceError: As `resolve` does.
-        """
-        with self.resolve(name, version).used() as served:
-            yield served
-
-    def only_model(self) -> str:
-        """Return the model that an empty name stands for.
-
-        Raises:
-            InvalidInput: There are several models.
-            NotFound: There is no model.
-        """
-        if len(self.models) > 1:
-            names = ", ".join(list(self.models)[:_MAX_NAMES_SHOWN]) + (
-                ", …" if len(self.models) > _MAX_NAMES_SHOWN else ""
-            )
-            raise InvalidInput(
-                [Violation("model.name", f"is empty, and this server has several models: {names}")]
-            )
-        if not self.models:
-            raise NotFound("no model is published here yet")
-        return next(iter(self.models))
 
     def _check_settings(self) -> None:
         """Raise StartupError if a setting names a model or a version that is not published."""

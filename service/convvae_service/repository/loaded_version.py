@@ -1,8 +1,8 @@
 """A model version in memory."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from convvae_service.bundle import Manifest
 from convvae_service.engine.stages import Engine
@@ -19,23 +19,32 @@ class LoadedVersion:
     manifest: Manifest
     manifest_json: str
     engine: Engine
-    users: int = 0
+    _users: int = 0
     _on_unused: Callable[["LoadedVersion"], None] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @contextmanager
-    def used(self) -> Iterator["LoadedVersion"]:
-        """Count one user of this version for the duration of a `with` block."""
-        self.users += 1
-        try:
-            yield self
-        finally:
-            self.users -= 1
-            if not self.users and self._on_unused is not None:
-                self._on_unused(self)
+    def acquire(self) -> None:
+        """Count one more user. Any thread may call this, until the version is retired."""
+        with self._lock:
+            self._users += 1
+
+    def release(self) -> None:
+        """Count one user less. The last one of a retired version lets it go."""
+        with self._lock:
+            self._users -= 1
+            if self._users:
+                return
+            on_unused = self._on_unused
+        if on_unused is not None:
+            on_unused(self)
 
     def retire(self, on_unused: Callable[["LoadedVersion"], None]) -> None:
-        """Call `on_unused` when the last user has ended, at once if there is none. Give it no new users."""
-        if self.users:
+        """Take no new users, and call `on_unused` when the last one has ended, at once if there is none.
+
+        The call may come from the thread of the last user.
+        """
+        with self._lock:
             self._on_unused = on_unused
-        else:
-            on_unused(self)
+            if self._users:
+                return
+        on_unused(self)

@@ -4,6 +4,7 @@ Versions are loaded and closed in threads. The change that calls see is made on 
 """
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -64,7 +65,6 @@ class Loader:
         # One thread loads one version at a time, the other closes versions.
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="models")
         self._loading: Future[LoadResult] | None = None
-        self._closing: set[asyncio.Future[None]] = set()
         self._closed = False
 
     async def load(self, *, stop: threading.Event | None = None) -> None:
@@ -108,14 +108,16 @@ class Loader:
         repository = self._repository
         for name in [name for name in repository.models if name not in published]:
             _log.info("model removed", extra=facts(model=name))
-            for found in repository.models.pop(name).versions.values():
-                self._unload(found)
+            with repository.lock:
+                for found in repository.models.pop(name).versions.values():
+                    self._unload(found)
             after_change()
         for name, stamps in published.items():
             if stamps is None:
                 continue
             entry = repository.models.get(name) or repository.add(name)
-            _note(entry, stamps)
+            with repository.lock:
+                _note(entry, stamps)
             while (version := entry.next_due) is not None:
                 self._report_failure(name, version, await self._load_version(name, version, entry))
                 after_change()
@@ -166,51 +168,65 @@ class Loader:
         """Let a version serve, in place of the one with the same number if there is one."""
         name, version, engine = loaded.name, loaded.version, loaded.engine
         found = entry.versions[version]
-        replaced, found.loaded, found.state = found.loaded, loaded, VersionState.SERVING
+        with self._repository.lock:
+            replaced, found.loaded, found.state = found.loaded, loaded, VersionState.SERVING
+            before = entry.default
+            changed = entry.choose_default()
         _log.info(
             "model version loaded",
             extra=facts(model=name, version=version, precision=engine.precision, provider=engine.provider),
         )
         self._on_change(VersionChange(model=name, version=version, result="loaded", loaded=loaded))
-        self._choose_default(name, entry)
+        if changed:
+            _report_default(name, entry, before)
         if replaced is not None:
-            replaced.retire(self._close)
+            self._retire(replaced)
 
     def _unload_unwanted(self, name: str, entry: ModelEntry) -> None:
-        """Unload removed and unwanted versions. There is no await, so calls always find a default version."""
-        wanted = entry.wanted
-        for version, found in list(entry.versions.items()):
-            if found.removed:
-                del entry.versions[version]
-            if found.removed or version not in wanted:
-                self._unload(found)
-        self._choose_default(name, entry)
-
-    def _choose_default(self, name: str, entry: ModelEntry) -> None:
-        before = entry.default
-        if entry.choose_default() and before is not None:
-            _log.info(
-                "default version changed", extra=facts(model=name, version=entry.default, before=before)
-            )
+        """Unload removed and unwanted versions in one step, so that calls always find a default version."""
+        with self._repository.lock:
+            wanted = entry.wanted
+            for version, found in list(entry.versions.items()):
+                if found.removed:
+                    del entry.versions[version]
+                if found.removed or version not in wanted:
+                    self._unload(found)
+            before = entry.default
+            changed = entry.choose_default()
+        if changed:
+            _report_default(name, entry, before)
 
     def _unload(self, found: VersionEntry) -> None:
         """Give a version no new calls, and close it when its last call has ended."""
         if found.loaded is None:
             return
         retired, found.loaded, found.state, found.due = found.loaded, None, VersionState.NOT_LOADED, True
-        retired.retire(self._close)
+        self._retire(retired)
+
+    def _retire(self, version: LoadedVersion) -> None:
+        loop = asyncio.get_running_loop()
+
+        def close_soon(unused: LoadedVersion) -> None:
+            # The last call may end in any thread, and after the event loop.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._close, unused)
+
+        version.retire(close_soon)
 
     def _close(self, unused: LoadedVersion) -> None:
         if self._closed:
             return
-        closing = asyncio.get_running_loop().run_in_executor(self._threads, unused.engine.close)
-        # Keep a reference: the event loop has only weak ones.
-        self._closing.add(closing)
-        closing.add_done_callback(self._closing.discard)
+        self._threads.submit(unused.engine.close)
         _log.info("model version unloaded", extra=facts(model=unused.name, version=unused.version))
         self._on_change(
             VersionChange(model=unused.name, version=unused.version, result="unloaded", loaded=unused)
         )
+
+
+def _report_default(name: str, entry: ModelEntry, before: int | None) -> None:
+    """Log that calls without a version get another one. The first default version is no change."""
+    if before is not None:
+        _log.info("default version changed", extra=facts(model=name, version=entry.default, before=before))
 
 
 def _note(entry: ModelEntry, stamps: Mapping[int, Stamp | None]) -> None:

@@ -17,6 +17,7 @@ from convvae_service.calls.service import Service
 from convvae_service.engine.arena import Arenas
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.errors import StartupError
+from convvae_service.observability.access_log import AccessLog
 from convvae_service.observability.logs import facts
 from convvae_service.observability.metrics import Metrics
 from convvae_service.open_inference.servicer import OpenInferenceServicer
@@ -54,7 +55,7 @@ class Parts:
     repository: Repository
     loader: Loader
     batcher: Batcher
-    file_decoders: ThreadPoolExecutor
+    workers: ThreadPoolExecutor
     health: HealthServicer
     front: GrpcFront
 
@@ -68,14 +69,18 @@ def assemble(settings: ServeSettings) -> Parts:
     metrics = Metrics()
     tracing = _build_tracing(settings)
     runner = CallRunner(
-        metrics=metrics, max_call_s=settings.max_call_s, access_log_sample=settings.access_log_sample
+        metrics=metrics,
+        max_call_s=settings.max_call_s,
+        access_log=AccessLog(settings.access_log_sample),
+        tracing=tracing,
     )
+    metrics.watch_calls(lambda: runner.in_flight)
     repository = _build_repository(settings)
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
-    batcher = _build_batcher(settings, metrics, tracing)
-    file_decoders = ThreadPoolExecutor(available_cpus(), thread_name_prefix="files")
+    batcher = _build_batcher(settings, metrics)
+    workers = ThreadPoolExecutor(available_cpus(), thread_name_prefix="worker")
     health = HealthServicer((_VAE.full_name,), repository.models)
-    front = GrpcFront(settings, runner, interceptors=[tracing.interceptor] if tracing else [])
+    front = GrpcFront(settings, runner)
     parts = Parts(
         metrics=metrics,
         tracing=tracing,
@@ -83,7 +88,7 @@ def assemble(settings: ServeSettings) -> Parts:
         repository=repository,
         loader=loader,
         batcher=batcher,
-        file_decoders=file_decoders,
+        workers=workers,
         health=health,
         front=front,
     )
@@ -118,7 +123,7 @@ def _build_loader(settings: ServeSettings, repository: Repository, metrics: Vers
     return Loader(repository, options, check=check_message_size, on_change=metrics.add)
 
 
-def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing | None") -> Batcher:
+def _build_batcher(settings: ServeSettings, metrics: Metrics) -> Batcher:
     batcher = Batcher(
         lanes=settings.lanes,
         max_batch_rows=settings.max_batch_rows,
@@ -126,7 +131,6 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics, tracing: "Tracing 
         max_queued_bytes=settings.max_queued_bytes,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         on_batch=metrics.count_batch,
-        observe_call=tracing.observe_call if tracing else lambda: None,
     )
     metrics.watch_queue(lambda: batcher.queued_rows, lambda: batcher.queued_bytes)
     return batcher
@@ -153,7 +157,7 @@ def _vae_service(settings: ServeSettings, parts: Parts) -> Service:
         settings=settings,
         repository=parts.repository,
         batcher=parts.batcher,
-        file_decoders=parts.file_decoders,
+        workers=parts.workers,
     ).service
 
 
@@ -163,6 +167,7 @@ def _open_inference_service(settings: ServeSettings, parts: Parts) -> Service:
         repository=parts.repository,
         batcher=parts.batcher,
         runner=parts.runner,
+        workers=parts.workers,
         is_ready=lambda: parts.health.ready,
         is_live=lambda: parts.health.alive,
     ).service

@@ -4,7 +4,8 @@ from typing import Any
 
 import grpc
 
-from convvae_service.calls.request_id import REQUEST_ID_KEY, request_id_of
+from convvae_service.calls.request_id import REQUEST_ID_KEY
+from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.status import DETAILS_KEY, Refusal
 from convvae_service.observability.call import Call
 
@@ -13,9 +14,11 @@ __all__ = ["Context", "abort", "begin_call"]
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
-def begin_call(method: str, context: Context) -> Call:
+def begin_call(runner: CallRunner, method: str, context: Context) -> Call:
     """Return the call, and promise its id to the caller in the trailing metadata."""
-    call = Call(method, request_id_of(context.invocation_metadata()))
+    call = runner.begin(method, tuple(context.invocation_metadata() or ()))
+    if runner.tracing is not None:
+        call.peer = context.peer()
     context.set_trailing_metadata(((REQUEST_ID_KEY, call.request_id),))
     return call
 

@@ -1,6 +1,6 @@
 """The front of grpcio: it turns bytes and metadata into calls, and answers into replies and statuses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -8,10 +8,11 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from convvae_service.calls.on_loop import run_on_loop
 from convvae_service.calls.runner import CallRunner
-from convvae_service.calls.service import Handler, Probe, Service, Stream, StreamHandler
+from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, StreamHandler
 from convvae_service.calls.status import Refusal
-from convvae_service.errors import StartupError
+from convvae_service.errors import ServiceError, StartupError
 from convvae_service.server.auth import Tokens
 from convvae_service.server.connections import server_options
 from convvae_service.server.grpc_context import Context, abort, begin_call
@@ -30,8 +31,6 @@ class GrpcFront:
         self,
         settings: ServeSettings,
         runner: CallRunner,
-        *,
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
     ) -> None:
         """Read the files of certificates and tokens; no port is open yet.
 
@@ -46,16 +45,16 @@ class GrpcFront:
             else None
         )
         self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
-        self._server = grpc.aio.server(interceptors=interceptors, options=server_options(settings))
+        self._server = grpc.aio.server(options=server_options(settings))
 
     def add_service(self, service: Service) -> None:
         """Answer the methods of a service."""
-        behaviours: dict[str, Any] = {
-            name: partial(self._answer, name, handle) for name, handle in service.calls.items()
-        }
-        behaviours |= {name: partial(_answer_probe, probe) for name, probe in service.probes.items()}
-        behaviours |= {name: partial(_serve_stream, name, serve) for name, serve in service.streams.items()}
-        self._register(service.descriptor, behaviours)
+        # Bytes in and bytes out: the messages are read and written where the call runs.
+        calls = {method.name: partial(self._answer, method) for method in service.methods}
+        calls |= {probe.name: partial(self._answer_probe, probe) for probe in service.probe_methods}
+        self._register(service.descriptor, calls, raw=True)
+        streams = {name: partial(self._serve_stream, name, serve) for name, serve in service.streams.items()}
+        self._register(service.descriptor, streams)
 
     def add_servicer(
         self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool, name: str = ""
@@ -107,8 +106,12 @@ class GrpcFront:
         *,
         needs_token: bool = True,
         name: str = "",
+        raw: bool = False,
     ) -> None:
-        """Register a service. gRPC itself answers UNIMPLEMENTED for methods without a behaviour."""
+        """Register methods. gRPC itself answers UNIMPLEMENTED for methods without a behaviour.
+
+        Behaviours of `raw` methods take and return bytes, the others messages.
+        """
         handlers = {}
         for method in descriptor.methods:
             if method.name not in behaviours:
@@ -121,29 +124,35 @@ class GrpcFront:
             )
             handlers[method.name] = make(
                 guard(method.name, behaviours[method.name], needs_token=needs_token),
-                request_deserializer=or_unreadable(GetMessageClass(method.input_type).FromString),
-                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+                request_deserializer=None
+                if raw
+                else or_unreadable(GetMessageClass(method.input_type).FromString),
+                response_serializer=None if raw else GetMessageClass(method.output_type).SerializeToString,
             )
         # As the generated stubs do: older releases of grpcio find the methods only in a generic handler.
         service = name or descriptor.full_name
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         self._server.add_registered_method_handlers(service, handlers)
 
-    async def _answer(self, name: str, handle: Handler, request: Any, context: Context) -> Any:
-        call = begin_call(name, context)
-        reply = await self._runner.run(call, handle, request, time_left_s=context.time_remaining)
+    async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
+        call = begin_call(self._runner, method.name, context)
+        left_s = context.time_remaining()
+        reply = await run_on_loop(
+            partial(self._runner.prepare, call, method.answer, request, time_left_s=left_s)
+        )
         if isinstance(reply, Refusal):
             await abort(context, call, reply)
         return reply
 
+    async def _answer_probe(self, probe: ProbeMethod, request: bytes, context: Context) -> Any:
+        try:
+            return probe.answer(request)
+        except ServiceError as error:
+            call = begin_call(self._runner, probe.name, context)
+            return await abort(context, call, self._runner.refuse(call, error))
 
-async def _answer_probe(probe: Probe, request: Any, context: Context) -> Any:
-    del context
-    return probe(request)
-
-
-async def _serve_stream(name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
-    request_id = begin_call(name, context).request_id
-    await serve(
-        requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
-    )
+    async def _serve_stream(self, name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
+        request_id = begin_call(self._runner, name, context).request_id
+        await serve(
+            requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
+        )

@@ -131,7 +131,7 @@ class Server:
         if self._metrics_page is not None:
             await asyncio.to_thread(self._metrics_page.close)
         parts.batcher.close()
-        await asyncio.to_thread(parts.file_decoders.shutdown)
+        await asyncio.to_thread(parts.workers.shutdown)
         await parts.loader.close()
         if parts.tracing is not None:
             await asyncio.to_thread(parts.tracing.close)

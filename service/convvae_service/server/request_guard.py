@@ -1,8 +1,8 @@
 """A guard in front of grpcio's handlers: they get only requests that have arrived and can be read.
 
-- Bytes that are not a message of the method's type, and calls without a request, are refused, counted and
-  logged like any other bad call. gRPC itself would answer UNKNOWN and write a traceback to the log, which any
-  caller could provoke.
+- Calls without a request, and bytes in a stream that are not a message of the method's type, are refused,
+  counted and logged like any other bad call. gRPC itself would answer UNKNOWN and write a traceback to the
+  log, which any caller could provoke.
 - A call whose deadline has passed on arrival is dropped unread. gRPC tries to read its request and never
   frees 96 bytes of each such call (grpc/grpc#43360), so a storm of them would use up memory.
 - A call without a valid token is refused before its request is read.
@@ -18,12 +18,14 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
+import grpc
 from google.protobuf.message import DecodeError
 
 from convvae_service.calls.runner import CallRunner
-from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError, Violation
+from convvae_service.errors import InvalidInput, ServiceError, Violation
 from convvae_service.server.auth import Tokens
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.reads import Reads
 
 __all__ = ["Behaviour", "RequestGuard", "or_unreadable"]
 
@@ -59,25 +61,28 @@ class RequestGuard:
     def __init__(self, runner: CallRunner, tokens: Tokens | None = None) -> None:
         self._runner = runner
         self._tokens = tokens
-        # Time limits of the reads that wait now.
-        self._waiting: set[asyncio.Timeout] = set()
-        self._stopped = False
+        # The first requests of calls have a limit; the caller of a stream may think for long.
+        self._reads = Reads(runner, at_most_s=runner.max_call_s)
+        self._stream_reads = Reads(runner, at_most_s=None)
 
     def unary(self, name: str, behave: Behaviour, *, needs_token: bool = True) -> Behaviour:
         """Return a behaviour that reads one request from a stream, and calls `behave` with it."""
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
+            del requests
             self._drop_if_expired(name, context)
             try:
                 self._check_token(context, needs_token)
-                request = await self._next(requests, at_most_s=self._runner.max_call_s)
-            except StopAsyncIteration:
+                request = await self._reads.run(context.read())
+                if request is _UNREADABLE:
+                    raise _unreadable()
+            except ServiceError as error:
+                return await self._refuse(name, error, context)
+            if request is grpc.aio.EOF:
                 # The caller may have disconnected. In that case gRPC cancels this call now.
                 self._runner.count_arrival()
                 await asyncio.sleep(_DISCONNECT_DELAY_S)
                 return await self._refuse(name, _invalid("is missing"), context)
-            except ServiceError as error:
-                return await self._refuse(name, error, context)
             return await behave(request, context)
 
         return guarded
@@ -96,7 +101,7 @@ class RequestGuard:
                 self._check_token(context, needs_token)
             except ServiceError as error:
                 return await self._refuse(name, error, context)
-            readable = _ReadableRequests(lambda: self._next(requests, at_most_s=None))
+            readable = _ReadableRequests(lambda: self._next(requests))
             await serve(readable, context)
             if readable.error is not None:
                 await self._refuse(name, readable.error, context)
@@ -106,9 +111,8 @@ class RequestGuard:
 
     def stop_reading(self) -> None:
         """Refuse, now and from now on, every call whose request has not arrived, as UNAVAILABLE."""
-        self._stopped = True
-        for limit in self._waiting:
-            limit.reschedule(asyncio.get_running_loop().time())
+        self._reads.stop()
+        self._stream_reads.stop()
 
     def _drop_if_expired(self, name: str, context: Context) -> None:
         """Raise CancelledError if the deadline has passed. gRPC sends the status itself, at no cost here."""
@@ -122,31 +126,19 @@ class RequestGuard:
             self._tokens.check(context.invocation_metadata())
 
     async def _refuse(self, name: str, error: ServiceError, context: Context) -> None:
-        call = begin_call(name, context)
+        call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))
 
-    async def _next(self, requests: AsyncIterator[Any], *, at_most_s: float | None) -> Any:
-        """Return the next request.
+    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+        """Return the next request of a stream.
 
         Raises:
             StopAsyncIteration: The caller sends no more requests.
-            ServiceError: The request is unreadable or late, or the server stops.
+            ServiceError: The request is unreadable, or the server stops.
         """
-        try:
-            async with asyncio.timeout(0 if self._stopped else at_most_s) as limit:
-                self._waiting.add(limit)
-                try:
-                    request = await anext(requests)
-                finally:
-                    self._waiting.discard(limit)
-        except TimeoutError:
-            if self._stopped:
-                raise self._runner.not_ready() from None
-            raise DeadlineExceeded(
-                f"the request of the call did not arrive within the server's limit of {at_most_s:g} s"
-            ) from None
+        request = await self._stream_reads.run(anext(requests))
         if request is _UNREADABLE:
-            raise _invalid("its bytes are not a message of the method's request type")
+            raise _unreadable()
         return request
 
 
@@ -176,6 +168,10 @@ def _write_all(generate: Callable[[Any, Context], AsyncIterator[Any]]) -> Behavi
             await context.write(reply)
 
     return write_all
+
+
+def _unreadable() -> InvalidInput:
+    return _invalid("its bytes are not a message of the method's request type")
 
 
 def _invalid(description: str) -> InvalidInput:

@@ -1,8 +1,9 @@
 """Fixtures: image files, arrays, and the command run in this process."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from convvae_service.calls.running_call import RunningCall
 from convvae_service.images import ModelInput
 from convvae_service.pipeline.__main__ import main
 from support.ended import Ended
@@ -20,6 +22,21 @@ from support.tiny_bundle import TINY_INPUT
 def tiny_input() -> ModelInput:
     """The input of the model `tiny`."""
     return TINY_INPUT
+
+
+@pytest.fixture(scope="session")
+def run_to_end() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Run a handler to its end, in whatever threads, and return its result or raise its error."""
+
+    def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
+        outcomes: SimpleQueue[Any] = SimpleQueue()
+        RunningCall(coroutine, outcomes.put).start()
+        outcome = outcomes.get(timeout=20)
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return run
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-import asyncio
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -52,14 +53,16 @@ def test_images_are_rows_or_refused(request: pb.EncodeRequest) -> None:
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.binary(max_size=60), min_size=1, max_size=4))
-def test_files_are_pixels_or_refused_by_index(files: list[bytes]) -> None:
+@given(files=st.lists(st.binary(max_size=60), min_size=1, max_size=4))
+def test_files_are_pixels_or_refused_by_index(
+    files: list[bytes], run_to_end: Callable[[Coroutine[Any, Any, Any]], Any]
+) -> None:
     """Bytes that are no images are refused, each by its own index."""
     rows = read_images(pb.EncodeRequest(files=files), shape=SHAPE, limits=LIMITS)
     with ThreadPoolExecutor(2) as threads:
         decoding = rows.decode(resize=Resize(), max_pixels=100, threads=threads, at_once=2)
         try:
-            images = asyncio.run(decoding)
+            images = run_to_end(decoding)
         except InvalidInput as error:
             assert {v.field for v in error.violations} <= {f"files[{i}]" for i in range(len(files))}  # noqa: PT017
         else:

@@ -1,21 +1,23 @@
-import asyncio
 import itertools
 import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, closing
 from typing import Any
 
 import numpy as np
 import pytest
-import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convvae_service.batching import batcher as batcher_module
 from convvae_service.batching.batcher import Batcher
-from convvae_service.batching.report import BatchReport
+from convvae_service.batching.pending_call import PendingCall
+from convvae_service.batching.report import BatchReport, SliceReport
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import Overloaded
+from support.waiting import wait_until
 
 MakeBatcher = Callable[..., Batcher]
 
@@ -25,6 +27,7 @@ class Recorder:
 
     def __init__(self, *, gated: bool = False, poison: int | None = None) -> None:
         self.batches: list[list[int]] = []
+        self.began = threading.Event()
         self.gate = threading.Event()
         self.poison = poison
         if not gated:
@@ -33,6 +36,7 @@ class Recorder:
 
     def run(self, rows: Rows) -> Rows:
         self.batches.append([int(value) for value in rows[0]])
+        self.began.set()
         assert self.gate.wait(10)
         if self.poison is not None and (rows[0] == self.poison).any():
             raise ValueError("poison")
@@ -56,126 +60,138 @@ def make() -> Iterator[MakeBatcher]:
         yield lambda **changes: stack.enter_context(closing(new_batcher(**changes)))
 
 
-async def settle() -> None:
-    """Let every task run once: a new call arrives, and a cancelled one leaves."""
-    await asyncio.sleep(0)
+def result_of(call: PendingCall) -> Rows:
+    """Wait for a call, and return its results or raise its error."""
+    ended = threading.Event()
+    call.add_done_callback(lambda _: ended.set())
+    assert ended.wait(20)
+    return call.result()
 
 
-async def test_an_idle_lane_takes_a_call_at_once(make: MakeBatcher) -> None:
+def answer(batcher: Batcher, stage: Stage, *numbers: int) -> list[int]:
+    """Return the first results of a call with these values."""
+    return list(result_of(batcher.submit(stage, values(*numbers)))[0].tolist())
+
+
+def submit_running(batcher: Batcher, recorder: Recorder, *numbers: int) -> PendingCall:
+    """Submit a call, and return it when a lane runs it and waits at the gate."""
+    call = batcher.submit(recorder.stage, values(*numbers))
+    assert recorder.began.wait(10)
+    return call
+
+
+def test_an_idle_lane_takes_a_call_at_once(make: MakeBatcher) -> None:
     """A single row does not wait for a batch to fill."""
     batcher, recorder = make(), Recorder()
-    doubled, plus = await batcher.run(recorder.stage, values(3))
+    doubled, plus = result_of(batcher.submit(recorder.stage, values(3)))
     assert (doubled.tolist(), plus.tolist()) == ([6], [[3.5]])
     assert recorder.batches == [[3]]
 
 
-async def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch(make: MakeBatcher) -> None:
+def test_calls_that_arrive_while_the_lane_is_busy_share_a_batch(make: MakeBatcher) -> None:
     """Three calls behind a running batch are one batch, and each gets its own rows back."""
     batcher, recorder = make(), Recorder(gated=True)
-    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
-    await settle()
+    calls = [submit_running(batcher, recorder, 1)]
+    calls += [batcher.submit(recorder.stage, values(number)) for number in (2, 3, 4)]
     recorder.gate.set()
-    assert [(await task)[0].tolist() for task in tasks] == [[2], [4], [6], [8]]
+    assert [result_of(call)[0].tolist() for call in calls] == [[2], [4], [6], [8]]
     assert recorder.batches == [[1], [2, 3, 4]]
 
 
-async def test_a_large_call_does_not_hold_up_a_small_one(make: MakeBatcher) -> None:
+def test_a_large_call_does_not_hold_up_a_small_one(make: MakeBatcher) -> None:
     """A single row that arrives after a hundred is in the next batch, not in the last."""
     batcher, recorder = make(), Recorder(gated=True)
-    large = asyncio.create_task(batcher.run(recorder.stage, values(*range(100, 140))))
-    await settle()
-    small = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-    await settle()
+    large = submit_running(batcher, recorder, *range(100, 140))
+    small = batcher.submit(recorder.stage, values(1))
     recorder.gate.set()
-    assert (await small)[0].tolist() == [2]
-    assert (await large)[0].tolist() == [2 * n for n in range(100, 140)]
+    assert result_of(small)[0].tolist() == [2]
+    assert result_of(large)[0].tolist() == [2 * n for n in range(100, 140)]
     assert 1 in recorder.batches[1]
 
 
-async def waiting_behind(batcher: Batcher, *calls: Rows) -> list[list[int]]:
+def waiting_behind(batcher: Batcher, *calls: Rows) -> list[list[int]]:
     """Return the batches that are made of calls which have arrived, in this order, while another one ran."""
     recorder = Recorder(gated=True)
-    tasks = []
-    for rows in (values(0), *calls):
-        tasks.append(asyncio.create_task(batcher.run(recorder.stage, rows)))
-        await settle()
+    submit_running(batcher, recorder, 0)
+    waiting = [batcher.submit(recorder.stage, rows) for rows in calls]
     recorder.gate.set()
-    await asyncio.gather(*tasks)
+    for call in waiting:
+        result_of(call)
     return recorder.batches[1:]
 
 
-async def test_equal_calls_are_done_one_after_another(make: MakeBatcher) -> None:
+def test_equal_calls_are_done_one_after_another(make: MakeBatcher) -> None:
     """Equal calls do not share each batch, because then all would finish as late as the last."""
-    batches = await waiting_behind(make(), values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
+    batches = waiting_behind(make(), values(1, 2, 3, 4), values(5, 6, 7, 8), values(9, 10, 11, 12))
     assert batches == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]
 
 
-async def test_short_calls_go_first_and_the_oldest_gets_on(make: MakeBatcher) -> None:
+def test_short_calls_go_first_and_the_oldest_gets_on(make: MakeBatcher) -> None:
     """A shorter call overtakes, while the oldest call gets its share of each batch."""
-    batches = await waiting_behind(make(), values(*range(10, 18)), values(1, 2), values(3))
+    batches = waiting_behind(make(), values(*range(10, 18)), values(1, 2), values(3))
     assert batches == [[10, 1, 2, 3], [11, 12, 13, 14], [15, 16, 17]]
 
 
-async def test_the_oldest_call_is_not_starved(make: MakeBatcher) -> None:
+def test_the_oldest_call_is_not_starved(make: MakeBatcher) -> None:
     """A long call ends although short calls arrive all the time."""
     batcher, recorder = make(max_batch_rows=4, max_queued_rows=1000), Recorder()
-    long = asyncio.create_task(batcher.run(recorder.stage, values(*range(1000, 1020))))
+    long = batcher.submit(recorder.stage, values(*range(1000, 1020)))
 
-    async def again_and_again() -> None:
-        while not long.done():
-            await batcher.run(recorder.stage, values(1, 2))
+    def again_and_again() -> None:
+        while not long.done:
+            answer(batcher, recorder.stage, 1, 2)
 
-    await asyncio.gather(*(again_and_again() for _ in range(6)))
-    assert len((await long)[0]) == 20
+    callers = [threading.Thread(target=again_and_again) for _ in range(6)]
+    for caller in callers:
+        caller.start()
+    assert len(result_of(long)[0]) == 20
+    for caller in callers:
+        caller.join()
 
 
-async def test_a_long_call_gets_on_beside_many_short_ones(make: MakeBatcher) -> None:
+def test_a_long_call_gets_on_beside_many_short_ones(make: MakeBatcher) -> None:
     """The oldest call gets a quarter of each batch, however many calls wait."""
-    batches = await waiting_behind(
-        make(), values(*range(10, 18)), *(values(number) for number in range(100, 110))
-    )
+    batches = waiting_behind(make(), values(*range(10, 18)), *(values(number) for number in range(100, 110)))
     assert [sum(10 <= value < 18 for value in batch) for batch in batches[:3]] == [1, 1, 1]
-    wide = make(max_batch_rows=16)
-    recorder = Recorder(gated=True)
-    tasks = [asyncio.create_task(wide.run(recorder.stage, values(0)))]
-    await settle()
-    tasks.append(asyncio.create_task(wide.run(recorder.stage, values(*range(10, 30)))))
-    tasks += [asyncio.create_task(wide.run(recorder.stage, values(number))) for number in range(100, 140)]
-    await settle()
-    recorder.gate.set()
-    await asyncio.gather(*tasks)
-    assert sum(value < 100 for value in recorder.batches[1]) == 4
+    wide = waiting_behind(
+        make(max_batch_rows=16), values(*range(10, 30)), *(values(number) for number in range(100, 140))
+    )
+    assert sum(value < 100 for value in wide[0]) == 4
 
 
-async def test_a_call_that_has_failed_is_in_no_further_batch(make: MakeBatcher) -> None:
+def test_a_call_that_has_failed_is_in_no_further_batch(make: MakeBatcher) -> None:
     """The remaining rows of a failed call are not computed."""
     batcher, recorder = make(), Recorder(poison=2)
     with pytest.raises(ValueError, match="poison"):
-        await batcher.run(recorder.stage, values(*range(12)))
-    assert recorder.batches == [[0, 1, 2, 3]]
+        answer(batcher, recorder.stage, *range(12))
+    assert answer(batcher, recorder.stage, 99) == [198]
+    assert recorder.batches == [[0, 1, 2, 3], [99]]
 
 
-async def test_calls_behind_many_that_have_ended_are_not_lost(
+def test_calls_behind_many_that_have_ended_are_not_lost(
     make: MakeBatcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If all compared calls have ended, the batcher looks at the next ones."""
     monkeypatch.setattr(batcher_module, "_MAX_COMPARED", 2)
     batcher, recorder = make(), Recorder(gated=True)
-    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 3, 4)]
-    await settle()
-    for call in list(batcher._queues[recorder.stage])[:2]:
-        call.done.cancel()
-    assert batcher._take_batch(recorder.stage) == []
+    first = submit_running(batcher, recorder, 1)
+    # Calls that have ended stay in the queue for a moment. Here they stay until the lane finds them.
+    monkeypatch.setattr(batcher, "_forget", lambda _: None)
+    ended = [batcher.submit(recorder.stage, values(number)) for number in (2, 3)]
+    last = batcher.submit(recorder.stage, values(4))
+    assert all(call.cancel() for call in ended)
+    with batcher._changed:
+        assert batcher._take_batch(recorder.stage) == []
     recorder.gate.set()
-    assert (await tasks[0])[0].tolist() == [2]
-    assert (await tasks[3])[0].tolist() == [8]
-    await asyncio.wait(tasks)
-    assert tasks[1].cancelled()
-    assert tasks[2].cancelled()
+    assert result_of(first)[0].tolist() == [2]
+    assert result_of(last)[0].tolist() == [8]
+    for call in ended:
+        with pytest.raises(CancelledError):
+            result_of(call)
     assert recorder.batches == [[1], [4]]
 
 
-async def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
+def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
     make: MakeBatcher,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -185,19 +201,17 @@ async def test_neighbours_of_a_call_whose_results_find_no_room_are_answered(
     def no_room(*_: Any) -> Any:
         raise MemoryError("no room")
 
-    first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-    await settle()
+    first = submit_running(batcher, recorder, 1)
     # Its results come in parts, for which room is made when the first of them is there.
-    parted = asyncio.create_task(batcher.run(recorder.stage, values(*range(10, 18))))
-    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(3)))
-    await settle()
+    parted = batcher.submit(recorder.stage, values(*range(10, 18)))
+    neighbour = batcher.submit(recorder.stage, values(3))
     monkeypatch.setattr(np, "empty", no_room)
     recorder.gate.set()
-    assert (await first)[0].tolist() == [2]
-    assert (await neighbour)[0].tolist() == [6]
+    assert result_of(first)[0].tolist() == [2]
+    assert result_of(neighbour)[0].tolist() == [6]
     with pytest.raises(MemoryError, match="no room"):
-        await parted
-    assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
+        result_of(parted)
+    assert answer(batcher, recorder.stage, 5) == [10]
 
 
 @settings(max_examples=60, deadline=None)
@@ -209,71 +223,64 @@ def test_every_call_gets_its_own_rows_in_order(
 ) -> None:
     """For any mix of calls, results are complete and in order, and batches stay within their limit."""
     recorder = Recorder(gated=gated)
-    calls = [np.arange(size) + 1000 * index for index, size in enumerate(sizes)]
-
-    async def answer(batcher: Batcher) -> list[Rows]:
-        tasks = [asyncio.create_task(batcher.run(recorder.stage, (rows,))) for rows in calls]
-        await settle()
-        recorder.gate.set()
-        async with asyncio.timeout(20):
-            return await asyncio.gather(*tasks)
-
+    inputs = [np.arange(size) + 1000 * index for index, size in enumerate(sizes)]
     with closing(new_batcher(lanes=lanes, max_batch_rows=max_batch_rows)) as batcher:
-        answers = asyncio.run(answer(batcher))
-    for rows, (doubled, plus) in zip(calls, answers, strict=True):
+        calls = [batcher.submit(recorder.stage, (rows,)) for rows in inputs]
+        recorder.gate.set()
+        answers = [result_of(call) for call in calls]
+    for rows, (doubled, plus) in zip(inputs, answers, strict=True):
         np.testing.assert_array_equal(doubled, rows * 2)
         np.testing.assert_array_equal(plus, rows.astype(np.float32)[:, None] + 0.5)
     assert max(map(len, recorder.batches)) <= max_batch_rows
-    assert sorted(itertools.chain.from_iterable(recorder.batches)) == sorted(np.concatenate(calls).tolist())
+    assert sorted(itertools.chain.from_iterable(recorder.batches)) == sorted(np.concatenate(inputs).tolist())
 
 
-async def test_a_cancelled_call_is_never_computed(make: MakeBatcher) -> None:
+def test_a_cancelled_call_is_never_computed(make: MakeBatcher) -> None:
     """Waiting rows of a cancelled call do not reach the engine, and other calls are answered."""
     batcher, recorder = make(), Recorder(gated=True)
-    running = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-    await settle()
-    leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
-    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
-    await settle()
-    leaver.cancel()
-    await settle()
+    running = submit_running(batcher, recorder, 1)
+    leaver = batcher.submit(recorder.stage, values(66))
+    neighbour = batcher.submit(recorder.stage, values(2))
+    assert leaver.cancel()
     recorder.gate.set()
-    with pytest.raises(asyncio.CancelledError):
-        await leaver
-    assert (await neighbour)[0].tolist() == [4]
-    await running
+    with pytest.raises(CancelledError):
+        result_of(leaver)
+    assert result_of(neighbour)[0].tolist() == [4]
+    result_of(running)
     assert recorder.batches == [[1], [2]]
 
 
-async def test_completing_a_call_that_left_harms_nobody(make: MakeBatcher) -> None:
+def test_completing_a_call_that_left_harms_nobody(make: MakeBatcher) -> None:
     """A caller that cancels while its batch runs does not disturb the other calls in the batch."""
     batcher, recorder = make(), Recorder(gated=True)
-    first = asyncio.create_task(batcher.run(recorder.stage, values(1)))
-    await settle()
-    leaver = asyncio.create_task(batcher.run(recorder.stage, values(66)))
-    neighbour = asyncio.create_task(batcher.run(recorder.stage, values(2)))
+    first = submit_running(batcher, recorder, 1)
+    leaver = batcher.submit(recorder.stage, values(66))
+    neighbour = batcher.submit(recorder.stage, values(2))
+    # The second batch begins in the lane that completes the first call, and waits at a closed gate.
+    first.add_done_callback(lambda _: recorder.gate.clear())
+    recorder.began.clear()
     recorder.gate.set()
-    await first
-    leaver.cancel()
-    assert (await neighbour)[0].tolist() == [4]
-    with pytest.raises(asyncio.CancelledError):
-        await leaver
-    assert (await batcher.run(recorder.stage, values(5)))[0].tolist() == [10]
+    assert recorder.began.wait(10)
+    assert recorder.batches[1] == [66, 2]
+    assert leaver.cancel()
+    recorder.gate.set()
+    assert result_of(neighbour)[0].tolist() == [4]
+    with pytest.raises(CancelledError):
+        result_of(leaver)
+    assert answer(batcher, recorder.stage, 5) == [10]
 
 
-async def test_a_poisonous_row_fails_its_own_call_alone(make: MakeBatcher) -> None:
+def test_a_poisonous_row_fails_its_own_call_alone(make: MakeBatcher) -> None:
     """If a batch fails, its calls run one by one, and only the call with the bad row fails."""
     batcher, recorder = make(), Recorder(gated=True, poison=66)
-    tasks = [asyncio.create_task(batcher.run(recorder.stage, values(n))) for n in (1, 2, 66, 3)]
-    await settle()
+    calls = [submit_running(batcher, recorder, 1)]
+    calls += [batcher.submit(recorder.stage, values(number)) for number in (2, 66, 3)]
     recorder.gate.set()
-    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-    assert [str(o) if isinstance(o, Exception) else o[0].tolist() for o in outcomes] == [  # type: ignore[index]
-        [2],
-        [4],
-        "poison",
-        [6],
-    ]
+    assert result_of(calls[0])[0].tolist() == [2]
+    assert result_of(calls[1])[0].tolist() == [4]
+    with pytest.raises(ValueError, match="poison"):
+        result_of(calls[2])
+    assert result_of(calls[3])[0].tolist() == [6]
 
 
 def test_admission_counts_rows_and_bytes(make: MakeBatcher) -> None:
@@ -291,39 +298,40 @@ def test_admission_counts_rows_and_bytes(make: MakeBatcher) -> None:
         pass
 
 
-async def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
+def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
     """With a queue delay an idle lane waits for more rows, but not after the batch is full."""
     batcher, recorder = make(max_queue_delay_s=0.5), Recorder()
-    tasks = []
+    calls = []
     for number in (1, 2):
-        tasks.append(asyncio.create_task(batcher.run(recorder.stage, values(number))))
-        await asyncio.sleep(0.005)
-    await asyncio.gather(*tasks)
-    loop = asyncio.get_running_loop()
-    started_s = loop.time()
-    await asyncio.gather(*(batcher.run(recorder.stage, values(n)) for n in (1, 2, 3, 4)))
-    assert loop.time() - started_s < 0.4
+        calls.append(batcher.submit(recorder.stage, values(number)))
+        wait_until(lambda: batcher._idle == 1)
+    for call in calls:
+        result_of(call)
+    started_s = time.monotonic()
+    for call in [batcher.submit(recorder.stage, values(number)) for number in (1, 2, 3, 4)]:
+        result_of(call)
+    assert time.monotonic() - started_s < 0.4
     assert recorder.batches == [[1, 2], [1, 2, 3, 4]]
 
 
-async def test_stages_take_turns(make: MakeBatcher) -> None:
+def test_stages_take_turns(make: MakeBatcher) -> None:
     """A stage with a long queue does not block another stage."""
     batcher, busy, other = make(), Recorder(gated=True), Recorder()
     other.batches = busy.batches
-    many = [asyncio.create_task(batcher.run(busy.stage, values(n))) for n in range(17)]
-    await settle()
-    one = asyncio.create_task(batcher.run(other.stage, values(99)))
-    await settle()
+    calls = [submit_running(batcher, busy, 0)]
+    calls += [batcher.submit(busy.stage, values(number)) for number in range(1, 17)]
+    calls.append(batcher.submit(other.stage, values(99)))
     busy.gate.set()
-    await asyncio.gather(one, *many)
+    for call in calls:
+        result_of(call)
     assert busy.batches.index([99]) == 2
 
 
-async def test_reports_say_what_ran(make: MakeBatcher) -> None:
+def test_reports_say_what_ran(make: MakeBatcher) -> None:
     """Each run reports its stage, rows, engine time, and the waiting time of every call that starts in it."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
-    await batcher.run(recorder.stage, values(*range(6)))
+    answer(batcher, recorder.stage, *range(6))
     assert [(report.stage, report.rows, len(report.queue_s)) for report in reports] == [
         ("double", 4, 1),
         ("double", 2, 0),
@@ -331,7 +339,27 @@ async def test_reports_say_what_ran(make: MakeBatcher) -> None:
     assert all(report.engine_s >= 0 for report in reports)
 
 
-async def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
+def test_observers_see_the_runs_of_their_own_call(make: MakeBatcher) -> None:
+    """Each run with rows of a call is reported to its observer, before the call has its results."""
+    batcher, recorder = make(), Recorder(gated=True)
+    first = submit_running(batcher, recorder, 0)
+    seen: list[SliceReport] = []
+    observed = batcher.submit(recorder.stage, values(*range(10, 15)), seen.append)
+    neighbour = batcher.submit(recorder.stage, values(1))
+    recorder.gate.set()
+    result_of(observed)
+    assert [(report.stage, report.rows, report.batch_rows, report.is_first) for report in seen] == [
+        ("double", 3, 4, True),
+        ("double", 2, 2, False),
+    ]
+    for report in seen:
+        arrived_s, started_s, ended_s = report.times_s
+        assert arrived_s <= started_s <= ended_s <= report.now_s
+    result_of(first)
+    result_of(neighbour)
+
+
+def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
     """Queue time runs from arrival to the lane's start, engine time over the run, both by the clock."""
     reports: list[BatchReport] = []
     now_s = [10.0]
@@ -345,31 +373,26 @@ async def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
         return rows
 
     stage = Stage("slow", slow)
-    first = asyncio.create_task(batcher.run(stage, values(1)))
-    assert await asyncio.to_thread(began.wait, 10)
+    first = batcher.submit(stage, values(1))
+    assert began.wait(10)
     (running,) = batcher.runs
     assert (running.stage, running.rows, running.started_s) == ("slow", 1, 10.0)
-    second = asyncio.create_task(batcher.run(stage, values(2, 3)))
-    await settle()
+    second = batcher.submit(stage, values(2, 3))
     now_s[0] = 10.25
     gate.set()
-    await asyncio.gather(first, second)
+    result_of(first)
+    result_of(second)
     assert batcher.runs == ()
     assert [report.queue_s for report in reports] == [(0.0,), (pytest.approx(0.2507),)]
     assert [report.engine_s for report in reports] == [pytest.approx(0.2507), pytest.approx(0.0007)]
 
 
-def test_times_are_finer_than_uvloops_clock(make: MakeBatcher) -> None:
-    """Times have a resolution below a millisecond under uvloop, whose own clock has not."""
+def test_times_are_finer_than_a_millisecond(make: MakeBatcher) -> None:
+    """Times have a resolution below a millisecond, as short runs require."""
     reports: list[BatchReport] = []
     batcher, recorder = make(on_batch=reports.append), Recorder()
-
-    async def body() -> None:
-        for number in range(20):
-            await batcher.run(recorder.stage, values(number))
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(body())
+    for number in range(20):
+        answer(batcher, recorder.stage, number)
     times_s = [report.engine_s for report in reports] + [report.queue_s[0] for report in reports]
     assert all(seconds > 0 for seconds in times_s)
     assert any(abs(1000 * seconds - round(1000 * seconds)) > 1e-6 for seconds in times_s)

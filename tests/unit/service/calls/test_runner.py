@@ -1,24 +1,29 @@
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from functools import partial
+from queue import SimpleQueue
+from typing import Any
 
 import grpc
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from convvae_service.calls import status
 from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.running_call import CallerLeft
 from convvae_service.calls.service import Service
 from convvae_service.calls.state import State
-from convvae_service.errors import NotFound
+from convvae_service.calls.waiting import wait
+from convvae_service.errors import DeadlineExceeded, NotFound
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.settings.loader import load_settings
 from support.wire import Refusal
 
-Handle = Callable[[pb.SampleRequest, Call], Awaitable[pb.SampleResponse]]
+Handle = Callable[[pb.SampleRequest, Call], Coroutine[Any, Any, pb.SampleResponse]]
 
 
 async def call(
@@ -69,21 +74,20 @@ async def test_a_fault_of_the_service_is_kept_from_the_caller(caplog: pytest.Log
 
 
 async def test_a_cancelled_handler_is_not_swallowed() -> None:
-    """At the caller's deadline the handler is cancelled, and the call is counted as expired."""
+    """At the caller's deadline the handler is ended, and the call is counted as expired."""
     seen: list[str] = []
 
-    async def wait(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+    async def wait_long(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         try:
-            await asyncio.sleep(30)
-        except asyncio.CancelledError:
-            seen.append("cancelled")
+            return await wait(Future[pb.SampleResponse]())
+        except CallerLeft:
+            seen.append("ended")
             raise
-        return pb.SampleResponse()
 
-    refusal, runner = await call(wait, timeout_s=0.1)
+    refusal, runner = await call(wait_long, timeout_s=0.1)
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert seen == ["cancelled"]
+    assert seen == ["ended"]
     assert counted(runner, "DEADLINE_EXCEEDED") == 1
     assert runner.in_flight == 0
 
@@ -91,11 +95,12 @@ async def test_a_cancelled_handler_is_not_swallowed() -> None:
 async def test_the_server_limits_a_call() -> None:
     """A caller without a deadline meets the server's own, in the server's words."""
 
-    async def wait(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
-        await asyncio.sleep(30)
-        return pb.SampleResponse()
+    async def wait_long(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        return await wait(Future[pb.SampleResponse]())
 
-    refusal, _ = await call(wait, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, state=State.SERVING))
+    refusal, _ = await call(
+        wait_long, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, state=State.SERVING)
+    )
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert refusal.message == "the call took longer than the server's limit of 0.05 s"
@@ -155,9 +160,14 @@ async def test_quiet_waits_for_the_last_arrival() -> None:
     assert 0.29 <= second_s < 3
 
 
-async def test_a_refusal_is_counted_before_it_goes_out() -> None:
+def test_an_answer_is_counted_before_it_goes_out() -> None:
     """A caller that has its answer, good or bad, finds the call counted and no longer in flight."""
     runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    replies: list[Any] = []
+
+    async def answer(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        assert runner.in_flight == 1
+        return pb.SampleResponse()
 
     async def refuse(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         raise NotFound("no such model")
@@ -165,10 +175,66 @@ async def test_a_refusal_is_counted_before_it_goes_out() -> None:
     async def fail(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         raise KeyError
 
-    for handle, code in ((refuse, "NOT_FOUND"), (fail, "INTERNAL")):
-        call = Call("Sample", "id-1")
-        refusal = await runner.run(call, handle, pb.SampleRequest(), time_left_s=lambda: None)
-        assert isinstance(refusal, status.Refusal)
-        assert refusal.code == code
+    def check(code: str, reply: Any) -> None:
         assert counted(runner, code) == 1
         assert runner.in_flight == 0
+        replies.append(reply)
+
+    for handle, code in ((answer, "OK"), (refuse, "NOT_FOUND"), (fail, "INTERNAL")):
+        running = runner.prepare(Call("Sample", "id-1"), handle, pb.SampleRequest(), partial(check, code))
+        assert runner.in_flight == 1
+        running.start()
+    assert replies[0] == pb.SampleResponse()
+    assert [reply.code for reply in replies[1:]] == ["NOT_FOUND", "INTERNAL"]
+
+
+@pytest.mark.parametrize(
+    ("time_left_s", "code"), [(None, "CANCELLED"), (30.0, "CANCELLED"), (0.0, "DEADLINE_EXCEEDED")]
+)
+def test_an_abandoned_call_is_counted_and_not_answered(time_left_s: float | None, code: str) -> None:
+    """A caller that leaves is told from one whose deadline has passed; its version is released either way."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    replies: list[Any] = []
+    released: list[str] = []
+    future: Future[pb.SampleResponse] = Future()
+
+    async def wait_long(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        call.on_end.append(lambda: released.append("version"))
+        return await wait(future)
+
+    running = runner.prepare(
+        Call("Sample", "id-1"), wait_long, pb.SampleRequest(), replies.append, time_left_s=time_left_s
+    )
+    running.start()
+    running.abandon()
+    running.abandon()
+    assert counted(runner, code) == 1
+    assert (replies, released, runner.in_flight) == ([], ["version"], 0)
+    assert future.cancelled()
+
+
+def test_a_call_may_have_a_shorter_limit_of_its_own() -> None:
+    """A handler gives its call a limit; once the call has ended, a limit has no effect."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    replies: SimpleQueue[Any] = SimpleQueue()
+    call = Call("Sample", "id-1")
+
+    async def wait_long(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        call.limit(0.01, lambda: DeadlineExceeded("the request's own limit"))
+        return await wait(Future[pb.SampleResponse]())
+
+    runner.prepare(call, wait_long, pb.SampleRequest(), replies.put).start()
+    assert replies.get(timeout=20).message == "the request's own limit"
+    call.limit(0.0, lambda: DeadlineExceeded("too late"))
+    assert counted(runner, "DEADLINE_EXCEEDED") == 1
+
+
+def test_a_call_that_is_refused_by_the_front_is_counted_once() -> None:
+    """A call without a request or a token is counted and logged like any other, and holds nothing up."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    refusal = runner.refuse(runner.begin("Sample", ()), NotFound("no such model"))
+    assert (refusal.code, refusal.message) == ("NOT_FOUND", "no such model")
+    assert counted(runner, "NOT_FOUND") == 1
+    assert runner.in_flight == 0
+    runner.count_expired("Sample")
+    assert counted(runner, "DEADLINE_EXCEEDED") == 1

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from convvae_service.calls.runner import CallRunner
@@ -8,14 +10,16 @@ from convvae_service.observability.metrics import Metrics
 
 
 @pytest.mark.parametrize("state", State)
-async def test_the_state_decides_whether_calls_are_taken(state: State) -> None:
+def test_the_state_decides_whether_calls_are_taken(state: State) -> None:
     """Calls are answered while the server serves or drains; the refusals of other states name the state."""
     runner = CallRunner(metrics=Metrics(), max_call_s=60, state=state)
 
     async def echo(request: str, call: Call) -> str:
         return request
 
-    reply = await runner.run(Call("Sample", "id-1"), echo, "hello", time_left_s=lambda: None)
+    replies: list[Any] = []
+    runner.prepare(Call("Sample", "id-1"), echo, "hello", replies.append).start()
+    (reply,) = replies
     if state in (State.SERVING, State.DRAINING):
         assert reply == "hello"
     else:

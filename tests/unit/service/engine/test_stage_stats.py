@@ -1,5 +1,8 @@
 """The sums over a stage's runs."""
 
+import threading
+from contextlib import closing
+
 import numpy as np
 
 from convvae_service.batching.batcher import Batcher
@@ -18,7 +21,7 @@ def test_sums_follow_the_runs() -> None:
     assert {rows: (runs.count, runs.ns) for rows, runs in stats.by_rows.items()} == {3: (2, 3_000_000_000)}
 
 
-async def test_the_batcher_counts_every_run_of_a_stage() -> None:
+def test_the_batcher_counts_every_run_of_a_stage() -> None:
     """A call that is split adds each of its runs and itself once; another stage's stats stays empty."""
 
     def double(rows: Rows) -> Rows:
@@ -27,10 +30,11 @@ async def test_the_batcher_counts_every_run_of_a_stage() -> None:
     stage, other = Stage("double", double), Stage("double", double)
 
     batcher = Batcher(lanes=1, max_batch_rows=4, max_queued_rows=100, max_queued_bytes=1000)
-    try:
-        (doubled,) = await batcher.run(stage, (np.arange(10),))
-    finally:
-        batcher.close()
+    with closing(batcher):
+        call, ended = batcher.submit(stage, (np.arange(10),)), threading.Event()
+        call.add_done_callback(lambda _: ended.set())
+        assert ended.wait(20)
+    (doubled,) = call.result()
     assert doubled.tolist() == list(range(0, 20, 2))
     assert (stage.stats.rows, stage.stats.runs, stage.stats.queue.count) == (10, 3, 1)
     assert {rows: runs.count for rows, runs in stage.stats.by_rows.items()} == {4: 2, 2: 1}

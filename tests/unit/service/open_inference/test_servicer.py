@@ -1,7 +1,9 @@
 """Requests of the Open Inference Protocol to arrays, names to graphs, and streams."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from convvae_service.calls.status import Refusal
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import InvalidInput, NotFound
 from convvae_service.open_inference import stream as open_inference_stream
+from convvae_service.open_inference import tensors
 from convvae_service.open_inference.graphs import GraphModel, split_name, version_number
 from convvae_service.open_inference.stream import InferStream
 from convvae_service.open_inference.tensors import read_input, requested_outputs, write_outputs
@@ -39,8 +42,17 @@ def loaded(folder: Path) -> LoadedVersion:
     )
 
 
-def read(request: pb.ModelInferRequest, graph: GraphModel) -> Any:
-    return asyncio.run(read_input(request, graph=graph, max_rows=MAX_ROWS, max_message_bytes=MAX_BYTES))
+Read = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def read(run_to_end: Callable[[Coroutine[Any, Any, Any]], Any]) -> Iterator[Read]:
+    """Read the input of a request for a graph, within the limits of these tests."""
+    with ThreadPoolExecutor(1, thread_name_prefix="worker") as workers:
+        limits = {"max_rows": MAX_ROWS, "max_message_bytes": MAX_BYTES, "workers": workers}
+        yield lambda request, graph, **changes: run_to_end(
+            read_input(request, graph=graph, **{**limits, **changes})
+        )
 
 
 sizes = st.lists(st.integers(-1, 9), max_size=5) | st.tuples(
@@ -70,11 +82,11 @@ requests = st.builds(
 
 
 @settings(max_examples=500, deadline=None)
-@given(request=requests)
-def test_inputs_are_rows_or_refused(served: LoadedVersion, request: pb.ModelInferRequest) -> None:
+@given(message=requests)
+def test_inputs_are_rows_or_refused(served: LoadedVersion, read: Read, message: pb.ModelInferRequest) -> None:
     """Whatever a request holds comes out as rows within the limits, or a fault names a field."""
     try:
-        images = read(request, GraphModel.of(served, "encoder"))
+        images = read(message, GraphModel.of(served, "encoder"))
     except InvalidInput as error:
         assert all(v.field and v.description for v in error.violations)  # noqa: PT017
         return
@@ -85,7 +97,7 @@ def test_inputs_are_rows_or_refused(served: LoadedVersion, request: pb.ModelInfe
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.binary(max_size=80))
-def test_bytes_of_the_wire_are_rows_or_refused(served: LoadedVersion, data: bytes) -> None:
+def test_bytes_of_the_wire_are_rows_or_refused(served: LoadedVersion, read: Read, data: bytes) -> None:
     """Bytes that parse as a request never raise anything but the caller's own error."""
     try:
         request = pb.ModelInferRequest.FromString(data)
@@ -100,7 +112,7 @@ def test_bytes_of_the_wire_are_rows_or_refused(served: LoadedVersion, data: byte
 
 
 @pytest.mark.parametrize("rows", [1, 5])
-def test_raw_and_typed_values_are_the_same_array(served: LoadedVersion, rows: int) -> None:
+def test_raw_and_typed_values_are_the_same_array(served: LoadedVersion, read: Read, rows: int) -> None:
     """An array sent raw and sent typed is read as itself, and as little-endian whatever the machine."""
     graph = GraphModel.of(served, "decoder")
     latents = np.random.default_rng(0).normal(size=(rows, LATENT_DIM)).astype(np.float32)
@@ -113,28 +125,26 @@ def test_raw_and_typed_values_are_the_same_array(served: LoadedVersion, rows: in
         np.testing.assert_array_equal(read(request, graph), latents)
 
 
-async def test_typed_values_give_others_a_turn(served: LoadedVersion) -> None:
-    """A long list of typed values is read in pieces: what else the loop has to do runs in between."""
-    rows = 3000
+@pytest.mark.parametrize(("rows", "aside"), [(3, False), (3000, True)])
+def test_many_typed_values_are_read_by_a_worker(
+    served: LoadedVersion, read: Read, rows: int, aside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long list of typed values, which takes long to convert, does not hold up the thread of the front."""
     request = pb.ModelInferRequest()
     request.inputs.add(name="image", datatype="UINT8", shape=(rows, *SHAPE.as_tuple))
     values = np.random.default_rng(0).integers(0, 256, rows * SHAPE.num_values).tolist()
     request.inputs[0].contents.uint_contents.extend(values)
+    readers: list[str] = []
+    original = tensors._typed
 
-    turns = 0
+    def noted(*words: Any) -> Any:
+        readers.append(threading.current_thread().name)
+        return original(*words)
 
-    async def other() -> None:
-        nonlocal turns
-        while True:
-            turns += 1
-            await asyncio.sleep(0)
-
-    running = asyncio.create_task(other())
-    graph = GraphModel.of(served, "encoder")
-    images = await read_input(request, graph=graph, max_rows=rows, max_message_bytes=10**9)
-    running.cancel()
+    monkeypatch.setattr(tensors, "_typed", noted)
+    images = read(request, GraphModel.of(served, "encoder"), max_rows=rows, max_message_bytes=10**9)
     assert images.ravel().tolist() == values
-    assert turns >= 3
+    assert [name.startswith("worker") for name in readers] == [aside]
 
 
 def test_outputs_are_written_raw_in_their_order(served: LoadedVersion) -> None:

@@ -116,17 +116,19 @@ async def test_a_lease_keeps_a_version_open(tmp_path: Path) -> None:
     """A replaced version is closed when the last of its leases ends, and not before."""
     publish_tiny(tmp_path)
     async with Followed(tmp_path) as followed:
-        first, second = followed.repository.lease("tiny", 0), followed.repository.lease("tiny", 1)
-        served = first.__enter__()
-        assert second.__enter__() is served
+        served = followed.repository.lease("tiny", 0)
+        assert followed.repository.lease("tiny", 1) is served
         publish_tiny(tmp_path)
         await followed.watch.look_once()
         assert followed.repository.resolve("tiny", 0).version == 2
         with pytest.raises(VersionNotLoaded, match="published but not loaded; the default version is 2"):
             followed.repository.resolve("tiny", 1)
-        first.__exit__(None, None, None)
+        served.release()
+        await asyncio.sleep(0)
         assert followed.changes == [("tiny", 2, "loaded")]
-        second.__exit__(None, None, None)
+        # The last call may end in any thread.
+        await asyncio.to_thread(served.release)
+        await until(lambda: len(followed.changes) > 1)
         assert followed.changes == [("tiny", 2, "loaded"), ("tiny", 1, "unloaded")]
         # It is closed in a thread; what has not begun is given up when the loader ends.
         async with asyncio.timeout(20):
@@ -139,15 +141,18 @@ async def test_a_removed_model_stays_open_for_its_calls(tmp_path: Path) -> None:
     publish_tiny(tmp_path, "gone")
     publish_tiny(tmp_path, "other")
     async with Followed(tmp_path) as followed:
-        with followed.repository.lease("gone", 0) as served:
-            shutil.rmtree(tmp_path / "gone")
-            await followed.watch.look_once()
-            assert followed.ready == {"other": 1}
-            with pytest.raises(NotFound, match="no model 'gone' on this server"):
-                followed.repository.resolve("gone", 0)
-            assert followed.changes == []
-            (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
-            assert mean.shape == (1, LATENT_DIM)
+        served = followed.repository.lease("gone", 0)
+        shutil.rmtree(tmp_path / "gone")
+        await followed.watch.look_once()
+        assert followed.ready == {"other": 1}
+        with pytest.raises(NotFound, match="no model 'gone' on this server"):
+            followed.repository.resolve("gone", 0)
+        await asyncio.sleep(0)
+        assert followed.changes == []
+        (mean, _) = served.engine.encode.run((np.zeros((1, *SHAPE.as_tuple), np.uint8),))
+        assert mean.shape == (1, LATENT_DIM)
+        served.release()
+        await until(lambda: bool(followed.changes))
         assert followed.changes == [("gone", 1, "unloaded")]
 
 
@@ -199,6 +204,7 @@ async def test_a_lost_mount_unloads_nothing(tmp_path: Path) -> None:
         # The same folder, emptied: that was meant.
         shutil.rmtree(root / "tiny")
         await followed.watch.look_once()
+        await until(lambda: bool(followed.changes))
         assert followed.changes == [("tiny", 1, "unloaded")]
         assert followed.ready == {}
 

@@ -1,7 +1,7 @@
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
+import grpc
 import pytest
 from prometheus_client import generate_latest
 
@@ -22,10 +22,9 @@ class Caller:
     def time_remaining(self) -> float | None:
         return self.left_s
 
-    async def __aiter__(self) -> AsyncIterator[Any]:
+    async def read(self) -> Any:
         self.is_read = True
-        for request in self.requests:
-            yield request
+        return self.requests.pop(0) if self.requests else grpc.aio.EOF
 
 
 async def list_models(request: Any, context: Any) -> vae_pb2.ListModelsResponse:
@@ -39,7 +38,7 @@ def handler_of(metrics: Metrics) -> Any:
 
 
 def call(caller: Caller, metrics: Metrics) -> Any:
-    return asyncio.run(handler_of(metrics)(aiter(caller), caller))
+    return asyncio.run(handler_of(metrics)(None, caller))
 
 
 @pytest.mark.parametrize("left_s", [0.0, -0.5, 0.0009])
@@ -64,7 +63,7 @@ def test_a_call_in_time_is_answered(left_s: float | None) -> None:
 async def test_a_call_whose_caller_has_left_is_not_answered() -> None:
     """A call without a request whose caller has left, as gRPC tells a moment later, is sent nothing."""
     caller, metrics = Caller(None, []), Metrics()
-    called = asyncio.create_task(handler_of(metrics)(aiter(caller), caller))
+    called = asyncio.create_task(handler_of(metrics)(None, caller))
     await asyncio.sleep(0.01)
     called.cancel()
     with pytest.raises(asyncio.CancelledError):

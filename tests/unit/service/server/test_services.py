@@ -9,12 +9,13 @@ from convvae_service.calls.service import Service
 from convvae_service.open_inference.servicer import OpenInferenceServicer
 
 nothing: Any = None
-VAE = VaeServicer(settings=nothing, repository=nothing, batcher=nothing, file_decoders=nothing).service
+VAE = VaeServicer(settings=nothing, repository=nothing, batcher=nothing, workers=nothing).service
 OPEN_INFERENCE = OpenInferenceServicer(
     settings=nothing,
     repository=nothing,
     batcher=nothing,
     runner=nothing,
+    workers=nothing,
     is_ready=lambda: True,
     is_live=lambda: True,
 ).service
