@@ -73,7 +73,12 @@ def main() -> None:
             versions[peer.name] = peer.version()
         run.measure(options.cells, servers, bare)
     more = {"peers": versions, "flags": " ".join(FLAGS)}
-    run.publish(options.out, figure="processor time of a call, beside servers of other projects", more=more)
+    run.publish(
+        options.out,
+        figure="processor time of a call, beside servers of other projects",
+        reference="mosec",
+        more=more,
+    )
 
 
 if __name__ == "__main__":

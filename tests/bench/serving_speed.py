@@ -68,7 +68,10 @@ def main() -> None:
         parts = {} if options.quick else parts_of(run, servers)
     more = {"idle": idle, "parts": parts, "flags": " ".join(FLAGS), "against": options.against}
     run.publish(
-        options.out, figure="processor time of a call on the server beyond bare ONNX Runtime", more=more
+        options.out,
+        figure="processor time of a call on the server beyond bare ONNX Runtime",
+        reference=options.against or "grpcio",
+        more=more,
     )
 
 

@@ -25,6 +25,7 @@ from bench.serving.conversation import Conversation
 from bench.serving.parts import ELSEWHERE, OUTSIDE, divide, part_of
 from bench.serving.plot import plot
 from bench.serving.processes import cpu_s
+from bench.serving.ratios import ratios
 from bench.serving.report import report_of
 from bench.serving.run import Run
 from bench.serving.server import Batches, RunningServer
@@ -75,11 +76,26 @@ def test_beyond_bare_is_the_difference_within_a_window() -> None:
     assert (summary.cpu_us.median, summary.bare_us.median, summary.p50_ms) == (100, 60, 2)
 
 
+def test_ratios_are_to_one_server_of_the_cell() -> None:
+    """A cell without it has none."""
+    figures = [Summary.of([window(cpu_us, 50)]).as_dict() for cpu_us in (100, 25)]
+    cells = {
+        "Encode 1 x1": dict(zip(("old", "new"), figures, strict=True)),
+        "Empty 1 x1": {"new": figures[1]},
+    }
+    found = ratios(cells, "old")
+    assert found == {"Encode 1 x1": {"new": {"cpu": 0.25, "rows_per_s": 1, "p50_ms": 1, "p99_ms": 1}}}
+
+
 def test_a_sample_belongs_to_its_innermost_part() -> None:
     """Frames of libraries count for the part that called them."""
     outer = "thread (7): x;main (convvae_service/__main__.py:3);run (/x/convvae_service/calls/runner.py:9)"
     assert part_of(f"{outer};put (/x/convvae_service/batching/batcher.py:1);put (queue.py:2)") == "queue"
     assert part_of(f"{outer};answer (convvae_service/api/serialize.py:1);tobytes (numpy/x.py:2)") == "reply"
+    service = "convvae_service/calls/service.py"
+    assert part_of(f"{outer};_answer ({service}:1)") == "reply"
+    assert part_of(f"{outer};_answer ({service}:1);read_message ({service}:2)") == "parse"
+    assert part_of(f"{outer};C.run (convvae_service/engine/stages.py:1)") == "engine"
     assert part_of(f"{outer};answer (convvae_service/api/servicer.py:1)") == "path of the call"
     assert part_of("thread (7): MainThread;run (asyncio/runners.py:118)") == ELSEWHERE
 
@@ -233,7 +249,7 @@ def test_a_server_is_measured_and_reported(tmp_path: Path, monkeypatch: pytest.M
     assert figures["windows"] == 2
     assert 5 < figures["cpu_us"]["median"] == figures["beyond_us"]["median"]
     assert run.left_out == {"Encode 1 x1 64x64x3": "no server has its graphs"}
-    run.publish(tmp_path / "out.json", figure="calls", more={"idle": {}, "parts": {}})
+    run.publish(tmp_path / "out.json", figure="calls", reference="", more={"idle": {}, "parts": {}})
     assert "| Empty 1 x2 | tiny |" in (tmp_path / "out.md").read_text()
     assert (tmp_path / "out.png").stat().st_size > 1000
 
@@ -255,13 +271,21 @@ def test_the_report_has_every_part(tmp_path: Path) -> None:
         "idle": {"native": {"ready_s": spread, "resident_mib": spread}},
         "parts": {"Encode 1 x16, native": {"engine": 50.0}},
         "left_out": {"mosec": "not installed"},
+        "reference": "grpcio",
+        "ratios": {"Encode 1 x16": {"native": {"cpu": 0.25, "rows_per_s": 4, "p50_ms": 0.3, "p99_ms": 0.4}}},
         "date": "2026-01-01",
         "commit": "c",
         "hardware": "h",
         "command": "python x",
     }
     text = report_of(result)
-    for words in ("native **3 failed**", "| native | 0.5 (0.4 to 0.6)", "| 50.0 |", "- mosec: not installed"):
+    for words in (
+        "native **3 failed**",
+        "| native | 0.5 (0.4 to 0.6)",
+        "| 50.0 |",
+        "| 0.25 | 4 |",
+        "- mosec: not",
+    ):
         assert words in text
     plot(result, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 1000

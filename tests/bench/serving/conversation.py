@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -29,7 +30,7 @@ class Conversation:
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, "PYTHONPATH": path},
-            start_new_session=True,  # an interrupt of the terminal ends it by its input, not by a traceback
+            start_new_session=True,  # an interrupt of the terminal is for this process, which ends it
         )
 
     def ask(self, question: Mapping[str, Any], timeout_s: float = ANSWER_TIMEOUT_S) -> dict[str, Any]:
@@ -65,11 +66,9 @@ class Conversation:
 
     def close(self) -> None:
         """End the program."""
+        self._process.kill()
+        self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            with suppress(BrokenPipeError):
+                pipe.close()

@@ -22,20 +22,23 @@ __all__ = ["PARTS", "divide", "has_profiler", "measure_parts", "part_of"]
 
 PROFILER = ROOT / ".tools" / "py-spy-venv" / "bin" / "py-spy"
 SAMPLES_PER_S = 250
-# Folders and modules of convvae_service; the first that begins a frame's path decides.
+# Folders, modules and functions of convvae_service; the first that a frame begins with decides.
 PARTS = {
-    "parse": ("api/parse", "api/image_rows", "api/limits", "images/", "open_inference/"),
+    "parse": (
+        "calls/service:read_message", "api/parse", "api/image_rows", "api/limits", "images/",
+        "open_inference/",
+    ),
     "queue": ("batching/",),
     "engine": ("engine/",),
-    "reply": ("api/serialize",),
+    "reply": ("api/serialize", "calls/service:_answer"),
     "log, metrics, traces": ("observability/",),
     "path of the call": ("calls/", "api/", "repository/"),
     "front, in Python": ("server/",),
-}
+}  # fmt: skip
 ELSEWHERE = "front, in Python"
 OUTSIDE = "threads outside Python"
 _THREAD = re.compile(r"thread \((\d+)\)")
-_PATH = re.compile(r"convvae_service/([\w/]+\.py):")
+_FRAME = re.compile(r"([^.; ]+) \((?:[^;()]*/)?convvae_service/([\w/]+)\.py:")
 
 
 def has_profiler() -> bool:
@@ -45,9 +48,9 @@ def has_profiler() -> bool:
 
 def part_of(stack: str) -> str:
     """Return the part of a stack, whose frames py-spy separates by semicolons, the innermost last."""
-    for path in reversed(_PATH.findall(stack)):
+    for function, module in reversed(_FRAME.findall(stack)):
         for part, prefixes in PARTS.items():
-            if path.startswith(prefixes):
+            if f"{module}:{function}".startswith(prefixes):
                 return part
     return ELSEWHERE
 

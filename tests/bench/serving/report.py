@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bench.serving.cell import Cell
 from bench.serving.summary import Spread
 
 __all__ = ["report_of", "table"]
+
+Rows = list[tuple[object, ...]]
 
 HEAD = """\
 # {title}
@@ -30,6 +31,8 @@ COLUMNS = (
     "p99, ms",
     "callers, µs",
 )
+RATIO_COLUMNS = ("cell", "server", "processor time", "rows/s", "p50", "p99")
+IDLE_COLUMNS = ("server", "seconds until it serves", "resident, MiB")
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -41,44 +44,59 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 def report_of(result: Mapping[str, Any]) -> str:
     """Return the report of a result as it stands in the JSON file."""
     facts = f"{result['date']}, commit {result['commit']}, {result['hardware']}. `{result['command']}`"
-    parts = [HEAD.format(title=result["figure"], facts=facts), table(COLUMNS, list(_rows(result["cells"])))]
+    sections = [
+        HEAD.format(title=result["figure"], facts=facts) + "\n" + table(COLUMNS, _cells(result["cells"]))
+    ]
+    if result["ratios"]:
+        rows = table(RATIO_COLUMNS, _ratios(result["ratios"]))
+        sections.append(f"## Relative to {result['reference']}\n\n{rows}")
     if result.get("idle"):
-        parts.append("## One bundle, before the first call\n")
-        rows = [
-            (name, Spread(**each["ready_s"]), Spread(**each["resident_mib"]))
-            for name, each in result["idle"].items()
-        ]
-        parts.append(table(("server", "seconds until it serves", "resident, MiB"), rows))
+        rows = table(IDLE_COLUMNS, _idle(result["idle"]))
+        sections.append(f"## One bundle, before the first call\n\n{rows}")
     if result.get("parts"):
-        parts.append("## Where the time goes, µs a row under a sampling profiler\n")
-        names = list(next(iter(result["parts"].values())))
-        rows = [(name, *(f"{each[part]:.1f}" for part in names)) for name, each in result["parts"].items()]
-        parts.append(table(("cell and server", *names), rows))
+        part_names = next(iter(result["parts"].values()))
+        rows = table(("cell and server", *part_names), _parts(result["parts"]))
+        sections.append(f"## Where the time goes, µs a row\n\n{rows}")
     if result["left_out"]:
-        parts.append("## Not measured\n")
-        parts.append("".join(f"- {name}: {why}\n" for name, why in result["left_out"].items()))
-    return "\n".join(parts)
+        lines = "".join(f"- {name}: {why}\n" for name, why in result["left_out"].items())
+        sections.append(f"## Not measured\n\n{lines}")
+    return "\n".join(sections)
 
 
-def _rows(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
+def _cells(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Rows:
+    rows: Rows = []
     for cell, servers in cells.items():
         for server, figures in servers.items():
-            has_rows = figures["bare_us"]["median"] > 0
-            spreads = [Spread(**figures[name]) for name in ("beyond_us", "cpu_us", "bare_us")]
+            beyond, cpu, bare = (Spread(**figures[name]) for name in ("beyond_us", "cpu_us", "bare_us"))
             failed = f" **{figures['failed']} failed**" if figures["failed"] else ""
+            batch, rate = figures["batch_rows"] or "", f"{figures['rows_per_s']:,.0f}"
+            latencies = (figures["p50_ms"], figures["p99_ms"])
+            callers = f"{figures['caller_us']:.0f}"
             rows.append(
                 (
-                    Cell.of(cell),
+                    cell,
                     server + failed,
-                    spreads[0],
-                    spreads[1],
-                    spreads[2] if has_rows else "",
-                    figures["batch_rows"] or "",
-                    f"{figures['rows_per_s']:,.0f}",
-                    figures["p50_ms"],
-                    figures["p99_ms"],
-                    f"{figures['caller_us']:.0f}",
+                    beyond,
+                    cpu,
+                    bare if bare.median else "",
+                    batch,
+                    rate,
+                    *latencies,
+                    callers,
                 )
             )
     return rows
+
+
+def _ratios(ratios: Mapping[str, Mapping[str, Mapping[str, float]]]) -> Rows:
+    return [
+        (cell, name, *each.values()) for cell, servers in ratios.items() for name, each in servers.items()
+    ]
+
+
+def _idle(idle: Mapping[str, Any]) -> Rows:
+    return [(name, Spread(**each["ready_s"]), Spread(**each["resident_mib"])) for name, each in idle.items()]
+
+
+def _parts(parts: Mapping[str, Mapping[str, float]]) -> Rows:
+    return [(name, *(f"{us:.1f}" for us in each.values())) for name, each in parts.items()]

@@ -15,6 +15,7 @@ from bench.serving.cell import Cell
 from bench.serving.cells import left_out
 from bench.serving.conversation import Conversation
 from bench.serving.plot import plot
+from bench.serving.ratios import ratios
 from bench.serving.report import report_of
 from bench.serving.server import Server
 from bench.serving.summary import Summary
@@ -36,9 +37,9 @@ LIBRARIES = (
 
 
 def end_on_signals() -> None:
-    """Let SIGTERM and SIGHUP end the program as an interrupt does, so that no server outlives it."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: sys.exit(130))
+    """Let signals end the program in order, so that no server outlives it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 class Run:
@@ -82,11 +83,20 @@ class Run:
                     self.cells.setdefault(str(cell), {})[name] = summary.as_dict()
                     print(f"{cell!s:28} {name:10} {summary}", flush=True)
 
-    def publish(self, out: Path, *, figure: str, more: Mapping[str, Any]) -> None:
-        """Write the result as JSON, Markdown and PNG, under the name of `out`."""
+    def publish(self, out: Path, *, figure: str, reference: str, more: Mapping[str, Any]) -> None:
+        """Write the result as JSON, Markdown and PNG, under the name of `out`.
+
+        Args:
+            out: The JSON file.
+            figure: What was measured.
+            reference: The server that the others are compared with, if it was measured.
+            more: Other entries of the result.
+        """
         result = {
             "figure": figure,
             "cells": self.cells,
+            "reference": reference,
+            "ratios": ratios(self.cells, reference),
             **more,
             "left_out": self.left_out,
             "pairs": self._pairs,
