@@ -41,11 +41,21 @@ async def test_a_call_has_spans_of_its_waits_and_runs(
     assert [span.name for span in below] == ["queue", "engine", "engine"]
     for span in (whole, refused):
         assert (span.name, span.kind) == ("/convvae.v1.VaeService/Sample", SpanKind.SERVER)
+        assert attributes(span).items() >= {
+            ("rpc.system", "grpc"),
+            ("rpc.service", "convvae.v1.VaeService"),
+            ("rpc.method", "Sample"),
+            ("net.peer.ip", "127.0.0.1"),
+            ("net.peer.name", "localhost"),
+        }
+        assert str(attributes(span)["rpc.user_agent"]).startswith("grpc-python")
+        assert str(attributes(span)["net.peer.port"]).isdecimal()
     assert whole.parent is not None
     assert (f"{whole.parent.trace_id:032x}", f"{whole.parent.span_id:016x}") == (TRACE, CALLER)
     assert refused.parent is None
     assert attributes(refused)["rpc.grpc.status_code"] == 3
     assert attributes(whole).items() >= {
+        ("rpc.grpc.status_code", 0),
         ("convvae.model", "tiny"),
         ("convvae.version", 1),
         ("convvae.rows", 3),

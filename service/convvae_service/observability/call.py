@@ -7,11 +7,15 @@ from typing import Any
 from convvae_service.batching.report import SliceObserver
 from convvae_service.errors import ServiceError
 
-__all__ = ["Call", "no_limit"]
+__all__ = ["Call", "no_limit", "no_observer"]
 
 
 def no_limit(seconds: float, make_error: Callable[[], ServiceError]) -> None:
     """Set no time limit: the call does not run."""
+
+
+def no_observer() -> None:
+    """Return None: the call is not traced."""
 
 
 @dataclass(slots=True, eq=False)
@@ -39,5 +43,5 @@ class Call:
     on_end: list[Callable[[], None]] = field(default_factory=list)
     peer: str = ""
     span: Any = None
-    observe: Callable[[], SliceObserver | None] = lambda: None
+    observe: Callable[[], SliceObserver | None] = no_observer
     limit: Callable[[float, Callable[[], ServiceError]], None] = no_limit

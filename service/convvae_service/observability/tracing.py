@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from convvae_service.batching.report import SliceObserver, SliceReport
-from convvae_service.observability.call import Call
+from convvae_service.observability.call import Call, no_observer
 
 __all__ = ["Tracing", "otlp_processor"]
 
@@ -75,6 +75,8 @@ class Tracing:
 
     def end(self, call: Call, code: str) -> None:
         """End the span of a call that has ended with `code`, the name of a gRPC status."""
+        # The observer and the call hold each other.
+        call.observe = no_observer
         span = call.span
         if span is None or not span.is_recording():
             return

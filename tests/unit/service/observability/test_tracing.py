@@ -86,6 +86,7 @@ def test_a_call_is_a_span_of_the_server(traces: Traces) -> None:
     ("peer", "expected"),
     [
         ("ipv6:%5B::1%5D:80", {"net.peer.ip": "[::1]", "net.peer.port": "80", "net.peer.name": "localhost"}),
+        ("ipv6:[::1]:80", {"net.peer.ip": "[::1]", "net.peer.port": "80", "net.peer.name": "localhost"}),
         ("ipv4:10.2.1.1:5,127.0.0.1:6", {"net.peer.ip": "10.2.1.1", "net.peer.port": "5"}),
         ("unix:/tmp/socket", {}),
         ("unix:", {}),
@@ -127,6 +128,8 @@ def test_waits_and_runs_are_inside_the_call(traces: Traces) -> None:
     ending = threading.Thread(target=traces.tracing.end, args=(call, "OK"))
     ending.start()
     ending.join()
+    # Otherwise the call would hold itself.
+    assert call.observe() is None
     *below, whole = traces.ended()
     assert [span.name for span in below] == ["queue", "engine", "engine"]
     assert whole.parent is not None
