@@ -25,7 +25,7 @@ from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader
 from convvae_service.repository.loading import EngineOptions
-from convvae_service.server.grpc_front import GrpcFront
+from convvae_service.server.fronts import Front, FrontChoice, build_front, choose_front
 from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
 from convvae_service.server.version_metrics import VersionMetrics
@@ -57,7 +57,8 @@ class Parts:
     batcher: Batcher
     workers: ThreadPoolExecutor
     health: HealthServicer
-    front: GrpcFront
+    front: Front
+    front_choice: FrontChoice
 
 
 def assemble(settings: ServeSettings) -> Parts:
@@ -66,6 +67,8 @@ def assemble(settings: ServeSettings) -> Parts:
     Raises:
         StartupError: There is nothing to serve, or a file of certificates or tokens cannot be used.
     """
+    # First: it may refuse the settings.
+    front_choice = choose_front(settings)
     metrics = Metrics()
     tracing = _build_tracing(settings)
     runner = CallRunner(
@@ -80,7 +83,7 @@ def assemble(settings: ServeSettings) -> Parts:
     batcher = _build_batcher(settings, metrics)
     workers = ThreadPoolExecutor(available_cpus(), thread_name_prefix="worker")
     health = HealthServicer((_VAE.full_name,), repository.models)
-    front = GrpcFront(settings, runner)
+    front = build_front(front_choice, settings, runner)
     parts = Parts(
         metrics=metrics,
         tracing=tracing,
@@ -91,6 +94,7 @@ def assemble(settings: ServeSettings) -> Parts:
         workers=workers,
         health=health,
         front=front,
+        front_choice=front_choice,
     )
     _add_services(settings, parts)
     return parts

@@ -4,7 +4,7 @@ import resource
 
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["connection_limit", "open_file_limit", "server_options"]
+__all__ = ["KEEPALIVE_TIMEOUT_MS", "connection_limit", "open_file_limit", "receive_limit", "server_options"]
 
 # A message above the service's limit must still reach the service, which names the limit in its answer. gRPC
 # would answer RESOURCE_EXHAUSTED, which callers take for a full queue.
@@ -12,7 +12,8 @@ _RECEIVE_FACTOR = 2
 _MAX_INT32 = 2**31 - 1
 # Number of pings that may come too soon; the next one closes the connection.
 _PING_STRIKES = 2
-_KEEPALIVE_TIMEOUT_MS = 20_000
+# Time for a caller to answer a ping.
+KEEPALIVE_TIMEOUT_MS = 20_000
 # A waiting call has its headers and at most 64 KiB of its message in memory.
 _MAX_PENDING_CALLS = 16_384
 
@@ -40,10 +41,15 @@ def connection_limit(max_connections: int) -> int:
     return max(1, files - _MAX_OTHER_FILES)
 
 
+def receive_limit(settings: ServeSettings) -> int:
+    """Return the maximum bytes of a message that the service sees."""
+    return min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
+
+
 def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
     """Return the options of a grpcio server."""
     options = [
-        ("grpc.max_receive_message_length", min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)),
+        ("grpc.max_receive_message_length", receive_limit(settings)),
         ("grpc.max_send_message_length", -1),
         # A second server on the same port must fail. It must not share the connections.
         ("grpc.so_reuseport", 0),
@@ -65,7 +71,7 @@ def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
     if settings.keepalive_interval_s:
         options += [
             ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_interval_s)),
-            ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+            ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ]
     if limit := connection_limit(settings.max_connections):
         options.append(("grpc.max_allowed_incoming_connections", limit))

@@ -27,6 +27,8 @@ __all__ = ["GrpcFront"]
 class GrpcFront:
     """One grpcio server on one port, with encryption and tokens where the settings have them."""
 
+    limits_connections = True
+
     def __init__(
         self,
         settings: ServeSettings,
@@ -86,6 +88,10 @@ class GrpcFront:
             raise StartupError(
                 f"address {self._address} cannot be used: {reason}; choose another with --address"
             ) from None
+
+    def open_socket(self, name: str) -> None:
+        """Open an abstract socket of Unix in place of the port: another front passes calls on to it."""
+        self._server.add_insecure_port(f"unix-abstract:{name}")
 
     async def start(self) -> None:
         """Begin to take calls."""

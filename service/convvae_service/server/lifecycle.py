@@ -190,6 +190,8 @@ class Server:
         metrics_host = settings.metrics_address.rpartition(":")[0]
         return {
             "address": f"{settings.address.rpartition(':')[0]}:{port}",
+            "front": self.parts.front_choice.name,
+            "front_reason": self.parts.front_choice.reason,
             "tls": settings.tls_certificate is not None,
             "tokens": settings.token_file is not None,
             "tracing": self.parts.tracing is not None,

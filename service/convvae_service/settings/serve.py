@@ -57,6 +57,11 @@ class ServeSettings(BaseSettings):
     metrics_address: MetricsAddress = Field(
         "127.0.0.1:9464", description="HOST:PORT of the Prometheus metrics; 'off' serves none"
     )
+    front: Literal["auto", "native", "grpcio"] = Field(
+        "auto",
+        description="what reads calls from the network: native takes less processor time, grpcio keeps every"
+        " setting; auto takes native if it is installed and no setting needs grpcio",
+    )
     serve: PinnedVersions = Field(
         (), description="MODEL=VERSION to serve instead of the model's highest version; repeatable"
     )

@@ -1,0 +1,136 @@
+"""The front of pygrpc-native: HTTP/2 and gRPC run in a thread without the GIL, and calls arrive in bursts.
+
+It serves methods with one request and one reply. The others (health, reflection, streams) go through a grpcio
+front behind it, on an abstract socket of Unix: it needs no file, and all promises of grpcio hold for them.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Callable
+
+from google.protobuf.descriptor import ServiceDescriptor
+from pygrpc_native import NativeGrpcFront
+
+from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.service import Method, ProbeMethod, Service
+from convvae_service.errors import StartupError
+from convvae_service.server.auth import Tokens
+from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_limit
+from convvae_service.server.grpc_front import GrpcFront
+from convvae_service.server.listening import why_not
+from convvae_service.server.native_listening import listen_natively
+from convvae_service.server.native_port import CallLimits, NativePort
+from convvae_service.settings.serve import ServeSettings
+
+__all__ = ["NativeFront"]
+
+# Threads for HTTP/2. On two cores an empty call takes 41 to 47 us of processor time with one thread, 55 to 60
+# with two.
+_IO_THREADS = 1
+_NO_KEEPALIVE_MS = 2**31 - 1
+# HTTP/2 itself refuses metadata above the limit times this, with a status that callers see as UNKNOWN.
+_METADATA_FACTOR = 4
+# Maximum time to send replies when the last call is answered. A call whose request never arrives cannot be
+# told from a reply that is being sent.
+_MAX_SENDING_S = 5.0
+_INTERVAL_S = 0.01
+
+
+class NativeFront:
+    """Listeners in Rust on every address of one port, and a grpcio front behind them."""
+
+    limits_connections = False
+
+    def __init__(self, settings: ServeSettings, runner: CallRunner) -> None:
+        """Read the file of tokens; no port is open yet.
+
+        Raises:
+            StartupError: The file cannot be used.
+        """
+        self._settings = settings
+        self._runner = runner
+        self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._methods: list[Method | ProbeMethod] = []
+        self._ports: list[NativePort] = []
+        self._behind = GrpcFront(settings, runner)
+        # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
+        logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
+
+    def add_service(self, service: Service) -> None:
+        """Answer the methods of a service."""
+        self._methods += [*service.methods, *service.probe_methods]
+        self._behind.add_service(service)
+
+    def add_servicer(
+        self, descriptor: ServiceDescriptor, servicer: object, *, needs_token: bool, name: str = ""
+    ) -> None:
+        """Answer a service with an object that has a method (request, context) for each name in the proto."""
+        self._behind.add_servicer(descriptor, servicer, needs_token=needs_token, name=name)
+
+    def open_port(self) -> int:
+        """Open the port of the settings, and return its number.
+
+        Raises:
+            StartupError: The address cannot be used.
+        """
+        address = self._settings.address
+        try:
+            listeners = listen_natively(address, self._listen)
+        except OSError as error:
+            raise StartupError(
+                f"address {address} cannot be used: {why_not(error)}; choose another with --address"
+            ) from None
+        socket_name = f"convvae-{secrets.token_hex(16)}"
+        self._behind.open_socket(socket_name)
+        limits = CallLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
+        for listener in listeners:
+            # The zero byte is how Linux names an abstract socket.
+            listener.set_fallback(f"\0{socket_name}")
+            self._ports.append(NativePort(listener, self._methods, self._runner, limits, self._tokens))
+        return listeners[0].bound_port
+
+    async def start(self) -> None:
+        """Begin to take calls."""
+        await self._behind.start()
+        for port in self._ports:
+            port.start()
+
+    def stop_reading(self) -> None:
+        """Refuse every stream whose next request has not arrived. Other calls are seen when they are whole."""
+        self._behind.stop_reading()
+
+    async def stop(self, grace_s: float | None) -> None:
+        """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
+        await asyncio.gather(self._behind.stop(grace_s), self._finish(grace_s or 0.0))
+        for port in self._ports:
+            await asyncio.to_thread(port.close)
+
+    async def _finish(self, grace_s: float) -> None:
+        """Return when all calls are answered and their replies sent, or the time is up."""
+        ended_s = time.monotonic() + grace_s
+        await _wait(lambda: not any(port.running for port in self._ports), until_s=ended_s)
+        ended_s = min(ended_s, time.monotonic() + _MAX_SENDING_S)
+        await _wait(lambda: not any(port.open for port in self._ports), until_s=ended_s)
+
+    def _listen(self, target: str) -> NativeGrpcFront:
+        settings = self._settings
+        keepalive_ms = max(1, round(1000 * settings.keepalive_interval_s))
+        return NativeGrpcFront(
+            target,
+            [(method.path, False) for method in self._methods],
+            io_threads=_IO_THREADS,
+            call_details=True,
+            # They count the calls whose replies are not sent yet.
+            metrics=True,
+            keepalive_time_ms=keepalive_ms if settings.keepalive_interval_s else _NO_KEEPALIVE_MS,
+            keepalive_timeout_ms=KEEPALIVE_TIMEOUT_MS,
+            max_concurrent_streams=settings.max_calls_per_connection,
+            max_metadata_size=_METADATA_FACTOR * settings.max_metadata_bytes,
+        )
+
+
+async def _wait(is_true: Callable[[], bool], *, until_s: float) -> None:
+    while not is_true() and time.monotonic() < until_s:  # noqa: ASYNC110 - nothing signals the last reply
+        await asyncio.sleep(_INTERVAL_S)

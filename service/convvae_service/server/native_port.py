@@ -1,0 +1,165 @@
+"""One address of the native front: calls arrive in bursts, and are answered from any thread."""
+
+import logging
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeAlias
+
+from google.rpc import code_pb2
+from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
+
+from convvae_service.calls.request_id import REQUEST_ID_KEY
+from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.running_call import RunningCall
+from convvae_service.calls.service import Method, ProbeMethod
+from convvae_service.calls.status import DETAILS_KEY, Refusal
+from convvae_service.errors import ServiceError
+from convvae_service.observability.call import Call
+from convvae_service.server.auth import Tokens
+
+__all__ = ["CallLimits", "NativePort"]
+
+_Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+
+# Calls and cancellations that are read at once.
+_MAX_BURST = 1024
+# No call can be answered in less.
+_MIN_TIME_LEFT_S = 0.001
+# Bytes of metadata that a call has beside those that it shows here: HTTP/2's own keys and gRPC's.
+_TRANSPORT_METADATA_BYTES = 500
+_RESOURCE_EXHAUSTED = code_pb2.Code.Value("RESOURCE_EXHAUSTED")
+_INTERNAL = code_pb2.Code.Value("INTERNAL")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """Limits that gRPC holds on the other front: the largest message, and the largest metadata of a call."""
+
+    max_message_bytes: int
+    max_metadata_bytes: int
+
+    def violation(self, request: bytes, metadata: _Metadata) -> str | None:
+        """Return what is too large, None if nothing is."""
+        if len(request) > self.max_message_bytes:
+            return f"received a message of {len(request)} bytes: the maximum is {self.max_message_bytes}"
+        size = _TRANSPORT_METADATA_BYTES + sum(len(key) + len(value) + 32 for key, value in metadata)
+        if size > self.max_metadata_bytes:
+            return f"received metadata of about {size} bytes: the maximum is {self.max_metadata_bytes}"
+        return None
+
+
+class NativePort:
+    """Reads the calls of one listening address in a thread of its own.
+
+    The thread takes all that has arrived, abandons the calls whose callers have left, and starts the others:
+    it parses and admits them while batches run. A call is answered from the thread that has its result.
+
+    Args:
+        listener: The address, with its methods registered.
+        methods: The methods by their numbers.
+        runner: Runs the calls.
+        limits: Largest message and metadata.
+        tokens: The tokens that callers must have one of; None accepts everybody.
+    """
+
+    def __init__(
+        self,
+        listener: NativeGrpcFront,
+        methods: Sequence[Method | ProbeMethod],
+        runner: CallRunner,
+        limits: CallLimits,
+        tokens: Tokens | None,
+    ) -> None:
+        self._listener = listener
+        self._methods = methods
+        self._runner = runner
+        self._limits = limits
+        self._tokens = tokens
+        self._running: dict[int, RunningCall] = {}
+
+    def start(self) -> None:
+        """Begin to take calls."""
+        self._listener.start()
+        # A daemon thread does not keep the process alive.
+        threading.Thread(target=self._read, name="calls", daemon=True).start()
+
+    @property
+    def running(self) -> int:
+        """Number of calls that are not answered yet."""
+        return len(self._running)
+
+    @property
+    def open(self) -> int:
+        """Number of calls that are not read yet, that run, or whose replies are not sent yet."""
+        counts = self._listener.metrics() or {"methods": {}}
+        return sum(
+            method["started"] - sum(status["count"] for status in method["status"].values())
+            for method in counts["methods"].values()
+        )
+
+    def close(self) -> None:
+        """Abandon the calls that run, and close the address. Replies that are not sent yet are lost."""
+        self._abandon(list(self._running))
+        self._listener.close()
+
+    def _read(self) -> None:
+        while (events := self._listener.recv_batch_details(_MAX_BURST)) is not None:
+            left = {event[1] for event in events if event[0] == EVENT_CANCEL}
+            self._abandon(left)
+            for kind, call_id, number, request, _, details in events:
+                if kind == EVENT_CALL:
+                    try:
+                        self._take(call_id, self._methods[number], request, details, has_left=call_id in left)
+                    except Exception:  # noqa: BLE001 - the other calls must be read
+                        _log.exception("internal error: a call could not be started")
+                        self._listener.fail(call_id, _INTERNAL, "internal error")
+            # The next wait may be long, and these hold the bytes of all requests.
+            del events, request, details
+
+    def _take(
+        self, call_id: int, method: Method | ProbeMethod, request: Any, details: Any, *, has_left: bool
+    ) -> None:
+        metadata, _, time_left_s = details
+        if time_left_s is not None and (has_left or time_left_s < _MIN_TIME_LEFT_S):
+            # The listener answers DEADLINE_EXCEEDED.
+            self._runner.count_expired(method.name)
+            return
+        if violation := self._limits.violation(request, metadata):
+            self._listener.fail(call_id, _RESOURCE_EXHAUSTED, violation)
+            return
+        call = self._runner.begin(method.name, metadata)
+        try:
+            if self._tokens is not None:
+                self._tokens.check(metadata)
+            if isinstance(method, ProbeMethod):
+                self._listener.respond(call_id, method.answer(request))
+                return
+        except ServiceError as error:
+            self._reply(call_id, call, self._runner.refuse(call, error))
+            return
+        reply = partial(self._reply, call_id, call)
+        running = self._runner.prepare(call, method.answer, request, reply, time_left_s=time_left_s)
+        if has_left:
+            running.abandon()
+        else:
+            self._running[call_id] = running
+        running.start()
+
+    def _reply(self, call_id: int, call: Call, answer: bytes | Refusal) -> None:
+        self._running.pop(call_id, None)
+        trailing: list[tuple[str, str | bytes]] = [(REQUEST_ID_KEY, call.request_id)]
+        if not isinstance(answer, Refusal):
+            self._listener.respond(call_id, answer, None, trailing)
+            return
+        if answer.details:
+            trailing.append((DETAILS_KEY, answer.details))
+        self._listener.fail(call_id, code_pb2.Code.Value(answer.code), answer.message, trailing)
+
+    def _abandon(self, call_ids: Iterable[int]) -> None:
+        for call_id in call_ids:
+            if running := self._running.pop(call_id, None):
+                running.abandon()
