@@ -1,4 +1,4 @@
-"""A watch over the number of connections: gRPC refuses those above the limit without a word."""
+"""A watch over the number of connections: those above the limit are refused, or wait, without a word."""
 
 import asyncio
 import contextlib
@@ -23,13 +23,26 @@ class ConnectionWatch:
 
     Args:
         port: The port of the server.
-        limit: Number of connections from which on gRPC refuses others.
+        limit: Number of connections from which on others are refused, or find no open file soon.
+        refuses: Whether the front refuses connections above the limit.
         clock: Returns the time in seconds.
     """
 
-    def __init__(self, *, port: int, limit: int, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        port: int,
+        limit: int,
+        refuses: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._port = port
         self._limit = limit
+        self._message = (
+            "the limit of connections is reached: others are refused"
+            if refuses
+            else "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
+        )
         self._clock = clock
         self._silent_until_s = 0.0
 
@@ -52,7 +65,7 @@ class ConnectionWatch:
             self._say("connections wait: the process cannot open another file", error=error.strerror)
             return
         if (number := count_connections(self._port)) >= self._limit:
-            self._say("the limit of connections is reached: others are refused", connections=number)
+            self._say(self._message, connections=number)
 
     def _say(self, message: str, **details: object) -> None:
         self._silent_until_s = self._clock() + _MIN_SILENCE_S

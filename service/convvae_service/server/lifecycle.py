@@ -155,7 +155,8 @@ class Server:
         self._run_in_background(watchdog.run())
 
     def _watch_connections(self, port: int) -> None:
-        wanted = self._settings.max_connections
+        refuses = self.parts.front.limits_connections
+        wanted = self._settings.max_connections if refuses else 0
         limit = connection_limit(wanted)
         if limit < wanted:
             _log.warning(
@@ -163,7 +164,7 @@ class Server:
                 extra=facts(max_connections=wanted, open_files=open_file_limit(), connections=limit),
             )
         if limit:
-            self._run_in_background(ConnectionWatch(port=port, limit=limit).run())
+            self._run_in_background(ConnectionWatch(port=port, limit=limit, refuses=refuses).run())
 
     def _build_watch(self) -> Watch:
         return Watch(

@@ -98,7 +98,7 @@ class NativeFront:
             port.start()
 
     def stop_reading(self) -> None:
-        """Refuse every stream whose next request has not arrived. Other calls are seen when they are whole."""
+        """Refuse every stream whose next request has not arrived. Other calls are seen when whole."""
         self._behind.stop_reading()
 
     async def stop(self, grace_s: float | None) -> None:
