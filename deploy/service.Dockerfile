@@ -24,7 +24,7 @@ RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
     case "${COMPUTE}" in cpu|gpu) ;; *) echo "COMPUTE is '${COMPUTE}': cpu or gpu" >&2; exit 2 ;; esac \
  && if [ -n "${WHEELS}" ]; then export PIP_NO_INDEX=1 PIP_FIND_LINKS="/src/${WHEELS}"; fi \
  && if [ -s /etc/pip-ca.crt ]; then export PIP_CERT=/etc/pip-ca.crt; fi \
- && /opt/build/bin/python /src/requirements.py /src/pyproject.toml service "${COMPUTE}" > /opt/build/requirements.txt \
+ && /opt/build/bin/python /src/requirements.py /src/pyproject.toml service native "${COMPUTE}" > /opt/build/requirements.txt \
  && /opt/build/bin/pip --python /opt/convvae/bin/python install --only-binary :all: \
       --constraint /src/constraints.txt --requirement /opt/build/requirements.txt
 

@@ -131,7 +131,6 @@ class NativePort:
         if violation := self._limits.violation(request, metadata):
             self._listener.fail(call_id, _RESOURCE_EXHAUSTED, violation)
             return
-        call = self._runner.begin(method.name, metadata)
         try:
             if self._tokens is not None:
                 self._tokens.check(metadata)
@@ -139,8 +138,10 @@ class NativePort:
                 self._listener.respond(call_id, method.answer(request))
                 return
         except ServiceError as error:
+            call = self._runner.begin(method.name, metadata)
             self._reply(call_id, call, self._runner.refuse(call, error))
             return
+        call = self._runner.begin(method.name, metadata)
         reply = partial(self._reply, call_id, call)
         running = self._runner.prepare(call, method.answer, request, reply, time_left_s=time_left_s)
         if has_left:

@@ -17,7 +17,7 @@ import pytest
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from convvae_service.calls.runner import CallRunner
-from convvae_service.calls.service import Service
+from convvae_service.calls.service import Handler, Service
 from convvae_service.calls.state import State
 from convvae_service.calls.waiting import wait
 from convvae_service.errors import NotFound
@@ -87,7 +87,7 @@ async def serving(
     runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0", *flags])
     front = NativeFront(settings, runner)
-    calls = {"Sample": handlers.sample, "Score": handlers.score}
+    calls: dict[str, Handler] = {"Sample": handlers.sample, "Score": handlers.score}
     front.add_service(Service(descriptor=SERVICE, calls=calls))
     target = f"127.0.0.1:{front.open_port()}"
     await front.start()
