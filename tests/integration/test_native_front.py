@@ -1,0 +1,100 @@
+"""The native front in a real server: when it is chosen, what it refuses, how it does without open files."""
+
+import subprocess
+import sys
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import grpc
+import pytest
+
+from convvae.v1 import vae_pb2 as pb
+from support.raw_http2 import END_HEADERS, HEADERS, connect, frame, grpc_headers
+from support.serving import ServerProcess, serving
+from support.wire import TIMEOUT_S, refused, stub_of
+
+SAMPLE = pb.SampleRequest(count=1)
+WAITED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+NEARLY_USED_UP = "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
+from convvae_service.__main__ import main
+main()
+"""
+
+
+class FewFilesServer(ServerProcess):
+    """A server that may open 60 files."""
+
+    program = ("-c", FEW_FILES)
+
+
+def test_the_log_has_the_front_and_the_reason(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default the native front serves; a setting that it lacks changes that, and says so."""
+    monkeypatch.delenv("CONVVAE_SERVE_FRONT", raising=False)
+    with serving(tiny_root) as server:
+        line = server.wait_for("serving")
+        assert (line["front"], line["front_reason"]) == ("native", "no setting needs --front grpcio")
+    with serving(tiny_root, "--max-connections", "5") as server:
+        line = server.wait_for("serving")
+        assert line["front"] == "grpcio"
+        assert line["front_reason"].startswith("--max-connections needs --front grpcio: ")
+
+
+def test_a_front_that_cannot_serve_does_not_start(tmp_path: Path) -> None:
+    """One line names the setting, before anything is read: the repository does not even exist."""
+    words = [sys.executable, "-m", "convvae_service", "run", "--models", str(tmp_path / "none")]
+    done = subprocess.run(
+        [*words, "--front", "native", "--max-connection-age-s", "60"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: --max-connection-age-s needs --front grpcio: the native front has no age of connections\n"
+    )
+
+
+def test_connections_beyond_the_open_files_wait(tiny_root: Path) -> None:
+    """The log warns once before it comes to that; when files are free again, those who wait are answered."""
+    server = FewFilesServer(tiny_root, "--front", "native")
+    try:
+        target = server.target
+        with ExitStack() as stack:
+            for _ in range(29):
+                stack.enter_context(connect(target))
+            assert server.wait_for(NEARLY_USED_UP, 10)["limit"] == 28
+            with stub_of(target) as stub:
+                assert stub.Sample(SAMPLE, timeout=TIMEOUT_S).images.count == 1
+            for _ in range(40):
+                stack.enter_context(connect(target))
+            with stub_of(target) as stub:
+                assert refused(stub.Sample, SAMPLE, timeout=1).code in WAITED
+        with stub_of(target) as stub:
+            assert stub.Sample(SAMPLE, timeout=TIMEOUT_S, wait_for_ready=True).images.count == 1
+    finally:
+        assert server.stop() == 0
+    assert len(server.messages(NEARLY_USED_UP)) == 1
+    assert server.noise == []
+    assert not [line for line in server.lines if line["logger"].startswith("pygrpc_native")]
+
+
+@pytest.mark.slow
+def test_calls_that_are_half_sent_end_with_the_server(tiny_root: Path) -> None:
+    """They hold a stop for some seconds of its grace, and not for all of it."""
+    with (
+        serving(tiny_root, "--front", "native", "--grace-s", "60") as server,
+        connect(server.target) as silent,
+    ):
+        silent.sendall(frame(HEADERS, END_HEADERS, 1, grpc_headers("convvae.v1.VaeService/Sample")))
+        with stub_of(server.target) as stub:
+            assert stub.Sample(SAMPLE, timeout=TIMEOUT_S).images.count == 1
+        started_s = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - started_s < 15
+        while silent.recv(65536):
+            pass
