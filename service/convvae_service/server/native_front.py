@@ -21,7 +21,7 @@ from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_lim
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.listening import why_not
 from convvae_service.server.native_listening import listen_natively
-from convvae_service.server.native_port import CallLimits, NativePort
+from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["NativeFront"]
@@ -84,7 +84,7 @@ class NativeFront:
             ) from None
         socket_name = f"convvae-{secrets.token_hex(16)}"
         self._behind.open_socket(socket_name)
-        limits = CallLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
+        limits = SizeLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
         for listener in listeners:
             # The zero byte is how Linux names an abstract socket.
             listener.set_fallback(f"\0{socket_name}")

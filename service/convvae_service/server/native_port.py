@@ -19,7 +19,7 @@ from convvae_service.errors import ServiceError
 from convvae_service.observability.call import Call
 from convvae_service.server.auth import Tokens
 
-__all__ = ["CallLimits", "NativePort"]
+__all__ = ["NativePort", "SizeLimits"]
 
 _Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class CallLimits:
+class SizeLimits:
     """Limits that gRPC holds on the other front: the largest message, and the largest metadata of a call."""
 
     max_message_bytes: int
@@ -71,7 +71,7 @@ class NativePort:
         listener: NativeGrpcFront,
         methods: Sequence[Method | ProbeMethod],
         runner: CallRunner,
-        limits: CallLimits,
+        limits: SizeLimits,
         tokens: Tokens | None,
     ) -> None:
         self._listener = listener
