@@ -22,7 +22,8 @@ from convvae_trainer.compare.latent_scatter import (
 )
 from convvae_trainer.compare.model_report import measure
 from convvae_trainer.compare.pictures import pictures
-from convvae_trainer.compare.published import check_same_shape, find_versions
+from convvae_trainer.compare.precisions import PrecisionFigures, measure_precisions
+from convvae_trainer.compare.published import PublishedVersion, check_same_shape, find_versions
 from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_sample
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
@@ -83,6 +84,7 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
         for bundle in bundles:
             say(f"measuring {bundle.published.label}")
             models.append(measure(bundle, sample, classifier=classifier, seed=options.seed))
+        precisions = _precisions(versions, sample, say)
         scatters = _scatters(options, dataset, say)
     comparison = Comparison(
         dataset=dataset.name,
@@ -93,6 +95,7 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
         classifier=classifier,
         no_classifier=no_classifier,
         models=models,
+        precisions=precisions,
         scatters=scatters,
         scatter_epochs=options.scatter_epochs or default_epochs(len(dataset.train)),
         claims=lecture_claims(models, scatters),
@@ -138,6 +141,14 @@ def _classifier(
         say("training a classifier for Fréchet distances")
     classifier = train_feature_classifier(dataset, sample)
     return (None, classifier) if isinstance(classifier, str) else (classifier, "")
+
+
+def _precisions(
+    versions: Sequence[PublishedVersion], sample: TestSample, say: _Say
+) -> list[PrecisionFigures]:
+    if any(len(version.manifest.precisions) > 1 for version in versions):
+        say("measuring the precisions side by side")
+    return measure_precisions(versions, sample.images)
 
 
 def _scatters(options: CompareOptions, dataset: Dataset, say: _Say) -> list[LatentScatter]:

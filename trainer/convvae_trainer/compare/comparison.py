@@ -1,6 +1,6 @@
 """The result of a comparison: everything that the report states."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from convvae_service.bundle import ImageShape
@@ -8,6 +8,7 @@ from convvae_trainer.compare.claims import Claim
 from convvae_trainer.compare.feature_classifier import FeatureClassifier
 from convvae_trainer.compare.latent_scatter import LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.precisions import PrecisionFigures
 from convvae_trainer.compare.sample import TestSample
 
 __all__ = ["Comparison"]
@@ -15,7 +16,10 @@ __all__ = ["Comparison"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Comparison:
-    """Everything that the report states. `no_classifier` says why there is no classifier, or is empty."""
+    """Everything that the report states.
+
+    `no_classifier` says why there is no classifier, or is empty. `precisions` has the versions with several.
+    """
 
     dataset: str
     split: str
@@ -25,6 +29,7 @@ class Comparison:
     classifier: FeatureClassifier | None
     no_classifier: str
     models: list[ModelReport]
+    precisions: list[PrecisionFigures]
     scatters: list[LatentScatter]
     scatter_epochs: int
     claims: list[Claim]
@@ -46,6 +51,7 @@ class Comparison:
             "seed": self.seed,
             "classifier": self._classifier_json(),
             "models": [model.to_json_object() for model in self.models],
+            "precisions": [asdict(figures) for figures in self.precisions],
             "scatter_epochs": self.scatter_epochs if self.scatters else None,
             "scatter": [scatter.to_json_object() for scatter in self.scatters],
             "claims": [claim.to_json_object() for claim in self.claims],

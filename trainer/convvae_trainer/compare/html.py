@@ -9,6 +9,7 @@ from convvae_trainer.compare.claims import Claim
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.latent_scatter import TERM_NAMES, LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.precision_table import precision_table
 from convvae_trainer.compare.style import STYLE
 from convvae_trainer.compare.table import table
 from convvae_trainer.errors import BadConfig
@@ -59,6 +60,7 @@ def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) 
     sections = [
         ("Reconstructions", _reconstructions(comparison, pictures)),
         ("Figures", table(comparison)),
+        *([("Precisions", precision_table(comparison.precisions))] if comparison.precisions else []),
         ("The claims of the lecture, and the results here", _claims(comparison.claims)),
     ]
     if comparison.scatters:
