@@ -105,6 +105,24 @@ def test_forks_beside_calls_in_flight(
     assert (report["errors"], report["lasting"]) == ([], True)
 
 
+@pytest.mark.parametrize(
+    ("child", "expected"), [("client.encode(images[:1])", "ForkedDuringUse"), ("client.close()", None)]
+)
+def test_forks_beside_joint_calls(tiny_server: ServerProcess, child: str, expected: str | None) -> None:
+    """A child has the parent's waiting calls and perhaps a held lock, and is refused at once all the same."""
+    # Both threads send one row, so that one waits to be joined at nearly every fork.
+    code = f"""
+images = images[:1]
+client = Client(TARGET, timeout_s=20, coalesce=True)
+client.model()
+child, leave = lambda: {child}, sys.exit
+{BUSY}"""
+    report = run(code, tiny_server.target)
+    assert Counter((outcome, status) for outcome, _, status in report["found"]) == {(expected, 0): 10}
+    assert max(seconds for _, seconds, _ in report["found"]) < 2
+    assert (report["errors"], report["lasting"]) == ([], True)
+
+
 def test_a_client_of_the_child_works_after_the_parent_closed_its_own(tiny_server: ServerProcess) -> None:
     """After `close`, clients of both kinds work in children, and in the parent again."""
     code = """
