@@ -19,6 +19,10 @@ class Front(Protocol):
     # Whether connections above `max_connections` are refused.
     limits_connections: bool
 
+    @property
+    def busy_since_s(self) -> float | None:
+        """The `time.monotonic` since which the front starts the same calls; None while it waits for calls."""
+
     def add_service(self, service: Service) -> None:
         """Answer the methods of a service."""
 

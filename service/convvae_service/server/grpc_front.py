@@ -28,6 +28,8 @@ class GrpcFront:
     """One grpcio server on one port, with encryption and tokens where the settings have them."""
 
     limits_connections = True
+    # It has no thread of its own, only the event loop.
+    busy_since_s = None
 
     def __init__(
         self,

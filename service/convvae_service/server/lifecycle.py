@@ -149,6 +149,7 @@ class Server:
         watchdog = Watchdog(
             timeout_s=self._settings.watchdog_timeout_s,
             runs=lambda: self.parts.batcher.runs,
+            front_busy_since_s=lambda: self.parts.front.busy_since_s,
             set_alive=self.parts.health.set_alive,
             on_change=metrics.show_stuck,
         )

@@ -58,6 +58,13 @@ class NativeFront:
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
         logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 
+    @property
+    def busy_since_s(self) -> float | None:
+        """The `time.monotonic` since which a port starts the same calls; None while all wait for calls."""
+        return min(
+            (since_s for port in self._ports if (since_s := port.busy_since_s) is not None), default=None
+        )
+
     def add_service(self, service: Service) -> None:
         """Answer the methods of a service."""
         self._methods += [*service.methods, *service.probe_methods]

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -80,6 +81,8 @@ class NativePort:
         self._limits = limits
         self._tokens = tokens
         self._running: dict[int, RunningCall] = {}
+        # For the watchdog: when the calls arrived that are being started, None while none are.
+        self.busy_since_s: float | None = None
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -108,17 +111,22 @@ class NativePort:
 
     def _read(self) -> None:
         while (events := self._listener.recv_batch_details(_MAX_BURST)) is not None:
-            left = {event[1] for event in events if event[0] == EVENT_CANCEL}
-            self._abandon(left)
-            for kind, call_id, number, request, _, details in events:
-                if kind == EVENT_CALL:
-                    try:
-                        self._take(call_id, self._methods[number], request, details, has_left=call_id in left)
-                    except Exception:  # noqa: BLE001 - the other calls must be read
-                        _log.exception("internal error: a call could not be started")
-                        self._listener.fail(call_id, _INTERNAL, "internal error")
+            self.busy_since_s = time.monotonic()
+            self._take_all(events)
             # The next wait may be long, and these hold the bytes of all requests.
-            del events, request, details
+            del events
+            self.busy_since_s = None
+
+    def _take_all(self, events: Sequence[Any]) -> None:
+        left = {event[1] for event in events if event[0] == EVENT_CANCEL}
+        self._abandon(left)
+        for kind, call_id, number, request, _, details in events:
+            if kind == EVENT_CALL:
+                try:
+                    self._take(call_id, self._methods[number], request, details, has_left=call_id in left)
+                except Exception:  # noqa: BLE001 - the other calls must be read
+                    _log.exception("internal error: a call could not be started")
+                    self._listener.fail(call_id, _INTERNAL, "internal error")
 
     def _take(
         self, call_id: int, method: Method | ProbeMethod, request: Any, details: Any, *, has_left: bool

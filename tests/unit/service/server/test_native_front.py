@@ -51,9 +51,12 @@ class Handlers:
         self.waiting: list[Future[None]] = []
         self.threads: set[str] = set()
         self.cancelled = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
 
     async def sample(self, request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
         del call
+        self.free.wait(10)
         self.threads.add(threading.current_thread().name)
         if request.model.name == "none":
             raise NotFound("no model of this name")
@@ -146,6 +149,21 @@ async def test_a_call_that_cannot_be_started_ends(
         assert (refusal.code, refusal.message) == (grpc.StatusCode.INTERNAL, "internal error")
         assert "a call could not be started" in caplog.text
         await stub.Sample(SAMPLE, timeout=10)
+
+
+async def test_a_call_that_blocks_the_thread_that_reads_shows() -> None:
+    """The watchdog sees since when; a front that waits for calls is not busy."""
+    handlers = Handlers()
+    async with serving(handlers) as (_, stub, _, front):
+        assert front.busy_since_s is None
+        handlers.free.clear()
+        call = stub.Sample(SAMPLE, timeout=10)
+        # The call is sent when its loop runs.
+        await until(lambda: front.busy_since_s is not None or call.done())
+        assert not call.done()
+        handlers.free.set()
+        await call
+        await until(lambda: front.busy_since_s is None)
 
 
 async def test_calls_wait_without_the_thread_that_reads() -> None:

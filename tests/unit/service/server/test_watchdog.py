@@ -12,11 +12,13 @@ class Watched:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.runs: list[RunningBatch] = []
+        self.front_busy_since_s: float | None = None
         self.alive: list[bool] = []
         self.changes: list[tuple[str, bool]] = []
         self.dog = Watchdog(
             timeout_s=10,
             runs=lambda: self.runs,
+            front_busy_since_s=lambda: self.front_busy_since_s,
             set_alive=self._set_alive,
             on_change=lambda part, stuck: self.changes.append((part, stuck)),
             clock=lambda: self.now_s,
@@ -28,7 +30,7 @@ class Watched:
     def step(self, seconds: float) -> bool:
         """Let time pass and the event loop look; return whether it reports the server alive."""
         self.now_s += seconds
-        self.dog.check_lanes()
+        self.dog.check_parts()
         return self.alive[-1]
 
 
@@ -54,6 +56,20 @@ def test_many_short_runs_are_not_stuck() -> None:
         watched.runs = [RunningBatch("encode", 64, watched.now_s)]
         assert watched.step(4.0)
     assert watched.changes == []
+
+
+def test_a_front_that_starts_no_other_call_is_stuck(caplog: pytest.LogCaptureFixture) -> None:
+    """A call that blocks the thread that reads is noticed, and a front that waits for calls is not stuck."""
+    watched = Watched()
+    watched.front_busy_since_s = 100.0
+    assert watched.step(10.0)
+    with caplog.at_level(logging.WARNING):
+        assert not watched.step(1.0)
+        watched.front_busy_since_s = None
+        assert watched.step(10.0)
+    assert watched.changes == [("front", True), ("front", False)]
+    assert [record.message for record in caplog.records] == ["the front is stuck", "the front moves again"]
+    assert caplog.records[0].facts == {"timeout_s": 10, "seconds": 11.0}  # type: ignore[attr-defined]
 
 
 def test_a_loop_that_stands_still_is_seen_from_outside(caplog: pytest.LogCaptureFixture) -> None:
