@@ -22,13 +22,14 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 METADATA = (("traceparent", f"00-{TRACE}-{CALLER}-01"), ("x-request-id", "me-1"))
 
 
+@pytest.mark.parametrize("front", ["grpcio", "native"])
 async def test_a_call_has_spans_of_its_waits_and_runs(
-    tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_root: Path, monkeypatch: pytest.MonkeyPatch, front: str
 ) -> None:
     """The caller's trace goes on in the call's span, with queue and engine below, and what they ran."""
     kept = InMemorySpanExporter()
     monkeypatch.setattr(tracing, "otlp_processor", lambda: SimpleSpanProcessor(kept))
-    flags = ("--tracing", "--max-batch-rows", "2")
+    flags = ("--front", front, "--tracing", "--max-batch-rows", "2")
     async with (
         started(tiny_root, *flags) as (_, target),
         grpc.aio.insecure_channel(target) as channel,

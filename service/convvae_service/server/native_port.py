@@ -131,7 +131,7 @@ class NativePort:
     def _take(
         self, call_id: int, method: Method | ProbeMethod, request: Any, details: Any, *, has_left: bool
     ) -> None:
-        metadata, _, time_left_s = details
+        metadata, peer, time_left_s = details
         if time_left_s is not None and (has_left or time_left_s < _MIN_TIME_LEFT_S):
             # The listener answers DEADLINE_EXCEEDED.
             self._runner.count_expired(method.name)
@@ -147,9 +147,11 @@ class NativePort:
                 return
         except ServiceError as error:
             call = self._runner.begin(method.name, metadata)
+            call.peer = peer
             self._reply(call_id, call, self._runner.refuse(call, error))
             return
         call = self._runner.begin(method.name, metadata)
+        call.peer = peer
         reply = partial(self._reply, call_id, call)
         running = self._runner.prepare(call, method.answer, request, reply, time_left_s=time_left_s)
         if has_left:
