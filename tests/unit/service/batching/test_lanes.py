@@ -9,6 +9,7 @@ from contextlib import closing
 from functools import partial
 from queue import SimpleQueue
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -127,6 +128,28 @@ def test_the_callback_runs_in_the_lane_that_has_the_last_rows(batcher: Batcher) 
     assert threads[0].startswith("lane-")
     call.add_done_callback(lambda _: threads.append(threading.current_thread().name))
     assert threads[1] == threading.current_thread().name
+
+
+def test_a_call_that_is_done_keeps_no_inputs(batcher: Batcher) -> None:
+    """The rows are freed at the end, answered or cancelled, even if somebody keeps the call."""
+    gate = Gate()
+    busy = [end_of(batcher.submit(gate.stage, values(*range(4)))) for _ in range(3)]
+    gate.wait_for_runs(3)
+    inputs: list[ref[Any]] = []
+
+    def submit() -> PendingCall:
+        rows = values(1, 2)
+        inputs.append(ref(rows[0]))
+        return batcher.submit(gate.stage, rows)
+
+    answered, cancelled = submit(), submit()
+    cancelled.cancel()
+    assert inputs[1]() is None
+    gate.open()
+    for end in (*busy, end_of(answered)):
+        end()
+    wait_until(lambda: inputs[0]() is None)
+    assert answered.result()[0].tolist() == [2, 4]
 
 
 @pytest.mark.parametrize("run", [double, fail])

@@ -84,7 +84,7 @@ async def test_a_cancelled_handler_is_not_swallowed() -> None:
             seen.append("ended")
             raise
 
-    refusal, runner = await call(wait_long, timeout_s=0.1)
+    refusal, runner = await call(wait_long, timeout_s=0.5)
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert seen == ["ended"]
@@ -99,11 +99,11 @@ async def test_the_server_limits_a_call() -> None:
         return await wait(Future[pb.SampleResponse]())
 
     refusal, _ = await call(
-        wait_long, runner=CallRunner(metrics=Metrics(), max_call_s=0.05, state=State.SERVING)
+        wait_long, runner=CallRunner(metrics=Metrics(), max_call_s=0.5, state=State.SERVING)
     )
     assert isinstance(refusal, Refusal)
     assert refusal.code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert refusal.message == "the call took longer than the server's limit of 0.05 s"
+    assert refusal.message == "the call took longer than the server's limit of 0.5 s"
 
 
 async def test_no_call_is_taken_while_the_server_starts() -> None:

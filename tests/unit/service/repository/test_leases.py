@@ -112,6 +112,23 @@ def test_a_version_that_is_retired_as_its_users_leave_is_let_go_once() -> None:
         assert unused == [version]
 
 
+def test_a_version_is_found_and_leased_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No swap can come in between: it needs the lock, which another thread cannot take at that moment."""
+    publish_tiny(tmp_path)
+    repository = Repository(tmp_path, pinned={})
+    repository.models["tiny"].versions[1].loaded = loaded()
+    taken: list[bool] = []
+    original = LoadedVersion.acquire
+
+    def acquire(version: LoadedVersion) -> None:
+        run_all(lambda: taken.append(repository.lock.acquire(blocking=False)))
+        original(version)
+
+    monkeypatch.setattr(LoadedVersion, "acquire", acquire)
+    assert repository.lease("tiny", 1)._users == 1
+    assert taken == [False]
+
+
 class Swapping:
     """A repository whose versions exist only in memory, and all versions that were ever loaded."""
 
