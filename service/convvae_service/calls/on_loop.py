@@ -78,6 +78,8 @@ async def run_on_loop(prepare: _Prepare) -> Any:
         mailbox = _mailboxes[loop] = _Mailbox(loop)
     future: asyncio.Future[Any] = loop.create_future()
     call = prepare(reply=partial(mailbox.put, future))
+    # It holds the request, which the call drops when it has read it.
+    del prepare
     call.start()
     try:
         return await future

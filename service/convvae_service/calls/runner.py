@@ -16,7 +16,7 @@ from convvae_service.calls.status import Refusal, refusal_of
 from convvae_service.calls.time_limits import TimeLimits
 from convvae_service.errors import DeadlineExceeded, NotReady, ServiceError
 from convvae_service.observability.access_log import AccessLog
-from convvae_service.observability.call import Call, no_limit
+from convvae_service.observability.call import Call
 from convvae_service.observability.logs import facts
 from convvae_service.observability.metrics import Metrics
 
@@ -163,8 +163,6 @@ class CallRunner:
     def _close(self, call: Call, code: str, started_s: float) -> None:
         for release in call.on_end:
             release()
-        # The limit and the call hold each other.
-        call.limit = no_limit
         self._calls.discard(call)
         seconds = time.monotonic() - started_s
         self.metrics.count_call(call.method, code, seconds, call.rows)

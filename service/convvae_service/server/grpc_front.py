@@ -145,9 +145,12 @@ class GrpcFront:
     async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
         call = begin_call(self._runner, method.name, context)
         left_s = context.time_remaining()
-        reply = await run_on_loop(
+        answering = run_on_loop(
             partial(self._runner.prepare, call, method.answer, request, time_left_s=left_s)
         )
+        # The call may wait for long, and has read all of it.
+        del request
+        reply = await answering
         if isinstance(reply, Refusal):
             await abort(context, call, reply)
         return reply

@@ -83,7 +83,9 @@ class RequestGuard:
                 self._runner.count_arrival()
                 await asyncio.sleep(_DISCONNECT_DELAY_S)
                 return await self._refuse(name, _invalid("is missing"), context)
-            return await behave(request, context)
+            answering = behave(request, context)
+            del request
+            return await answering
 
         return guarded
 
