@@ -74,7 +74,7 @@ class Run:
             try:
                 for name, window in measure(cell, having, bare, pairs=self._pairs, seconds=self._seconds):
                     windows[name].append(window)
-            except RuntimeError as error:
+            except (OSError, RuntimeError) as error:
                 self.left_out[str(cell)] = str(error)[:500]
                 print(f"{cell}: {error}", file=sys.stderr, flush=True)
             for name, each in windows.items():
