@@ -1,5 +1,6 @@
 """The choice of a front: the part that reads calls from the network and sends their answers."""
 
+import mmap
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,10 @@ from convvae_service.errors import StartupError
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Front", "FrontChoice", "build_front", "choose_front"]
+
+# pygrpc-native reserves the length that a message states, before its bytes arrive. The process ends where the
+# system refuses that: it has less memory than this, or vm.overcommit_memory is 2.
+_MAX_STATED_BYTES = 2**32
 
 
 class Front(Protocol):
@@ -114,4 +119,8 @@ def _why_rather_grpcio(settings: ServeSettings) -> str | None:
     """Return why the native front could serve with these settings but is not the best choice, or None."""
     if settings.token_file is not None:
         return "--token-file: the native front reads a request of any size before it checks the token"
+    try:
+        mmap.mmap(-1, _MAX_STATED_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return "this system cannot reserve the 4 GiB that the native front may need for one message"
     return None

@@ -1,5 +1,7 @@
 """Which front reads the calls, and what it says when a setting needs the other one."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -88,6 +90,18 @@ def test_tokens_make_auto_take_grpcio(tmp_path: Path) -> None:
     assert choice.name == "grpcio"
     assert choice.reason.startswith("--token-file: the native front reads a request of any size")
     assert choose("--token-file", str(tokens), "--front", "native").name == "native"
+
+
+def test_little_memory_makes_auto_take_grpcio(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where 4 GiB cannot be reserved, one call that states such a length would end a native server."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    monkeypatch.setattr("convvae_service.server.fronts.mmap.mmap", refuse)
+    reason = "this system cannot reserve the 4 GiB that the native front may need for one message"
+    assert choose() == FrontChoice("grpcio", reason)
+    assert choose("--front", "native").name == "native"
 
 
 def test_an_unknown_front_is_refused() -> None:
