@@ -20,13 +20,15 @@ from bench.serving.callers import Tally
 from bench.serving.cell import Cell
 from bench.serving.cells import FULL
 from bench.serving.checkout import ROOT, checkout_of
-from bench.serving.connections import CallFailed, Request, connect
+from bench.serving.connection import CallFailed
+from bench.serving.connections import connect
 from bench.serving.conversation import Conversation
 from bench.serving.parts import ELSEWHERE, OUTSIDE, divide, part_of
 from bench.serving.plot import plot
 from bench.serving.processes import cpu_s
 from bench.serving.ratios import ratios
 from bench.serving.report import report_of
+from bench.serving.request import Request
 from bench.serving.run import Run
 from bench.serving.server import Batches, RunningServer
 from bench.serving.summary import Spread, Summary

@@ -16,7 +16,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from bench.serving.connections import CallFailed, Connection, Request, connect
+from bench.serving.connection import CallFailed, Connection
+from bench.serving.connections import connect
+from bench.serving.request import Request
 
 __all__ = ["Callers", "Tally"]
 

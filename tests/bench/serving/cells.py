@@ -1,7 +1,6 @@
 """The cells of a quick, a usual and a full run."""
 
 from bench.serving.cell import Cell
-from bench.serving.coalescing import can_coalesce
 from bench.serving.ghz import has_ghz
 
 __all__ = ["DEFAULT", "FULL", "PEERS", "QUICK", "left_out"]
@@ -45,6 +44,4 @@ def left_out(cell: Cell) -> str:
     """Return why a cell cannot be measured here; empty if it can."""
     if cell.via == "ghz" and not has_ghz():
         return "ghz is not in .tools: run `make tools`"
-    if cell.via in ("Client", "AsyncClient") and not can_coalesce():
-        return "the client does not join calls"
     return ""

@@ -6,7 +6,6 @@ Each line of its input, {"seconds": 1.0}, is answered by a line of JSON when the
 """
 
 import asyncio
-import inspect
 import json
 import sys
 import time
@@ -18,14 +17,7 @@ from bench.serving.messages import images_of
 from convvae import AsyncClient, Client
 from convvae.errors import ConvvaeError
 
-__all__ = ["arguments_of", "can_coalesce"]
-
-CLIENTS: dict[str, Any] = {"Client": Client, "AsyncClient": AsyncClient}
-
-
-def can_coalesce() -> bool:
-    """Return whether the clients of this installation join calls."""
-    return "coalesce" in inspect.signature(Client).parameters
+__all__ = ["arguments_of"]
 
 
 def arguments_of(cell: Cell, target: str, model: str) -> list[str]:
@@ -47,7 +39,7 @@ def main() -> None:
 def call_by_client(target: str, model: str, cell: Cell) -> None:
     """Call in a thread for each caller."""
     images = images_of(cell)
-    with CLIENTS["Client"](target, coalesce=True) as client:
+    with Client(target, coalesce=True) as client:
         client.encode(images, model=model)
         for line in sys.stdin:
             calls = [lambda: client.encode(images, model=model)] * cell.callers
@@ -57,7 +49,7 @@ def call_by_client(target: str, model: str, cell: Cell) -> None:
 async def call_by_async_client(target: str, model: str, cell: Cell) -> None:
     """Call in a task for each caller."""
     images = images_of(cell)
-    async with CLIENTS["AsyncClient"](target, coalesce=True) as client:
+    async with AsyncClient(target, coalesce=True) as client:
         await client.encode(images, model=model)
 
         async def repeat(tally: Tally) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from bench.serving.callers import Callers
 from bench.serving.cell import Cell
 from bench.serving.checkout import ROOT
-from bench.serving.connections import CallFailed, Request, connect
+from bench.serving.connection import CallFailed
+from bench.serving.connections import connect
 from bench.serving.messages import images_of
+from bench.serving.request import Request
 from bench.serving.server import Batches, callers_of
 from open_inference import inference_pb2
 

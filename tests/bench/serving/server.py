@@ -8,10 +8,10 @@ from typing import Protocol
 from bench.serving.callers import Callers
 from bench.serving.cell import Cell
 from bench.serving.coalescing import arguments_of
-from bench.serving.connections import Request
 from bench.serving.conversation import Conversation
 from bench.serving.ghz import GhzCallers
 from bench.serving.messages import path_of, request_of
+from bench.serving.request import Request
 
 __all__ = ["Batches", "RunningServer", "Server", "callers_of"]
 
