@@ -1,11 +1,9 @@
 """The asynchronous client: the methods of `convvae.client` with `await`."""
 
-import asyncio
 from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import grpc
 from numpy.typing import ArrayLike
 
 from convvae import results
@@ -19,13 +17,13 @@ from convvae.client import ImagesLike
 from convvae.coalescing.small_call import small_call
 from convvae.coalescing.tasks import TaskCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
-from convvae.errors import Cancelled, ClientClosed, ConvvaeError
+from convvae.errors import ConvvaeError
 from convvae.model_name import ModelName
-from convvae.transport.channel import ChannelFactory, open_methods
+from convvae.transport.asynchronous import AsyncConnection
+from convvae.transport.channel import ChannelFactory
 from convvae.transport.forks import FORKS
 from convvae.transport.retry import RetryPolicy
-from convvae.transport.scheduler import RequestScheduler, TimeLimit
-from convvae.transport.status import from_rpc_error
+from convvae.transport.scheduler import TimeLimit
 
 __all__ = ["AsyncClient"]
 
@@ -71,11 +69,7 @@ class AsyncClient:
             coalesce=coalesce,
         )
         self._models = ModelCache()
-        self._policy = RetryPolicy(retry)
-        self._factory = ChannelFactory(self._config)
-        self._channel: Any = None
-        self._methods: dict[str, Any] = {}
-        self._closed = False
+        self._connection = AsyncConnection(ChannelFactory(self._config), RetryPolicy(retry))
         self._coalescer = TaskCoalescer(self._send, self._models) if coalesce else None
 
     async def encode(
@@ -143,13 +137,9 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connection. Calls in flight raise `Cancelled`."""
-        self._closed = True
         if self._coalescer is not None:
             self._coalescer.close()
-        # gRPC ends with its last channel, and works in a process that is forked after that.
-        channel, self._channel, self._methods = self._channel, None, {}
-        if channel is not None and not FORKS.refused:
-            await channel.close()
+        await self._connection.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -196,7 +186,7 @@ class AsyncClient:
             batch = next(exchange)
             while True:
                 try:
-                    replies = await self._send_batch(RequestScheduler(batch, self._policy, limit))
+                    replies = await self._connection.send(batch, limit)
                 except ConvvaeError as error:
                     batch = exchange.throw(error)
                 else:
@@ -204,50 +194,3 @@ class AsyncClient:
         except StopIteration as stop:
             result: R = stop.value
             return result
-
-    async def _send_batch(self, scheduler: RequestScheduler) -> list[Any]:
-        FORKS.check()
-        running: dict[int, Any] = {}
-        finished: asyncio.Queue[int] = asyncio.Queue()
-        try:
-            while not scheduler.finished:
-                for index, request, remaining_s in scheduler.due():
-                    running[index] = self._start(request.method, request.build(), remaining_s)
-                    running[index].add_done_callback(partial(_report, finished, index))
-                try:
-                    async with asyncio.timeout(scheduler.wait_s()):
-                        index = await finished.get()
-                except TimeoutError:
-                    continue
-                rpc = running.pop(index)
-                try:
-                    reply = await rpc
-                except asyncio.CancelledError:
-                    # gRPC raises this for requests that were cancelled because the channel was closed. Only
-                    # if the task itself is being cancelled does it belong to the caller.
-                    task = asyncio.current_task()
-                    if task is None or task.cancelling():
-                        raise
-                    raise Cancelled("the client was closed during the call", code="CANCELLED") from None
-                except grpc.aio.AioRpcError as error:
-                    scheduler.failed(index, from_rpc_error(error, self._config.target))
-                else:
-                    scheduler.succeeded(index, reply)
-        finally:
-            for rpc in running.values():
-                rpc.cancel()
-        return scheduler.results
-
-    def _start(self, method: str, message: Any, timeout_s: float) -> Any:
-        if self._closed:
-            raise ClientClosed("the client is closed")
-        if self._channel is None:
-            # Not in __init__: a channel of grpc.aio belongs to the running event loop.
-            self._channel = self._factory.open(grpc.aio)
-            self._methods = open_methods(self._channel)
-        return self._methods[method](message, timeout=timeout_s, metadata=self._factory.metadata)
-
-
-def _report(finished: asyncio.Queue[int], index: int, rpc: Any) -> None:
-    del rpc
-    finished.put_nowait(index)

@@ -79,7 +79,9 @@ def _split_by_size(sizes: Sequence[int], *, most: int, room: int, field: str) ->
 
 def chunks_in_flight(chunks: Sequence[range], *, limits: Limits, draws: int, max_in_flight: int) -> int:
     """Return the number of chunks to keep in flight, so that one call does not fill the server's queue."""
-    largest = max(len(chunk) for chunk in chunks) * draws
+    if len(chunks) == 1:
+        return 1
     if limits.max_queued_rows:
+        largest = max(len(chunk) for chunk in chunks) * draws
         return max(1, min(max_in_flight, limits.max_queued_rows // largest))
     return max_in_flight

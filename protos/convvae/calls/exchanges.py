@@ -5,9 +5,8 @@ error of the batch is thrown into it. `Client` and `AsyncClient` run the same ex
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from google.protobuf import wrappers_pb2
@@ -33,8 +32,7 @@ __all__ = [
 R = TypeVar("R")
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedRequest:
+class PlannedRequest(NamedTuple):
     """One request: how to build its message and how to parse its reply.
 
     Attributes:
@@ -52,8 +50,7 @@ class PlannedRequest:
     retry: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class RequestBatch:
+class RequestBatch(NamedTuple):
     """Independent requests, and the number of them to keep in flight."""
 
     requests: Sequence[PlannedRequest]
@@ -184,8 +181,11 @@ def _join(operation: Operation[R], pinned: ModelName, replies: list[ChunkReply])
                 f"the client requested one version, {pinned or 'the default'}; "
                 f"{reply.served} and {served} answered"
             )
-    # np.concatenate also copies a single array out of the reply, so that the caller may write to it.
-    arrays = {name: np.concatenate([reply.arrays[name] for reply in replies]) for name in replies[0].arrays}
+    # A single array is copied out of the reply, so that the caller may write to it.
+    arrays = {
+        name: np.concatenate([reply.arrays[name] for reply in replies]) if len(replies) > 1 else array.copy()
+        for name, array in replies[0].arrays.items()
+    }
     return operation.answer(
         **arrays,
         **replies[0].constants,

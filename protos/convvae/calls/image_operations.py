@@ -1,11 +1,10 @@
 """The operations on images: encode, reconstruct and score."""
 
+import math
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
-
-import numpy as np
 
 from convvae import results
 from convvae.calls.images import Images, check_images
@@ -74,7 +73,7 @@ class Reconstruct(_ImageOperation):
 
     def reply_bytes(self, info: ModelInfo) -> int:
         """Return the bytes of one image."""
-        return int(np.prod(info.image_shape))
+        return math.prod(info.image_shape)
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.ReconstructRequest:
         """Build the request message for these rows."""

@@ -1,5 +1,6 @@
 """The images of a call: an array of pixels, or image files."""
 
+import math
 import stat
 from collections.abc import Sequence
 from pathlib import Path
@@ -49,7 +50,7 @@ class PixelImages:
 
     def row_bytes(self, info: ModelInfo) -> int:
         """Return the bytes that one row adds to a request."""
-        return int(np.prod(info.image_shape))
+        return math.prod(info.image_shape)
 
     def fill(self, request: ImagesMessage, rows: range, info: ModelInfo) -> None:
         """Add these rows to `request`."""

@@ -1,5 +1,6 @@
 """The operations that return images of latent vectors: decode and sample."""
 
+import math
 import secrets
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -45,7 +46,7 @@ class Decode(IndependentRows):
 
     def reply_bytes(self, info: ModelInfo) -> int:
         """Return the bytes of one image."""
-        return int(np.prod(info.image_shape))
+        return math.prod(info.image_shape)
 
     def request(self, model: vae_pb2.ModelRef, rows: range, info: ModelInfo) -> vae_pb2.DecodeRequest:
         """Build the request message for these rows."""
@@ -87,7 +88,7 @@ class Sample:
 
     def reply_bytes(self, info: ModelInfo) -> int:
         """Return the bytes of one image and one vector."""
-        return int(np.prod(info.image_shape)) + info.latent_dim * FLOAT32_BYTES
+        return math.prod(info.image_shape) + info.latent_dim * FLOAT32_BYTES
 
     def prepared(self, chunks: int) -> Self:
         """Return the operation with a seed drawn here if several requests need the same one."""

@@ -4,8 +4,8 @@ An operation builds and parses messages only. `convvae.calls.exchanges` splits t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, TypeVar
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 from numpy.typing import NDArray
 
@@ -20,13 +20,12 @@ R_co = TypeVar("R_co", covariant=True)
 FLOAT32_BYTES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ChunkReply:
+class ChunkReply(NamedTuple):
     """The parsed reply to one chunk: an array per field with rows, and a constant per field without."""
 
     served: Served
     arrays: Mapping[str, NDArray[Any]]
-    constants: Mapping[str, Any] = field(default_factory=dict)
+    constants: Mapping[str, Any] = MappingProxyType({})
 
 
 class Operation(Protocol[R_co]):

@@ -1,7 +1,8 @@
 """Reply messages parsed to arrays and records. A reply that contradicts the contract raises `BadReply`."""
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """The model version that answered."""
 
     model: str
@@ -66,8 +66,8 @@ def read_pixels(
     if shape != expected:
         raise BadReply(f"the reply has images of shape {shape}, not {expected}")
     data = message.data
-    if len(data) != int(np.prod(expected)):
-        raise BadReply(f"the reply has {len(data)} bytes of pixels, not {int(np.prod(expected))}")
+    if len(data) != math.prod(expected):
+        raise BadReply(f"the reply has {len(data)} bytes of pixels, not {math.prod(expected)}")
     return np.frombuffer(data, np.uint8).reshape(expected)
 
 

@@ -1,8 +1,8 @@
 """Calls that are small enough to be joined, and the operation on the rows of several."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeAlias
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -22,8 +22,7 @@ MAX_BYTES = 1 << 18
 Joinable: TypeAlias = Encode | Decode | Reconstruct | Score
 
 
-@dataclass(frozen=True, slots=True)
-class CallKind:
+class CallKind(NamedTuple):
     """The properties that calls must share to be joined.
 
     Attributes:
@@ -37,8 +36,7 @@ class CallKind:
     row_shape: tuple[int, ...] | None
 
 
-@dataclass(frozen=True, slots=True)
-class SmallCall:
+class SmallCall(NamedTuple):
     """An operation that may be joined with others of its kind.
 
     Attributes:

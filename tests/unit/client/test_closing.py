@@ -54,16 +54,19 @@ async def test_async_close_during_a_call(target: str, servicer: Servicer) -> Non
             await task
 
 
-async def test_cancelled_task_cancels_its_requests(target: str, servicer: Servicer) -> None:
+@pytest.mark.parametrize(("count", "requests"), [(1, 1), (100, 4)])
+async def test_cancelled_task_cancels_its_requests(
+    target: str, servicer: Servicer, count: int, requests: int
+) -> None:
     """Cancelling a task raises CancelledError in it, and the server sees its requests cancelled."""
     servicer.delay_s = 5.0
     async with AsyncClient(target) as client:
-        task = asyncio.create_task(client.encode(images(100)))
-        await asyncio.to_thread(wait_until, lambda: servicer.in_flight == 4)
+        task = asyncio.create_task(client.encode(images(count)))
+        await asyncio.to_thread(wait_until, lambda: servicer.in_flight == requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(wait_until, lambda: servicer.cancelled == 4)
+        await asyncio.to_thread(wait_until, lambda: servicer.cancelled == requests)
 
 
 @pytest.mark.usefixtures("interruptible")
