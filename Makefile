@@ -114,12 +114,12 @@ bench-peers: .venv/installed
 	$(BIN)/python tests/bench/serving_peers.py $(OPTIONS)
 
 # The service under cancelled calls, overload, mutated requests and replaced replicas: see docs/faults.md.
-# About ten minutes on 2 idle cores. FAULTS=overload runs one.
-FAULTS ?= cancel_storm rolling overload mutations one_bad_call fairness
+# About twenty minutes on 2 idle cores, by both fronts. FAULTS=overload FRONT=native runs one.
+FAULTS ?= cancel_storm hasty_storm rolling overload mutations one_bad_call fairness
 
 fault: .venv/installed
 	for fault in $(FAULTS); do
-	  $(BIN)/python tests/fault/$$fault.py
+	  $(BIN)/python tests/fault/$$fault.py $(if $(FRONT),--front $(FRONT))
 	done
 
 # The oldest supported toolchain makes the stubs, in an environment of its own: see protos/requirements.txt.

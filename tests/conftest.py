@@ -30,20 +30,17 @@ class SkipReferee:
 
     def __init__(self) -> None:
         lines = ALLOWED_SKIPS.read_text().splitlines()
-        listed = tuple(line for line in lines if line and not line.startswith("#"))
-        self._allowed = () if os.environ.get("REQUIRE_ALL") == "1" else listed
+        listed = [line.partition(" | ") for line in lines if line and not line.startswith("#")]
+        # The beginning of a name, and the only reason for which these tests may skip, or "".
+        self._allowed = [] if os.environ.get("REQUIRE_ALL") == "1" else [(a, b) for a, _, b in listed]
         self._refused: dict[str, str] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note each skip."""
-        if (
-            report.skipped
-            and not hasattr(report, "wasxfail")
-            and "gpu" not in report.keywords
-            and not report.nodeid.startswith(self._allowed or "!")
-        ):
+        if report.skipped and not hasattr(report, "wasxfail") and "gpu" not in report.keywords:
             reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-            self._refused[report.nodeid] = reason
+            if not any(report.nodeid.startswith(name) and why in reason for name, why in self._allowed):
+                self._refused[report.nodeid] = reason
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
@@ -104,15 +101,38 @@ def zoo_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test of a server once for each front, or once by the default one if it is marked `one_front`."""
+    if "front" in metafunc.fixturenames:
+        names = ["auto"] if metafunc.definition.get_closest_marker("one_front") else ["grpcio", "native"]
+        metafunc.parametrize("front", names, indirect=True, scope="session")
+
+
 @pytest.fixture(scope="session")
-def tiny_server(tiny_root: Path) -> Iterator[ServerProcess]:
-    """A server of `tiny_root` with default limits; for tests that change nothing in it."""
-    with serving(tiny_root) as server:
+def front(request: pytest.FixtureRequest) -> str:
+    """The name of the front that serves the test: see `pytest_generate_tests`."""
+    name = str(request.param)
+    if name == "native":
+        pytest.importorskip("pygrpc_native", reason="the extra [native] is not installed")
+    return name
+
+
+@pytest.fixture
+def each_front(front: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The front of all servers that the test starts: it runs once for each."""
+    monkeypatch.setenv("CONVVAE_SERVE_FRONT", front)
+    return front
+
+
+@pytest.fixture(scope="session")
+def tiny_server(tiny_root: Path, front: str) -> Iterator[ServerProcess]:
+    """A server of `tiny_root` with default limits, by each front; for tests that change nothing in it."""
+    with serving(tiny_root, "--front", front) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def zoo_server(zoo_root: Path) -> Iterator[ServerProcess]:
-    """A server of `zoo_root` with default limits; for tests that change nothing in it."""
-    with serving(zoo_root) as server:
+def zoo_server(zoo_root: Path, front: str) -> Iterator[ServerProcess]:
+    """A server of `zoo_root` with default limits, by each front; for tests that change nothing in it."""
+    with serving(zoo_root, "--front", front) as server:
         yield server

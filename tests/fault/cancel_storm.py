@@ -1,6 +1,6 @@
-"""Calls that give up before they can be answered, beside a client that waits: results/cancel_storm.json.
+"""Calls that give up before they can be answered, beside a client that waits: results/FRONT/cancel_storm.json.
 
-    python tests/fault/cancel_storm.py
+    python tests/fault/cancel_storm.py [--front grpcio|native]
 
 40,000 calls with deadlines of 4 to 18 ms, on 8 connections of their own, against an engine that needs 20 ms.
 Memory is read with nothing pending: after the first half, and after the second.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.load import Load, RunningLoad
 from fault.observed import SlowServer, observed
 from support.tiny_bundle import publish_tiny
@@ -23,11 +23,11 @@ MOST_GROWTH_KIB = 1024
 SETTLE_S = 12.0
 
 
-def measure(calls: int = 40_000, settle_s: float = SETTLE_S) -> dict[str, Any]:
+def measure(front: str, calls: int = 40_000, settle_s: float = SETTLE_S) -> dict[str, Any]:
     """Return the figures of a storm of `calls`."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
-        with observed(SlowServer, Path(folder)) as server:
+        with observed(SlowServer, Path(folder), "--front", front) as server:
             waiting = RunningLoad(Load(target=server.target, in_flight=2))
             try:
                 storm = Load(
@@ -75,4 +75,4 @@ def measure(calls: int = 40_000, settle_s: float = SETTLE_S) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    measure_to_file(__file__, __doc__, measure)
+    measure_to_files(__file__, __doc__, measure)

@@ -1,6 +1,6 @@
-"""Single rows beside a bulk client: results/fairness.json.
+"""Single rows beside a bulk client: results/FRONT/fairness.json.
 
-    python tests/fault/fairness.py
+    python tests/fault/fairness.py [--front grpcio|native]
 
 The engine takes 20 ms for a batch of at most 64 rows. One client sends single rows, one after another: first
 alone, then beside another that keeps 2 calls of 1,000 rows in flight, 16 batches each. Then the reverse:
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.load import Load, RunningLoad
 from fault.observed import SlowServer, observed
 from fault.overload import spread
@@ -27,11 +27,11 @@ LEAST_SHARE = 0.2
 ENGINE_ROWS_PER_S = 64 / RUN_S
 
 
-def measure(seconds: float = 20.0) -> dict[str, Any]:
+def measure(front: str, seconds: float = 20.0) -> dict[str, Any]:
     """Return the figures of so many seconds alone, and as many beside the bulk client."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
-        with observed(SlowServer, Path(folder)) as server:
+        with observed(SlowServer, Path(folder), "--front", front) as server:
             alone = RunningLoad(Load(target=server.target, seconds=seconds)).report()
             bulk = RunningLoad(Load(target=server.target, rows=BULK_ROWS, in_flight=2))
             try:
@@ -73,4 +73,4 @@ def measure(seconds: float = 20.0) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    measure_to_file(__file__, __doc__, measure)
+    measure_to_files(__file__, __doc__, measure)

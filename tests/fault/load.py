@@ -45,7 +45,8 @@ class Load:
         connections: Connections that the calls take in turn.
         in_flight: Calls at once, each followed by the next; with `rate`, no call begins while so many fly.
         rate: Calls a second that begin whether or not others have ended; 0 waits for answers.
-        rows: Images in a call, 8x6x1 each.
+        rows: Images in a call.
+        shape: Height, width and channels of an image.
         timeout_s: Least and most seconds for a call, drawn evenly.
         pause_s: Seconds between an answer and the next call.
         retries: Of the client.
@@ -61,6 +62,7 @@ class Load:
     in_flight: int = 1
     rate: float = 0.0
     rows: int = 1
+    shape: tuple[int, int, int] = (8, 6, 1)
     timeout_s: tuple[float, float] = (20.0, 20.0)
     pause_s: float = 0.0
     retries: int = 0
@@ -168,7 +170,7 @@ Make = Callable[[float], Awaitable[object]]
 @asynccontextmanager
 async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
     """Open the connections, and give what makes a call on each."""
-    images = np.random.default_rng(0).integers(0, 255, (load.rows, 8, 6, 1), np.uint8)
+    images = np.random.default_rng(0).integers(0, 255, (load.rows, *load.shape), np.uint8)
     if load.via == "client":
         retry = RetryConfig(retries=load.retries)
         async with AsyncClient(load.target, retry=retry, follow_health=load.follow_health) as client:
@@ -178,7 +180,10 @@ async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
 
             yield [encode]
         return
-    pixels = vae_pb2.Pixels(data=images.tobytes(), count=load.rows, height=8, width=6, channels=1)
+    height, width, channels = load.shape
+    pixels = vae_pb2.Pixels(
+        data=images.tobytes(), count=load.rows, height=height, width=width, channels=channels
+    )
     request = vae_pb2.EncodeRequest(pixels=pixels)
     channels = [grpc.aio.insecure_channel(load.target, OPTIONS) for _ in range(load.connections)]
     try:

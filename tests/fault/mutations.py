@@ -1,6 +1,6 @@
-"""Requests that are nearly right, to both protocols: results/mutations.json.
+"""Requests that are nearly right, to both protocols: results/FRONT/mutations.json.
 
-    python tests/fault/mutations.py
+    python tests/fault/mutations.py [--front grpcio|native]
 
 200,000 requests, half of them native and half of the Open Inference Protocol, from two processes. Each must
 be answered within its deadline, by a status that says what is wrong with it; the server's memory is read with
@@ -22,7 +22,7 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae.v1 import vae_pb2
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
 from fault.observed import ObservedServer, observed
 from support.tiny_bundle import publish_tiny
@@ -43,12 +43,12 @@ FORBIDDEN = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEED
 PROTOCOLS = {"native": NATIVE, "open_inference": OPEN_INFERENCE}
 
 
-def measure(requests: int = 200_000, settle_s: float = SETTLE_S) -> dict[str, Any]:
+def measure(front: str, requests: int = 200_000, settle_s: float = SETTLE_S) -> dict[str, Any]:
     """Return the figures of so many requests."""
     probe = vae_pb2.SampleRequest(count=2, seed=5)
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
-        with observed(ObservedServer, Path(folder)) as server, stub_of(server.target) as stub:
+        with observed(ObservedServer, Path(folder), "--front", front) as server, stub_of(server.target) as stub:
             expected = stub.Sample(probe, timeout=TIMEOUT_S)
             before_kib = server.resident_kib()
             halves, resident_kib = [], []
@@ -162,4 +162,4 @@ if __name__ == "__main__":
         target, protocol, requests, seed = sys.argv[2:]
         print(json.dumps(asyncio.run(send_all(target, protocol, int(requests), int(seed)))))
     else:
-        measure_to_file(__file__, __doc__, measure)
+        measure_to_files(__file__, __doc__, measure)

@@ -1,7 +1,7 @@
 """Servers as seen from outside: their memory, metrics and errors."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,15 +53,17 @@ class ObservedServer(ServerProcess):
 
 
 class SlowServer(ObservedServer):
-    """A server whose engine sleeps 20 ms a run."""
+    """A server whose engine sleeps in each run: 20 ms, or RUN_S of the environment."""
 
     program = (str(Path(__file__).with_name("slow_server.py")),)
 
 
 @contextmanager
-def observed(kind: type[ObservedServer], models: Path, *flags: str) -> Iterator[ObservedServer]:
+def observed(
+    kind: type[ObservedServer], models: Path, *flags: str, environ: Mapping[str, str] | None = None
+) -> Iterator[ObservedServer]:
     """Run a server for the length of a `with` block."""
-    server = kind(models, *flags)
+    server = kind(models, *flags, environ=environ)
     try:
         server.wait_for("serving")
         yield server

@@ -1,6 +1,6 @@
-"""One bad call among 40 at once: results/one_bad_call.json.
+"""One bad call among 40 at once: results/FRONT/one_bad_call.json.
 
-    python tests/fault/one_bad_call.py
+    python tests/fault/one_bad_call.py [--front grpcio|native]
 
 In each round 40 clients' calls arrive together and share batches; the engine fails any batch with a white
 image in it, and one call has one. It alone may fail, and the others must get their own rows.
@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae.v1 import vae_pb2
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.observed import SlowServer, observed
 from fault.slow_server import POISON
 from support.tiny_bundle import SHAPE, publish_tiny
@@ -25,7 +25,7 @@ from support.wire import TIMEOUT_S, pixels, stub_of, unpack
 AT_ONCE = 40
 
 
-def measure(rounds: int = 50) -> dict[str, Any]:
+def measure(front: str, rounds: int = 50) -> dict[str, Any]:
     """Return the figures of so many rounds."""
     images = np.random.default_rng(0).integers(0, POISON, (AT_ONCE, *SHAPE.as_tuple), np.uint8)
     good = [vae_pb2.EncodeRequest(pixels=pixels(image[None])) for image in images]
@@ -36,7 +36,7 @@ def measure(rounds: int = 50) -> dict[str, Any]:
         publish_tiny(Path(folder))
         # The first call of a round would else run by itself.
         with (
-            observed(SlowServer, Path(folder), "--max-queue-delay-us", "20000") as server,
+            observed(SlowServer, Path(folder), "--front", front, "--max-queue-delay-us", "20000") as server,
             stub_of(server.target) as stub,
         ):
             alone = [unpack(stub.Encode(request, timeout=TIMEOUT_S).mean)[0] for request in good]
@@ -83,4 +83,4 @@ def measure(rounds: int = 50) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    measure_to_file(__file__, __doc__, measure)
+    measure_to_files(__file__, __doc__, measure)

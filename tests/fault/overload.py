@@ -1,6 +1,6 @@
-"""Ten times more calls than the service can answer, for 30 s: results/overload.json.
+"""Ten times more calls than the service can answer, for 30 s: results/FRONT/overload.json.
 
-    python tests/fault/overload.py
+    python tests/fault/overload.py [--front grpcio|native]
 
 The engine takes 20 ms for a batch of at most 64 rows, and a call has 64: capacity is 50 calls a second. At
 capacity 2 calls are always in flight, which is the least that keeps the engine busy: one runs, one waits.
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.load import Load, Report, RunningLoad
 from fault.observed import SlowServer, observed
 from support.tiny_bundle import publish_tiny
@@ -41,11 +41,11 @@ WINDOW_S = 0.25
 FULL_SPEED = 0.95
 
 
-def measure(seconds: float = 30.0, capacity_seconds: float = 10.0) -> dict[str, Any]:
+def measure(front: str, seconds: float = 30.0, capacity_seconds: float = 10.0) -> dict[str, Any]:
     """Return the figures of an overload of `seconds`."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
-        with observed(SlowServer, Path(folder), *FLAGS) as server:
+        with observed(SlowServer, Path(folder), "--front", front, *FLAGS) as server:
             loads: list[RunningLoad] = []
 
             def begin(**words: Any) -> RunningLoad:
@@ -134,4 +134,4 @@ def seconds_to_full_speed(report: Report, capacity: float) -> float | None:
 
 
 if __name__ == "__main__":
-    measure_to_file(__file__, __doc__, measure)
+    measure_to_files(__file__, __doc__, measure)

@@ -1,6 +1,6 @@
-"""Replicas that are replaced under load from a balancing client: results/rolling.json.
+"""Replicas that are replaced under load from a balancing client: results/FRONT/rolling.json.
 
-    python tests/fault/rolling.py
+    python tests/fault/rolling.py [--front grpcio|native]
 
 Two replicas, one client in a process of its own that takes them in turn. First each is stopped by SIGTERM and
 started again, round and round, with the client's retries off: once with `follow_health`, which has the
@@ -16,7 +16,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae import RetryConfig
-from fault.figure import measure_to_file
+from fault.figure import measure_to_files
 from fault.load import Load, Report, RunningLoad
 from fault.observed import ObservedServer
 from support.tiny_bundle import publish_tiny
@@ -28,12 +28,13 @@ CONNECT_S = 20.0
 MOST_SECONDS = 240.0
 
 
-def measure(least_calls: int = LEAST_CALLS, replacements: int = 6, compare: bool = True) -> dict[str, Any]:
+def measure(front: str, least_calls: int = LEAST_CALLS, replacements: int = 6, compare: bool = True) -> dict[str, Any]:
     """Return the figures of so many replacements and at least so many calls for each signal."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
         common: dict[str, Any] = {
             "models": Path(folder),
+            "front": front,
             "least_calls": least_calls,
             "replacements": replacements,
         }
@@ -74,6 +75,7 @@ def describe(report: Report, replacements: int) -> dict[str, Any]:
 def roll(
     *,
     models: Path,
+    front: str,
     number: signal.Signals,
     retries: int,
     follow_health: bool,
@@ -81,7 +83,7 @@ def roll(
     replacements: int,
 ) -> Report:
     """Replace the replicas in turn while a client makes so many calls or more."""
-    servers = [start(models, "127.0.0.1:0") for _ in range(2)]
+    servers = [start(models, front, "127.0.0.1:0") for _ in range(2)]
     load: RunningLoad | None = None
     try:
         addresses = [server.target for server in servers]
@@ -101,7 +103,7 @@ def roll(
             wait_for_calls(servers[1 - index])
             code = servers[index].stop(number)
             assert code == (0 if number is signal.SIGTERM else -number), code
-            servers[index] = start(models, addresses[index])
+            servers[index] = start(models, front, addresses[index])
         return load.stop()
     finally:
         if load is not None:
@@ -117,9 +119,11 @@ def wait_for_calls(server: ObservedServer) -> None:
         time.sleep(0.1)
 
 
-def start(models: Path, address: str) -> ObservedServer:
+def start(models: Path, front: str, address: str) -> ObservedServer:
     """Start a replica, and return when it serves."""
-    server = ObservedServer(models, "--address", address, "--drain-delay-s", DRAIN_DELAY_S)
+    server = ObservedServer(
+        models, "--front", front, "--address", address, "--drain-delay-s", DRAIN_DELAY_S
+    )
     try:
         server.wait_for("serving")
     except BaseException:
@@ -129,4 +133,4 @@ def start(models: Path, address: str) -> ObservedServer:
 
 
 if __name__ == "__main__":
-    measure_to_file(__file__, __doc__, measure)
+    measure_to_files(__file__, __doc__, measure)

@@ -1,10 +1,11 @@
 """The service with an engine of known capacity: a run sleeps 20 ms, and a white image makes its batch fail.
 
-    python tests/fault/slow_server.py run --models ROOT ...
+    [RUN_S=0.004] python tests/fault/slow_server.py run --models ROOT ...
 
 Sleeping takes no processor from what is measured beside it, so the capacity is the same on every machine.
 """
 
+import os
 import time
 from typing import Any
 
@@ -14,7 +15,7 @@ import convvae_service.repository.loading as loading
 from convvae_service.__main__ import main
 from convvae_service.engine.stages import Engine, Rows
 
-RUN_S = 0.02
+RUN_S = float(os.environ.get("RUN_S", "0.02"))
 POISON = 255
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from support.serving import serving
@@ -16,6 +17,7 @@ LAST = 5
 CODES = {grpc.StatusCode.OK, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 
+@pytest.mark.usefixtures("each_front")
 def test_calls_that_are_given_up_keep_no_version_open(tmp_path: Path) -> None:
     """Whether a call is answered, expires or is cancelled at any moment, its version is closed after it."""
     publish_tiny(tmp_path)

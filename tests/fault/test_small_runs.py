@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fault import cancel_storm, fairness, mutations, one_bad_call, overload, rolling
+from fault import cancel_storm, fairness, hasty_storm, mutations, one_bad_call, overload, rolling
 from fault.load import Report
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
 
@@ -15,44 +15,52 @@ def unmet(result: dict[str, Any]) -> set[str]:
     return {target for target, met in result["met"].items() if not met}
 
 
-def test_a_small_storm() -> None:
+def test_a_small_storm(front: str) -> None:
     """A client that waits loses nothing beside others that give up."""
-    result = cancel_storm.measure(calls=200, settle_s=1.0)
+    result = cancel_storm.measure(front, calls=200, settle_s=1.0)
     assert unmet(result) <= {"memory grows under 1 MiB in the second half"}
     assert result["storm_codes"] == {"DEADLINE_EXCEEDED": 200}
 
 
+def test_a_small_hasty_storm(front: str) -> None:
+    """A patient caller of single rows loses nothing beside large calls that give up almost at once."""
+    result = hasty_storm.measure(front, calls=400)
+    assert unmet(result) <= {"the patient caller gets on"}
+    assert result["patient_caller"]["calls"] > 0
+    assert result["storm_codes"]["DEADLINE_EXCEEDED"] > 0
+
+
 @pytest.mark.slow
-def test_a_small_roll() -> None:
+def test_a_small_roll(front: str) -> None:
     """Every call is answered although both replicas are replaced."""
-    result = rolling.measure(least_calls=300, replacements=1, compare=False)
+    result = rolling.measure(front, least_calls=300, replacements=1, compare=False)
     assert not unmet(result)
     assert all(result[name]["calls"] >= 300 for name in ("sigterm", "sigkill"))
 
 
-def test_a_short_overload() -> None:
+def test_a_short_overload(front: str) -> None:
     """Calls are refused with advice when and to come back."""
-    result = overload.measure(seconds=1.0, capacity_seconds=1.0)
+    result = overload.measure(front, seconds=1.0, capacity_seconds=1.0)
     assert result["codes"]["RESOURCE_EXHAUSTED"] > 0
     assert result["codes"]["OK"] > 0
     assert result["refused_without_retry_info"] == 0
 
 
-def test_some_mutations() -> None:
+def test_some_mutations(front: str) -> None:
     """Requests of both protocols are answered, none by a fault of the server."""
-    result = mutations.measure(requests=800, settle_s=0.0)
+    result = mutations.measure(front, requests=800, settle_s=0.0)
     assert unmet(result) <= {"memory grows under 1 MiB in the second half"}
     assert {"OK", "INVALID_ARGUMENT", "NOT_FOUND"} <= result["codes"].keys()
 
 
-def test_one_bad_call() -> None:
+def test_one_bad_call(front: str) -> None:
     """It fails alone."""
-    assert not unmet(one_bad_call.measure(rounds=2))
+    assert not unmet(one_bad_call.measure(front, rounds=2))
 
 
-def test_fairness() -> None:
+def test_fairness(front: str) -> None:
     """Single rows are answered beside a bulk client."""
-    result = fairness.measure(seconds=1.0)
+    result = fairness.measure(front, seconds=1.0)
     # Where other tests take the processor the engine is not what is shared.
     assert unmet(result) <= {"a long call gets on beside a crowd"}
     assert result["long_calls_beside_a_crowd"]["calls"] > 0

@@ -242,6 +242,7 @@ def test_long_names_do_not_change_the_status(zoo: vae_pb2_grpc.VaeServiceStub) -
     assert len(refusal.message) < 600
 
 
+@pytest.mark.usefixtures("each_front")
 def test_many_models_do_not_change_the_status(tmp_path: Path) -> None:
     """A server of many models names some of them, in a message that a header holds."""
     for index in range(60):
@@ -285,6 +286,7 @@ def test_one_bad_call_among_forty_fails_alone(stub: vae_pb2_grpc.VaeServiceStub)
     assert set(codes) == {grpc.StatusCode.OK}
 
 
+@pytest.mark.usefixtures("each_front")
 def test_files_above_the_message_limit_are_refused_by_the_service(tiny_root: Path) -> None:
     """A message over the service's limit gets an answer that says so, not gRPC's "busy"."""
     with serving(tiny_root, "--max-message-bytes", "65536") as server, stub_of(server.target) as stub:

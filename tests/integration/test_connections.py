@@ -9,6 +9,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from convvae import Client
 from convvae.v1 import vae_pb2 as pb
@@ -80,6 +81,7 @@ def test_a_low_limit_of_open_files_limits_connections(tiny_root: Path) -> None:
     assert len(server.messages("the limit of connections is reached: others are refused")) == 1
 
 
+@pytest.mark.usefixtures("each_front")
 def test_calls_beyond_the_limit_of_a_connection_wait(tiny_root: Path) -> None:
     """A third call waits while two large ones run, and is answered after one of them; others are not kept."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -101,6 +103,7 @@ def test_calls_beyond_the_limit_of_a_connection_wait(tiny_root: Path) -> None:
         assert ended[0] == "large"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_metadata_beyond_the_limit_is_refused(tiny_root: Path) -> None:
     """What is well within is answered; beyond it, every time, it is RESOURCE_EXHAUSTED of gRPC."""
     with serving(tiny_root, "--max-metadata-bytes", "4096") as server, stub_of(server.target) as stub:
@@ -111,6 +114,7 @@ def test_metadata_beyond_the_limit_is_refused(tiny_root: Path) -> None:
             assert refusal.retry_delay_s is None
 
 
+@pytest.mark.usefixtures("each_front")
 def test_metadata_has_room_by_default(tiny_root: Path) -> None:
     """A call may bring 15,000 bytes, every time: twice what gRPC surely lets pass."""
     with serving(tiny_root) as server, stub_of(server.target) as stub:

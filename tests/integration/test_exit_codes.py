@@ -233,6 +233,7 @@ def test_every_documented_code_has_its_scenes() -> None:
     assert [int(row) for row in rows] == sorted(SCENES)
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize(("code", "scene"), [(code, s) for code, scenes in SCENES.items() for s in scenes])
 def test_exit_codes(tiny_root: Path, code: int, scene: Callable[[Path], int]) -> None:
     """Each way to end has the code that the table gives it."""

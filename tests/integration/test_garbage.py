@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+import pytest
+
 from support.serving import ServerProcess
 
 # Tells at the start of the drain how many objects the collector leaves alone, and how many it goes through,
@@ -32,6 +34,7 @@ class TellingServer(ServerProcess):
     program = ("-c", PROGRAM)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_what_is_there_at_the_start_is_not_searched_again(tiny_root: Path) -> None:
     """Modules and models are kept out of every later collection, which would hold up all calls."""
     server = TellingServer(tiny_root)

@@ -36,9 +36,9 @@ GOLDEN_SCORES = {
 
 
 @pytest.fixture(scope="module")
-def golden() -> Iterator[vae_pb2_grpc.VaeServiceStub]:
+def golden(front: str) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
     """A server of the bundle of schema version 1 that is checked in."""
-    with serving(GOLDEN) as server, stub_of(server.target) as stub:
+    with serving(GOLDEN, "--front", front) as server, stub_of(server.target) as stub:
         yield stub
 
 

@@ -38,6 +38,7 @@ def test_unknown_name_is_not_found(tiny_server: ServerProcess) -> None:
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_watcher_without_room_holds_up_no_drain(tiny_root: Path) -> None:
     """A caller of Watch whose window is 0, to whom nothing can be written, leaves health to the others."""
     with serving(tiny_root, "--drain-delay-s", "2", "--grace-s", "0.5") as server:

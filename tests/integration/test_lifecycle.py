@@ -35,6 +35,7 @@ def start_failure(*flags: str) -> str:
     return errors[0].removeprefix("error: ")
 
 
+@pytest.mark.usefixtures("each_front")
 def test_watch_follows_a_drain_and_liveness_does_not(tiny_root: Path) -> None:
     """SIGTERM turns every name but liveness, calls are answered through the delay, then the port closes."""
     with serving(tiny_root, "--drain-delay-s", "3") as server:
@@ -53,6 +54,7 @@ def test_watch_follows_a_drain_and_liveness_does_not(tiny_root: Path) -> None:
         assert refused(stub.Sample, pb.SampleRequest(count=1), timeout=3).code is grpc.StatusCode.UNAVAILABLE
 
 
+@pytest.mark.usefixtures("each_front")
 def test_calls_in_flight_finish_in_the_grace(tiny_root: Path) -> None:
     """What is being computed when the signal comes is answered, not cut."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -67,6 +69,7 @@ def test_calls_in_flight_finish_in_the_grace(tiny_root: Path) -> None:
         assert server.wait() == 0
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_second_signal_stops_at_once(tiny_root: Path) -> None:
     """An operator who insists need not wait for the drain, and sees it in the exit code."""
     with serving(tiny_root, "--drain-delay-s", "60") as server:
@@ -77,6 +80,7 @@ def test_a_second_signal_stops_at_once(tiny_root: Path) -> None:
         assert time.monotonic() - started_s < 5
 
 
+@pytest.mark.usefixtures("each_front")
 def test_ctrl_c_does_not_wait_for_balancers(tiny_root: Path) -> None:
     """SIGINT drains without the delay."""
     with serving(tiny_root, "--drain-delay-s", "60") as server:
@@ -85,6 +89,7 @@ def test_ctrl_c_does_not_wait_for_balancers(tiny_root: Path) -> None:
         assert time.monotonic() - started_s < 5
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
     """Rows whose caller gave up never reach the engine, and the queue is empty afterwards."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -111,6 +116,7 @@ def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
     assert "convvae_queued_bytes 0.0" in page
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_full_queue_refuses_with_a_delay(tiny_root: Path) -> None:
     """Beyond the queue's rows a call is RESOURCE_EXHAUSTED with RetryInfo; those admitted are answered."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -129,6 +135,7 @@ def test_a_full_queue_refuses_with_a_delay(tiny_root: Path) -> None:
         assert refusal.retry_delay_s == pytest.approx(0.1)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_the_server_limits_the_time_of_a_call(tiny_root: Path) -> None:
     """Without a caller's deadline the server's own holds, as DEADLINE_EXCEEDED."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -139,6 +146,7 @@ def test_the_server_limits_the_time_of_a_call(tiny_root: Path) -> None:
     assert refusal.message == "the call took longer than the server's limit of 0.01 s"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
     """SERVING is answered soon after the command, the interpreter's start included (best of up to five)."""
     publish_tiny(tmp_path)
@@ -151,6 +159,7 @@ def test_ready_within_a_second_and_a_half(tmp_path: Path) -> None:
     assert min(seconds) < 1.5
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize("host", ["localhost", "[::]", "0.0.0.0"])
 def test_metrics_answer_where_calls_do(tiny_root: Path, host: str) -> None:
     """A host means the same for both, and the log has it as it was typed."""
@@ -172,6 +181,7 @@ def answers_at(host: str, port: int) -> bool:
     return True
 
 
+@pytest.mark.usefixtures("each_front")
 def test_an_address_in_use_is_said_to_be(tiny_server: ServerProcess, tiny_root: Path) -> None:
     """A second server on the port does not start; nor does one whose metrics address is taken."""
     message = start_failure("--models", str(tiny_root), "--address", tiny_server.target)
@@ -254,6 +264,7 @@ def test_a_broken_model_does_not_stop_the_others(tmp_path: Path) -> None:
     assert refusal.message == "no version of model 'bad' could be loaded: ListModels has the reason"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
     """A server that is told to stop while it loads does not load all the rest first."""
     for index in range(150):
@@ -266,6 +277,7 @@ def test_a_signal_during_the_start_ends_it(tmp_path: Path) -> None:
     assert len(server.messages("model version loaded")) < 150
 
 
+@pytest.mark.usefixtures("each_front")
 def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
     """The caller's deadline shows as DEADLINE_EXCEEDED, its leaving as CANCELLED."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
@@ -275,6 +287,7 @@ def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
         assert server.wait_for("call", 5)["code"] == "DEADLINE_EXCEEDED"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_metrics_tell_what_happened(tiny_root: Path) -> None:
     """Calls, rows, batches and models are counted under their documented names."""
     images = random_images(5, *SHAPE.as_tuple)
@@ -299,6 +312,7 @@ def test_metrics_can_be_switched_off(tiny_root: Path) -> None:
         assert server.wait_for("serving")["metrics"] == "off"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_the_log_has_a_line_for_each_call(tiny_root: Path) -> None:
     """Method, code, model, rows, time and request id of a call are facts of its line."""
     with serving(tiny_root) as server, stub_of(server.target) as stub:

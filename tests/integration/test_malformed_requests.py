@@ -115,6 +115,7 @@ def test_a_call_without_a_request_is_refused(tiny_server: ServerProcess, method:
     assert refusal.metadata["x-request-id"]
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_request_that_does_not_come_is_not_waited_for(tiny_root: Path) -> None:
     """A caller that sends headers alone gets DEADLINE_EXCEEDED after `max_call_s`."""
     with serving(tiny_root, "--max-call-s", "0.3") as server, grpc.insecure_channel(server.target) as channel:
@@ -132,6 +133,7 @@ def test_a_request_that_does_not_come_is_not_waited_for(tiny_root: Path) -> None
         assert not server.noise
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_call_without_a_request_does_not_hold_a_drain(tiny_root: Path) -> None:
     """Calls whose request has not come yet are UNAVAILABLE when the server stops, long before its grace."""
     with serving(tiny_root, "--grace-s", "15") as server, grpc.insecure_channel(server.target) as channel:

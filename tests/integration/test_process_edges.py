@@ -83,6 +83,7 @@ def test_a_check_that_is_stopped_has_no_verdict(tiny_root: Path, module: str, nu
     assert done.stderr == f"error: not every version was checked: stopped by {number}\n"
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_closed_terminal_drains(tiny_root: Path) -> None:
     """SIGHUP is as SIGTERM, with the delay."""
     with serving(tiny_root, "--drain-delay-s", "0.1") as server:
@@ -147,6 +148,7 @@ def dropped_lines(metrics: str) -> int:
     return int(float(found[1]))
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_server_whose_log_is_on_a_full_disk_goes_on(tiny_root: Path) -> None:
     """Every line of the log is refused and counted; the server answers, and drains when it is stopped."""
     target, metrics = free_address(), free_address()
@@ -166,6 +168,7 @@ def test_a_server_whose_log_is_on_a_full_disk_goes_on(tiny_root: Path) -> None:
         assert server.wait(30) == 0
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.slow
 def test_a_server_whose_log_nobody_reads_goes_on(tiny_root: Path) -> None:
     """The pipe of the log is full: no call waits for it, and neither does the end of the server."""
@@ -186,6 +189,7 @@ def test_a_server_whose_log_nobody_reads_goes_on(tiny_root: Path) -> None:
         os.close(reader)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_the_last_lines_of_a_server_are_written(tiny_root: Path) -> None:
     """What is logged just before the end is in the log, in its order."""
     with serving(tiny_root) as server, Client(server.target, timeout_s=30) as vae:
@@ -220,6 +224,7 @@ def test_a_reader_of_a_check_that_goes_away(tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (2, message)
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-"])
 def test_closed_streams_change_nothing(tiny_root: Path, closed: str) -> None:
     """A check without standard streams has its exit code, and a server starts and drains."""

@@ -128,6 +128,7 @@ def test_certificates_need_no_folder_for_temporary_files(tiny_root: Path, papers
         server.stop()
 
 
+@pytest.mark.usefixtures("each_front")
 def test_tokens(tiny_root: Path, tmp_path: Path) -> None:
     """A call needs one of the tokens, or is counted; health needs none, reflection does; none is logged."""
     tokens = tmp_path / "tokens"

@@ -42,8 +42,8 @@ OTHER_SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def crowded(tiny_root: Path) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    with serving(tiny_root, *CROWDED) as server, stub_of(server.target) as stub:
+def crowded(tiny_root: Path, front: str) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
+    with serving(tiny_root, *CROWDED, "--front", front) as server, stub_of(server.target) as stub:
         yield stub
 
 
@@ -180,6 +180,7 @@ def test_rows_depend_on_their_seed_and_index_alone(
         call.check(future.result())
 
 
+@pytest.mark.usefixtures("each_front")
 def test_samples_of_one_batch_do_not_mix(tiny_root: Path) -> None:
     """Three samples that are known to have been decoded in one run have the rows of their own seeds."""
     requests = [
@@ -289,6 +290,7 @@ def answers(stub: vae_pb2_grpc.VaeServiceStub) -> tuple[list[pb.SampleResponse],
     return [future.result() for future in drawn], [future.result() for future in scored]
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize("other", OTHER_SETTINGS)
 def test_a_restart_and_other_settings_change_nothing(
     crowded: vae_pb2_grpc.VaeServiceStub, tiny_root: Path, other: str
@@ -331,10 +333,10 @@ def test_the_client_that_cuts_calls_gives_what_one_call_gives(
 
 
 @pytest.fixture(scope="module")
-def small_calls(tiny_root: Path) -> Iterator[Client]:
+def small_calls(tiny_root: Path, front: str) -> Iterator[Client]:
     """A client of a server that takes 16 rows a call."""
     with ExitStack() as stack:
-        server = stack.enter_context(serving(tiny_root, "--max-rows-per-call", "16"))
+        server = stack.enter_context(serving(tiny_root, "--max-rows-per-call", "16", "--front", front))
         yield stack.enter_context(Client(server.target))
 
 

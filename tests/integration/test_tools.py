@@ -86,6 +86,7 @@ def test_grpcurl_reads_the_details_of_an_error(tiny_server: ServerProcess) -> No
     assert "google.rpc.BadRequest" in done.stderr
 
 
+@pytest.mark.usefixtures("each_front")
 def test_reflection_can_be_switched_off(tiny_root: Path) -> None:
     """With `--no-reflection` the server does not describe itself."""
     with serving(tiny_root, "--no-reflection") as server:

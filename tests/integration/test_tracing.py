@@ -22,7 +22,6 @@ TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 METADATA = (("traceparent", f"00-{TRACE}-{CALLER}-01"), ("x-request-id", "me-1"))
 
 
-@pytest.mark.parametrize("front", ["grpcio", "native"])
 async def test_a_call_has_spans_of_its_waits_and_runs(
     tiny_root: Path, monkeypatch: pytest.MonkeyPatch, front: str
 ) -> None:

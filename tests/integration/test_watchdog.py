@@ -47,6 +47,7 @@ async def wait_for(health: Any, name: str, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.usefixtures("each_front")
 async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Liveness is red while a run takes too long, through a Watch too, and green when the engine moves."""
     with caplog.at_level(logging.WARNING):
@@ -76,6 +77,7 @@ async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pyte
     assert found[0].facts["stage"] == "decode"  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("each_front")
 async def test_an_event_loop_that_stands_still_is_told_of(
     tiny_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,6 +117,7 @@ async def test_without_a_watchdog_nothing_is_watched(tiny_root: Path) -> None:
         await call
 
 
+@pytest.mark.usefixtures("each_front")
 async def test_a_drain_leaves_liveness(tiny_root: Path) -> None:
     """While the server drains with a watchdog that looks often, liveness stays green and the rest is red."""
     async with (

@@ -33,6 +33,7 @@ async def test_answers_are_those_of_the_synchronous_client(tiny_server: ServerPr
     assert health is Health.SERVING
 
 
+@pytest.mark.usefixtures("each_front")
 async def test_large_calls_side_by_side(tiny_root: Path) -> None:
     """Several cut calls of one client run at once, each with its own rows."""
     with serving(tiny_root, "--max-rows-per-call", "7") as server:

@@ -13,6 +13,8 @@ from PIL import Image
 
 from support.serving import ServerProcess, serving
 
+pytestmark = pytest.mark.one_front
+
 
 def convvae(
     *words: object, target: str | None = None, cwd: Path | None = None

@@ -17,6 +17,8 @@ PROGRAM = """
 import asyncio, gc, json, os, select, sys, threading, time
 import numpy as np
 from convvae import AsyncClient, Client, ConvvaeError
+
+pytestmark = pytest.mark.one_front
 TARGET, TIMEOUT_S = sys.argv[1], 5.0
 images = np.zeros((50, 8, 6, 1), np.uint8)
 client = Client(TARGET, timeout_s=20)

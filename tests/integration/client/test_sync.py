@@ -66,6 +66,7 @@ def test_score_is_the_sum_of_its_parts(tiny_server: ServerProcess) -> None:
         assert np.array_equal(vae.score(IMAGES, num_samples=3, seed=drawn.seed).elbo, drawn.elbo)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_cut_calls_equal_whole_calls(tiny_server: ServerProcess, tiny_root: Path) -> None:
     """Under small limits, of rows or of bytes, every call gives what it gives in one piece."""
     with serving(tiny_root, "--max-rows-per-call", "7") as small, Client(small.target) as cut:
@@ -88,6 +89,7 @@ def test_cut_calls_equal_whole_calls(tiny_server: ServerProcess, tiny_root: Path
         assert [violation.field for violation in caught.value.violations] == ["files[17]"]
 
 
+@pytest.mark.usefixtures("each_front")
 def test_large_array_in_small_messages(tiny_root: Path) -> None:
     """Ten megabytes go through a server that takes messages of 64 KiB."""
     images = np.zeros((200_000, 8, 6, 1), np.uint8)
@@ -99,6 +101,7 @@ def test_large_array_in_small_messages(tiny_root: Path) -> None:
         assert mean.shape == (200_000, 4)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_overloaded_server_is_waited_for(tiny_root: Path) -> None:
     """Many threads over a queue that is too small for them all are answered in the end."""
     failures: list[Exception] = []
@@ -155,6 +158,7 @@ def test_server_says_what_is_wrong(zoo_server: ServerProcess) -> None:
         assert vae.encode(IMAGES[:1], include_log_variance=True, model="plain").log_variance is None
 
 
+@pytest.mark.usefixtures("each_front")
 def test_stopped_server_is_unavailable(tiny_root: Path) -> None:
     """After the server has gone, calls fail with Unavailable once the retries are used up."""
     with serving(tiny_root) as server, Client(server.target, retry=RetryConfig(retries=1)) as vae:

@@ -177,6 +177,7 @@ def test_models_are_described(zoo: Stub) -> None:
     assert refusal.violations == {"repository_name": expected}
 
 
+@pytest.mark.usefixtures("each_front")
 def test_statistics_count_runs_and_answers(tiny_root: Path) -> None:
     """Rows, batches and answers are counted by graph; runs for native calls are runs too, not answers."""
     with serving(tiny_root) as server, inference_stub(server.target) as stub:
@@ -226,6 +227,7 @@ def test_every_run_of_a_decoder_is_counted(tiny_root: Path) -> None:
     assert [(b.batch_size, b.compute_infer.count) for b in found.batch_stats] == [(2, 2), (3, 1)]
 
 
+@pytest.mark.usefixtures("each_front")
 def test_calls_are_counted_and_logged(tiny_root: Path) -> None:
     """Metrics and log know these calls by their methods, a stream's requests each by an id of its own."""
     with serving(tiny_root) as server, inference_stub(server.target) as stub:

@@ -20,6 +20,7 @@ from support.waiting import wait_until
 from support.wire import TIMEOUT_S, pixels, refused, stub_of
 
 
+@pytest.mark.usefixtures("each_front")
 def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:
     """Pixel means take more room in a message than images: fewer rows fit, and the limit says how many."""
     latents = np.zeros((1024, LATENT_DIM), np.float32)
@@ -44,6 +45,7 @@ def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:
         assert "more than the 1024 rows" in refused(stub.ModelInfer, request).message
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) -> None:
     """What swells a message without being rows is INVALID_ARGUMENT, with the limit."""
     request = encode_request()
@@ -60,6 +62,7 @@ def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) ->
 MANY = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_full_queue_says_when_to_come_back(tiny_root: Path) -> None:
     """The queue's limits hold for both APIs together; on a stream the status stands in the message."""
     flags = ("--max-batch-rows", "1", "--max-queued-rows", "1024")
@@ -78,6 +81,7 @@ def test_a_full_queue_says_when_to_come_back(tiny_root: Path) -> None:
     assert reply.error_message.startswith("RESOURCE_EXHAUSTED: the server's queue is full")
 
 
+@pytest.mark.usefixtures("each_front")
 def test_cancelled_and_expired_calls_leave_nothing_behind(tiny_root: Path) -> None:
     """A caller that leaves, a deadline, the request's own timeout, a stream cut off: all work is given up."""
     with (
@@ -104,6 +108,7 @@ def test_cancelled_and_expired_calls_leave_nothing_behind(tiny_root: Path) -> No
         assert server.noise == []
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_drain_turns_ready_and_ends_streams(tiny_root: Path) -> None:
     """Through the delay calls are answered though ready is false; then open streams end, and the server."""
     closing = threading.Event()
@@ -128,6 +133,7 @@ def test_a_drain_turns_ready_and_ends_streams(tiny_root: Path) -> None:
         assert server.wait() == 0
 
 
+@pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize(("sent", "code"), [(10**6, grpc.StatusCode.UNAVAILABLE), (4, grpc.StatusCode.OK)])
 def test_a_drain_drops_no_request_of_a_stream_unsaid(
     tiny_root: Path, sent: int, code: grpc.StatusCode
@@ -155,6 +161,7 @@ def rest_of(stream: Any) -> tuple[list[pb.ModelStreamInferResponse], grpc.Status
     return replies, stream.code()
 
 
+@pytest.mark.usefixtures("each_front")
 def test_tokens_are_asked_for(tiny_root: Path, tmp_path: Path) -> None:
     """Without a token no call of the protocol is answered, unary or stream; with one all are."""
     (tmp_path / "tokens").write_text("secret\n")
@@ -177,6 +184,7 @@ def test_tokens_are_asked_for(tiny_root: Path, tmp_path: Path) -> None:
         assert [reply.error_message for reply in stream] == [""]
 
 
+@pytest.mark.usefixtures("each_front")
 def test_it_can_be_switched_off(tiny_root: Path) -> None:
     """With `--no-open-inference` the server knows the native API alone."""
     with serving(tiny_root, "--no-open-inference") as server, inference_stub(server.target) as stub:
@@ -186,6 +194,7 @@ def test_it_can_be_switched_off(tiny_root: Path) -> None:
             assert native.Sample(vae_pb2.SampleRequest(count=1), timeout=TIMEOUT_S).images.count == 1
 
 
+@pytest.mark.usefixtures("each_front")
 def test_both_apis_share_batches(tiny_root: Path) -> None:
     """Calls that wait at the same time are run together, whichever API they came by."""
     flags = ("--max-queue-delay-us", "400000", "--max-batch-rows", "6")
@@ -201,6 +210,7 @@ def test_both_apis_share_batches(tiny_root: Path) -> None:
     assert [(b.batch_size, b.compute_infer.count) for b in encoder.batch_stats] == [(6, 1)]
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_stream_outlives_a_reload(tmp_path: Path) -> None:
     """While a version is replaced every request of an open stream is answered, by the old one or the new."""
     publish_tiny(tmp_path)

@@ -21,9 +21,9 @@ NOT_A_GRAPH = "models are the graphs MODEL.encoder and MODEL.decoder, and Reposi
 
 
 @pytest.fixture(scope="module")
-def server(tiny_root: Path) -> Iterator[ServerProcess]:
+def server(tiny_root: Path, front: str) -> Iterator[ServerProcess]:
     """A server of small batches: a call of a thousand rows takes long enough to be cancelled."""
-    with serving(tiny_root, "--max-batch-rows", "2") as server:
+    with serving(tiny_root, "--max-batch-rows", "2", "--front", front) as server:
         yield server
 
 

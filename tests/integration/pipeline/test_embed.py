@@ -15,6 +15,8 @@ from PIL import Image
 
 from support.serving import ServerProcess, serving
 
+pytestmark = pytest.mark.one_front
+
 
 def run_embed(*words: Any) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "convvae_service.pipeline", "run", *map(str, words)]

@@ -16,6 +16,8 @@ from convvae_trainer.errors import BadData
 from support.png_file import chunk, png_file, scanlines
 from support.serving import ServerProcess
 
+pytestmark = pytest.mark.one_front
+
 GREY_16 = np.random.default_rng(0).integers(0, 1 << 16, (9, 11, 1), np.uint16)
 RGB_16 = np.random.default_rng(1).integers(0, 1 << 16, (9, 11, 3), np.uint16)
 GREY_8 = np.asarray(GREY_16 >> 8, np.uint16)

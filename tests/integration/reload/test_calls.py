@@ -8,6 +8,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from support.serving import serving
@@ -58,6 +59,7 @@ class Callers:
             self.errors.append(error)
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
     """Every call is answered through three new versions, by the weights of the version that it names."""
     publish_tiny(tmp_path, seed=1)
@@ -84,6 +86,7 @@ def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
         assert INFO % 3 not in server.metrics_page()
 
 
+@pytest.mark.usefixtures("each_front")
 def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> None:
     """What runs when the default moves is answered by the version it began on, pinned to it or not."""
     root = tmp_path / "models"
@@ -112,6 +115,7 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
     )
 
 
+@pytest.mark.usefixtures("each_front")
 def test_a_drain_during_a_reload(tmp_path: Path) -> None:
     """A signal among many reloads ends them after the one under way; calls are answered until the end."""
     root, staging = tmp_path / "models", tmp_path / "staging"
