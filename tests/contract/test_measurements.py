@@ -45,13 +45,13 @@ def fault_figures(folder: Path) -> list[str]:
     """Return the figures of the runs with faults and load by one front, which is the folder's name."""
     results = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     rolling, overload = results["rolling"], results["overload"]
+    health_ms = overload["health_ms"]["p99"]
     growth = "growth_of_the_second_half_kib"
     kib = [results[name][growth] for name in ("cancel_storm", "mutations")]
     return [
         f"lost of {rolling['sigterm']['calls']:,}",
         f"{folder.name} {rolling['sigterm']['lost']}, {rolling['sigkill']['lost']}",
-        f"{folder.name} {overload['accepted_ms']['p99_ratio']:.1f} times,"
-        f" {overload['health_ms']['p99']:.0f} ms",
+        f"{folder.name} {overload['accepted_ms']['p99_ratio']:.1f} times, {health_ms:.0f} ms",
         f"{folder.name} {', '.join(f'{growth / 1024:.1f}' for growth in kib)} MiB",
     ]
 

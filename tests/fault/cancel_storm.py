@@ -1,4 +1,4 @@
-"""Calls that give up before they can be answered, beside a client that waits: results/FRONT/cancel_storm.json.
+"""Calls that give up before they can be answered, beside one that waits: results/FRONT/cancel_storm.json.
 
     python tests/fault/cancel_storm.py [--front grpcio|native]
 

@@ -16,7 +16,8 @@ __all__ = ["FRONTS", "RESULTS", "measure_to_files"]
 RESULTS = Path(__file__).parent / "results"
 FRONTS = ("grpcio", "native")
 LIBRARIES = (
-    "convvae", "grpcio", "numpy", "onnxruntime-gpu", "prometheus-client", "protobuf", "pygrpc-native", "uvloop",
+    "convvae", "grpcio", "numpy", "onnxruntime-gpu",
+    "prometheus-client", "protobuf", "pygrpc-native", "uvloop",
 )  # fmt: skip
 
 

@@ -24,7 +24,7 @@ from support.tiny_bundle import publish_tiny
 SHAPE = ImageShape(height=28, width=28, channels=1)
 ROWS = 64
 RUN_S = "0.004"
-# Twice as much as the storm needs at its peak.
+# The service had 130 MB before it had two fronts.
 MAX_RESIDENT_KIB = 150 * 1024
 LEAST_ANSWERED_PER_S = 10.0
 

@@ -20,6 +20,7 @@ import grpc
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from numpy.typing import NDArray
 
 from convvae import AsyncClient, RetryConfig
 from convvae.errors import ConvvaeError
@@ -180,11 +181,7 @@ async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
 
             yield [encode]
         return
-    height, width, channels = load.shape
-    pixels = vae_pb2.Pixels(
-        data=images.tobytes(), count=load.rows, height=height, width=width, channels=channels
-    )
-    request = vae_pb2.EncodeRequest(pixels=pixels)
+    request = vae_pb2.EncodeRequest(pixels=_pixels(images))
     channels = [grpc.aio.insecure_channel(load.target, OPTIONS) for _ in range(load.connections)]
     try:
         for channel in channels:
@@ -193,6 +190,11 @@ async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
     finally:
         for channel in channels:
             await channel.close()
+
+
+def _pixels(images: NDArray[np.uint8]) -> vae_pb2.Pixels:
+    count, height, width, channels = images.shape
+    return vae_pb2.Pixels(data=images.tobytes(), count=count, height=height, width=width, channels=channels)
 
 
 def _stub_call(channel: grpc.aio.Channel, load: Load, request: vae_pb2.EncodeRequest) -> Make:

@@ -48,7 +48,10 @@ def measure(front: str, requests: int = 200_000, settle_s: float = SETTLE_S) -> 
     probe = vae_pb2.SampleRequest(count=2, seed=5)
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
-        with observed(ObservedServer, Path(folder), "--front", front) as server, stub_of(server.target) as stub:
+        with (
+            observed(ObservedServer, Path(folder), "--front", front) as server,
+            stub_of(server.target) as stub,
+        ):
             expected = stub.Sample(probe, timeout=TIMEOUT_S)
             before_kib = server.resident_kib()
             halves, resident_kib = [], []

@@ -28,7 +28,9 @@ CONNECT_S = 20.0
 MOST_SECONDS = 240.0
 
 
-def measure(front: str, least_calls: int = LEAST_CALLS, replacements: int = 6, compare: bool = True) -> dict[str, Any]:
+def measure(
+    front: str, least_calls: int = LEAST_CALLS, replacements: int = 6, compare: bool = True
+) -> dict[str, Any]:
     """Return the figures of so many replacements and at least so many calls for each signal."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))
@@ -121,9 +123,7 @@ def wait_for_calls(server: ObservedServer) -> None:
 
 def start(models: Path, front: str, address: str) -> ObservedServer:
     """Start a replica, and return when it serves."""
-    server = ObservedServer(
-        models, "--front", front, "--address", address, "--drain-delay-s", DRAIN_DELAY_S
-    )
+    server = ObservedServer(models, "--front", front, "--address", address, "--drain-delay-s", DRAIN_DELAY_S)
     try:
         server.wait_for("serving")
     except BaseException:

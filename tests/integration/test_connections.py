@@ -57,7 +57,7 @@ class FewFilesServer(ServerProcess):
 
 def test_a_low_limit_of_open_files_limits_connections(tiny_root: Path) -> None:
     """The numbers are in the log; a caller above the limit is refused at once and does not wait."""
-    server = FewFilesServer(tiny_root)
+    server = FewFilesServer(tiny_root, "--front", "grpcio")
     try:
         target = server.target
         line = server.wait_for("open files are too few for --max-connections: raise their limit (ulimit -n)")

@@ -3,10 +3,11 @@
 RFC 9113, section 4.1, and RFC 7541, section 6.2.2.
 """
 
+import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-DATA, HEADERS, SETTINGS = 0, 1, 4
+DATA, HEADERS, RST_STREAM, SETTINGS, GO_AWAY = 0, 1, 3, 4, 7
 END_STREAM, END_HEADERS = 1, 4
 TIMEOUT_S = 20.0
 
@@ -46,6 +47,42 @@ def header_block(headers: Mapping[str, str]) -> bytes:
 def grpc_message(data: bytes) -> bytes:
     """Return a message with gRPC's prefix."""
     return b"\0" + len(data).to_bytes(4, "big") + data
+
+
+def read_call(connected: socket.socket) -> bytes:
+    """Return what the server sends up to the end of the only call, or of the connection."""
+    received = b""
+    while not _has_end(received) and (data := connected.recv(65536)):
+        received += data
+    return received
+
+
+def grpc_status(received: bytes) -> int:
+    """Return the status of a call from 0 to 9, which ends it, plain or by the Huffman code of RFC 7541."""
+    found = _STATUS.search(received)
+    assert found, received
+    plain, packed = found.groups()
+    return int(plain) if plain else _PACKED_DIGITS.index(packed)
+
+
+# Strings with their lengths, of which the first bit tells that they are packed.
+_NAME, _PACKED_NAME = rb"\x0bgrpc-status", rb"\x88\x9a\xca\xc8\xb2\x12\x34\xda\x8f"
+_STATUS = re.compile(rb"(?:" + _NAME + rb"|" + _PACKED_NAME + rb")(?:\x01([0-9])|\x81(.))", re.DOTALL)
+_PACKED_DIGITS = [bytes([code]) for code in b"\x07\x0f\x17\x67\x6b\x6f\x73\x77\x7b\x7f"]
+
+
+def _has_end(received: bytes) -> bool:
+    return any(
+        kind in (RST_STREAM, GO_AWAY) or (kind == HEADERS and flags & END_STREAM)
+        for kind, flags in _frames(received)
+    )
+
+
+def _frames(received: bytes) -> Iterator[tuple[int, int]]:
+    """Yield the kind and the flags of each frame that is whole."""
+    while len(received) >= 9 and len(received) >= (size := 9 + int.from_bytes(received[:3], "big")):
+        yield received[3], received[4]
+        received = received[size:]
 
 
 def _text(value: str) -> bytes:
