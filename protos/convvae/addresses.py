@@ -2,7 +2,7 @@
 
 import ipaddress
 
-__all__ = ["host_of", "is_loopback"]
+__all__ = ["first_of_several", "host_of", "is_loopback"]
 
 
 def is_loopback(target: str) -> bool:
@@ -18,6 +18,14 @@ def is_loopback(target: str) -> bool:
     if "://" in target:
         return False
     return _is_loopback_host(_host(target))
+
+
+def first_of_several(target: str) -> str | None:
+    """Return the first address of a target with several, such as `ipv4:HOST:PORT,HOST:PORT`, or None."""
+    scheme, _, rest = target.partition(":")
+    if scheme not in ("ipv4", "ipv6") or "," not in rest:
+        return None
+    return rest.lstrip("/").partition(",")[0]
 
 
 def host_of(target: str) -> str:

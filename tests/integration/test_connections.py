@@ -103,6 +103,19 @@ def test_calls_beyond_the_limit_of_a_connection_wait(tiny_root: Path) -> None:
         assert ended[0] == "large"
 
 
+def test_a_name_of_the_server_that_is_no_host_name(tiny_server: ServerProcess, front: str) -> None:
+    """The list of a target's addresses travels as a name; the native front needs one host name."""
+    target = f"ipv4:{tiny_server.target},{tiny_server.target}"
+    with stub_of(target) as stub:
+        if front == "native":
+            assert refused(stub.Sample, SAMPLE).code is grpc.StatusCode.INTERNAL
+        else:
+            assert stub.Sample(SAMPLE, timeout=TIMEOUT_S).images.count == 1
+    with grpc.insecure_channel(target, [("grpc.default_authority", "localhost")]) as channel:
+        reply = vae_pb2_grpc.VaeServiceStub(channel).Sample(SAMPLE, timeout=TIMEOUT_S)
+    assert reply.images.count == 1
+
+
 @pytest.mark.usefixtures("each_front")
 def test_metadata_beyond_the_limit_is_refused(tiny_root: Path) -> None:
     """What is well within is answered; beyond it, every time, it is RESOURCE_EXHAUSTED of gRPC."""

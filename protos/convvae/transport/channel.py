@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from google.protobuf import wrappers_pb2
 
-from convvae.addresses import is_loopback
+from convvae.addresses import first_of_several, is_loopback
 from convvae.config import ClientConfig
 from convvae.errors import InvalidInput
 from convvae.transport.forks import FORKS
@@ -74,6 +74,10 @@ class ChannelFactory:
         ]
         if config.follow_health:
             self.options.append(("grpc.service_config", _FOLLOW_HEALTH))
+        if plain and (address := first_of_several(config.target)):
+            # gRPC would send the whole list as the name of the server. That is no host name, and servers in
+            # other languages reset such a call.
+            self.options.append(("grpc.default_authority", address))
         self.credentials: grpc.ChannelCredentials | None = None
         if config.tls is not None:
             self.credentials = grpc.ssl_channel_credentials(

@@ -123,6 +123,12 @@ def test_overloaded_server_is_waited_for(tiny_root: Path) -> None:
     assert failures == []
 
 
+def test_a_target_may_list_addresses(tiny_server: ServerProcess) -> None:
+    """Calls go to the servers of the list in turn, by either front."""
+    with Client(f"ipv4:{tiny_server.target},{tiny_server.target}") as vae:
+        assert vae.sample(2).images.shape == (2, 8, 6, 1)
+
+
 def test_models_and_health(zoo_server: ServerProcess) -> None:
     """Models, their versions and the health of each are listed."""
     with Client(zoo_server.target, model="colour") as vae:

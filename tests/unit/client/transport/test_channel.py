@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from convvae import AsyncClient, Client, InvalidInput, TLSConfig
-from convvae.addresses import is_loopback
+from convvae.addresses import first_of_several, is_loopback
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,23 @@ def test_loopback_targets(target: str) -> None:
 def test_other_targets(target: str) -> None:
     """Everything else may be another machine."""
     assert not is_loopback(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "first"),
+    [
+        ("ipv4:127.0.0.1:5,127.0.0.2:6", "127.0.0.1:5"),
+        ("ipv6:[::1]:5,[::2]:5", "[::1]:5"),
+        ("ipv4:///127.0.0.1:5,127.0.0.2:6", "127.0.0.1:5"),
+        ("ipv4:127.0.0.1:5", None),
+        ("dns:///vae:5", None),
+        ("localhost:5", None),
+        ("unix:/run/a,b.sock", None),
+    ],
+)
+def test_lists_of_addresses(target: str, first: str | None) -> None:
+    """The first address of a list stands for all; other targets have one name already."""
+    assert first_of_several(target) == first
 
 
 @pytest.mark.parametrize("client", [Client, AsyncClient])
