@@ -34,7 +34,8 @@ class Gathering(Generic[M]):
     """The calls of one kind.
 
     A slot is the right to send a joint call, and there are `MAX_IN_FLIGHT`. A call that finds a free slot
-    takes it at once. Later calls wait, and leave together with the next free slot.
+    takes it at once. Later calls wait, and leave together with the next free slot. Several calls may hold
+    one slot, which is free when all have released it.
 
     Every method may be called twice with the same effect as once, so that an interrupted caller can repair
     what it has left half done.
@@ -43,7 +44,7 @@ class Gathering(Generic[M]):
     def __init__(self) -> None:
         # A dict keeps the order of arrival and removes from the middle in constant time.
         self._waiting: dict[M, None] = {}
-        self._holders: set[M] = set()
+        self._slots: list[set[M]] = []
 
     @property
     def waiting(self) -> list[M]:
@@ -76,20 +77,26 @@ class Gathering(Generic[M]):
         Args:
             overdue: Whether there is one slot more than usual, because a call has waited too long.
         """
-        if not self._waiting or (len(self._holders) >= MAX_IN_FLIGHT and not overdue):
+        if not self._waiting or (len(self._slots) >= MAX_IN_FLIGHT and not overdue):
             return None
         return max(self._waiting, key=lambda member: member.limit.end_s())
 
     def take_slot(self, leader: M) -> None:
         """Give a slot to a call, which waits no more."""
-        self._holders.add(leader)
+        self._slots.append({leader})
         self._waiting.pop(leader, None)
 
-    def pass_slot(self, holder: M, heir: M | None = None) -> None:
-        """Give the slot of one call to another, or free it."""
-        self._holders.discard(holder)
-        if heir is not None:
-            self._holders.add(heir)
+    def share_slot(self, holder: M, others: Iterable[M]) -> None:
+        """Let other calls hold the slot of a call too."""
+        for slot in self._slots:
+            if holder in slot:
+                slot.update(others)
+
+    def release_slot(self, holder: M) -> None:
+        """Let a call hold no slot."""
+        for slot in self._slots:
+            slot.discard(holder)
+        self._slots = [slot for slot in self._slots if slot]
 
     def choose(self, leader: M, info: ModelInfo | None) -> list[M]:
         """Return the leader and as many waiting calls, in order of arrival, as one message may contain.

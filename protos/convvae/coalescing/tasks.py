@@ -178,10 +178,10 @@ class TaskCoalescer:
         if gathering.waiting:
             asyncio.get_running_loop().call_soon(self._free, caller, gathering, name)
         else:
-            gathering.pass_slot(caller)
+            gathering.release_slot(caller)
 
     def _free(self, holder: _Caller, gathering: Gathering[_Caller], name: ModelName) -> None:
-        gathering.pass_slot(holder)
+        gathering.release_slot(holder)
         self._start(gathering, name)
 
 

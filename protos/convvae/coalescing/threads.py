@@ -44,8 +44,8 @@ class _Caller(Member):
 class ThreadCoalescer:
     """Joins the small calls of threads.
 
-    The caller with a slot, the leader, sends the rows of all who wait and gives each its outcome. The slot
-    then passes to the last that is woken. So the others may call again before the next joint call leaves.
+    The caller with a slot, the leader, sends the rows of all who wait and gives each its outcome. The slot is
+    free when all of them have left. So they may call again before the next joint call leaves.
 
     An interrupt such as Ctrl-C may end a caller between any two lines here. Each step is therefore written so
     that `_leave` can repair it.
@@ -140,8 +140,9 @@ class ThreadCoalescer:
             answered = [(c, o) for c, o in present if o is not Verdict.AGAIN]
             for caller, outcome in answered:
                 caller.inbox.put(outcome)
-            others = [caller for caller, _ in answered if caller is not leader]
-            gathering.pass_slot(leader, others[-1] if others else None)
+            gathering.share_slot(leader, [caller for caller, _ in answered])
+            if gathering.is_waiting(leader):
+                gathering.release_slot(leader)
             leader.group = []
             _appoint(gathering)
 
@@ -162,13 +163,13 @@ class ThreadCoalescer:
             return [Verdict.ALONE] * len(counts)
 
     def _leave(self, caller: _Caller, gathering: Gathering[_Caller]) -> None:
-        """Forget a caller. Its slot, and the callers whose rows it has not sent, pass to another."""
+        """Forget a caller. Another takes over its slot, if it is free, and the rows that it has not sent."""
         with self._lock:
             caller.gone = True
             gathering.remove([caller])
             gathering.put_back(other for other in caller.group if not other.gone)
             caller.group = []
-            gathering.pass_slot(caller)
+            gathering.release_slot(caller)
             _appoint(gathering)
 
 

@@ -46,19 +46,22 @@ def test_a_call_alone_leads_at_once() -> None:
     gathering.add(second)
     assert gathering.next_leader() is None
     assert gathering.next_leader(overdue=True) is second
-    gathering.pass_slot(first)
+    gathering.release_slot(first)
     assert gathering.next_leader() is second
 
 
-def test_a_slot_passes_to_an_heir() -> None:
-    """Nobody leads while the slot waits with its heir."""
+def test_a_shared_slot_is_free_after_its_last_holder() -> None:
+    """Nobody leads while one of the callers of the last joint call has not left."""
     first, second, third = member(), member(), member()
     gathering = gathered(first, second, third)
     gathering.take_slot(first)
     gathering.remove([first, second])
-    gathering.pass_slot(first, second)
+    for _ in range(2):
+        gathering.share_slot(first, [first, second])
+    gathering.release_slot(first)
     assert gathering.next_leader() is None
-    gathering.pass_slot(second)
+    for _ in range(2):
+        gathering.release_slot(second)
     assert gathering.next_leader() is third
 
 
@@ -121,11 +124,11 @@ def test_no_call_is_lost_or_taken_twice(data: st.DataObject) -> None:
             case "end" if in_flight:
                 leader, group = in_flight.popitem()
                 ended += group
-                gathering.pass_slot(leader)
+                gathering.release_slot(leader)
             case "again" if in_flight:
                 leader, group = in_flight.popitem()
                 gathering.put_back(group)
-                gathering.pass_slot(leader)
+                gathering.release_slot(leader)
             case "leave" if gathering.waiting:
                 away: Any = data.draw(st.sampled_from(gathering.waiting))
                 left.add(away)
