@@ -17,6 +17,7 @@ from support.wire import TIMEOUT_S, refused, stub_of
 SAMPLE = pb.SampleRequest(count=1)
 WAITED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 NEARLY_USED_UP = "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
+PING = 6
 FEW_FILES = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
@@ -81,6 +82,26 @@ def test_connections_beyond_the_open_files_wait(tiny_root: Path) -> None:
     assert len(server.messages(NEARLY_USED_UP)) == 1
     assert server.noise == []
     assert not [line for line in server.lines if line["logger"].startswith("pygrpc_native")]
+
+
+def test_silent_callers_are_pinged(tiny_root: Path) -> None:
+    """After the interval, on a connection without a call, so that callers that have vanished are noticed."""
+    flags = ("--front", "native", "--keepalive-interval-s", "0.2")
+    with serving(tiny_root, *flags) as server, connect(server.target) as silent:
+        received = b""
+        while PING not in kinds(received):
+            data = silent.recv(65536)
+            assert data, received
+            received += data
+
+
+def kinds(received: bytes) -> list[int]:
+    """Return the kinds of the frames in what has come."""
+    found = []
+    while len(received) >= 9:
+        found.append(received[3])
+        received = received[9 + int.from_bytes(received[:3], "big") :]
+    return found
 
 
 @pytest.mark.slow
