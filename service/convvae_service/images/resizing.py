@@ -133,7 +133,8 @@ def _converted(image: Image.Image, channels: int) -> Image.Image:
         black = Image.new("RGB", image.size)
         black.paste(image, mask=image.getchannel("A"))
         image = black
-    return image.convert("L" if channels == 1 else "RGB")
+    mode = "L" if channels == 1 else "RGB"
+    return image if image.mode == mode else image.convert(mode)  # Pillow would copy it
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
