@@ -48,9 +48,9 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
             buffer=pixels,
         )
     except ValueError as error:
-        if not _can_read_header(header.content):
+        if not _is_understood(header):
             return None
-        if "remature end" in str(error):
+        if "premature end" in str(error).lower():
             raise InvalidImage("image file is cut short") from None
         if str(error).startswith(_WARNINGS):
             return pixels
@@ -58,10 +58,10 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
     return pixels if decoded.shape == pixels.shape else None
 
 
-def _can_read_header(data: bytes) -> bool:
-    """Return whether simplejpeg reads the header. It refuses odd metadata, and rare kinds of subsampling."""
+def _is_understood(header: ImageHeader) -> bool:
+    """Return whether simplejpeg reads this header. It refuses odd metadata, and rare kinds of subsampling."""
     try:
-        simplejpeg.decode_jpeg_header(data)
+        height, width, *_ = simplejpeg.decode_jpeg_header(header.content)
     except ValueError:
         return False
-    return True
+    return bool((height, width) == (header.height, header.width))
