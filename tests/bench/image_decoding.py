@@ -32,7 +32,7 @@ from typing import Any
 from convvae_trainer.runs.provenance import code_commit, hardware
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from bench.decoding.costs import BATCH_FILES, SIZES
+from bench.decoding.costs import BATCH_FILES, REDUCED, SIZES
 from bench.decoding.embeddings import compare_embeddings
 from bench.decoding.pictures import PhotographCrops, jpeg, noise
 from bench.serving.checkout import ROOT, Checkout, checkout_of
@@ -143,11 +143,17 @@ def summarize(runs: Runs, *, against: str | None) -> dict[str, Any]:
         f"1024 to 64, {kind}: full to scaled": round(
             now[f"1024 to 64, {kind}, full"] / now[f"1024 to 64, {kind}, scaled"], 2
         )
-        for kind in ("noise", "photographs")
+        for kind in REDUCED
     }
     if against:
         before = cpu_us[against]
         ratios |= {f"{kind}: before to now": round(before[kind] / now[kind], 2) for kind in before}
+        ratios |= {
+            f"1024 to 64, {kind}: full before to scaled now": round(
+                before[f"1024 to 64, {kind}, full"] / now[f"1024 to 64, {kind}, scaled"], 2
+            )
+            for kind in REDUCED
+        }
     beyond_us = now[f"28x28x1 in calls of {BATCH_FILES}"] - now["28x28x1, bare"]
     return {"cpu_us": cpu_us, "ratios": ratios, "us_beyond_bare_in_calls": round(beyond_us, 1)}
 

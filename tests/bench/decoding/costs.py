@@ -25,6 +25,7 @@ from convvae_trainer.data.folder import read_folder
 # Files of noise by their size, and how often each is decoded.
 SIZES = {"28x28x1": 2000, "32x32x3": 2000, "64x64x3": 1000, "256x256x3": 100, "1024x1024x3": 10}
 BATCH_FILES = 64
+REDUCED = ("noise", "photographs")
 TARGET = ImageShape(height=64, width=64, channels=3)
 MAX_PIXELS = 100_000_000
 
@@ -79,7 +80,7 @@ def reduced(folder: Path) -> dict[str, float]:
     if hasattr(Resize(), "decode"):
         rules["scaled"] = Resize(decode="scaled")
     found = {}
-    for kind in ("noise", "photographs"):
+    for kind in REDUCED:
         files = [path.read_bytes() for path in sorted(folder.glob(f"{kind}-*.jpg"))]
         for name, rule in rules.items():
             work_us = cpu_us(partial(decode_all, files, rule), 3)
