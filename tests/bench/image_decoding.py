@@ -68,7 +68,8 @@ def main() -> None:
         "hardware": hardware(),
         "libraries": {name: metadata.version(name) for name in ("convvae", "numpy", "Pillow", "simplejpeg")},
         "commit": code_commit(),
-        "command": " ".join(["python tests/bench/image_decoding.py", *sys.argv[1:]]),
+        "command": f"python tests/bench/image_decoding.py --against {options.against}"
+        f" --repeats {options.repeats} --epochs {options.epochs}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
     }
