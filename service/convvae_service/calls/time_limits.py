@@ -3,6 +3,7 @@
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -30,6 +31,8 @@ class TimeLimits:
         self._numbers = itertools.count()
         self._max_limits = _MAX_STALE
         self._thread: threading.Thread | None = None
+        # The thread sleeps until then. Each wake-up costs as much as a small call.
+        self._wakes_at_s = -math.inf
 
     def add(self, call: RunningCall, seconds: float, make_error: Callable[[], ServiceError]) -> None:
         """Interrupt `call` with an error when `seconds` have passed, unless it has ended."""
@@ -43,15 +46,17 @@ class TimeLimits:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._watch, name="time limits", daemon=True)
                 self._thread.start()
-            elif self._limits[0] is limit:
+            elif limit[0] < self._wakes_at_s:
+                self._wakes_at_s = limit[0]
                 self._changed.notify()
 
     def _watch(self) -> None:
         while True:
             self._interrupt_overdue()
             with self._changed:
-                if not self._limits or self._limits[0][0] > self._clock():
-                    self._changed.wait(self._limits[0][0] - self._clock() if self._limits else None)
+                self._wakes_at_s = self._limits[0][0] if self._limits else math.inf
+                if (left_s := self._wakes_at_s - self._clock()) > 0:
+                    self._changed.wait(None if left_s == math.inf else left_s)
 
     def _interrupt_overdue(self) -> None:
         with self._changed:
@@ -65,7 +70,8 @@ class TimeLimits:
     def _take_overdue(self) -> list[tuple[RunningCall, Callable[[], ServiceError]]]:
         overdue = []
         now_s = self._clock()
-        while self._limits and (self._limits[0][0] <= now_s or self._limits[0][2].ended):
+        # Limits of ended calls stay: to wait for the next one, the thread would wake up once more.
+        while self._limits and self._limits[0][0] <= now_s:
             _, _, call, make_error = heapq.heappop(self._limits)
             if not call.ended:
                 overdue.append((call, make_error))

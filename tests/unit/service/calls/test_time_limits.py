@@ -1,6 +1,7 @@
 """The time limits of calls: their order, their errors, and the memory that they take."""
 
 import threading
+import time
 from concurrent.futures import Future
 from typing import Any
 
@@ -115,6 +116,26 @@ def test_limits_of_ended_calls_are_forgotten() -> None:
         most = max(most, len(limits._limits))
     assert most <= 2 * 51 + 65
     assert {id(limited.call) for limited in open_calls} <= {id(limit[2]) for limit in limits._limits}
+
+
+def test_calls_that_end_in_time_wake_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread sleeps while calls come and go: a wake-up costs as much as a small call."""
+    wake_ups: list[None] = []
+    look = TimeLimits._interrupt_overdue
+
+    def counted(limits: TimeLimits) -> None:
+        wake_ups.append(None)
+        look(limits)
+
+    monkeypatch.setattr(TimeLimits, "_interrupt_overdue", counted)
+    limits = TimeLimits()
+    for _ in range(300):
+        limited = Limited()
+        limits.add(limited.call, 1000, lambda: DeadlineExceeded("late"))
+        limited.future.set_result(None)
+        # A thread that was woken has time to run.
+        time.sleep(0.0005)
+    assert len(wake_ups) <= 3
 
 
 def test_one_call_that_cannot_be_ended_does_not_spare_the_others(caplog: pytest.LogCaptureFixture) -> None:
