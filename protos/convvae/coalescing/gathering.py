@@ -79,7 +79,7 @@ class Gathering(Generic[M]):
         """
         if not self._waiting or (len(self._slots) >= MAX_IN_FLIGHT and not overdue):
             return None
-        return max(self._waiting, key=lambda member: member.limit.end_s())
+        return max(self.waiting, key=lambda member: member.limit.end_s())
 
     def take_slot(self, leader: M) -> None:
         """Give a slot to a call, which waits no more."""
@@ -107,7 +107,7 @@ class Gathering(Generic[M]):
         """
         max_rows, max_bytes = _room(leader.small, info)
         group, rows, num_bytes = [leader], leader.small.rows, leader.small.num_bytes
-        for member in self._waiting:
+        for member in self.waiting:
             rows += member.small.rows
             num_bytes += member.small.num_bytes
             if rows > max_rows or num_bytes > max_bytes:

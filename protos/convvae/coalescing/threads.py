@@ -58,7 +58,8 @@ class ThreadCoalescer:
     def __init__(self, send: Send, models: ModelCache) -> None:
         self._send = send
         self._models = models
-        self._lock = threading.Lock()
+        # A signal handler may close the client while its thread holds the lock.
+        self._lock = threading.RLock()
         # A gathering lives as long as a caller is in it.
         self._gatherings: WeakValueDictionary[tuple[CallKind, ModelName], Gathering[_Caller]]
         self._gatherings = WeakValueDictionary()
