@@ -3,7 +3,7 @@
 import onnx
 from onnx import ModelProto, NodeProto
 
-from convvae_trainer.export.onnx_runtime import half_converter
+from convvae_trainer.export.onnx_runtime import conversion_errors, half_converter
 from convvae_trainer.export.quantized import tail
 from convvae_trainer.export.rewrite import model_bytes
 
@@ -16,12 +16,15 @@ def halved(graph: bytes) -> bytes:
     The nodes after the last layer stay in fp32, since 16 bits would round the levels of pixels.
 
     Raises:
+        ExportFailed: ONNX Runtime cannot convert the graph.
         MissingExtra: ONNX Runtime is not installed.
     """
     model = onnx.load_from_string(graph)
-    half = half_converter()(model, keep_io_types=True, node_block_list=tail(model))
-    _sort(half)
-    return model_bytes(half)
+    convert = half_converter()
+    with conversion_errors("fp16"):
+        half = convert(model, keep_io_types=True, node_block_list=tail(model))
+        _sort(half)
+        return model_bytes(half)
 
 
 def _sort(model: ModelProto) -> None:

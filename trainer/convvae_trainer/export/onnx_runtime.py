@@ -5,11 +5,12 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
+from convvae_service.bundle import Precision
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.runtime import StartupError, choose_provider, import_runtime, make_session
-from convvae_trainer.errors import MissingExtra, TrainerError
+from convvae_trainer.errors import ExportFailed, MissingExtra, TrainerError
 
-__all__ = ["engine_errors", "half_converter", "open_session", "quantization_tools"]
+__all__ = ["conversion_errors", "engine_errors", "half_converter", "open_session", "quantization_tools"]
 
 
 def open_session(data: bytes, *, name: str) -> Any:
@@ -25,6 +26,24 @@ def open_session(data: bytes, *, name: str) -> Any:
     """
     with engine_errors():
         return make_session(data, name=name, provider=choose_provider("cpu"), threads=available_cpus())
+
+
+@contextlib.contextmanager
+def conversion_errors(precision: Precision) -> Iterator[None]:
+    """Turn any error about a graph that is converted into one line. A full disk stays an `OSError`.
+
+    Raises:
+        ExportFailed: ONNX Runtime cannot convert the graph.
+    """
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the converters raise errors of every class
+        reason = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+        raise ExportFailed(
+            f"ONNX Runtime cannot convert a graph to {precision}: {reason}; nothing was published"
+        ) from None
 
 
 def quantization_tools() -> Any:

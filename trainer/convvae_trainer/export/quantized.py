@@ -12,13 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from convvae_trainer.export.onnx_runtime import quantization_tools
-from convvae_trainer.export.pixel_input import PIXELS
+from convvae_trainer.errors import ExportFailed
+from convvae_trainer.export.onnx_runtime import conversion_errors, quantization_tools
 from convvae_trainer.export.rewrite import model_bytes
 
 __all__ = ["KeptLayer", "quantized", "tail"]
@@ -60,19 +59,17 @@ def quantized(
         weight_bits: Bits of a weight: 7, or 8 for processors with VNNI only.
 
     Raises:
+        ExportFailed: The graph has no layer with weights, or ONNX Runtime cannot quantise it.
         MissingExtra: ONNX Runtime is not installed.
         OSError: The folder for temporary files cannot be written.
     """
+    body = _body(model, kept)
     tools = quantization_tools()
     unsigned, signed = tools.QuantType.QUInt8, tools.QuantType.QInt8
     options: dict[str, Any] = {}
-    if any(PIXELS in node.output for node in model.graph.node):
-        # The range of pixels is known, so that no pixel of another image is cut off.
-        whole = {"quant_type": unsigned, "rmin": np.float32(0), "rmax": np.float32(1)}
-        options["TensorQuantOverrides"] = {PIXELS: [whole]}
     if float_output:
-        options["OpTypesToExcludeOutputQuantization"] = ["Gemm"]
-    with tempfile.TemporaryDirectory(prefix="convvae-") as folder, _quiet():
+        options["OpTypesToExcludeOutputQuantization"] = ["Gemm", "MatMul"]
+    with tempfile.TemporaryDirectory(prefix="convvae-") as folder, _quiet(), conversion_errors("int8"):
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, source)
         tools.quantize_static(
@@ -85,7 +82,7 @@ def quantized(
             reduce_range=weight_bits == 7,
             activation_type=unsigned,
             weight_type=signed,
-            nodes_to_quantize=_body(model, kept),
+            nodes_to_quantize=body,
             extra_options=options,
         )
         return model_bytes(onnx.load(target))
@@ -93,8 +90,9 @@ def quantized(
 
 def tail(model: ModelProto) -> list[str]:
     """Return the names of the nodes after the last layer with weights."""
-    nodes = model.graph.node
-    return [node.name for node in nodes[_weighted(model)[-1] + 1 :]]
+    weighted = _weighted(model)
+    start = weighted[-1] + 1 if weighted else 0
+    return [node.name for node in model.graph.node[start:]]
 
 
 def _weighted(model: ModelProto) -> list[int]:
@@ -107,6 +105,8 @@ def _body(model: ModelProto, kept: Sequence[KeptLayer]) -> list[str]:
     The nodes that only move the last layer's output belong to it.
     """
     nodes, weighted = model.graph.node, _weighted(model)
+    if not weighted:
+        raise ExportFailed("a graph has no layer with weights to quantise; nothing was published")
     first, last = weighted[0], weighted[-1]
     end = last + 1
     while end < len(nodes) and nodes[end].op_type in _LAYOUT:

@@ -45,7 +45,7 @@ class Rewrite:
 
     def constant(self, value: NDArray[Any] | Sequence[int]) -> str:
         """Add an initializer, and return its name. Integers become int64."""
-        array = np.ascontiguousarray(value) if isinstance(value, np.ndarray) else np.array(value, np.int64)
+        array = np.array(value, order="C") if isinstance(value, np.ndarray) else np.array(value, np.int64)
         name = f"rewritten_constant_{len(self._constants)}"
         self._constants.append(numpy_helper.from_array(array, name))
         return name
