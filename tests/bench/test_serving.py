@@ -3,12 +3,14 @@
 import http.server
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from bench.serving.checkout import ROOT, checkout_of
 from bench.serving.connection import CallFailed
 from bench.serving.connections import connect
 from bench.serving.conversation import Conversation
+from bench.serving.grpc_connection import GrpcConnection
 from bench.serving.parts import ELSEWHERE, OUTSIDE, divide, part_of
 from bench.serving.plot import plot
 from bench.serving.processes import cpu_s
@@ -160,6 +163,20 @@ def test_grpc_calls_of_any_size_are_answered(grpc_target: str, size: int) -> Non
     connection.close()
 
 
+def test_a_closed_grpc_connection_is_renewed(grpc_target: str) -> None:
+    """A connection that the server keeps is kept, and one that it closed is opened again."""
+    connection = connect(grpc_target, echo_request(b"x"))
+    assert isinstance(connection, GrpcConnection)
+    first = connection._socket
+    connection.call()
+    connection.renew()
+    assert connection._socket is first
+    first.shutdown(socket.SHUT_RDWR)
+    connection.renew()
+    connection.call()
+    connection.close()
+
+
 def test_a_grpc_error_is_found_and_the_connection_goes_on(grpc_target: str) -> None:
     """An error has no message; it is not mistaken for a short reply."""
     connection = connect(grpc_target, echo_request(b""))
@@ -247,7 +264,6 @@ def test_a_server_is_measured_and_reported(tmp_path: Path, monkeypatch: pytest.M
         )
         run.measure([Cell.of("Empty 1 x2"), Cell.of("Encode 1 x1 64x64x3")], [measured], bare)
     figures = run.cells["Empty 1 x2"]["tiny"]
-    assert figures["failed"] == 0
     assert figures["windows"] == 2
     assert 5 < figures["cpu_us"]["median"] == figures["beyond_us"]["median"]
     assert run.left_out == {"Encode 1 x1 64x64x3": "no server has its graphs"}
@@ -263,13 +279,25 @@ def test_cells_after_the_limit_are_named() -> None:
     assert run.left_out == {"Encode 1 x1": "the time was used up"}
 
 
+def test_a_window_with_a_failure_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is left out and named; the other windows remain."""
+    windows = [window(100, 50), replace(window(1, 50), failed=1, errors=["CallFailed: no"]), window(120, 50)]
+    monkeypatch.setattr(run_module, "measure", lambda *_, **__: [("native", each) for each in windows])
+    run = Run(pairs=3, seconds=0.1, limit_s=60)
+    server = RunningServer(name="native", target="", pid=0, models={Cell.graph: "mnist"})
+    run.measure([Cell.of("Encode 1 x1")], [server], bare=None)  # type: ignore[arg-type]
+    figures = run.cells["Encode 1 x1"]["native"]
+    assert (figures["windows"], figures["cpu_us"]["median"]) == (2, 110)
+    assert "1 of 3 windows had calls that failed: CallFailed: no" in run.left_out["Encode 1 x1, native"]
+
+
 def test_the_report_has_every_part(tmp_path: Path) -> None:
     """Starts, parts and failures are in it; a bar at or below zero does not break the plot."""
     figures = Summary.of([window(50, 60)]).as_dict()
     spread = {"median": 0.5, "q1": 0.4, "q3": 0.6}
     result = {
         "figure": "calls",
-        "cells": {"Encode 1 x16": {"native": {**figures, "failed": 3}}},
+        "cells": {"Encode 1 x16": {"native": figures}},
         "idle": {"native": {"ready_s": spread, "resident_mib": spread}},
         "parts": {"Encode 1 x16, native": {"engine": 50.0}},
         "left_out": {"mosec": "not installed"},
@@ -282,7 +310,6 @@ def test_the_report_has_every_part(tmp_path: Path) -> None:
     }
     text = report_of(result)
     for words in (
-        "native **3 failed**",
         "| native | 0.5 (0.4 to 0.6)",
         "| 50.0 |",
         "| 0.25 | 4 |",

@@ -69,23 +69,21 @@ class Tally:
     def call_in_threads(
         self, calls: Sequence[Callable[[], object]], failure: type[Exception]
     ) -> dict[str, Any]:
-        """Repeat each call in a thread of its own, and return the report.
+        """Repeat each call in a thread of its own, at least once, and return the report.
 
         After a `failure` a thread goes on; after an OSError its connection is of no use.
         """
 
         def repeat(call: Callable[[], object]) -> None:
-            while self.open:
-                begun_s = time.perf_counter()
+            going = True
+            while going:
+                begun_s, error = time.perf_counter(), None
                 try:
                     call()
-                except failure as error:
-                    self.add(begun_s, error)
-                except OSError as error:
-                    self.add(begun_s, error)
-                    return
-                else:
-                    self.add(begun_s)
+                except (failure, OSError) as raised:
+                    error = raised
+                self.add(begun_s, error)
+                going = self.open and not isinstance(error, OSError)
 
         threads = [threading.Thread(target=repeat, args=(call,)) for call in calls]
         for thread in threads:

@@ -53,14 +53,15 @@ async def call_by_async_client(target: str, model: str, cell: Cell) -> None:
         await client.encode(images, model=model)
 
         async def repeat(tally: Tally) -> None:
-            while tally.open:
-                begun_s = time.perf_counter()
+            going = True
+            while going:
+                begun_s, error = time.perf_counter(), None
                 try:
                     await client.encode(images, model=model)
-                except ConvvaeError as error:
-                    tally.add(begun_s, error)
-                else:
-                    tally.add(begun_s)
+                except ConvvaeError as raised:
+                    error = raised
+                tally.add(begun_s, error)
+                going = tally.open
 
         async def calls_of(question: dict[str, Any]) -> dict[str, Any]:
             tally = Tally(**question)

@@ -4,9 +4,9 @@ import socket
 import struct
 from typing import Protocol
 
-__all__ = ["TIMEOUT_S", "CallFailed", "Connection", "open_socket", "receive"]
+__all__ = ["RECEIVE_BYTES", "TIMEOUT_S", "CallFailed", "Connection", "open_socket", "receive"]
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 RECEIVE_BYTES = 1 << 18
 
 

@@ -3,9 +3,11 @@
 RFC 9113 and gRPC's protocol over HTTP/2.
 """
 
+import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
-from bench.serving.connection import TIMEOUT_S, CallFailed, open_socket, receive
+from bench.serving.connection import RECEIVE_BYTES, TIMEOUT_S, CallFailed, open_socket, receive
 from bench.serving.request import Request
 from support.raw_http2 import (
     DATA,
@@ -33,11 +35,15 @@ class GrpcConnection:
     """Unary gRPC calls, one after the other, over one HTTP/2 connection (RFC 9113)."""
 
     def __init__(self, target: str, request: Request) -> None:
-        self._socket = open_socket(target)
-        self._received = bytearray()
+        self._target = target
         metadata = {"grpc-timeout": f"{TIMEOUT_S:.0f}S", "user-agent": "grpc-bench"}
         self._headers = grpc_headers(request.path.removeprefix("/"), metadata)
         self._message = grpc_message(request.body)
+        self._connect()
+
+    def _connect(self) -> None:
+        self._socket = open_socket(self._target)
+        self._received = bytearray()
         self._window = self._initial_window = DEFAULT_WINDOW
         self._stream_window = 0
         self._frame_bytes = 16384
@@ -64,7 +70,12 @@ class GrpcConnection:
             raise CallFailed("an error without a reply")
 
     def renew(self) -> None:
-        """Do nothing: servers of gRPC keep idle connections."""
+        """Connect again if the server has closed the connection because it was idle."""
+        with suppress(BlockingIOError):
+            while data := self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT):
+                self._received += data
+            self._socket.close()
+            self._connect()
 
     def close(self) -> None:
         """End the connection."""

@@ -43,7 +43,7 @@ def plot(result: Mapping[str, Any], path: Path) -> None:
             text = f" {spread['median']:.0f}" if abs(spread["median"]) >= 10 else f" {spread['median']:.1f}"
             axes.text(middle, row - 0.4 + (index + 0.5) * height, text, va="center", fontsize=7)
     axes.set_yticks(range(len(cells)), list(cells), fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.set_xscale("log")
     axes.margins(x=0.1)
     axes.set_xlabel("processor time of the server beyond bare ONNX Runtime, µs for a row (logarithmic)")

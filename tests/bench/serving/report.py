@@ -68,14 +68,13 @@ def _cells(cells: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Rows:
     for cell, servers in cells.items():
         for server, figures in servers.items():
             beyond, cpu, bare = (Spread(**figures[name]) for name in ("beyond_us", "cpu_us", "bare_us"))
-            failed = f" **{figures['failed']} failed**" if figures["failed"] else ""
             batch, rate = figures["batch_rows"] or "", f"{figures['rows_per_s']:,.0f}"
             latencies = (figures["p50_ms"], figures["p99_ms"])
             callers = f"{figures['caller_us']:.0f}"
             rows.append(
                 (
                     cell,
-                    server + failed,
+                    server,
                     beyond,
                     cpu,
                     bare if bare.median else "",

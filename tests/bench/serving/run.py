@@ -78,10 +78,19 @@ class Run:
                 self.left_out[str(cell)] = str(error)[:500]
                 print(f"{cell}: {error}", file=sys.stderr, flush=True)
             for name, each in windows.items():
-                if each:
-                    summary = Summary.of(each)
-                    self.cells.setdefault(str(cell), {})[name] = summary.as_dict()
-                    print(f"{cell!s:28} {name:10} {summary}", flush=True)
+                self._add(cell, name, each)
+
+    def _add(self, cell: Cell, name: str, windows: Sequence[Window]) -> None:
+        whole = [window for window in windows if not window.failed]
+        if len(whole) < len(windows):
+            failed = [error for window in windows for error in window.errors]
+            why = f"{len(windows) - len(whole)} of {len(windows)} windows had calls that failed: {failed[0]}"
+            self.left_out[f"{cell}, {name}"] = why
+            print(f"{cell!s:28} {name:10} {why}", file=sys.stderr, flush=True)
+        if whole:
+            summary = Summary.of(whole)
+            self.cells.setdefault(str(cell), {})[name] = summary.as_dict()
+            print(f"{cell!s:28} {name:10} {summary}", flush=True)
 
     def publish(self, out: Path, *, figure: str, reference: str, more: Mapping[str, Any]) -> None:
         """Write the result as JSON, Markdown and PNG, under the name of `out`.

@@ -46,8 +46,6 @@ class Summary:
         batch_rows: Median; None if the server does not tell.
         caller_us: Processor microseconds of the callers for a call, median.
         windows: Windows.
-        failed: Calls that failed.
-        errors: A few of the messages.
     """
 
     cpu_us: Spread
@@ -59,8 +57,6 @@ class Summary:
     batch_rows: float | None
     caller_us: float
     windows: int
-    failed: int
-    errors: list[str]
 
     @classmethod
     def of(cls, windows: Sequence[Window]) -> "Summary":
@@ -77,17 +73,14 @@ class Summary:
             batch_rows=round(statistics.median(sizes), 1) if sizes else None,
             caller_us=round(statistics.median(window.caller_us for window in windows), 1),
             windows=len(windows),
-            failed=sum(window.failed for window in windows),
-            errors=[error for window in windows for error in window.errors][:3],
         )
 
     def __str__(self) -> str:
         """Return the figures as one line."""
-        failed = f"  FAILED {self.failed}: {self.errors}" if self.failed else ""
         return (
             f"beyond {self.beyond_us!s:22} server {self.cpu_us!s:24} bare {self.bare_us!s:20} us a row"
             f"  batch {self.batch_rows}  {self.rows_per_s:,.0f} rows/s"
-            f"  p50 {self.p50_ms} p99 {self.p99_ms} ms  callers {self.caller_us:.0f} us a call{failed}"
+            f"  p50 {self.p50_ms} p99 {self.p99_ms} ms  callers {self.caller_us:.0f} us a call"
         )
 
     def as_dict(self) -> dict[str, Any]:
