@@ -10,18 +10,23 @@ from support.serving import ServerProcess
 # Tells at the start of the drain how many objects the collector leaves alone, and how many it goes through,
 # and with each report of health whether there are any of the first kind.
 PROGRAM = """
-import gc, sys
+import gc, os
 from convvae_service.server import health
+
+def say(*words):
+    # At once, so that no line of the log gets between the words.
+    os.write(2, (" ".join(map(str, words)) + "\\n").encode())
+
 follow = health.HealthServicer.follow
 def reported(self, models):
-    print("reports", any(models.values()), "frozen", gc.get_freeze_count() > 0, file=sys.stderr, flush=True)
+    say("reports", any(models.values()), "frozen", gc.get_freeze_count() > 0)
     follow(self, models)
 health.HealthServicer.follow = reported
 from convvae_service.__main__ import main
 from convvae_service.server.lifecycle import Server
 drain = Server.drain
 async def told(self, **words):
-    print("kept", gc.get_freeze_count(), "searched", len(gc.get_objects()), file=sys.stderr, flush=True)
+    say("kept", gc.get_freeze_count(), "searched", len(gc.get_objects()))
     await drain(self, **words)
 Server.drain = told
 main()
