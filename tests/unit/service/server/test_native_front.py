@@ -203,6 +203,27 @@ async def test_a_caller_that_leaves_ends_its_call(how: str) -> None:
         await until(lambda: not any(port.running for port in ports_of(front)))
 
 
+@pytest.mark.parametrize(("timeout_s", "code"), [(10, "CANCELLED"), (0.2, "DEADLINE_EXCEEDED")])
+async def test_a_caller_that_has_left_before_its_call_is_read(timeout_s: float, code: str) -> None:
+    """Its call is not run, and is counted as what it was."""
+    handlers = Handlers()
+    async with serving(handlers) as (_, stub, runner, front):
+        handlers.free.clear()
+        first = stub.Sample(SAMPLE, timeout=10)
+        await until(lambda: front.busy_since_s is not None or first.done())
+        call = stub.Score(pb.ScoreRequest(), timeout=timeout_s)
+        await asyncio.sleep(0.3)
+        call.cancel()
+        await asyncio.sleep(0.3)
+        handlers.free.set()
+        await first
+        await stub.Sample(SAMPLE, timeout=10)
+        count = runner.metrics.registry.get_sample_value
+        assert count("convvae_calls_total", {"method": "Score", "code": code}) == 1
+        assert runner.in_flight == 0
+    assert not handlers.waiting
+
+
 async def test_a_call_that_has_expired_on_arrival_is_not_run() -> None:
     """It is counted, and the handler never sees it."""
     handlers = Handlers()
