@@ -41,6 +41,16 @@ def gpu_figures(results: dict[str, dict[str, Any]]) -> list[str]:
     ]
 
 
+def int8_figures(measured: dict[str, Any]) -> list[str]:
+    """Return the speed of int8 graphs, and the accuracy of the trained models in int8."""
+    ratios = [measured["reference_64x64x3"][role]["ratio"] for role in ("encoder", "decoder")]
+    trained = [
+        f"{one['accuracy']['cosine_mean']:.4f}, {one['accuracy']['psnr_loss_db']:.2f} dB"
+        for one in measured["trained"]
+    ]
+    return [", ".join(f"{ratio:.2f}" for ratio in ratios) + " times", " and ".join(trained)]
+
+
 def fault_figures(folder: Path) -> list[str]:
     """Return the figures of the runs with faults and load by one front, which is the folder's name."""
     results = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
@@ -71,6 +81,7 @@ def test_the_summary_is_what_was_measured() -> None:
         f"{parity['image_steps']} steps of 255",
         f"{results['start_up']['median_s']:.2f} s",
         f"{results['embed_throughput']['cpu_ratio']:.2f} times",
+        *int8_figures(results["quantized_graphs"]),
         *gpu_figures(results),
         *(figure for folder in fronts for figure in fault_figures(folder)),
     ]
