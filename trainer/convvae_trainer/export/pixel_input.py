@@ -35,6 +35,8 @@ def with_uint8_pixels(model: ModelProto) -> ModelProto:
     if [node.op_type for node in start] != _INPUT_OPERATORS or not _is_chain(start):
         return model
     transpose, _, divide, convolution = start
+    if not {divide.input[1], *convolution.input[1:]} <= rewrite.weights.keys():
+        return model
     scale = np.float32(1) / rewrite.weights[divide.input[1]].astype(np.float32).reshape(())
     image = transpose.input[0]
     blocks = _blocks(rewrite, image, convolution)
@@ -81,7 +83,7 @@ class _Blocks:
     def convolve(self, rewrite: Rewrite, node: NodeProto) -> None:
         """Add the convolution of the blocks, and the nodes that divide each pair of its output columns."""
         weight, bias = (rewrite.weights[name] for name in node.input[1:3])
-        stride_h, pads = attributes_of(node)["strides"][0], attributes_of(node)["pads"]
+        stride_h, pads = attributes_of(node)["strides"][0], attributes_of(node).get("pads", [0] * 4)
         pair = rewrite.add(
             "Conv",
             PIXELS,
@@ -111,13 +113,13 @@ def _blocks(rewrite: Rewrite, image: str, node: NodeProto) -> _Blocks | None:
     attributes = attributes_of(node)
     _, height, width, channels = rewrite.shape(image)
     _, _, output_height, output_width = rewrite.shape(node.output[0])
-    stride, (_, before, _, _) = attributes["strides"][1], attributes["pads"]
+    stride, (_, before, _, _) = attributes.get("strides", [1, 1])[1], attributes.get("pads", [0] * 4)
     is_plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
     has_bias = len(node.input) == 3
     if not (is_plain and has_bias and stride == 2 and output_width % 2 == 0 and channels <= MAX_CHANNELS):
         return None
     columns, pairs = 2 * stride, output_width // 2
-    taps = -(-(stride + attributes["kernel_shape"][1]) // columns)
+    taps = -(-(stride + rewrite.weights[node.input[1]].shape[3]) // columns)
     after = (pairs - 1 + taps) * columns - before - width
     if after < 0:
         return None

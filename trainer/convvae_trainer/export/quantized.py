@@ -27,7 +27,7 @@ KeptLayer = Literal["first", "last"]
 
 _WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LAYOUT = ("Reshape", "Transpose", "Slice")
-_QUANTISED = (*_WEIGHTED, "Sigmoid", "Mul", "Add", *_LAYOUT)
+_QUANTISED = ("Conv", "Gemm", "MatMul", "Sigmoid", "Mul", "Add", *_LAYOUT)
 
 
 class _Batches:

@@ -58,8 +58,8 @@ def _geometry(rewrite: Rewrite, node: NodeProto) -> _Geometry | None:
     is_plain = attributes.get("group", 1) == 1 and set(attributes.get("dilations", [1])) == {1}
     if not is_plain or len(size) != 2 or 0 in (*size, *output_size) or node.input[1] not in rewrite.weights:
         return None
-    kernel, stride = rewrite.weights[node.input[1]].shape[2:], attributes["strides"]
-    pads = attributes["pads"]
+    kernel, stride = rewrite.weights[node.input[1]].shape[2:], attributes.get("strides", [1, 1])
+    pads = attributes.get("pads", [0] * 4)
     if min(pads) < 0 or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
         return None
     geometry = _Geometry(

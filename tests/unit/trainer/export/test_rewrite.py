@@ -147,3 +147,12 @@ def test_a_graph_without_convolutions_stays(rewrite: Callable[[ModelProto], Mode
     graph = encoder(SHAPE, LATENT_DIM)
     images = np.random.default_rng(0).integers(0, 256, (3, *SHAPE.as_tuple), dtype=np.uint8)
     assert_same(graph, model_bytes(rewrite(onnx.load_from_string(graph))), "image", images)
+
+
+def test_attributes_that_a_graph_leaves_out_have_their_defaults() -> None:
+    """Strides of 1 and no padding need not be stated."""
+    graph = transposed((3, 2, 3, 3))
+    rewritten = with_subpixel_convolutions(onnx.load_from_string(graph))
+    assert "ConvTranspose" not in operators(rewritten)
+    rows = np.random.default_rng(2).standard_normal((3, 3, 5, 4)).astype(np.float32)
+    assert_same(graph, model_bytes(rewritten), "latent", rows)
