@@ -11,14 +11,14 @@ import pytest
 
 from support.serving import ServerProcess
 
+pytestmark = pytest.mark.one_front
+
 # The parent calls the server in two threads and forks ten children. Each child runs `CHILD` and reports its
 # outcome. The parent then reports the outcomes, the exit statuses and the errors of its own calls.
 PROGRAM = """
 import asyncio, gc, json, os, select, sys, threading, time
 import numpy as np
 from convvae import AsyncClient, Client, ConvvaeError
-
-pytestmark = pytest.mark.one_front
 TARGET, TIMEOUT_S = sys.argv[1], 5.0
 images = np.zeros((50, 8, 6, 1), np.uint8)
 client = Client(TARGET, timeout_s=20)
