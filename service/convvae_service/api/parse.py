@@ -115,7 +115,20 @@ def _read_files(request: ImageRequest, shape: ImageShape, limits: CallLimits) ->
 
 
 def _read_pixels(pixels: vae_pb2.Pixels, shape: ImageShape, limits: CallLimits) -> ImageRows:
-    wrong_sizes = [
+    if (pixels.height, pixels.width, pixels.channels) != shape.as_tuple:
+        raise InvalidInput(_wrong_sizes(pixels, shape))
+    _check_count(pixels.count, "pixels.count", limits)
+    data = pixels.data
+    count = pixels.count
+    expected = count * shape.num_values
+    if len(data) != expected:
+        raise _invalid("pixels.data", f"has {len(data)} bytes, {count} images of {shape} have {expected}")
+    array = np.frombuffer(data, np.uint8).reshape(count, *shape.as_tuple)
+    return ImageRows(pixels=array, files=(), num_bytes=len(data), shape=shape)
+
+
+def _wrong_sizes(pixels: vae_pb2.Pixels, shape: ImageShape) -> list[Violation]:
+    return [
         Violation(f"pixels.{name}", f"is {actual}, the model's images have {expected}")
         for name, actual, expected in (
             ("height", pixels.height, shape.height),
@@ -124,17 +137,6 @@ def _read_pixels(pixels: vae_pb2.Pixels, shape: ImageShape, limits: CallLimits) 
         )
         if actual != expected
     ]
-    if wrong_sizes:
-        raise InvalidInput(wrong_sizes)
-    _check_count(pixels.count, "pixels.count", limits)
-    data = pixels.data
-    expected = pixels.count * shape.num_values
-    if len(data) != expected:
-        raise _invalid(
-            "pixels.data", f"has {len(data)} bytes, {pixels.count} images of {shape} have {expected}"
-        )
-    array = np.frombuffer(data, np.uint8).reshape(pixels.count, *shape.as_tuple)
-    return ImageRows(pixels=array, files=(), num_bytes=len(data), shape=shape)
 
 
 def _check_count(count: int, field: str, limits: CallLimits) -> None:

@@ -3,13 +3,14 @@
 from concurrent.futures import Executor
 from contextlib import AbstractContextManager
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convvae.v1 import vae_pb2
 from convvae_service.api.image_rows import ImageRows
-from convvae_service.api.limits import call_limits, row_bytes
+from convvae_service.api.limits import CallLimits, call_limits
 from convvae_service.api.noise import draw_seed, latent_noise
 from convvae_service.api.parse import ImageRequest, read_images, read_latents, read_sample, read_score
 from convvae_service.api.serialize import describe_model, list_models, pixels, served_model, vectors
@@ -47,6 +48,8 @@ class VaeServicer:
         self._batcher = batcher
         # Threads for what would take long where requests are read: image files and much noise.
         self._workers = workers
+        # They are the same for each call, and are dropped with their version.
+        self._limits: WeakKeyDictionary[LoadedVersion, CallLimits] = WeakKeyDictionary()
         # This reads files of the system: once, not for each call.
         self._cpus = available_cpus()
 
@@ -81,21 +84,22 @@ class VaeServicer:
     async def decode(self, request: vae_pb2.DecodeRequest, call: Call) -> vae_pb2.DecodeResponse:
         """Map latent vectors to images."""
         served = self._lease(request.model, "decode", call)
-        limits = call_limits(self._settings, served)
+        limits = self._limits_of(served)
         latents = read_latents(request.latents, dimension=served.manifest.latent_dim, limits=limits)
         call.rows = len(latents)
-        with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes + call.rows * row_bytes(served)):
+        with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes + call.rows * limits.row_bytes):
             (images,) = await self._run(served.engine.decode, (latents,), call)
         return vae_pb2.DecodeResponse(model=served_model(served), images=pixels(images))
 
     async def sample(self, request: vae_pb2.SampleRequest, call: Call) -> vae_pb2.SampleResponse:
         """Draw latent vectors from the prior and decode them."""
         served = self._lease(request.model, "sample", call)
-        count, temperature = read_sample(request, limits=call_limits(self._settings, served))
+        limits = self._limits_of(served)
+        count, temperature = read_sample(request, limits=limits)
         seed = request.seed if request.HasField("seed") else draw_seed()
         dimension = served.manifest.latent_dim
         call.rows = count
-        with self._batcher.admit(rows=count, num_bytes=count * row_bytes(served)):
+        with self._batcher.admit(rows=count, num_bytes=count * limits.row_bytes):
             noise = await self._noise(seed, request.first_row, count, dimension)
             latents = noise * np.float32(temperature)
             (images,) = await self._run(served.engine.decode, (latents,), call)
@@ -119,7 +123,7 @@ class VaeServicer:
         """Compute the evidence lower bound of images, in nats."""
         served = self._lease(request.model, "score", call)
         rows = self._read(request, served, call)
-        num_samples = read_score(request, rows=len(rows), limits=call_limits(self._settings, served))
+        num_samples = read_score(request, rows=len(rows), limits=self._limits_of(served))
         seed = request.seed if request.HasField("seed") else draw_seed()
         with self._admit(rows, served, copies=max(1, num_samples)):
             images = await self._decode(rows, served)
@@ -160,7 +164,13 @@ class VaeServicer:
     async def get_model(self, request: vae_pb2.GetModelRequest, call: Call) -> vae_pb2.GetModelResponse:
         """Describe one version."""
         served = self._lease(request.model, None, call)
-        return describe_model(served, settings=self._settings, limits=call_limits(self._settings, served))
+        return describe_model(served, settings=self._settings, limits=self._limits_of(served))
+
+    def _limits_of(self, served: LoadedVersion) -> CallLimits:
+        limits = self._limits.get(served)
+        if limits is None:
+            limits = self._limits[served] = call_limits(self._settings, served)
+        return limits
 
     def _lease(self, model: vae_pb2.ModelRef, capability: str | None, call: Call) -> LoadedVersion:
         """Return a version that stays open until the call ends.
@@ -180,7 +190,7 @@ class VaeServicer:
         return served
 
     def _read(self, request: ImageRequest, served: LoadedVersion, call: Call) -> ImageRows:
-        limits = call_limits(self._settings, served)
+        limits = self._limits_of(served)
         rows = read_images(request, shape=served.manifest.image, limits=limits)
         call.rows = len(rows)
         return rows
@@ -190,7 +200,9 @@ class VaeServicer:
     ) -> AbstractContextManager[None]:
         """Reserve queue space for `copies` of each image while a `with` block runs."""
         num_rows = len(rows) * copies
-        return self._batcher.admit(rows=num_rows, num_bytes=rows.num_bytes + num_rows * row_bytes(served))
+        return self._batcher.admit(
+            rows=num_rows, num_bytes=rows.num_bytes + num_rows * self._limits_of(served).row_bytes
+        )
 
     async def _decode(self, rows: ImageRows, served: LoadedVersion) -> NDArray[np.uint8]:
         return await rows.decode(

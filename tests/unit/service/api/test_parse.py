@@ -14,7 +14,7 @@ from convvae_service.bundle import ImageShape, Resize
 from convvae_service.errors import InvalidInput
 
 SHAPE = ImageShape(height=2, width=3, channels=1)
-LIMITS = CallLimits(max_rows=4, max_message_bytes=200, max_pixels_per_file=100)
+LIMITS = CallLimits(max_rows=4, max_message_bytes=200, max_pixels_per_file=100, row_bytes=1)
 
 small = st.integers(-2, 7)
 pixels = st.builds(
