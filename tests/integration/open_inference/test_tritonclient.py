@@ -78,12 +78,15 @@ def test_tritonclient_reads_statistics(findings: dict[str, Any]) -> None:
     assert [batch["batch_size"] for batch in found["batch_stats"]] == ["1", "2"]
 
 
-def test_tritonclient_infers(server: ServerProcess, findings: dict[str, Any]) -> None:
+def test_tritonclient_infers(server: ServerProcess, front: str, findings: dict[str, Any]) -> None:
     """Raw arrays, plain and compressed, give what the native API gives; requested outputs come alone."""
     with stub_of(server.target) as native:
         reply = native.Encode(vae_pb2.EncodeRequest(pixels=pixels(IMAGES)), timeout=TIMEOUT_S)
     for compression in ("None", "gzip", "deflate"):
         found = findings["infer"][compression]
+        if front == "native" and compression == "deflate":
+            assert found == {"status": "StatusCode.UNIMPLEMENTED"}
+            continue
         assert found["reply"] == ["tiny.encoder", "1", "abc"]
         np.testing.assert_allclose(found["mean"], unpack(reply.mean), rtol=1e-5, atol=1e-6)
         assert found["log_variance"] == [3, LATENT_DIM]
