@@ -1,5 +1,6 @@
 """The front of grpcio: it turns bytes and metadata into calls, and answers into replies and statuses."""
 
+import logging
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -50,6 +51,7 @@ class GrpcFront:
         )
         self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
         self._server = grpc.aio.server(options=server_options(settings))
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_caller_that_left)
 
     def add_service(self, service: Service) -> None:
         """Answer the methods of a service."""
@@ -167,3 +169,8 @@ class GrpcFront:
         await serve(
             requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
         )
+
+
+def _is_no_caller_that_left(record: logging.LogRecord) -> bool:
+    """Return whether gRPC logs anything else than that a caller left while its answer was being sent."""
+    return not record.getMessage().startswith("ExecuteBatchError raised in core")

@@ -1,0 +1,24 @@
+"""The front of grpcio, apart from what tests of real servers see of it."""
+
+import logging
+
+import pytest
+
+from convvae_service.calls.runner import CallRunner
+from convvae_service.observability.metrics import Metrics
+from convvae_service.server.grpc_front import GrpcFront
+from convvae_service.settings.loader import load_settings
+
+
+async def test_callers_that_leave_while_an_answer_is_sent_are_no_errors(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In a storm of short deadlines gRPC logs some of them; all else that it logs stays."""
+    settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0"])
+    GrpcFront(settings, CallRunner(metrics=Metrics(), max_call_s=60))
+    log = logging.getLogger("grpc._cython.cygrpc")
+    log.error("ExecuteBatchError raised in core by servicer method [%s]", "/a.B/C")
+    log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", "/a.B/C")
+    assert [record.getMessage() for record in caplog.records] == [
+        "Unexpected [KeyError] raised by servicer method [/a.B/C]"
+    ]
