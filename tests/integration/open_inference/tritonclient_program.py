@@ -144,7 +144,7 @@ def cancel(client: Any) -> Any:
     done: queue.Queue[Any] = queue.Queue()
     # It waits behind these.
     for _ in range(6):
-        client.async_infer("tiny.encoder", images(MANY), lambda *_: None)
+        client.async_infer("tiny.encoder", images(MANY), lambda **_: None)
     call = client.async_infer("tiny.encoder", images(MANY), lambda result, error: done.put((result, error)))
     time.sleep(0.02)
     call.cancel()
