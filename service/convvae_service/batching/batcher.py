@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 # Maximum number of calls in a queue that are compared for a batch, which takes 0.1 ms.
 _MAX_COMPARED = 1024
+# Time of a lane to wait after an error that is no graph's.
+_PAUSE_S = 0.01
 # A dict keeps the order and removes from the middle in constant time, as cancelled calls require.
 _Queue = dict[PendingCall, None]
 
@@ -82,6 +84,15 @@ class Batcher:
         """
         return _Admission(self, rows, num_bytes)
 
+    def start(self) -> None:
+        """Start the threads of the lanes. Without this, the first call starts them.
+
+        Raises:
+            RuntimeError: The system allows no more threads.
+        """
+        with self._changed:
+            self._start_lanes()
+
     def submit(self, stage: Stage, rows: Rows, observe: SliceObserver | None = None) -> PendingCall:
         """Put rows into the queue of a stage, and return the future of its results in the same order.
 
@@ -93,8 +104,7 @@ class Batcher:
         call = PendingCall(rows, self.clock(), observe, self._forget)
         with self._changed:
             self._queues.setdefault(stage, {})[call] = None
-            if not self._threads and not self._closed:
-                self._start_lanes()
+            self._start_lanes()
             if self._idle:
                 self._changed.notify()
         if self._closed:
@@ -119,19 +129,23 @@ class Batcher:
             thread.join()
 
     def _start_lanes(self) -> None:
-        for number in range(self.lanes):
-            thread = threading.Thread(target=self._serve, name=f"lane-{number}", daemon=True)
-            self._threads.append(thread)
+        while len(self._threads) < self.lanes and not self._closed:
+            name = f"lane-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
             thread.start()
+            self._threads.append(thread)
 
     def _serve(self) -> None:
         """Run one batch after another until the batcher is closed."""
-        while (batch := self._next_batch()) is not None:
+        while not self._closed:
             try:
-                self._run(*batch)
+                if (batch := self._next_batch()) is not None:
+                    self._run(*batch)
             except Exception:  # noqa: BLE001 - a lane that ended would leave all later calls waiting
-                _log.exception("internal error: a batch was not reported")
-            del batch
+                _log.exception("internal error: a batch failed outside of its graph")
+                # The reason may last, as a lack of memory does.
+                time.sleep(_PAUSE_S)
+            batch = None
 
     def _next_batch(self) -> tuple[Stage, list[CallSlice], RunningBatch] | None:
         """Wait for a batch that is due and take it; None if the batcher is closed."""
@@ -163,7 +177,7 @@ class Batcher:
 
     def _take_batch(self, stage: Stage) -> list[CallSlice]:
         """Take the next batch out of the stage's queue. It is empty if all compared calls have ended."""
-        queue = self._queues.pop(stage)
+        queue = self._queues[stage]
         waiting: list[PendingCall] = []
         for call in list(itertools.islice(queue, _MAX_COMPARED)):
             # A call that failed or was cancelled may still be in the queue for a moment.
@@ -179,6 +193,7 @@ class Batcher:
                     slices.append(call.take(count))
                     if not call.num_left:
                         del queue[call]
+        del self._queues[stage]
         if queue:
             # At the end of the dict, so that the other stages come first.
             self._queues[stage] = queue
@@ -197,18 +212,26 @@ class Batcher:
                     return
 
     def _run(self, stage: Stage, slices: list[CallSlice], running: RunningBatch) -> None:
-        started_s = self.clock()
-        results = _run_batch(stage, slices)
-        ended_s = self.clock()
-        with self._changed:
-            self._runs.discard(running)
-        # First the reports: a caller never has an answer that is not counted.
         try:
-            self._report(stage, slices, started_s, ended_s)
-        finally:
+            started_s = self.clock()
+            results = _run_batch(stage, slices)
+            ended_s = self.clock()
+            # First the reports: a caller never has an answer that is not counted.
+            try:
+                self._report(stage, slices, started_s, ended_s)
+            except Exception:  # noqa: BLE001 - the callers have their results all the same
+                _log.exception("internal error: a batch was not reported")
             _deliver(slices, results)
             # The traceback of an error in here has this frame. They must not hold each other.
             del results
+        except Exception as error:
+            for part in slices:
+                part.call.fail(error)
+            raise
+        finally:
+            # After the answers: a lane that is stuck in one of them is a lane that is stuck.
+            with self._changed:
+                self._runs.discard(running)
 
     def _report(self, stage: Stage, slices: list[CallSlice], started_s: float, ended_s: float) -> None:
         """Report a run to the stage's statistics, to the metrics and to the observers of its calls."""
@@ -276,6 +299,7 @@ def _deliver(slices: list[CallSlice], results: list[Rows | Exception]) -> None:
             else:
                 part.call.accept(part.start, result)
         except Exception as error:  # noqa: BLE001 - for example MemoryError; the other calls get their results
+            _log.exception("internal error: a call could not take its results")
             part.call.fail(error)
 
 

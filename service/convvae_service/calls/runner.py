@@ -61,6 +61,14 @@ class CallRunner:
         """Number of calls that run now."""
         return len(self._calls)
 
+    def start(self) -> None:
+        """Start the thread that watches the time limits. Without this, the first call starts it.
+
+        Raises:
+            RuntimeError: The system allows no more threads.
+        """
+        self._limits.start()
+
     def begin(self, method: str, metadata: Metadata) -> Call:
         """Return a new call with the caller's request id and trace, if the metadata have them."""
         call = Call(method, request_id_of(metadata))
@@ -92,13 +100,13 @@ class CallRunner:
                 that time; here it only tells an expired call from a cancelled one.
         """
         self.count_arrival()
-        self._calls.add(call)
         started_s = self.last_arrival_s
         deadline_s = None if time_left_s is None else started_s + time_left_s
         coroutine = handle(request, call) if self.state.takes_calls else _raise(self.not_ready())
         running = RunningCall(coroutine, partial(self._end, call, reply, started_s, deadline_s))
         call.limit = partial(self._limits.add, running)
         call.limit(self.max_call_s, self._too_slow)
+        self._calls.add(call)
         return running
 
     def refuse(self, call: Call, error: ServiceError) -> Refusal:
@@ -120,7 +128,7 @@ class CallRunner:
     def count_expired(self, method: str) -> None:
         """Count a call that had expired on arrival. It is not logged: a storm of them would fill the log."""
         self.count_arrival()
-        self.metrics.calls.labels(method, "DEADLINE_EXCEEDED").inc()
+        self.metrics.count_expired(method)
 
     async def wait_until_idle(self, quiet_s: float, *, at_most_s: float) -> None:
         """Return when no call has arrived for `quiet_s` seconds, or after `at_most_s` seconds."""
@@ -161,14 +169,18 @@ class CallRunner:
         return Refusal("INTERNAL", f"internal error, id {call.request_id}")
 
     def _close(self, call: Call, code: str, started_s: float) -> None:
-        for release in call.on_end:
-            release()
+        """Release what a call holds, and record it. This never raises: the answer comes after it."""
         self._calls.discard(call)
-        seconds = time.monotonic() - started_s
-        self.metrics.count_call(call.method, code, seconds, call.rows)
-        self.access_log.write(call, code, seconds)
-        if self.tracing is not None:
-            self.tracing.end(call, code)
+        try:
+            for release in call.on_end:
+                release()
+            seconds = time.monotonic() - started_s
+            self.metrics.count_call(call.method, code, seconds, call.rows)
+            self.access_log.write(call, code, seconds)
+            if self.tracing is not None:
+                self.tracing.end(call, code)
+        except Exception:  # noqa: BLE001 - the caller waits for the answer all the same
+            _log.exception("internal error: the end of a call is not recorded in full")
 
 
 async def _raise(error: ServiceError) -> NoReturn:

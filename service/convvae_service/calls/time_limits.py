@@ -34,6 +34,11 @@ class TimeLimits:
         # The thread sleeps until then. Each wake-up costs as much as a small call.
         self._wakes_at_s = -math.inf
 
+    def start(self) -> None:
+        """Start the thread. Raises RuntimeError if the system allows no more threads."""
+        with self._changed:
+            self._start()
+
     def add(self, call: RunningCall, seconds: float, make_error: Callable[[], ServiceError]) -> None:
         """Interrupt `call` with an error when `seconds` have passed, unless it has ended."""
         limit = (self._clock() + seconds, next(self._numbers), call, make_error)
@@ -43,12 +48,16 @@ class TimeLimits:
                 self._limits = [other for other in self._limits if not other[2].ended]
                 heapq.heapify(self._limits)
                 self._max_limits = 2 * len(self._limits) + _MAX_STALE
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._watch, name="time limits", daemon=True)
-                self._thread.start()
-            elif limit[0] < self._wakes_at_s:
+            self._start()
+            if limit[0] < self._wakes_at_s:
                 self._wakes_at_s = limit[0]
                 self._changed.notify()
+
+    def _start(self) -> None:
+        if self._thread is None:
+            thread = threading.Thread(target=self._watch, name="time limits", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def _watch(self) -> None:
         while True:

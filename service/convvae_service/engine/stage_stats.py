@@ -2,7 +2,7 @@
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 __all__ = ["StageStats", "StageTotal"]
 
@@ -40,6 +40,17 @@ class StageStats:
     compute: StageTotal = field(default_factory=StageTotal)
     by_rows: dict[int, StageTotal] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def snapshot(self) -> "StageStats":
+        """Return a copy that lanes no longer change."""
+        with self._lock:
+            return replace(
+                self,
+                queue=replace(self.queue),
+                compute=replace(self.compute),
+                by_rows={rows: replace(total) for rows, total in self.by_rows.items()},
+                _lock=threading.Lock(),
+            )
 
     def add(self, *, rows: int, calls: int, queue_s: tuple[float, ...], engine_s: float) -> None:
         """Add one run.

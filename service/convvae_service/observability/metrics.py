@@ -109,6 +109,10 @@ class Metrics:
         if code == "OK":
             self._rows_of(method).inc(rows)
 
+    def count_expired(self, method: str) -> None:
+        """Add one call whose deadline had passed on arrival."""
+        self._calls_of(method, "DEADLINE_EXCEEDED").inc()
+
     def count_batch(self, report: BatchReport) -> None:
         """Add one batch."""
         self._batch_rows_of(report.stage).observe(report.rows)

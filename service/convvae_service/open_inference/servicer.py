@@ -66,7 +66,7 @@ class OpenInferenceServicer:
         self._is_ready = is_ready
         self._is_live = is_live
         # Totals are dropped with their version. A version that is loaded again starts at 0.
-        self._totals_lock = threading.Lock()
+        self._totals_lock = threading.RLock()
         self._totals: WeakKeyDictionary[LoadedVersion, dict[str, InferenceTotals]] = WeakKeyDictionary()
 
     @property
@@ -137,9 +137,10 @@ class OpenInferenceServicer:
             graph = self._lease(request.name, request.version, call)
             # Without a version, all loaded versions of the graph.
             graphs = [graph] if request.version else [other for other in graphs if other.name == graph.name]
-        return pb.ModelStatisticsResponse(
-            model_stats=[statistics(graph, self._totals_of(graph)) for graph in graphs]
-        )
+        with self._totals_lock:
+            return pb.ModelStatisticsResponse(
+                model_stats=[statistics(graph, self._totals_of(graph)) for graph in graphs]
+            )
 
     async def repository_index(
         self, request: pb.RepositoryIndexRequest, call: Call

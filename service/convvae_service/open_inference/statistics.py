@@ -22,7 +22,7 @@ def statistics(graph: GraphModel, totals: InferenceTotals) -> pb.ModelStatistics
 
     The protocol has times for copying inputs and outputs too. They are not measured: their time is 0.
     """
-    stages = [stage.stats for stage in graph.stages]
+    stages = [stage.stats.snapshot() for stage in graph.stages]
     runs: dict[int, StageTotal] = {}
     queue, compute = StageTotal(), StageTotal()
     for stats in stages:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from convvae_service.calls.state import State
+from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts
 from convvae_service.repository.watch import Watch
 from convvae_service.server.assembly import assemble
@@ -58,6 +59,7 @@ class Server:
         port = parts.front.open_port()
         if settings.metrics_address != "off":
             self._metrics_page = MetricsPage(parts.metrics.registry, settings.metrics_address)
+        self._start_threads()
         # Health answers from here on: alive, and not ready yet.
         await parts.front.start()
         self._start_watchdog()
@@ -130,7 +132,7 @@ class Server:
         await parts.front.stop(None)
         if self._metrics_page is not None:
             await asyncio.to_thread(self._metrics_page.close)
-        parts.batcher.close()
+        await asyncio.to_thread(parts.batcher.close)
         await asyncio.to_thread(parts.workers.shutdown)
         await parts.loader.close()
         if parts.tracing is not None:
@@ -139,6 +141,16 @@ class Server:
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(asyncio.create_task(work))
+
+    def _start_threads(self) -> None:
+        """Start the threads that calls need: a server without them must not report SERVING."""
+        try:
+            self.parts.runner.start()
+            self.parts.batcher.start()
+        except RuntimeError as error:
+            raise StartupError(
+                f"no thread can be started ({error}): allow the process more threads, or give fewer --lanes"
+            ) from None
 
     def _start_watchdog(self) -> None:
         if not self._settings.watchdog_timeout_s:

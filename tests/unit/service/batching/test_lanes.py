@@ -14,6 +14,7 @@ from weakref import ref
 import numpy as np
 import pytest
 
+from convvae_service.batching import batcher as batcher_module
 from convvae_service.batching.batcher import Batcher
 from convvae_service.batching.pending_call import PendingCall
 from convvae_service.batching.report import BatchReport
@@ -190,8 +191,61 @@ def test_a_report_that_fails_costs_no_answer(caplog: pytest.LogCaptureFixture) -
             for number in range(3):
                 call = end_of(batcher.submit(stage, values(number), observe))
                 assert call()[0].tolist() == [2 * number]
-            assert batcher.runs == ()
+            wait_until(lambda: batcher.runs == ())
     assert caplog.messages == ["internal error: a batch was not reported"] * 6
+
+
+def test_a_lane_that_is_stuck_in_an_answer_is_seen() -> None:
+    """A batch counts as running until its last callback has returned: the watchdog looks at it."""
+    stuck = threading.Event()
+    with closing(new_batcher(1)) as batcher:
+        call = batcher.submit(Stage("double", double), values(1))
+
+        def stay(_: PendingCall) -> None:
+            assert stuck.wait(TIMEOUT_S)
+
+        call.add_done_callback(stay)
+        wait_until(lambda: call.done)
+        assert [run.stage for run in batcher.runs] == ["double"]
+        stuck.set()
+        wait_until(lambda: batcher.runs == ())
+
+
+def test_a_fault_of_the_batcher_ends_neither_its_calls_nor_the_lane(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An error outside of the graph, such as a lack of memory, fails the batch; the lane goes on."""
+
+    def no_memory(*_: object) -> Any:
+        raise MemoryError("no room")
+
+    with closing(new_batcher(1)) as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(batcher_module, "_run_batch", no_memory)
+            failed = end_of(batcher.submit(Stage("double", double), values(1)))
+            with pytest.raises(MemoryError, match="no room"):
+                failed()
+        with monkeypatch.context() as patch:
+            patch.setattr(batcher_module, "share", no_memory)
+            late = end_of(batcher.submit(Stage("double", double), values(2)))
+            wait_until(lambda: len(caplog.messages) >= 2)
+        assert late()[0].tolist() == [4]
+        wait_until(lambda: batcher.runs == ())
+    assert set(caplog.messages) == {"internal error: a batch failed outside of its graph"}
+
+
+def test_a_thread_that_cannot_start_is_no_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the system allows no thread, the start says so, and a later start makes up for it."""
+
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(new_batcher(2)) as batcher:
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", refuse)
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                batcher.start()
+        assert end_of(batcher.submit(Stage("double", double), values(3)))()[0].tolist() == [6]
 
 
 def test_close_cancels_what_waits_and_finishes_what_runs(batcher: Batcher) -> None:

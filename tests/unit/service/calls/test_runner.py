@@ -238,3 +238,27 @@ def test_a_call_that_is_refused_by_the_front_is_counted_once() -> None:
     assert runner.in_flight == 0
     runner.count_expired("Sample")
     assert counted(runner, "DEADLINE_EXCEEDED") == 1
+
+
+@pytest.mark.parametrize("part", ["metrics", "release"])
+async def test_a_fault_at_the_end_of_a_call_costs_no_answer(
+    part: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """If a call cannot be recorded, or a version not released, the caller has its answer all the same."""
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    async def answer(request: pb.SampleRequest, call: Call) -> pb.SampleResponse:
+        if part == "release":
+            call.on_end.append(refuse)
+        return pb.SampleResponse(seed=7)
+
+    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
+    if part == "metrics":
+        monkeypatch.setattr(runner.metrics, "count_call", refuse)
+    reply, _ = await call(answer, runner=runner)
+    assert isinstance(reply, pb.SampleResponse)
+    assert reply.seed == 7
+    assert runner.in_flight == 0
+    assert "internal error: the end of a call is not recorded in full" in caplog.messages

@@ -40,3 +40,20 @@ def test_the_batcher_counts_every_run_of_a_stage() -> None:
     assert {rows: runs.count for rows, runs in stage.stats.by_rows.items()} == {4: 2, 2: 1}
     assert stage.stats.last_run_ms > 0
     assert other.stats.runs == 0
+
+
+def test_a_copy_can_be_read_while_lanes_add() -> None:
+    """Statistics are read in one thread while others add batches of new sizes."""
+    stats = StageStats()
+    done = threading.Event()
+
+    def add() -> None:
+        for rows in range(1, 3000):
+            stats.add(rows=rows, calls=1, queue_s=(0.0,), engine_s=0.001)
+        done.set()
+
+    threading.Thread(target=add).start()
+    while not done.is_set():
+        copy = stats.snapshot()
+        assert sum(total.count for total in copy.by_rows.values()) == copy.runs == copy.compute.count
+    assert stats.snapshot().rows == stats.rows == 3000 * 2999 // 2
