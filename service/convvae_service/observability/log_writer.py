@@ -74,7 +74,11 @@ class LogWriter:
             first = [] if items else [self._queue.get()]
             time.sleep(_GATHER_S)
             items = first + [self._queue.get() for _ in range(self._queue.qsize())]
-            self._write_all("".join(item for item in items if isinstance(item, str)))
+            texts = [item for item in items if isinstance(item, str)]
+            try:
+                self._write_all("".join(texts))
+            except Exception:  # noqa: BLE001 - no error may end the log
+                self._drop(sum(text.count("\n") for text in texts))
             for item in items:
                 if isinstance(item, threading.Event):
                     item.set()
@@ -91,10 +95,11 @@ class LogWriter:
         """Return how many lines of the text the file did not take: none, unless there was an error."""
         # The rest of a line that was written in part is lost.
         data = ("\n" * self._torn + text).encode(self._encoding, "backslashreplace")
+        rest = memoryview(data)
         num_written = 0
         while num_written < len(data):
             try:
-                num_written += os.write(self._fd, data[num_written:])
+                num_written += os.write(self._fd, rest[num_written:])
             except BlockingIOError:
                 # Another process that shares the pipe has made it non-blocking.
                 poll = select.poll()
@@ -103,5 +108,5 @@ class LogWriter:
             except OSError:
                 break
         if num_written:
-            self._torn = not data[:num_written].endswith(b"\n")
-        return min(data[num_written:].count(b"\n"), text.count("\n"))
+            self._torn = not data.endswith(b"\n", 0, num_written)
+        return min(data.count(b"\n", num_written), text.count("\n"))

@@ -176,3 +176,26 @@ def test_characters_that_the_encoding_lacks_are_escaped(tmp_path: Path) -> None:
         writer.write("Größe \udce9\n")
         writer.flush()
     assert (tmp_path / "log").read_text() == "Gr\\xf6\\xdfe \\udce9\n"
+
+
+def test_an_error_loses_its_lines_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected error loses the lines of one write, which are counted; the thread goes on."""
+    write = os.write
+    failures = [MemoryError()]
+
+    def failing(fd: int, data: bytes) -> int:
+        if failures:
+            raise failures.pop()
+        return write(fd, data)
+
+    monkeypatch.setattr("convvae_service.observability.log_writer.os.write", failing)
+    with (tmp_path / "log").open("wb") as file, writer_to(file.fileno()) as writer:
+        writer.write("lost\nlost too\n")
+        started_s = time.monotonic()
+        writer.flush()
+        assert time.monotonic() - started_s < 0.9
+        assert writer.dropped == 2
+        writer.write("again\n")
+        writer.flush()
+        assert (tmp_path / "log").read_text() == "dropped 2\nagain\n"
+        assert writer.dropped == 2
