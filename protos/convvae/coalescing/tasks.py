@@ -28,10 +28,12 @@ class _Caller(Member):
     Attributes:
         outcome: The future of the outcome. It is done when the caller has left.
         joint: The joint call in flight that has its rows.
+        patience: The timer that ends its patience with the joint calls before it.
     """
 
     outcome: "asyncio.Future[Outcome]" = field(default_factory=asyncio.Future)
     joint: "_JointCall | None" = None
+    patience: asyncio.TimerHandle | None = None
 
     def settle(self, outcome: Outcome) -> None:
         """Set the outcome, unless the caller has left."""
@@ -110,18 +112,23 @@ class TaskCoalescer:
 
     async def _wait(self, caller: _Caller, gathering: Gathering[_Caller], name: ModelName) -> Outcome:
         """Wait for the outcome, until the caller's time has passed."""
-        loop = asyncio.get_running_loop()
-        remaining_s = caller.limit.remaining_s()
-        timers = (
-            loop.call_later(remaining_s * PATIENCE, self._hurry, caller, gathering, name),
-            loop.call_later(remaining_s, lambda: caller.settle(caller.limit.passed())),
+        end = asyncio.get_running_loop().call_later(
+            caller.limit.remaining_s(), lambda: caller.settle(caller.limit.passed())
         )
+        self._renew_patience(caller, gathering, name)
         try:
             return await caller.outcome
         finally:
-            for timer in timers:
-                timer.cancel()
+            end.cancel()
             _leave(caller, gathering)
+
+    def _renew_patience(self, caller: _Caller, gathering: Gathering[_Caller], name: ModelName) -> None:
+        """Let a caller wait for a share of the time that it has left, and hurry then."""
+        if caller.patience is not None:
+            caller.patience.cancel()
+        caller.patience = asyncio.get_running_loop().call_later(
+            caller.limit.remaining_s() * PATIENCE, self._hurry, caller, gathering, name
+        )
 
     def _hurry(self, caller: _Caller, gathering: Gathering[_Caller], name: ModelName) -> None:
         if gathering.is_waiting(caller):
@@ -170,6 +177,7 @@ class TaskCoalescer:
         again = [caller for caller in joint.callers if not caller.outcome.done()]
         for caller in again:
             caller.joint = None
+            self._renew_patience(caller, gathering, name)
         gathering.put_back(again)
         self._free(leader, gathering, name)
 
@@ -188,6 +196,8 @@ class TaskCoalescer:
 def _leave(caller: _Caller, gathering: Gathering[_Caller]) -> None:
     """Forget a caller, and cancel its joint call if nobody else wants its outcome."""
     gathering.remove([caller])
+    if caller.patience is not None:
+        caller.patience.cancel()
     joint, caller.joint = caller.joint, None
     if joint is not None:
         joint.callers.pop(caller, None)

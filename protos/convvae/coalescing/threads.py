@@ -24,6 +24,7 @@ Send: TypeAlias = Callable[[Joinable, ModelName, TimeLimit], Answer]
 
 class _Turn(Enum):
     LEAD = auto()
+    WAIT_AGAIN = auto()
 
 
 @dataclass(eq=False, slots=True)
@@ -31,7 +32,7 @@ class _Caller(Member):
     """A thread in a call.
 
     Attributes:
-        inbox: Receives the turn to lead, and the outcome.
+        inbox: Receives each turn to lead or to wait again, and the outcome.
         group: The callers whose rows this thread sends, until they have their outcome.
         gone: Whether it has left, with or without an outcome.
     """
@@ -93,7 +94,7 @@ class ThreadCoalescer:
                     caller.inbox.put(Cancelled("the client was closed during the call"))
                     gathering.remove([caller])
 
-    def _take_part(self, caller: _Caller, name: ModelName) -> _Turn | Outcome:
+    def _take_part(self, caller: _Caller, name: ModelName) -> Outcome:
         key = caller.small.kind, name
         with self._lock:
             gathering = self._gatherings.get(key)
@@ -103,8 +104,9 @@ class ThreadCoalescer:
             with self._lock:
                 gathering.add(caller)
                 _appoint(gathering)
-            while (message := self._wait(caller, gathering)) is _Turn.LEAD:
-                self._lead(caller, gathering, name)
+            while isinstance(message := self._wait(caller, gathering), _Turn):
+                if message is _Turn.LEAD:
+                    self._lead(caller, gathering, name)
             return message
         finally:
             try:
@@ -114,7 +116,7 @@ class ThreadCoalescer:
                 raise
 
     def _wait(self, caller: _Caller, gathering: Gathering[_Caller]) -> _Turn | Outcome:
-        """Wait for the turn to lead or for the outcome, until the caller's time has passed."""
+        """Wait for a turn or for the outcome, until the caller's time has passed."""
         try:
             return caller.inbox.get(timeout=caller.limit.remaining_s() * PATIENCE)
         except queue.Empty:
@@ -137,7 +139,7 @@ class ThreadCoalescer:
         outcomes = self._send_joint(leader, name)
         with self._lock:
             present = [(c, o) for c, o in zip(leader.group, outcomes, strict=True) if not c.gone]
-            gathering.put_back(caller for caller, outcome in present if outcome is Verdict.AGAIN)
+            _put_back(gathering, [caller for caller, outcome in present if outcome is Verdict.AGAIN])
             answered = [(c, o) for c, o in present if o is not Verdict.AGAIN]
             for caller, outcome in answered:
                 caller.inbox.put(outcome)
@@ -168,10 +170,17 @@ class ThreadCoalescer:
         with self._lock:
             caller.gone = True
             gathering.remove([caller])
-            gathering.put_back(other for other in caller.group if not other.gone)
+            _put_back(gathering, [other for other in caller.group if not other.gone])
             caller.group = []
             gathering.release_slot(caller)
             _appoint(gathering)
+
+
+def _put_back(gathering: Gathering[_Caller], callers: Sequence[_Caller]) -> None:
+    """Let callers wait again, each with new patience."""
+    gathering.put_back(callers)
+    for caller in callers:
+        caller.inbox.put(_Turn.WAIT_AGAIN)
 
 
 def _appoint(gathering: Gathering[_Caller], *, overdue: bool = False) -> None:

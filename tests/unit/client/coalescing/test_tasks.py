@@ -199,6 +199,29 @@ async def test_a_request_that_hangs_does_not_hold_the_others() -> None:
     assert await asyncio.gather(stuck, *others) == [[1], [2], [3]]
 
 
+async def test_a_call_that_waits_again_does_so_for_a_tenth_of_its_time() -> None:
+    """A call that the bad file of another puts back does not wait for a request that hangs either."""
+    desk = Desk()
+    hang = asyncio.Event()
+
+    async def send(operation: Joinable, name: ModelName, limit: TimeLimit) -> Encoded:
+        answer = await desk.send(operation, name, limit)
+        if answer.mean[0, 0] == 1:
+            await hang.wait()
+        return answer
+
+    desk.coalescer._send = send
+    desk.release()
+    stuck, good, bad = desk.start(1), desk.start(2, timeout_s=2.0), desk.start(BAD, timeout_s=2.0)
+    assert await good == [2]
+    with pytest.raises(errors.InvalidInput):
+        await bad
+    assert list(map(sorted, desk.requests)) == [[1], [2, BAD], [BAD], [2]]
+    assert not stuck.done()
+    hang.set()
+    assert await stuck == [1]
+
+
 async def test_a_cancelled_caller_harms_nobody() -> None:
     """A caller may be cancelled while it waits, while it is in a joint call, and while it is sent alone."""
     desk, (first, waits, second, third) = await in_flight((2,), (3,), (4,))

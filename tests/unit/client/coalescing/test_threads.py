@@ -228,6 +228,27 @@ def test_a_request_that_hangs_does_not_hold_the_others(desk: Desk) -> None:
     assert ended([stuck, *others]) == [[1], [2], [3]]
 
 
+def test_a_call_that_waits_again_does_so_for_a_tenth_of_its_time(desk: Desk) -> None:
+    """A call that the bad file of another puts back does not wait for a request that hangs either."""
+    hang = threading.Event()
+
+    def spoil(files: list[int]) -> None:
+        if files == [1]:
+            hang.wait(20)
+
+    desk.spoil = spoil
+    desk.release()
+    stuck = Caller(desk, 1)
+    desk.wait_for(1)
+    good, bad = ended(waiting(desk, (2,), (BAD,), timeout_s=5.0))
+    assert good == [2]
+    assert isinstance(bad, errors.InvalidInput)
+    assert list(map(sorted, desk.requests)) == [[1], [2, BAD], [BAD], [2]]
+    assert stuck.is_alive()
+    hang.set()
+    assert ended([stuck]) == [[1]]
+
+
 def test_close_ends_the_calls_that_wait(desk: Desk) -> None:
     """Calls that wait end with Cancelled; later ones are refused."""
     first = Caller(desk, 1)
