@@ -98,7 +98,7 @@ def to_int8(
             accuracy, pair = _measured(found, "int8", reference)
             if not shortfalls(accuracy):
                 break
-    _check(accuracy, "int8")
+        _check(accuracy, "int8")
     return Converted(
         precision="int8",
         graphs=found,

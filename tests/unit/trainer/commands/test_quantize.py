@@ -226,6 +226,23 @@ def test_layers_that_cost_accuracy_stay_in_fp32(
     assert text in (found.folder / "MODEL_CARD.md").read_text()
 
 
+def test_no_decoder_is_tried_beside_a_bad_encoder(
+    monkeypatch: pytest.MonkeyPatch, models: Path, published_pair: tuple[Path, Dataset]
+) -> None:
+    """If no choice for the encoder is accurate, the version is refused at once."""
+    tried: list[bool] = []
+
+    def remembered(*args: Any, **options: Any) -> bytes:
+        tried.append(options["float_output"])
+        return quantized(*args, **options)
+
+    monkeypatch.setattr(conversion, "quantized", remembered)
+    monkeypatch.setattr(conversion, "shortfalls", lambda _: ["never"])
+    with pytest.raises(ExportFailed, match="on 8 test images: never; nothing was published"):
+        quantize(models, "blobs", published_pair[1].name, precisions=("int8",))
+    assert tried == [True] * 4
+
+
 @pytest.mark.parametrize(
     ("change", "number"),
     [
