@@ -1,4 +1,4 @@
-"""A watch over the number of connections: those above the limit are refused, or wait, without a word."""
+"""A watch over connections and open files: without it, connections are refused, or wait, without a word."""
 
 import asyncio
 import contextlib
@@ -19,11 +19,12 @@ _log = logging.getLogger(__name__)
 
 
 class ConnectionWatch:
-    """Logs, once a minute at most, that the limit of connections is reached.
+    """Logs, once a minute at most, that connections are refused, or will soon wait for a free file.
 
     Args:
         port: The port of the server.
-        limit: Number of connections from which on others are refused, or find no open file soon.
+        limit: Number of connections from which on others are refused. If the front refuses none, the number
+            of open files from which on the log warns: a connection may take several files there.
         refuses: Whether the front refuses connections above the limit.
         clock: Returns the time in seconds.
     """
@@ -38,11 +39,7 @@ class ConnectionWatch:
     ) -> None:
         self._port = port
         self._limit = limit
-        self._message = (
-            "the limit of connections is reached: others are refused"
-            if refuses
-            else "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
-        )
+        self._refuses = refuses
         self._clock = clock
         self._silent_until_s = 0.0
 
@@ -54,18 +51,24 @@ class ConnectionWatch:
                 await asyncio.to_thread(self.look_once)
 
     def look_once(self) -> None:
-        """Count the connections, and log if there are as many as allowed."""
+        """Count open files and connections, and log if there are as many as allowed."""
         try:
-            # A cheap bound: each connection is an open file.
-            if len(list(Path("/dev/fd").iterdir())) < self._limit:
-                return
+            files = len(list(Path("/dev/fd").iterdir()))
         except FileNotFoundError:
             return
         except OSError as error:
             self._say("connections wait: the process cannot open another file", error=error.strerror)
             return
-        if (number := count_connections(self._port)) >= self._limit:
-            self._say(self._message, connections=number)
+        # A cheap bound: each connection is an open file.
+        if files < self._limit:
+            return
+        if not self._refuses:
+            self._say(
+                "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)",
+                open_files=files,
+            )
+        elif (number := count_connections(self._port)) >= self._limit:
+            self._say("the limit of connections is reached: others are refused", connections=number)
 
     def _say(self, message: str, **details: object) -> None:
         self._silent_until_s = self._clock() + _MIN_SILENCE_S

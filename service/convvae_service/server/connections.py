@@ -4,7 +4,14 @@ import resource
 
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["KEEPALIVE_TIMEOUT_MS", "connection_limit", "open_file_limit", "receive_limit", "server_options"]
+__all__ = [
+    "KEEPALIVE_TIMEOUT_MS",
+    "connection_limit",
+    "many_open_files",
+    "open_file_limit",
+    "receive_limit",
+    "server_options",
+]
 
 # A message above the service's limit must still reach the service, which names the limit in its answer. gRPC
 # would answer RESOURCE_EXHAUSTED, which callers take for a full queue.
@@ -41,13 +48,18 @@ def connection_limit(max_connections: int) -> int:
     return max(1, files - _MAX_OTHER_FILES)
 
 
+def many_open_files() -> int:
+    """Return the number of open files that is nine tenths of what the process may have, 0 for no limit."""
+    return 9 * (open_file_limit() or 0) // 10
+
+
 def receive_limit(settings: ServeSettings) -> int:
     """Return the maximum bytes of a message that the service sees."""
     return min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
 
 
-def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
-    """Return the options of a grpcio server."""
+def server_options(settings: ServeSettings, *, limits_connections: bool = True) -> list[tuple[str, int]]:
+    """Return the options of a grpcio server, with `max_connections` or without any limit on connections."""
     options = [
         ("grpc.max_receive_message_length", receive_limit(settings)),
         ("grpc.max_send_message_length", -1),
@@ -73,7 +85,7 @@ def server_options(settings: ServeSettings) -> list[tuple[str, int]]:
             ("grpc.keepalive_time_ms", _milliseconds(settings.keepalive_interval_s)),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         ]
-    if limit := connection_limit(settings.max_connections):
+    if limits_connections and (limit := connection_limit(settings.max_connections)):
         options.append(("grpc.max_allowed_incoming_connections", limit))
     if settings.max_connection_age_s:
         options += [

@@ -1,6 +1,7 @@
 """The front of grpcio: it turns bytes and metadata into calls, and answers into replies and statuses."""
 
 import logging
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -24,11 +25,13 @@ from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["GrpcFront"]
 
+# If gRPC cannot send an answer, its error names such an operation. If it cannot read, it names others.
+_SENDING = re.compile(r'^Failed "execute_batch": .*\bSend\w+Operation\b')
+
 
 class GrpcFront:
     """One grpcio server on one port, with encryption and tokens where the settings have them."""
 
-    limits_connections = True
     # It has no thread of its own, only the event loop.
     busy_since_s = None
 
@@ -36,8 +39,15 @@ class GrpcFront:
         self,
         settings: ServeSettings,
         runner: CallRunner,
+        *,
+        limits_connections: bool = True,
     ) -> None:
         """Read the files of certificates and tokens; no port is open yet.
+
+        Args:
+            settings: The settings of the server.
+            runner: Runs the calls.
+            limits_connections: Whether connections above `max_connections` are refused.
 
         Raises:
             StartupError: One of these files cannot be used.
@@ -50,7 +60,9 @@ class GrpcFront:
             else None
         )
         self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
-        self._server = grpc.aio.server(options=server_options(settings))
+        self.limits_connections = limits_connections
+        options = server_options(settings, limits_connections=limits_connections)
+        self._server = grpc.aio.server(options=options)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_caller_that_left)
 
     def add_service(self, service: Service) -> None:
@@ -173,4 +185,7 @@ class GrpcFront:
 
 def _is_no_caller_that_left(record: logging.LogRecord) -> bool:
     """Return whether gRPC logs anything else than that a caller left while its answer was being sent."""
-    return not record.getMessage().startswith("ExecuteBatchError raised in core")
+    if not record.getMessage().startswith("ExecuteBatchError raised in core"):
+        return True
+    error = record.exc_info[1] if record.exc_info else None
+    return _SENDING.search(str(error)) is None

@@ -14,7 +14,7 @@ from convvae_service.observability.logs import facts
 from convvae_service.repository.watch import Watch
 from convvae_service.server.assembly import assemble
 from convvae_service.server.connection_watch import ConnectionWatch
-from convvae_service.server.connections import connection_limit, open_file_limit
+from convvae_service.server.connections import connection_limit, many_open_files, open_file_limit
 from convvae_service.server.memory import return_freed_memory
 from convvae_service.server.metrics_page import MetricsPage
 from convvae_service.server.watchdog import PARTS, Watchdog
@@ -22,7 +22,7 @@ from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Server"]
 
-# Before a drain stops gRPC, it waits until no call has arrived for this time, or for the maximum.
+# Before a drain stops the front, it waits until no call has arrived for this time, or for the maximum.
 _QUIET_S = 0.05
 _MAX_QUIET_WAIT_S = 0.5
 
@@ -94,7 +94,7 @@ class Server:
         self.parts.health.set_unready()
         _log.info("draining", extra=facts(delay_s=delay_s, grace_s=grace_s, in_flight=runner.in_flight))
         await asyncio.sleep(delay_s)
-        # When gRPC stops, it resets the calls that it has not handed over yet, which callers see as
+        # When grpcio stops, it resets the calls that it has not handed over yet, which callers see as
         # CANCELLED. UNAVAILABLE sends callers to another server; after a quiet moment there is no call left
         # to reset.
         runner.state = State.STOPPING
@@ -169,9 +169,9 @@ class Server:
 
     def _watch_connections(self, port: int) -> None:
         refuses = self.parts.front.limits_connections
-        wanted = self._settings.max_connections if refuses else 0
-        limit = connection_limit(wanted)
-        if limit < wanted:
+        wanted = self._settings.max_connections
+        limit = connection_limit(wanted) if refuses else many_open_files()
+        if refuses and limit < wanted:
             _log.warning(
                 "open files are too few for --max-connections: raise their limit (ulimit -n)",
                 extra=facts(max_connections=wanted, open_files=open_file_limit(), connections=limit),

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from convvae_service.server.connection_watch import ConnectionWatch, count_connections
-from convvae_service.server.connections import connection_limit
+from convvae_service.server.connections import connection_limit, many_open_files, server_options
+from convvae_service.settings.loader import load_settings
 
 
 @pytest.mark.parametrize(
@@ -34,6 +35,22 @@ def test_connections_fit_into_the_limit_of_open_files(
     assert connection_limit(wanted) == limit
 
 
+@pytest.mark.parametrize(("files", "many"), [(1024, 921), (60, 54), (resource.RLIM_INFINITY, 0)])
+def test_many_open_files_are_nearly_all(files: int, many: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit there is no such number."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    assert many_open_files() == many
+
+
+def test_a_front_behind_another_limits_no_connections() -> None:
+    """Neither the setting nor the open files limit them, unlike those of a front of its own."""
+    option = "grpc.max_allowed_incoming_connections"
+    for flags in ((), ("--max-connections", "0")):
+        settings = load_settings(["--models", "unused", *flags])
+        assert option in dict(server_options(settings))
+        assert option not in dict(server_options(settings, limits_connections=False))
+
+
 def test_connections_are_counted() -> None:
     """A socket that listens is no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -41,6 +58,17 @@ def test_connections_are_counted() -> None:
         assert count_connections(port) == 0
         with socket.create_connection(("127.0.0.1", port)):
             assert count_connections(port) == 1
+
+
+def test_a_front_without_a_limit_warns_of_open_files(caplog: pytest.LogCaptureFixture) -> None:
+    """All files count, not connections alone: behind the native front a caller may take three."""
+    files = len(list(Path("/dev/fd").iterdir()))
+    ConnectionWatch(port=1, limit=files + 20, refuses=False).look_once()
+    assert caplog.messages == []
+    ConnectionWatch(port=1, limit=files - 5, refuses=False).look_once()
+    assert caplog.messages == [
+        "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
+    ]
 
 
 def test_the_log_says_it_once_a_minute(
