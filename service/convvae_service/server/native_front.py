@@ -54,7 +54,8 @@ class NativeFront:
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._methods: list[Method | ProbeMethod] = []
         self._ports: list[NativePort] = []
-        self._behind = GrpcFront(settings, runner)
+        # Each connection may have one to the front behind. A limit there would refuse callers.
+        self._behind = GrpcFront(settings, runner, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
         logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 
@@ -85,7 +86,7 @@ class NativeFront:
         address = self._settings.address
         try:
             listeners = listen_natively(address, self._listen)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             raise StartupError(
                 f"address {address} cannot be used: {why_not(error)}; choose another with --address"
             ) from None

@@ -25,6 +25,7 @@ def listen_natively(address: str, make: Callable[[str], NativeGrpcFront]) -> lis
 
     Raises:
         OSError: The name is unknown, the machine has none of the addresses, or one of them is in use.
+        RuntimeError: pygrpc-native cannot start its threads.
     """
     # They find which addresses there are, and whether each is free.
     probes = listen(address)
@@ -50,7 +51,7 @@ def _listen_on_all(
         for host in hosts:
             chosen = listeners[0].bound_port if listeners else port
             listeners.append(make(f"{host}:{chosen}"))
-    except OSError:
+    except (OSError, RuntimeError):
         for opened in listeners:
             opened.close()
         raise

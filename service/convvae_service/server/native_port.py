@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -83,8 +83,10 @@ class NativePort:
         self._limits = limits
         self._tokens = tokens
         self._running: dict[int, RunningCall] = {}
-        # For the watchdog: when the calls arrived that are being started, None while none are.
+        # For the watchdog: when the calls arrived that are being started, None while none are. If the thread
+        # ends and the address is not closed, it is the time of that end.
         self.busy_since_s: float | None = None
+        self._closed = False
 
     def start(self) -> None:
         """Begin to take calls."""
@@ -108,26 +110,41 @@ class NativePort:
 
     def close(self) -> None:
         """Abandon the calls that run, and close the address. Replies that are not sent yet are lost."""
-        self._abandon(list(self._running))
+        self._closed = True
+        for call_id in list(self._running):
+            self._abandon(call_id)
         self._listener.close()
 
     def _read(self) -> None:
-        while (events := self._listener.recv_batch_details(_MAX_BURST)) is not None:
-            self.busy_since_s = time.monotonic()
-            self._take_all(events)
-            # The next wait may be long, and these hold the bytes of all requests.
-            del events
-            self.busy_since_s = None
+        try:
+            while (events := self._listener.recv_batch_details(_MAX_BURST)) is not None:
+                self.busy_since_s = time.monotonic()
+                try:
+                    self._take_all(events)
+                except Exception:  # noqa: BLE001 - the calls that come later must be read
+                    _log.exception("internal error: calls that arrived together could not be started")
+                # The next wait may be long, and these hold the bytes of requests.
+                del events
+                self.busy_since_s = None
+        except Exception:  # noqa: BLE001 - nothing else would say it
+            _log.exception("internal error: no more calls can be read")
+        finally:
+            self.busy_since_s = None if self._closed else time.monotonic()
 
-    def _take_all(self, events: Sequence[Any]) -> None:
+    def _take_all(self, events: list[Any]) -> None:
         left = {event[1] for event in events if event[0] == EVENT_CANCEL}
-        self._abandon(left)
-        for kind, call_id, number, request, _, details in events:
+        for call_id in left:
+            self._abandon(call_id)
+        events.reverse()
+        while events:
+            # Out of the list: each call frees its request as soon as it has read it.
+            kind, call_id, number, request, _, details = events.pop()
             if kind == EVENT_CALL:
                 try:
                     self._take(call_id, self._methods[number], request, details, has_left=call_id in left)
                 except Exception:  # noqa: BLE001 - the other calls must be read
                     _log.exception("internal error: a call could not be started")
+                    self._running.pop(call_id, None)
                     self._listener.fail(call_id, _INTERNAL, "internal error")
 
     def _take(
@@ -172,7 +189,9 @@ class NativePort:
             trailing.append((DETAILS_KEY, answer.details))
         self._listener.fail(call_id, code_pb2.Code.Value(answer.code), answer.message, trailing)
 
-    def _abandon(self, call_ids: Iterable[int]) -> None:
-        for call_id in call_ids:
-            if running := self._running.pop(call_id, None):
+    def _abandon(self, call_id: int) -> None:
+        if running := self._running.pop(call_id, None):
+            try:
                 running.abandon()
+            except Exception:  # noqa: BLE001 - the other calls must be read
+                _log.exception("internal error: a call could not be abandoned")

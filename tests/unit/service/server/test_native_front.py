@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -14,17 +14,22 @@ from typing import Any
 import grpc
 import pytest
 
+pytest.importorskip("pygrpc_native", reason="the extra [native] is not installed")
+
+from pygrpc_native import EVENT_CALL
+
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.running_call import RunningCall
 from convvae_service.calls.service import Handler, Service
 from convvae_service.calls.state import State
 from convvae_service.calls.waiting import wait
-from convvae_service.errors import NotFound
+from convvae_service.errors import NotFound, StartupError
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
 from convvae_service.server.native_front import NativeFront
-from convvae_service.server.native_port import NativePort
+from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.loader import load_settings
 from support.raw_http2 import (
     DATA,
@@ -149,6 +154,112 @@ async def test_a_call_that_cannot_be_started_ends(
         assert (refusal.code, refusal.message) == (grpc.StatusCode.INTERNAL, "internal error")
         assert "a call could not be started" in caplog.text
         await stub.Sample(SAMPLE, timeout=10)
+
+
+async def test_a_call_that_cannot_be_abandoned_leaves_the_thread_that_reads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The fault is logged, and the calls that come later are answered."""
+    handlers = Handlers()
+    async with serving(handlers) as (_, stub, _, front):
+        call = stub.Score(pb.ScoreRequest(), timeout=10)
+        await until(lambda: handlers.waiting)
+        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+            patch.setattr(RunningCall, "abandon", lambda _: 1 / 0)
+            call.cancel()
+            await until(lambda: "a call could not be abandoned" in caplog.text)
+        await stub.Sample(SAMPLE, timeout=10)
+        assert front.busy_since_s is None
+        await handlers.release(1)
+
+
+async def test_a_burst_that_cannot_be_taken_leaves_the_thread_that_reads(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever fails is logged, and the calls that come later are answered."""
+    async with serving(Handlers()) as (_, stub, _, front):
+        (port,) = ports_of(front)
+        with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+            patch.setattr(port, "_take_all", lambda _: 1 / 0)
+            lost = stub.Sample(SAMPLE, timeout=10)
+            lost.add_done_callback(lambda _: None)
+            await until(lambda: "calls that arrived together could not be started" in caplog.text)
+        lost.cancel()
+        await stub.Sample(SAMPLE, timeout=10)
+
+
+@pytest.mark.parametrize("result", [RuntimeError("no more"), None])
+def test_a_thread_that_has_ended_shows(result: Exception | None) -> None:
+    """The watchdog sees an end that no close has caused; after a close there is nothing to see."""
+
+    class Listener:
+        def __init__(self) -> None:
+            self.ends = threading.Event()
+
+        def start(self) -> None:
+            pass
+
+        def recv_batch_details(self, _: int) -> None:
+            self.ends.wait(10)
+            if result is not None:
+                raise result
+
+        def close(self) -> None:
+            self.ends.set()
+
+    runner = CallRunner(metrics=Metrics(), max_call_s=60)
+    for closes in (True, False):
+        listener = Listener()
+        port = NativePort(listener, [], runner, SizeLimits(1, 1), None)  # type: ignore[arg-type]
+        port.start()
+        (thread,) = [thread for thread in threading.enumerate() if thread.name == "calls"]
+        assert port.busy_since_s is None
+        if closes:
+            port.close()
+        listener.ends.set()
+        thread.join(10)
+        assert (port.busy_since_s is None) is closes
+
+
+def test_requests_are_dropped_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that starts is not in the list of its burst any more: others of it may wait for long."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60)
+    port = NativePort(None, [None] * 3, runner, SizeLimits(1, 1), None)  # type: ignore[arg-type, list-item]
+    events = [(EVENT_CALL, number, number, b"", None, None) for number in range(3)]
+    taken: list[tuple[int, int]] = []
+    monkeypatch.setattr(port, "_take", lambda number, *_, **__: taken.append((number, len(events))))
+    port._take_all(events)
+    assert taken == [(0, 2), (1, 1), (2, 0)]
+
+
+def test_threads_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps the listener from opening, the server says so and does not start."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no more threads")
+
+    monkeypatch.setattr("convvae_service.server.native_front.NativeGrpcFront", fail)
+    settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0"])
+
+    async def open_port() -> None:
+        NativeFront(settings, CallRunner(metrics=Metrics(), max_call_s=60)).open_port()
+
+    with pytest.raises(StartupError, match=r"^address 127\.0\.0\.1:0 cannot be used: no more threads; "):
+        asyncio.run(open_port())
+
+
+async def test_more_callers_than_max_connections_reach_the_front_behind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each has a connection there; its limit on connections would refuse the last of them."""
+    monkeypatch.setattr("convvae_service.server.connections.connection_limit", lambda _: 2)
+    async with serving(Handlers()) as (target, _, _, _), AsyncExitStack() as stack:
+        for _ in range(5):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(target, options=options))
+            stub = vae_pb2_grpc.VaeServiceStub(channel)
+            refusal = await refused(stub.ListModels(pb.ListModelsRequest(), timeout=10))
+            assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_a_call_that_blocks_the_thread_that_reads_shows() -> None:

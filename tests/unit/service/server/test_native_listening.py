@@ -3,6 +3,9 @@
 import socket
 
 import pytest
+
+pytest.importorskip("pygrpc_native", reason="the extra [native] is not installed")
+
 from pygrpc_native import NativeGrpcFront
 
 from convvae_service.server.native_listening import listen_natively
@@ -57,6 +60,30 @@ def test_an_unknown_host_is_an_error() -> None:
     """The reason is the one of the system."""
     with pytest.raises(OSError, match="not known"):
         listen_natively("nowhere.invalid:0", make)
+
+
+@pytest.mark.parametrize("error", [OSError("in use"), RuntimeError("no threads")])
+def test_a_listener_that_fails_closes_the_others(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error is passed on, and no port stays open."""
+    monkeypatch.setattr("convvae_service.server.native_listening._takes_ipv4", lambda: False)
+    made: list[NativeGrpcFront] = []
+
+    def make_one(target: str) -> NativeGrpcFront:
+        if made:
+            raise error
+        made.append(make(target))
+        return made[0]
+
+    port = free_port()
+    with pytest.raises(type(error), match=str(error)):
+        listen_natively(f"0.0.0.0:{port}", make_one)
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=5)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def test_a_system_that_divides_the_families_has_two_listeners(monkeypatch: pytest.MonkeyPatch) -> None:
