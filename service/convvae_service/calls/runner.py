@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+from convvae_service.calls.deadlines import DEADLINE_SLACK_S
 from convvae_service.calls.request_id import request_id_of
 from convvae_service.calls.running_call import CallerLeft, RunningCall
 from convvae_service.calls.state import State
@@ -28,9 +29,6 @@ __all__ = ["CallRunner", "Metadata"]
 Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
-
-# The caller's clock expires first: its reset arrives before the deadline has passed on this side.
-_DEADLINE_SLACK_S = 0.05
 
 _log = logging.getLogger(__name__)
 
@@ -150,7 +148,7 @@ class CallRunner:
         outcome: Any,
     ) -> None:
         if isinstance(outcome, CallerLeft):
-            expired = deadline_s is not None and time.monotonic() >= deadline_s - _DEADLINE_SLACK_S
+            expired = deadline_s is not None and time.monotonic() >= deadline_s - DEADLINE_SLACK_S
             self._close(call, "DEADLINE_EXCEEDED" if expired else "CANCELLED", started_s)
             return
         code = "OK"

@@ -15,7 +15,17 @@ from google.protobuf.message_factory import GetMessageClass
 from convvae_service.errors import InvalidInput, Violation
 from convvae_service.observability.call import Call
 
-__all__ = ["Handler", "Method", "Probe", "ProbeMethod", "Service", "Stream", "StreamHandler", "read_message"]
+__all__ = [
+    "Handler",
+    "Method",
+    "Probe",
+    "ProbeMethod",
+    "Service",
+    "Stream",
+    "StreamHandler",
+    "read_message",
+    "unreadable",
+]
 
 Handler: TypeAlias = Callable[[Any, Call], Coroutine[Any, Any, Any]]
 Probe: TypeAlias = Callable[[Any], Any]
@@ -113,8 +123,12 @@ def read_message(kind: type[Message], data: bytes) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError:
-        description = "its bytes are not a message of the method's request type"
-        raise InvalidInput([Violation("request", description)]) from None
+        raise unreadable() from None
+
+
+def unreadable() -> InvalidInput:
+    """Return the error of bytes that are no message of the method's request type."""
+    return InvalidInput([Violation("request", "its bytes are not a message of the method's request type")])
 
 
 async def _answer(kind: type[Message], handle: Handler, data: bytes, call: Call) -> bytes:

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from google.rpc import code_pb2
 from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
+from convvae_service.calls.deadlines import DEADLINE_SLACK_S, MIN_TIME_LEFT_S
 from convvae_service.calls.request_id import REQUEST_ID_KEY
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.running_call import RunningCall
@@ -26,10 +27,6 @@ _Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
 # Calls and cancellations that are read at once.
 _MAX_BURST = 1024
-# No call can be answered in less.
-_MIN_TIME_LEFT_S = 0.001
-# A caller that leaves with no more time than this had a deadline: its clock expires a little earlier.
-_DEADLINE_SLACK_S = 0.05
 # Bytes of metadata that a call has beside those that it shows here: HTTP/2's own keys and gRPC's.
 _TRANSPORT_METADATA_BYTES = 500
 _RESOURCE_EXHAUSTED = code_pb2.Code.Value("RESOURCE_EXHAUSTED")
@@ -151,7 +148,7 @@ class NativePort:
         self, call_id: int, method: Method | ProbeMethod, request: Any, details: Any, *, has_left: bool
     ) -> None:
         metadata, peer, time_left_s = details
-        if time_left_s is not None and time_left_s < (_DEADLINE_SLACK_S if has_left else _MIN_TIME_LEFT_S):
+        if time_left_s is not None and time_left_s < (DEADLINE_SLACK_S if has_left else MIN_TIME_LEFT_S):
             # The listener answers DEADLINE_EXCEEDED.
             self._runner.count_expired(method.name)
             return

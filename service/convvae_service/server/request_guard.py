@@ -21,7 +21,9 @@ from typing import Any, TypeAlias
 import grpc
 from google.protobuf.message import DecodeError
 
+from convvae_service.calls.deadlines import MIN_TIME_LEFT_S
 from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.service import unreadable
 from convvae_service.errors import InvalidInput, ServiceError, Violation
 from convvae_service.server.auth import Tokens
 from convvae_service.server.grpc_context import Context, abort, begin_call
@@ -32,8 +34,6 @@ __all__ = ["Behaviour", "RequestGuard", "or_unreadable"]
 Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 _UNREADABLE = object()
-# No call can be answered in less.
-_MIN_TIME_LEFT_S = 0.001
 # gRPC reports first that no request will come, and within this time that the caller has left.
 _DISCONNECT_DELAY_S = 0.05
 
@@ -75,14 +75,15 @@ class RequestGuard:
                 self._check_token(context, needs_token)
                 request = await self._reads.run(context.read())
                 if request is _UNREADABLE:
-                    raise _unreadable()
+                    raise unreadable()
             except ServiceError as error:
                 return await self._refuse(name, error, context)
             if request is grpc.aio.EOF:
                 # The caller may have disconnected. In that case gRPC cancels this call now.
                 self._runner.count_arrival()
                 await asyncio.sleep(_DISCONNECT_DELAY_S)
-                return await self._refuse(name, _invalid("is missing"), context)
+                missing = InvalidInput([Violation("request", "is missing")])
+                return await self._refuse(name, missing, context)
             answering = behave(request, context)
             del request
             return await answering
@@ -119,7 +120,7 @@ class RequestGuard:
     def _drop_if_expired(self, name: str, context: Context) -> None:
         """Raise CancelledError if the deadline has passed. gRPC sends the status itself, at no cost here."""
         left_s = context.time_remaining()
-        if left_s is not None and left_s < _MIN_TIME_LEFT_S:
+        if left_s is not None and left_s < MIN_TIME_LEFT_S:
             self._runner.count_expired(name)
             raise asyncio.CancelledError
 
@@ -140,7 +141,7 @@ class RequestGuard:
         """
         request = await self._stream_reads.run(anext(requests))
         if request is _UNREADABLE:
-            raise _unreadable()
+            raise unreadable()
         return request
 
 
@@ -170,11 +171,3 @@ def _write_all(generate: Callable[[Any, Context], AsyncIterator[Any]]) -> Behavi
             await context.write(reply)
 
     return write_all
-
-
-def _unreadable() -> InvalidInput:
-    return _invalid("its bytes are not a message of the method's request type")
-
-
-def _invalid(description: str) -> InvalidInput:
-    return InvalidInput([Violation("request", description)])
