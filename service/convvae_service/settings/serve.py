@@ -118,7 +118,10 @@ class ServeSettings(BaseSettings):
         60.0, gt=0, le=86400, description="maximum seconds for one call; a caller may set a shorter deadline"
     )
     max_connections: int = Field(
-        1000, ge=0, le=1_000_000, description="maximum number of connections at the same time; 0: no limit"
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="maximum number of connections at the same time; 0: no limit; needs the front grpcio",
     )
     max_calls_per_connection: int = Field(
         1000, ge=1, le=1_000_000, description="maximum number of calls at once on one connection; others wait"
@@ -127,7 +130,10 @@ class ServeSettings(BaseSettings):
         16384, ge=1024, le=MIB, description="maximum bytes of a call's metadata, counting 32 for each key"
     )
     min_ping_interval_s: float = Field(
-        10.0, gt=0, le=86400, description="minimum seconds between two keepalive pings of a caller"
+        10.0,
+        gt=0,
+        le=86400,
+        description="minimum seconds between two keepalive pings of a caller; needs the front grpcio",
     )
     keepalive_interval_s: float = Field(
         60.0,
@@ -136,7 +142,10 @@ class ServeSettings(BaseSettings):
         description="seconds of silence before the server pings a caller; 0: no pings",
     )
     max_connection_age_s: float = Field(
-        0.0, ge=0, le=86400, description="seconds after which a caller must connect again; 0: no limit"
+        0.0,
+        ge=0,
+        le=86400,
+        description="seconds after which a caller must connect again; 0: no limit; needs the front grpcio",
     )
     max_connection_age_grace_s: float = Field(
         120.0, ge=0, le=86400, description="seconds for calls to finish on a connection that is too old"
@@ -145,8 +154,8 @@ class ServeSettings(BaseSettings):
         120.0,
         ge=0,
         le=86400,
-        description="seconds after which a batch that still runs, or a blocked event loop, sets the health"
-        " name 'liveness' to NOT_SERVING; 0: no watchdog",
+        description="seconds after which a batch that still runs, a blocked native front or a blocked event"
+        " loop sets the health name 'liveness' to NOT_SERVING; 0: no watchdog",
     )
     drain_delay_s: float = Field(
         3.0, ge=0, le=600, description="seconds to keep serving after SIGTERM, so that balancers can react"
