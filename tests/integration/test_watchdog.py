@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.server.lifecycle import Server
+from open_inference import inference_pb2, inference_pb2_grpc
 from support.local_server import started
 from support.wire import TIMEOUT_S
 
@@ -47,6 +49,13 @@ async def wait_for(health: Any, name: str, status: int) -> None:
             await asyncio.sleep(0.02)
 
 
+def server_live(target: str, *, after_s: float) -> bool:
+    time.sleep(after_s)
+    with grpc.insecure_channel(target) as channel:
+        stub = inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+        return bool(stub.ServerLive(inference_pb2.ServerLiveRequest(), timeout=TIMEOUT_S).live)
+
+
 @pytest.mark.usefixtures("each_front")
 async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Liveness is red while a run takes too long, through a Watch too, and green when the engine moves."""
@@ -77,11 +86,10 @@ async def test_an_engine_that_hangs_turns_liveness(tiny_root: Path, caplog: pyte
     assert found[0].facts["stage"] == "decode"  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("each_front")
 async def test_an_event_loop_that_stands_still_is_told_of(
-    tiny_root: Path, caplog: pytest.LogCaptureFixture
+    tiny_root: Path, each_front: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A thread logs it while nothing else moves; afterwards liveness is red and green again."""
+    """A thread logs it, and the native front says it, while nothing else moves; afterwards liveness does."""
     with caplog.at_level(logging.WARNING):
         async with (
             started(tiny_root, "--watchdog-timeout-s", "0.5") as (_, target),
@@ -91,9 +99,13 @@ async def test_an_event_loop_that_stands_still_is_told_of(
             await wait_for(health, "liveness", SERVING)
             watch = health.Watch(health_pb2.HealthCheckRequest(service="liveness"), timeout=TIMEOUT_S)
             assert (await watch.read()).status == SERVING
-            time.sleep(1.2)  # noqa: ASYNC251 - this is what goes wrong
+            ask = partial(server_live, target, after_s=0.9)
+            live = asyncio.get_running_loop().run_in_executor(None, ask)
+            time.sleep(1.6)  # noqa: ASYNC251 - this is what goes wrong
             messages = [record.message for record in caplog.records]
             assert "the event loop is stuck" in messages
+            # By grpcio the call has waited for the event loop.
+            assert not await live or each_front == "grpcio"
             assert (await watch.read()).status == NOT_SERVING
             assert (await watch.read()).status == SERVING
             watch.cancel()

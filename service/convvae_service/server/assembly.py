@@ -29,6 +29,7 @@ from convvae_service.server.fronts import Front, FrontChoice, build_front, choos
 from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
 from convvae_service.server.version_metrics import VersionMetrics
+from convvae_service.server.watchdog import PARTS, Watchdog
 from convvae_service.settings.serve import ServeSettings
 from open_inference import inference_pb2
 
@@ -59,6 +60,7 @@ class Parts:
     health: HealthServicer
     front: Front
     front_choice: FrontChoice
+    watchdog: Watchdog | None
 
 
 def assemble(settings: ServeSettings) -> Parts:
@@ -95,6 +97,7 @@ def assemble(settings: ServeSettings) -> Parts:
         health=health,
         front=front,
         front_choice=front_choice,
+        watchdog=_build_watchdog(settings, metrics, batcher, health, front),
     )
     _add_services(settings, parts)
     return parts
@@ -140,6 +143,22 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics) -> Batcher:
     return batcher
 
 
+def _build_watchdog(
+    settings: ServeSettings, metrics: Metrics, batcher: Batcher, health: HealthServicer, front: Front
+) -> Watchdog | None:
+    if not settings.watchdog_timeout_s:
+        return None
+    for part in PARTS:
+        metrics.show_stuck(part, False)
+    return Watchdog(
+        timeout_s=settings.watchdog_timeout_s,
+        runs=lambda: batcher.runs,
+        front_busy_since_s=lambda: front.busy_since_s,
+        set_alive=health.set_alive,
+        on_change=metrics.show_stuck,
+    )
+
+
 def _add_services(settings: ServeSettings, parts: Parts) -> None:
     """Give the front its services: the service's own, the Open Inference Protocol, health and reflection."""
     services = [_vae_service(settings, parts)]
@@ -173,7 +192,8 @@ def _open_inference_service(settings: ServeSettings, parts: Parts) -> Service:
         runner=parts.runner,
         workers=parts.workers,
         is_ready=lambda: parts.health.ready,
-        is_live=lambda: parts.health.alive,
+        # The native front asks from a thread of its own, also while the event loop is blocked.
+        is_live=lambda: parts.watchdog is None or not parts.watchdog.stuck,
     ).service
 
 

@@ -59,11 +59,6 @@ class HealthServicer:
         self._set(LIVENESS, _SERVING if alive else _NOT_SERVING)
 
     @property
-    def alive(self) -> bool:
-        """Whether `liveness` is SERVING."""
-        return self._alive
-
-    @property
     def ready(self) -> bool:
         """Whether the overall name is SERVING."""
         return bool(self._statuses[""] == _SERVING)

@@ -17,7 +17,6 @@ from convvae_service.server.connection_watch import ConnectionWatch
 from convvae_service.server.connections import connection_limit, many_open_files, open_file_limit
 from convvae_service.server.memory import return_freed_memory
 from convvae_service.server.metrics_page import MetricsPage
-from convvae_service.server.watchdog import PARTS, Watchdog
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Server"]
@@ -62,7 +61,8 @@ class Server:
         self._start_threads()
         # Health answers from here on: alive, and not ready yet.
         await parts.front.start()
-        self._start_watchdog()
+        if parts.watchdog is not None:
+            self._run_in_background(parts.watchdog.run())
         self._watch_connections(port)
         self._run_in_background(return_freed_memory(lambda: parts.runner.last_arrival_s))
         await parts.loader.load(stop=self._stop_loading)
@@ -151,21 +151,6 @@ class Server:
             raise StartupError(
                 f"no thread can be started ({error}): allow the process more threads, or give fewer --lanes"
             ) from None
-
-    def _start_watchdog(self) -> None:
-        if not self._settings.watchdog_timeout_s:
-            return
-        metrics = self.parts.metrics
-        for part in PARTS:
-            metrics.show_stuck(part, False)
-        watchdog = Watchdog(
-            timeout_s=self._settings.watchdog_timeout_s,
-            runs=lambda: self.parts.batcher.runs,
-            front_busy_since_s=lambda: self.parts.front.busy_since_s,
-            set_alive=self.parts.health.set_alive,
-            on_change=metrics.show_stuck,
-        )
-        self._run_in_background(watchdog.run())
 
     def _watch_connections(self, port: int) -> None:
         refuses = self.parts.front.limits_connections

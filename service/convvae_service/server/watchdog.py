@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 class Watchdog:
     """Reports the server as not alive while a part of it is stuck, and as alive when the part moves again.
 
-    A task on the event loop checks the lanes and the front. A thread checks the event loop, for the log and
-    the metrics: a blocked loop cannot answer health checks. After a check that was late, the server is
-    reported as not alive until the next check in time.
+    A task on the event loop checks the lanes and the front. A thread checks the event loop, for the log, the
+    metrics and `stuck`: a blocked loop cannot answer health checks. After a check that was late, the server
+    is reported as not alive until the next check in time.
     """
 
     def __init__(
@@ -64,6 +64,11 @@ class Watchdog:
     def interval_s(self) -> float:
         """Seconds between two checks, and so the maximum delay after `timeout_s`."""
         return min(_MAX_INTERVAL_S, self._timeout_s / 4)
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a part is stuck. Any thread may ask, also while the event loop is blocked."""
+        return any(self._stuck.values())
 
     async def run(self) -> None:
         """Watch until cancelled."""

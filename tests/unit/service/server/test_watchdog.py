@@ -84,7 +84,9 @@ def test_a_loop_that_stands_still_is_seen_from_outside(caplog: pytest.LogCapture
             watched.now_s += 1.0
             watched.dog.check_loop()
         assert watched.changes == [("event_loop", True)]
+        assert watched.dog.stuck
         assert [watched.step(1.0), watched.step(1.0)] == [False, True]
+        assert not watched.dog.stuck
     assert watched.changes == [("event_loop", True), ("event_loop", False)]
     assert [r.message for r in caplog.records] == ["the event loop is stuck", "the event loop moves again"]
 
