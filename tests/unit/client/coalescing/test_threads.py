@@ -1,73 +1,21 @@
 """Joint calls of threads, over a server in memory that answers when the test says so."""
 
 import gc
-import sys
 import threading
-import time
 import weakref
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from convvae import errors
-from convvae.calls.exchanges import ModelCache
-from convvae.coalescing import gathering, outcome, small_call, threads
-from convvae.coalescing.small_call import Joinable, SmallCall
-from convvae.coalescing.threads import ThreadCoalescer
+from convvae.coalescing.small_call import Joinable
 from convvae.model_name import ModelName
 from convvae.results import Encoded
 from convvae.transport.scheduler import TimeLimit
-from support.file_server import BAD, FileServer, encode_files
+from support.file_server import BAD, encode_files
+from support.held_server import NAME, Caller, Desk, ended, waiting
 from support.waiting import wait_until
-
-NAME = ModelName("m")
-
-
-class Desk(FileServer):
-    """A server whose requests wait for `release`, each within its time."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Semaphore(0)
-        self.coalescer = ThreadCoalescer(self.send, ModelCache())
-
-    def send(self, operation: Joinable, _name: ModelName, limit: TimeLimit) -> Encoded:
-        """Send as `Client` does: block until the answer or the end of the time."""
-        files = self.receive(operation)
-        if not self.gate.acquire(timeout=limit.remaining_s()):
-            raise limit.passed()
-        return self.answer(files)
-
-    def release(self, requests: int = 1000) -> None:
-        """Let requests pass."""
-        self.gate.release(requests)
-
-    def in_gathering(self) -> int:
-        """Return the number of calls that wait to be joined."""
-        return sum(len(each.waiting) for each in self.coalescer._gatherings.values())
-
-
-class Caller(threading.Thread):
-    """A thread that makes one call."""
-
-    def __init__(self, desk: Desk, *files: int, timeout_s: float = 20.0) -> None:
-        super().__init__(daemon=True)
-        self.desk, self.files, self.timeout_s = desk, files, timeout_s
-        self.outcome: Any = None
-        self.seconds = 0.0
-        self.start()
-
-    def run(self) -> None:
-        """Call, and keep the rows or the error."""
-        start = time.monotonic()
-        try:
-            answer = self.desk.coalescer.call(encode_files(*self.files), NAME, TimeLimit(self.timeout_s))
-            self.outcome = answer.mean[:, 0].tolist()
-        except Exception as error:  # noqa: BLE001 - the test reads it
-            self.outcome = error
-        self.seconds = time.monotonic() - start
 
 
 @pytest.fixture
@@ -76,24 +24,6 @@ def desk() -> Iterator[Desk]:
     desk = Desk()
     yield desk
     desk.release()
-
-
-def waiting(desk: Desk, *callers: tuple[int, ...], timeout_s: float = 20.0) -> list[Caller]:
-    """Start callers that wait behind a request in flight, one after another."""
-    started = []
-    for files in callers:
-        before = desk.in_gathering()
-        started.append(Caller(desk, *files, timeout_s=timeout_s))
-        wait_until(lambda before=before: desk.in_gathering() > before)  # type: ignore[misc]
-    return started
-
-
-def ended(callers: list[Caller]) -> list[Any]:
-    """Wait for the ends of the calls, and return their outcomes."""
-    for caller in callers:
-        caller.join(20)
-        assert not caller.is_alive()
-    return [caller.outcome for caller in callers]
 
 
 def test_calls_that_wait_leave_together(desk: Desk) -> None:
@@ -299,80 +229,3 @@ def test_errors_keep_no_rows_alive(desk: Desk) -> None:
     finally:
         gc.enable()
     assert ended([first]) == [[1]]
-
-
-MODULES = {module.__file__ for module in (gathering, outcome, small_call, threads, weakref)}
-
-
-def call_until(desk: Desk, small: SmallCall, moment: int, happen: Callable[[], None]) -> bool:
-    """Call, and let something happen at the `moment`th place where a signal may come.
-
-    Python looks for signals when a function begins, and after each call of a function in C. Return whether
-    there are so many places.
-    """
-    passed = 0
-
-    def on_event(frame: FrameType, event: str, _: Any) -> None:
-        nonlocal passed
-        # Python swallows what is raised in the callback of a weak reference.
-        in_callback = frame.f_code.co_filename == weakref.__file__ and frame.f_code.co_name == "remove"
-        if frame.f_code.co_filename in MODULES and event in ("call", "c_return") and not in_callback:
-            passed += 1
-            if passed == moment:
-                sys.setprofile(None)
-                happen()
-
-    sys.setprofile(on_event)
-    try:
-        desk.coalescer.call(small, NAME, TimeLimit(20.0))
-    except (KeyboardInterrupt, errors.Cancelled, errors.ClientClosed):
-        return True
-    finally:
-        sys.setprofile(None)
-    return passed >= moment
-
-
-def interrupt() -> None:
-    """Do what Ctrl-C does."""
-    raise KeyboardInterrupt
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("leads", [True, False])
-def test_an_interrupt_at_any_place_harms_nobody(leads: bool) -> None:
-    """Wherever Ctrl-C ends a caller, those who wait with it are answered soon, and nothing is left."""
-    moment, came = 0, True
-    while came:
-        moment += 1
-        desk = Desk()
-        first = Caller(desk, 1)
-        desk.wait_for(1)
-        others = waiting(desk, (2,), (3,), timeout_s=10.0 if leads else 30.0)
-        threading.Timer(0.02, desk.release).start()
-        came = call_until(desk, encode_files(4), moment, interrupt)
-        assert ended([first, *others]) == [[1], [2], [3]]
-        # Nobody had to wait until the joint call before it was overdue.
-        assert max(caller.seconds for caller in others) < 0.9
-        after = Caller(desk, 5)
-        assert ended([after]) == [[5]]
-        assert after.seconds < 0.9
-        wait_until(lambda gatherings=desk.coalescer._gatherings: not gatherings)  # type: ignore[misc]
-    assert moment > 20
-
-
-@pytest.mark.timeout(120)
-def test_a_signal_handler_may_close_at_any_place() -> None:
-    """If a handler closes the client while its own thread calls, every call ends, and none hangs."""
-    moment, came = 0, True
-    while came:
-        moment += 1
-        desk = Desk()
-        first = Caller(desk, 1)
-        desk.wait_for(1)
-        others = waiting(desk, (2,), (3,))
-        threading.Timer(0.02, desk.release).start()
-        came = call_until(desk, encode_files(4), moment, desk.coalescer.close)
-        assert ended([first]) == [[1]]
-        for caller, end in zip(others, ended(others), strict=True):
-            assert end == [*map(float, caller.files)] or isinstance(end, errors.Cancelled)
-    assert moment > 20

@@ -1,9 +1,10 @@
+"""Batches from the rows of many calls: order, fairness, admission and errors."""
+
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
-from contextlib import ExitStack, closing
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -13,71 +14,10 @@ from hypothesis import strategies as st
 
 from convvae_service.batching import batcher as batcher_module
 from convvae_service.batching.batcher import Batcher
-from convvae_service.batching.pending_call import PendingCall
-from convvae_service.batching.report import BatchReport, SliceReport
-from convvae_service.engine.stages import Rows, Stage
+from convvae_service.engine.stages import Rows
 from convvae_service.errors import Overloaded
+from support.doubling import MakeBatcher, Recorder, answer, new_batcher, result_of, submit_running, values
 from support.waiting import wait_until
-
-MakeBatcher = Callable[..., Batcher]
-
-
-class Recorder:
-    """A stage that doubles its rows, keeps the batches it saw, and waits at a gate that the test opens."""
-
-    def __init__(self, *, gated: bool = False, poison: int | None = None) -> None:
-        self.batches: list[list[int]] = []
-        self.began = threading.Event()
-        self.gate = threading.Event()
-        self.poison = poison
-        if not gated:
-            self.gate.set()
-        self.stage = Stage("double", self.run)
-
-    def run(self, rows: Rows) -> Rows:
-        self.batches.append([int(value) for value in rows[0]])
-        self.began.set()
-        assert self.gate.wait(10)
-        if self.poison is not None and (rows[0] == self.poison).any():
-            raise ValueError("poison")
-        return (rows[0] * 2, rows[0].astype(np.float32)[:, None] + 0.5)
-
-
-def values(*numbers: int) -> Rows:
-    return (np.array(numbers, np.int64),)
-
-
-def new_batcher(**changes: Any) -> Batcher:
-    """Return a batcher of one lane and batches of four rows, but for `changes`."""
-    limits = {"lanes": 1, "max_batch_rows": 4, "max_queued_rows": 100, "max_queued_bytes": 1000}
-    return Batcher(**{**limits, **changes})
-
-
-@pytest.fixture
-def make() -> Iterator[MakeBatcher]:
-    """Return `new_batcher`; what it has made is closed after the test."""
-    with ExitStack() as stack:
-        yield lambda **changes: stack.enter_context(closing(new_batcher(**changes)))
-
-
-def result_of(call: PendingCall) -> Rows:
-    """Wait for a call, and return its results or raise its error."""
-    ended = threading.Event()
-    call.add_done_callback(lambda _: ended.set())
-    assert ended.wait(20)
-    return call.result()
-
-
-def answer(batcher: Batcher, stage: Stage, *numbers: int) -> list[int]:
-    """Return the first results of a call with these values."""
-    return list(result_of(batcher.submit(stage, values(*numbers)))[0].tolist())
-
-
-def submit_running(batcher: Batcher, recorder: Recorder, *numbers: int) -> PendingCall:
-    """Submit a call, and return it when a lane runs it and waits at the gate."""
-    call = batcher.submit(recorder.stage, values(*numbers))
-    assert recorder.began.wait(10)
-    return call
 
 
 def test_an_idle_lane_takes_a_call_at_once(make: MakeBatcher) -> None:
@@ -325,74 +265,3 @@ def test_stages_take_turns(make: MakeBatcher) -> None:
     for call in calls:
         result_of(call)
     assert busy.batches.index([99]) == 2
-
-
-def test_reports_say_what_ran(make: MakeBatcher) -> None:
-    """Each run reports its stage, rows, engine time, and the waiting time of every call that starts in it."""
-    reports: list[BatchReport] = []
-    batcher, recorder = make(on_batch=reports.append), Recorder()
-    answer(batcher, recorder.stage, *range(6))
-    assert [(report.stage, report.rows, len(report.queue_s)) for report in reports] == [
-        ("double", 4, 1),
-        ("double", 2, 0),
-    ]
-    assert all(report.engine_s >= 0 for report in reports)
-
-
-def test_observers_see_the_runs_of_their_own_call(make: MakeBatcher) -> None:
-    """Each run with rows of a call is reported to its observer, before the call has its results."""
-    batcher, recorder = make(), Recorder(gated=True)
-    first = submit_running(batcher, recorder, 0)
-    seen: list[SliceReport] = []
-    observed = batcher.submit(recorder.stage, values(*range(10, 15)), seen.append)
-    neighbour = batcher.submit(recorder.stage, values(1))
-    recorder.gate.set()
-    result_of(observed)
-    assert [(report.stage, report.rows, report.batch_rows, report.is_first) for report in seen] == [
-        ("double", 3, 4, True),
-        ("double", 2, 2, False),
-    ]
-    for report in seen:
-        arrived_s, started_s, ended_s = report.times_s
-        assert arrived_s <= started_s <= ended_s <= report.now_s
-    result_of(first)
-    result_of(neighbour)
-
-
-def test_times_are_the_clocks_own(make: MakeBatcher) -> None:
-    """Queue time runs from arrival to the lane's start, engine time over the run, both by the clock."""
-    reports: list[BatchReport] = []
-    now_s = [10.0]
-    batcher = make(on_batch=reports.append, clock=lambda: now_s[0])
-    began, gate = threading.Event(), threading.Event()
-
-    def slow(rows: Rows) -> Rows:
-        began.set()
-        assert gate.wait(10)
-        now_s[0] += 0.0007
-        return rows
-
-    stage = Stage("slow", slow)
-    first = batcher.submit(stage, values(1))
-    assert began.wait(10)
-    (running,) = batcher.runs
-    assert (running.stage, running.rows, running.started_s) == ("slow", 1, 10.0)
-    second = batcher.submit(stage, values(2, 3))
-    now_s[0] = 10.25
-    gate.set()
-    result_of(first)
-    result_of(second)
-    assert batcher.runs == ()
-    assert [report.queue_s for report in reports] == [(0.0,), (pytest.approx(0.2507),)]
-    assert [report.engine_s for report in reports] == [pytest.approx(0.2507), pytest.approx(0.0007)]
-
-
-def test_times_are_finer_than_a_millisecond(make: MakeBatcher) -> None:
-    """Times have a resolution below a millisecond, as short runs require."""
-    reports: list[BatchReport] = []
-    batcher, recorder = make(on_batch=reports.append), Recorder()
-    for number in range(20):
-        answer(batcher, recorder.stage, number)
-    times_s = [report.engine_s for report in reports] + [report.queue_s[0] for report in reports]
-    assert all(seconds > 0 for seconds in times_s)
-    assert any(abs(1000 * seconds - round(1000 * seconds)) > 1e-6 for seconds in times_s)
