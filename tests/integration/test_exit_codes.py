@@ -219,7 +219,7 @@ SCENES: dict[int, list[Callable[[Path], int]]] = {
         stopped_by_a_drain_that_fails,
     ],
     2: [
-        lambda root: command("run", "--models", str(root), "--lanes", "0"),
+        lambda root: command("run", "--models", str(root), "--lanes", "65"),
         lambda root: command("run", "--models", str(root), "--no-such-flag"),
         lambda root: command("run", "--models", str(root), "--address", "192.0.2.1:1"),
         lambda root: command("check", str(root / "absent")),

@@ -11,7 +11,7 @@ from convvae_service.bundle import BundleError
 from convvae_service.engine.arena import DEFAULT_ARENAS, Arenas
 from convvae_service.errors import StartupError
 
-__all__ = ["CUDA", "StartupError", "choose_provider", "import_runtime", "make_session"]
+__all__ = ["CUDA", "StartupError", "choose_provider", "has_gpu", "import_runtime", "make_session"]
 
 CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
@@ -44,6 +44,11 @@ def import_runtime() -> ModuleType:
     return onnxruntime  # type: ignore[no-any-return]
 
 
+def has_gpu() -> bool:
+    """Return whether the system has an NVIDIA device, whether or not this process can use it."""
+    return any(Path(node).exists() for node in _DEVICE_NODES)
+
+
 def choose_provider(device: str, arenas: Arenas = DEFAULT_ARENAS) -> tuple[str, dict[str, Any]]:
     """Return the execution provider and its options for `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
 
@@ -54,7 +59,7 @@ def choose_provider(device: str, arenas: Arenas = DEFAULT_ARENAS) -> tuple[str, 
         return _CPU, {}
     runtime = import_runtime()
     missing = None
-    if not any(Path(node).exists() for node in _DEVICE_NODES):
+    if not has_gpu():
         missing = "no NVIDIA device is present"
     elif CUDA not in runtime.get_available_providers():
         missing = "this build of ONNX Runtime has no CUDA support: install convvae[gpu]"

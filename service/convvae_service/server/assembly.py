@@ -16,6 +16,7 @@ from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.engine.arena import Arenas
 from convvae_service.engine.cpus import available_cpus
+from convvae_service.engine.parallelism import choose_parallelism
 from convvae_service.errors import StartupError
 from convvae_service.observability.access_log import AccessLog
 from convvae_service.observability.logs import facts
@@ -71,6 +72,7 @@ def assemble(settings: ServeSettings) -> Parts:
     """
     # First: it may refuse the settings.
     front_choice = choose_front(settings)
+    settings = _with_parallelism(settings)
     metrics = Metrics()
     tracing = _build_tracing(settings)
     runner = CallRunner(
@@ -103,6 +105,12 @@ def assemble(settings: ServeSettings) -> Parts:
     return parts
 
 
+def _with_parallelism(settings: ServeSettings) -> ServeSettings:
+    """Return the settings with the numbers of lanes and threads that they leave open."""
+    chosen = choose_parallelism(settings.lanes, settings.threads, device=settings.device)
+    return settings.model_copy(update={"lanes": chosen.lanes, "threads": chosen.threads})
+
+
 def _build_repository(settings: ServeSettings) -> Repository:
     return Repository(
         settings.models,
@@ -123,7 +131,7 @@ def _build_loader(settings: ServeSettings, repository: Repository, metrics: Vers
 
     options = EngineOptions(
         device=settings.device,
-        threads=settings.threads or max(1, available_cpus() // settings.lanes),
+        threads=settings.threads,
         max_batch_rows=settings.max_batch_rows,
         arenas=Arenas(use=settings.arena, max_gpu_bytes=settings.max_gpu_arena_bytes),
     )

@@ -80,7 +80,13 @@ class ServeSettings(BaseSettings):
         description="graphs to run: auto, fp32, fp16 or int8 for every model, or MODEL= followed by one of"
         " these for one model; auto takes fp32 if the bundle has it; repeatable",
     )
-    lanes: int = Field(1, ge=1, le=64, description="batches that run at the same time")
+    lanes: int = Field(
+        0,
+        ge=0,
+        le=64,
+        description="batches that run at the same time; 0: one for each available CPU, 8 at most, or one on a"
+        " GPU",
+    )
     threads: int = Field(
         0, ge=0, le=1024, description="threads per batch; 0 divides the available CPUs among the lanes"
     )

@@ -94,7 +94,7 @@ def test_settings_are_frozen() -> None:
     ("flags", "message"),
     [
         ([], "--models is required"),
-        ([*MODELS, "--lanes", "0"], "--lanes: Input should be greater than or equal to 1"),
+        ([*MODELS, "--lanes", "-1"], "--lanes: Input should be greater than or equal to 0"),
         ([*MODELS, "--lanes", "two"], "--lanes: Input should be a valid integer"),
         ([*MODELS, "--address", "localhost"], "--address: 'localhost' is not HOST:PORT"),
         ([*MODELS, "--address", "localhost:99999"], "--address: 'localhost:99999' is not HOST:PORT"),
@@ -173,7 +173,7 @@ def test_variables_of_kubernetes_are_not_ours(monkeypatch: pytest.MonkeyPatch) -
     }
     for name, value in links.items():
         monkeypatch.setenv(name, value)
-    assert load_settings(MODELS).lanes == 1
+    assert load_settings(MODELS).lanes == 0
 
 
 @pytest.mark.parametrize(
