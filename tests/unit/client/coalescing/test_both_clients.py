@@ -109,7 +109,8 @@ def test_methods_and_options_are_not_mixed(together: Together, servicer: Service
                 assert (answer.distortion.tolist(), answer.seed) == (firsts, None)
             case _:
                 assert answer.images[:, 0, 0, 0].tolist() == firsts
-    assert len(servicer.seen) < 30
+    # Threads that begin together each fetch the description of the model.
+    assert len(servicer.seen) - servicer.count("GetModel") < 30
     scores = [request for method, request in servicer.seen if method == "Score"]
     assert any(request.pixels.count > 2 and not request.HasField("seed") for request in scores)
 

@@ -36,7 +36,8 @@ LATENTS = np.zeros((2, 3), np.float32)
         Encode(FileImages([Path("/does/not/exist")])),
         Encode(FileImages([b"file", Path("/")])),
     ],
-    ids=repr,
+    # Not their repr, which has addresses: every worker must find the same names.
+    ids=lambda operation: type(operation).__name__,
 )
 def test_calls_that_are_sent_alone(operation: Any) -> None:
     """Draws, large calls and files that cannot be read are never joined."""
