@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from convvae.v1 import vae_pb2
+from convvae_service.engine.parallelism import choose_parallelism
 from open_inference import inference_pb2 as pb
 from support.inference_wire import (
     IMAGES,
@@ -155,7 +156,11 @@ def test_models_are_described(zoo: Stub) -> None:
         ("image", pb.TYPE_UINT8, [10, 12, 3]),
         ("pixel_mean", pb.TYPE_FP32, [10, 12, 3]),
     ]
-    assert (config.max_batch_size, config.backend, config.instance_group[0].count) == (1024, "onnxruntime", 1)
+    assert (config.max_batch_size, config.backend, config.instance_group[0].count) == (
+        1024,
+        "onnxruntime",
+        choose_parallelism(0, 0, device="cpu").lanes,
+    )
     assert {key: value.string_value for key, value in config.parameters.items()} == {"precision": "fp32"}
     index = zoo.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=TIMEOUT_S).models
     states = {(model.name, model.version): (model.state, model.reason) for model in index}
