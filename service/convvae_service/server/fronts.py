@@ -6,6 +6,7 @@ from typing import Protocol
 
 from google.protobuf.descriptor import ServiceDescriptor
 
+from convvae.addresses import is_loopback
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.errors import StartupError
@@ -58,7 +59,7 @@ class FrontChoice:
 
 
 def choose_front(settings: ServeSettings) -> FrontChoice:
-    """Return the front that the settings name, or for `auto` the fastest one that keeps all of them.
+    """Return the front that the settings name, or for `auto` the fastest one that is safe with all of them.
 
     Raises:
         StartupError: The settings name the native front, and it lacks what another setting needs, or it is
@@ -117,6 +118,8 @@ def _why_not_native(settings: ServeSettings) -> str | None:
 
 def _why_rather_grpcio(settings: ServeSettings) -> str | None:
     """Return why the native front could serve with these settings but is not the best choice, or None."""
+    if not is_loopback(settings.address):
+        return f"callers at {settings.address} are not known; --front native trusts them"
     if settings.token_file is not None:
         return "--token-file: the native front reads a request of any size before it checks the token"
     try:

@@ -59,8 +59,9 @@ class ServeSettings(BaseSettings):
     )
     front: Literal["auto", "native", "grpcio"] = Field(
         "auto",
-        description="what reads calls from the network: native takes less processor time, grpcio keeps every"
-        " setting; auto takes native if it is installed and no setting needs grpcio",
+        description="what reads calls from the network: native takes less processor time and trusts its"
+        " callers, grpcio keeps every limit; auto takes native on loopback if it is installed and no setting"
+        " needs grpcio",
     )
     serve: PinnedVersions = Field(
         (), description="MODEL=VERSION to serve instead of the model's highest version; repeatable"

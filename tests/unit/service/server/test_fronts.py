@@ -82,6 +82,27 @@ def test_a_missing_wheel_is_named(tmp_path: Path) -> None:
     assert str(refused.value) == choice.reason
 
 
+@pytest.mark.parametrize(
+    ("address", "chosen"),
+    [
+        ("localhost:50051", "native"),
+        ("[::1]:50051", "native"),
+        ("127.0.0.2:0", "native"),
+        ("0.0.0.0:50051", "grpcio"),
+        ("[::]:50051", "grpcio"),
+        ("192.0.2.1:50051", "grpcio"),
+        ("localhost.example:50051", "grpcio"),
+    ],
+)
+def test_auto_takes_native_on_loopback_only(address: str, chosen: str) -> None:
+    """Any machine may call elsewhere: there the native front must be named."""
+    choice = choose("--address", address)
+    assert choice.name == chosen
+    if chosen == "grpcio":
+        assert choice.reason == f"callers at {address} are not known; --front native trusts them"
+    assert choose("--address", address, "--front", "native").name == "native"
+
+
 def test_tokens_make_auto_take_grpcio(tmp_path: Path) -> None:
     """Strangers could send requests of any size: the native front serves tokens only if it is named."""
     tokens = tmp_path / "tokens"
