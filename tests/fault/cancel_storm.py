@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_files
-from fault.load import Load, RunningLoad
-from fault.observed import SlowServer, observed
+from fault.slow_server import SlowServer
+from support.figure import measure_to_files
+from support.load import Load, RunningLoad
+from support.observed import observed
 from support.tiny_bundle import publish_tiny
 
 MOST_GROWTH_KIB = 1024

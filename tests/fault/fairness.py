@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_files
-from fault.load import Load, RunningLoad
-from fault.observed import SlowServer, observed
 from fault.overload import spread
-from fault.slow_server import RUN_S
+from fault.slow_server import RUN_S, SlowServer
+from support.figure import measure_to_files
+from support.load import Load, RunningLoad
+from support.observed import observed
 from support.tiny_bundle import publish_tiny
 
 BULK_ROWS = 1000

@@ -15,10 +15,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae_service.bundle import ImageShape
-from fault.figure import measure_to_files
-from fault.load import Load, RunningLoad
-from fault.observed import SlowServer, observed
 from fault.overload import spread
+from fault.slow_server import SlowServer
+from support.figure import measure_to_files
+from support.load import Load, RunningLoad
+from support.observed import observed
 from support.tiny_bundle import publish_tiny
 
 SHAPE = ImageShape(height=28, width=28, channels=1)

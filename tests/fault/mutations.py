@@ -22,9 +22,9 @@ import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae.v1 import vae_pb2
-from fault.figure import measure_to_files
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
-from fault.observed import ObservedServer, observed
+from support.figure import measure_to_files
+from support.observed import ObservedServer, observed
 from support.tiny_bundle import publish_tiny
 from support.wire import TIMEOUT_S, stub_of
 

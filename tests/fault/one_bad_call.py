@@ -16,9 +16,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae.v1 import vae_pb2
-from fault.figure import measure_to_files
-from fault.observed import SlowServer, observed
-from fault.slow_server import POISON
+from fault.slow_server import POISON, SlowServer
+from support.figure import measure_to_files
+from support.observed import observed
 from support.tiny_bundle import SHAPE, publish_tiny
 from support.wire import TIMEOUT_S, pixels, stub_of, unpack
 

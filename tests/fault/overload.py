@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fault.figure import measure_to_files
-from fault.load import Load, Report, RunningLoad
-from fault.observed import SlowServer, observed
+from fault.slow_server import SlowServer
+from support.figure import measure_to_files
+from support.load import Load, Report, RunningLoad
+from support.observed import observed
 from support.tiny_bundle import publish_tiny
 
 ROWS, BATCH_ROWS, QUEUED_ROWS = 64, 64, 256

@@ -16,9 +16,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae import RetryConfig
-from fault.figure import measure_to_files
-from fault.load import Load, Report, RunningLoad
-from fault.observed import ObservedServer
+from support.figure import measure_to_files
+from support.load import Load, Report, RunningLoad
+from support.observed import ObservedServer
 from support.tiny_bundle import publish_tiny
 
 LEAST_CALLS = 20_000

@@ -11,8 +11,9 @@ import grpc
 import numpy as np
 import pytest
 
-from fault.observed import ObservedServer, SlowServer, observed
+from fault.slow_server import SlowServer
 from support.every_call import STREAM, EveryCall, answer_to, every_call, publish
+from support.observed import ObservedServer, observed
 from support.waiting import wait_until
 from support.wire import TIMEOUT_S
 

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from fault import cancel_storm, fairness, hasty_storm, mutations, one_bad_call, overload, rolling
-from fault.load import Report
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
+from support.load import Report
 
 
 def unmet(result: dict[str, Any]) -> set[str]:

@@ -1,4 +1,4 @@
-"""Calls to a server from a process of its own: `python tests/fault/load.py` with a `Load` as JSON.
+"""Calls to a server from a process of its own: `python -P tests/support/load.py` with a `Load` as JSON.
 
 It ends after `calls` or `seconds`, or when its standard input closes, and prints a `Report` as JSON.
 """
@@ -14,17 +14,19 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import grpc
 import numpy as np
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from convvae import AsyncClient, RetryConfig
 from convvae.errors import ConvvaeError
 from convvae.v1 import vae_pb2, vae_pb2_grpc
+from support.wire import pixels, png
 
 __all__ = ["Load", "Report", "RunningLoad"]
 
@@ -39,7 +41,8 @@ class Load:
 
     Attributes:
         target: Where to.
-        via: `stub` encodes by bare stubs, `client` by this project's client; `health` asks for health.
+        via: `stub` encodes by bare stubs, `client` by this project's client, `file` encodes a PNG file;
+            `sample` draws one image; `health` asks for health.
         seconds: After these no new call begins.
         calls: After so many no new call begins; 0 for no such limit.
         at_least: So many are made even when the standard input closes before.
@@ -52,10 +55,12 @@ class Load:
         pause_s: Seconds between an answer and the next call.
         retries: Of the client.
         follow_health: Of the client.
+        token: Bearer token of each call, "" for none.
+        certificate: PEM file of the authority that has signed the server's certificate; "" for plain text.
     """
 
     target: str
-    via: Literal["stub", "client", "health"] = "stub"
+    via: Literal["stub", "client", "file", "sample", "health"] = "stub"
     seconds: float = 300.0
     calls: int = 0
     at_least: int = 0
@@ -68,6 +73,8 @@ class Load:
     pause_s: float = 0.0
     retries: int = 0
     follow_health: bool = False
+    token: str = ""
+    certificate: str = ""
 
 
 @dataclass(kw_only=True)
@@ -113,7 +120,7 @@ class RunningLoad:
     def __init__(self, load: Load) -> None:
         self._load = load
         self._process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps(asdict(load))],
+            [sys.executable, "-P", __file__, json.dumps(asdict(load))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -181,8 +188,10 @@ async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
 
             yield [encode]
         return
-    request = vae_pb2.EncodeRequest(pixels=_pixels(images))
-    channels = [grpc.aio.insecure_channel(load.target, OPTIONS) for _ in range(load.connections)]
+    request = vae_pb2.EncodeRequest(pixels=pixels(images))
+    if load.via == "file":
+        request = vae_pb2.EncodeRequest(files=[png(images[0])])
+    channels = [_channel(load) for _ in range(load.connections)]
     try:
         for channel in channels:
             await asyncio.wait_for(channel.channel_ready(), 20)
@@ -192,9 +201,11 @@ async def calls_of(load: Load) -> AsyncIterator[list[Make]]:
             await channel.close()
 
 
-def _pixels(images: NDArray[np.uint8]) -> vae_pb2.Pixels:
-    count, height, width, channels = images.shape
-    return vae_pb2.Pixels(data=images.tobytes(), count=count, height=height, width=width, channels=channels)
+def _channel(load: Load) -> grpc.aio.Channel:
+    if not load.certificate:
+        return grpc.aio.insecure_channel(load.target, OPTIONS)
+    authority = grpc.ssl_channel_credentials(Path(load.certificate).read_bytes())
+    return grpc.aio.secure_channel(load.target, authority, OPTIONS)
 
 
 def _stub_call(channel: grpc.aio.Channel, load: Load, request: vae_pb2.EncodeRequest) -> Make:
@@ -202,7 +213,11 @@ def _stub_call(channel: grpc.aio.Channel, load: Load, request: vae_pb2.EncodeReq
         check = health_pb2_grpc.HealthStub(channel).Check
         return lambda timeout_s: check(health_pb2.HealthCheckRequest(), timeout=timeout_s)
     stub: vae_pb2_grpc.VaeServiceAsyncStub = vae_pb2_grpc.VaeServiceStub(channel)
-    return lambda timeout_s: stub.Encode(request, timeout=timeout_s)
+    metadata = (("authorization", f"Bearer {load.token}"),) if load.token else ()
+    if load.via == "sample":
+        draw = vae_pb2.SampleRequest(count=1)
+        return lambda timeout_s: stub.Sample(draw, timeout=timeout_s, metadata=metadata)
+    return lambda timeout_s: stub.Encode(request, timeout=timeout_s, metadata=metadata)
 
 
 async def run(load: Load) -> Report:

@@ -52,12 +52,6 @@ class ObservedServer(ServerProcess):
         return found
 
 
-class SlowServer(ObservedServer):
-    """A server whose engine sleeps in each run: 20 ms, or RUN_S of the environment."""
-
-    program = (str(Path(__file__).with_name("slow_server.py")),)
-
-
 @contextmanager
 def observed(
     kind: type[ObservedServer], models: Path, *flags: str, environ: Mapping[str, str] | None = None

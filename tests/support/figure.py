@@ -11,9 +11,8 @@ from typing import Any
 
 from convvae_trainer.runs.provenance import code_commit, hardware
 
-__all__ = ["FRONTS", "RESULTS", "measure_to_files"]
+__all__ = ["FRONTS", "measure_to_files"]
 
-RESULTS = Path(__file__).parent / "results"
 FRONTS = ("grpcio", "native")
 LIBRARIES = (
     "convvae", "grpcio", "numpy", "onnxruntime-gpu",
@@ -24,6 +23,8 @@ LIBRARIES = (
 def measure_to_files(program: str, doc: str | None, measure: Callable[[str], dict[str, Any]]) -> None:
     """Run a measurement for each front, or for the one of `--front`, and write FOLDER/FRONT/NAME.json.
 
+    FOLDER is `results` beside the program, or that of `--out`.
+
     Args:
         program: `__file__` of the program, with NAME.
         doc: Its docstring.
@@ -32,7 +33,7 @@ def measure_to_files(program: str, doc: str | None, measure: Callable[[str], dic
     path = Path(program)
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--front", choices=FRONTS, help="the only front to measure")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=path.parent / "results", metavar="FOLDER")
     options = parser.parse_args()
     for front in [options.front] if options.front else FRONTS:
         _write(options.out / front / f"{path.stem}.json", path, front, measure)
@@ -47,7 +48,7 @@ def _write(out: Path, path: Path, front: str, measure: Callable[[str], dict[str,
         "load_average_1_5_15_min": {"before": list(load_before), "after": list(os.getloadavg())},
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "commit": code_commit(),
-        "command": f"python tests/fault/{path.name} --front {front}",
+        "command": f"python tests/{path.parent.name}/{path.name} --front {front}",
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
