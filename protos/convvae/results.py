@@ -124,7 +124,7 @@ class Limits:
     max_message_bytes: int = 0
     max_pixels_per_file: int = 0
     max_queued_rows: int = 0
-    max_queued_bytes: int = 0
+    max_pending_bytes: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -89,9 +89,7 @@ def measure(path: Path, lanes: int, threads: int, *, rows: int, callers: int, se
     array = np.random.default_rng(0).integers(0, 2, (rows, *tensor.shape[1:])).astype(dtype)
     stage = Stage("run", lambda inputs: tuple(session.run(None, {tensor.name: inputs[0]})))
     times_s: list[float] = []
-    with closing(
-        Batcher(lanes=lanes, max_batch_rows=64, max_queued_rows=1 << 20, max_queued_bytes=1 << 40)
-    ) as batcher:
+    with closing(Batcher(lanes=lanes, max_batch_rows=64, max_queued_rows=1 << 20)) as batcher:
         ends_s = time.perf_counter() + seconds
 
         def call_again_and_again() -> None:

@@ -100,7 +100,7 @@ def test_a_cancelled_or_expired_call_is_not_computed(tiny_root: Path) -> None:
     )
     assert decoded < 2500, "most rows of five calls of 1,000 must not have been computed"
     assert "convvae_queued_rows 0.0" in page
-    assert "convvae_queued_bytes 0.0" in page
+    assert "convvae_pending_bytes 0.0" in page
 
 
 @pytest.mark.usefixtures("each_front")

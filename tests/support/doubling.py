@@ -42,7 +42,7 @@ def values(*numbers: int) -> Rows:
 
 def new_batcher(**changes: Any) -> Batcher:
     """Return a batcher of one lane and batches of four rows, but for `changes`."""
-    limits = {"lanes": 1, "max_batch_rows": 4, "max_queued_rows": 100, "max_queued_bytes": 1000}
+    limits = {"lanes": 1, "max_batch_rows": 4, "max_queued_rows": 100}
     return Batcher(**{**limits, **changes})
 
 

@@ -91,7 +91,7 @@ class Kept:
     async def run(self, stage: Stage, request: Request) -> Rows:
         """Run the request's rows, as a handler does."""
         try:
-            with self.batcher.admit(rows=len(request.rows), num_bytes=request.rows.nbytes):
+            with self.batcher.admit(rows=len(request.rows)):
                 return await wait(self.batcher.submit(stage, (self.note(request.rows),)))
         except BaseException as error:
             if not isinstance(error, DeadlineExceeded | CallerLeft):
@@ -103,7 +103,7 @@ class Kept:
         assert self.refs
         wait_until(lambda: not any(found() is not None for found in self.refs))
         assert self.runner.in_flight == 0
-        assert (self.batcher.queued_rows, self.batcher.queued_bytes) == (0, 0)
+        assert (self.batcher.queued_rows, self.runner.pending.num_bytes) == (0, 0)
 
     def _compute(self, rows: Rows) -> Rows:
         return (self.note(rows[0] + 1),)

@@ -24,7 +24,7 @@ class ObservedServer(ServerProcess):
     def pending(self) -> dict[str, float]:
         """Return what is in the server now: calls, rows and bytes."""
         found = self.metrics()
-        names = ("convvae_calls_in_flight", "convvae_queued_rows", "convvae_queued_bytes")
+        names = ("convvae_calls_in_flight", "convvae_queued_rows", "convvae_pending_bytes")
         return {name: found[name] for name in names}
 
     def calls(self, method: str) -> dict[str, int]:

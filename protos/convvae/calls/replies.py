@@ -101,7 +101,7 @@ def read_model_info(reply: vae_pb2.GetModelResponse) -> ModelInfo:
             max_message_bytes=reply.limits.max_message_bytes,
             max_pixels_per_file=reply.limits.max_pixels_per_file,
             max_queued_rows=reply.limits.max_queued_rows,
-            max_queued_bytes=reply.limits.max_queued_bytes,
+            max_pending_bytes=reply.limits.max_pending_bytes,
         ),
         manifest_json=reply.manifest_json,
     )

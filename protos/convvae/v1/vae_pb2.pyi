@@ -766,7 +766,7 @@ class Limits(google.protobuf.message.Message):
     MAX_MESSAGE_BYTES_FIELD_NUMBER: builtins.int
     MAX_PIXELS_PER_FILE_FIELD_NUMBER: builtins.int
     MAX_QUEUED_ROWS_FIELD_NUMBER: builtins.int
-    MAX_QUEUED_BYTES_FIELD_NUMBER: builtins.int
+    MAX_PENDING_BYTES_FIELD_NUMBER: builtins.int
     max_rows_per_call: builtins.int
     """Maximum number of rows in one call."""
     max_message_bytes: builtins.int
@@ -775,8 +775,10 @@ class Limits(google.protobuf.message.Message):
     """Maximum number of pixels (width x height) in one file, checked before it is decoded."""
     max_queued_rows: builtins.int
     """Maximum number of rows of calls on the server, over all models."""
-    max_queued_bytes: builtins.int
-    """Maximum bytes of inputs and results of calls on the server, over all models."""
+    max_pending_bytes: builtins.int
+    """Maximum bytes that calls hold on the server, over all models: requests, results, and replies until they are
+    sent.
+    """
     def __init__(
         self,
         *,
@@ -784,8 +786,8 @@ class Limits(google.protobuf.message.Message):
         max_message_bytes: builtins.int = ...,
         max_pixels_per_file: builtins.int = ...,
         max_queued_rows: builtins.int = ...,
-        max_queued_bytes: builtins.int = ...,
+        max_pending_bytes: builtins.int = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["max_message_bytes", b"max_message_bytes", "max_pixels_per_file", b"max_pixels_per_file", "max_queued_bytes", b"max_queued_bytes", "max_queued_rows", b"max_queued_rows", "max_rows_per_call", b"max_rows_per_call"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["max_message_bytes", b"max_message_bytes", "max_pending_bytes", b"max_pending_bytes", "max_pixels_per_file", b"max_pixels_per_file", "max_queued_rows", b"max_queued_rows", "max_rows_per_call", b"max_rows_per_call"]) -> None: ...
 
 Global___Limits: typing_extensions.TypeAlias = Limits

@@ -81,7 +81,7 @@ def describe_model(
             max_message_bytes=limits.max_message_bytes,
             max_pixels_per_file=limits.max_pixels_per_file,
             max_queued_rows=settings.max_queued_rows,
-            max_queued_bytes=settings.max_queued_bytes,
+            max_pending_bytes=settings.max_pending_bytes,
         ),
         manifest_json=served.manifest_json,
     )

@@ -73,7 +73,7 @@ class VaeServicer:
         """Map images to the parameters of their posterior."""
         served = self._lease(request.model, "encode", call)
         rows = self._read(request, served, call)
-        with self._admit(rows, served):
+        with self._admit(rows, served, call):
             images = await self._decode(rows, served)
             mean, *log_variance = await self._run(served.engine.encode, (images,), call)
         reply = vae_pb2.EncodeResponse(model=served_model(served), mean=vectors(mean))
@@ -87,7 +87,8 @@ class VaeServicer:
         limits = self._limits_of(served)
         latents = read_latents(request.latents, dimension=served.manifest.latent_dim, limits=limits)
         call.rows = len(latents)
-        with self._batcher.admit(rows=call.rows, num_bytes=latents.nbytes + call.rows * limits.row_bytes):
+        call.held.add(call.rows * limits.row_bytes)
+        with self._batcher.admit(rows=call.rows):
             (images,) = await self._run(served.engine.decode, (latents,), call)
         return vae_pb2.DecodeResponse(model=served_model(served), images=pixels(images))
 
@@ -99,7 +100,8 @@ class VaeServicer:
         seed = request.seed if request.HasField("seed") else draw_seed()
         dimension = served.manifest.latent_dim
         call.rows = count
-        with self._batcher.admit(rows=count, num_bytes=count * limits.row_bytes):
+        call.held.add(count * limits.row_bytes)
+        with self._batcher.admit(rows=count):
             noise = await self._noise(seed, request.first_row, count, dimension)
             latents = noise * np.float32(temperature)
             (images,) = await self._run(served.engine.decode, (latents,), call)
@@ -113,7 +115,7 @@ class VaeServicer:
         """Encode images and decode their posterior means."""
         served = self._lease(request.model, "reconstruct", call)
         rows = self._read(request, served, call)
-        with self._admit(rows, served):
+        with self._admit(rows, served, call):
             images = await self._decode(rows, served)
             mean, *_ = await self._run(served.engine.encode, (images,), call)
             (reconstructions,) = await self._run(served.engine.decode, (mean,), call)
@@ -125,7 +127,7 @@ class VaeServicer:
         rows = self._read(request, served, call)
         num_samples = read_score(request, rows=len(rows), limits=self._limits_of(served))
         seed = request.seed if request.HasField("seed") else draw_seed()
-        with self._admit(rows, served, copies=max(1, num_samples)):
+        with self._admit(rows, served, call, copies=max(1, num_samples)):
             images = await self._decode(rows, served)
             mean, log_variance = await self._run(served.engine.encode, (images,), call)
             latents, targets = mean, images
@@ -196,13 +198,12 @@ class VaeServicer:
         return rows
 
     def _admit(
-        self, rows: ImageRows, served: LoadedVersion, *, copies: int = 1
+        self, rows: ImageRows, served: LoadedVersion, call: Call, *, copies: int = 1
     ) -> AbstractContextManager[None]:
-        """Reserve queue space for `copies` of each image while a `with` block runs."""
+        """Count the results for `copies` of each image, and reserve their rows while a `with` block runs."""
         num_rows = len(rows) * copies
-        return self._batcher.admit(
-            rows=num_rows, num_bytes=rows.num_bytes + num_rows * self._limits_of(served).row_bytes
-        )
+        call.held.add(num_rows * self._limits_of(served).row_bytes)
+        return self._batcher.admit(rows=num_rows)
 
     async def _decode(self, rows: ImageRows, served: LoadedVersion) -> NDArray[np.uint8]:
         return await rows.decode(

@@ -51,7 +51,6 @@ class Batcher:
         lanes: Number of batches that run at the same time.
         max_batch_rows: Maximum number of rows in one batch.
         max_queued_rows: Maximum number of rows of calls that are admitted and not yet answered.
-        max_queued_bytes: Maximum bytes of inputs and results of these calls.
         max_queue_delay_s: Seconds that an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run, in the thread of its lane.
         clock: Source of all times here, in seconds.
@@ -60,12 +59,10 @@ class Batcher:
     lanes: int
     max_batch_rows: int
     max_queued_rows: int
-    max_queued_bytes: int
     max_queue_delay_s: float = 0.0
     on_batch: Callable[[BatchReport], None] = lambda _: None
     clock: Callable[[], float] = time.monotonic
     queued_rows: int = field(default=0, init=False)
-    queued_bytes: int = field(default=0, init=False)
     _queues: dict[Stage, _Queue] = field(default_factory=dict, init=False)
     _runs: set[RunningBatch] = field(default_factory=set, init=False)
     _threads: list[threading.Thread] = field(default_factory=list, init=False)
@@ -76,13 +73,13 @@ class Batcher:
         # Guards all of the state above.
         self._changed = threading.Condition(threading.Lock())
 
-    def admit(self, *, rows: int, num_bytes: int) -> "_Admission":
+    def admit(self, *, rows: int) -> "_Admission":
         """Reserve room for a call while a `with` block runs.
 
         Raises:
             Overloaded: There is no room at present.
         """
-        return _Admission(self, rows, num_bytes)
+        return _Admission(self, rows)
 
     def start(self) -> None:
         """Start the threads of the lanes. Without this, the first call starts them.
@@ -253,41 +250,35 @@ class Batcher:
                     )
                 )
 
-    def _reserve(self, rows: int, num_bytes: int) -> None:
+    def _reserve(self, rows: int) -> None:
         with self._changed:
-            if (
-                self.queued_rows + rows > self.max_queued_rows
-                or self.queued_bytes + num_bytes > self.max_queued_bytes
-            ):
+            if self.queued_rows + rows > self.max_queued_rows:
                 raise Overloaded(
                     "the server's queue is full: retry after the stated delay", retry_delay_s=0.1
                 )
             self.queued_rows += rows
-            self.queued_bytes += num_bytes
 
-    def _release(self, rows: int, num_bytes: int) -> None:
+    def _release(self, rows: int) -> None:
         with self._changed:
             self.queued_rows -= rows
-            self.queued_bytes -= num_bytes
 
 
 class _Admission:
     """Room in the queue, reserved for the duration of a `with` block."""
 
-    __slots__ = ("_batcher", "_num_bytes", "_rows")
+    __slots__ = ("_batcher", "_rows")
 
-    def __init__(self, batcher: Batcher, rows: int, num_bytes: int) -> None:
+    def __init__(self, batcher: Batcher, rows: int) -> None:
         self._batcher = batcher
         self._rows = rows
-        self._num_bytes = num_bytes
 
     def __enter__(self) -> None:
-        self._batcher._reserve(self._rows, self._num_bytes)
+        self._batcher._reserve(self._rows)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._batcher._release(self._rows, self._num_bytes)
+        self._batcher._release(self._rows)
 
 
 def _deliver(slices: list[CallSlice], results: list[Rows | Exception]) -> None:

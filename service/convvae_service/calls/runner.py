@@ -3,19 +3,21 @@
 import asyncio
 import contextlib
 import logging
+import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypeVar
 
+from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.calls.deadlines import DEADLINE_SLACK_S
 from convvae_service.calls.request_id import request_id_of
 from convvae_service.calls.running_call import CallerLeft, RunningCall
 from convvae_service.calls.state import State
 from convvae_service.calls.status import Refusal, refusal_of
 from convvae_service.calls.time_limits import TimeLimits
-from convvae_service.errors import DeadlineExceeded, NotReady, ServiceError
+from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded, ServiceError
 from convvae_service.observability.access_log import AccessLog
 from convvae_service.observability.call import Call
 from convvae_service.observability.logs import facts
@@ -30,6 +32,9 @@ Request = TypeVar("Request")
 Reply = TypeVar("Reply")
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 
+# A request is there as bytes and as a message; a reply as bytes and, until it is sent, once more in gRPC.
+_COPIES = 2
+
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +45,7 @@ class CallRunner:
     Args:
         metrics: Metrics that count the calls.
         max_call_s: Maximum seconds for one call.
+        pending: The account of the bytes that calls hold.
         access_log: The log of the calls.
         tracing: Makes the spans of the calls; None makes none.
         state: State of the server: it decides whether calls are taken.
@@ -47,6 +53,7 @@ class CallRunner:
 
     metrics: Metrics
     max_call_s: float
+    pending: PendingBytes = field(default_factory=partial(PendingBytes, sys.maxsize))
     access_log: AccessLog = field(default_factory=partial(AccessLog, 1.0))
     tracing: "Tracing | None" = None
     state: State = State.STARTING
@@ -81,12 +88,14 @@ class CallRunner:
         request: Request,
         reply: Callable[[Reply | Refusal], None],
         *,
+        request_bytes: int = 0,
         time_left_s: float | None = None,
     ) -> RunningCall:
         """Return a call that is ready to start.
 
         Metrics and log have the call before `reply` is called, so a caller never sees an answer that is not
-        counted.
+        counted. From here on `call.held` counts what the call holds. After its end that is the reply, if it
+        is bytes: the front calls `call.held.release` when it is sent.
 
         Args:
             call: The call, from `begin`.
@@ -94,13 +103,16 @@ class CallRunner:
             request: The message of the caller.
             reply: Called once, from any thread, with the answer: the reply, or the refusal that an error
                 stands for. It is not called if the call is abandoned first.
+            request_bytes: Bytes of the request as it arrived.
             time_left_s: Seconds until the caller's deadline, None without one. The front abandons the call at
                 that time; here it only tells an expired call from a cancelled one.
         """
         self.count_arrival()
         started_s = self.last_arrival_s
         deadline_s = None if time_left_s is None else started_s + time_left_s
-        coroutine = handle(request, call) if self.state.takes_calls else _raise(self.not_ready())
+        coroutine = self._begin(call, handle, request, request_bytes)
+        # The coroutine has it, unless the call is refused.
+        del request
         running = RunningCall(coroutine, partial(self._end, call, reply, started_s, deadline_s))
         call.limit = partial(self._limits.add, running)
         call.limit(self.max_call_s, self._too_slow)
@@ -136,6 +148,22 @@ class CallRunner:
                 while (left_s := self.last_arrival_s + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110
                     await asyncio.sleep(left_s)
 
+    def _begin(
+        self,
+        call: Call,
+        handle: Callable[[Request, Call], Coroutine[Any, Any, Reply]],
+        request: Request,
+        request_bytes: int,
+    ) -> Coroutine[Any, Any, Reply]:
+        if not self.state.takes_calls:
+            return _raise(self.not_ready())
+        call.held = self.pending.hold()
+        try:
+            call.held.add(_COPIES * request_bytes)
+        except Overloaded as error:
+            return _raise(error.with_traceback(None))
+        return handle(request, call)
+
     def _too_slow(self) -> DeadlineExceeded:
         return DeadlineExceeded(f"the call took longer than the server's limit of {self.max_call_s:g} s")
 
@@ -149,12 +177,14 @@ class CallRunner:
     ) -> None:
         if isinstance(outcome, CallerLeft):
             expired = deadline_s is not None and time.monotonic() >= deadline_s - DEADLINE_SLACK_S
+            call.held.keep(0)
             self._close(call, "DEADLINE_EXCEEDED" if expired else "CANCELLED", started_s)
             return
         code = "OK"
         if isinstance(outcome, BaseException):
             outcome = self._refusal(call, outcome)
             code = outcome.code
+        call.held.keep(_COPIES * len(outcome) if isinstance(outcome, bytes) else 0)
         self._close(call, code, started_s)
         reply(outcome)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from convvae_service.batching.pending_bytes import UNCOUNTED, HeldBytes
 from convvae_service.batching.report import SliceObserver
 from convvae_service.errors import ServiceError
 
@@ -32,6 +33,7 @@ class Call:
         peer: Address of the caller as gRPC writes it, such as `ipv4:127.0.0.1:57284`; empty if it is unknown.
         span: The span of the call, if it is traced.
         observe: Returns an observer of the runs with rows of this call, for its trace; None without one.
+        held: The bytes that the call holds.
         limit: Gives the call a time limit of its own: after these seconds it ends with this error.
     """
 
@@ -44,4 +46,5 @@ class Call:
     peer: str = ""
     span: Any = None
     observe: Callable[[], SliceObserver | None] = no_observer
+    held: HeldBytes = UNCOUNTED
     limit: Callable[[float, Callable[[], ServiceError]], None] = no_limit

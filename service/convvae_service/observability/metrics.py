@@ -53,9 +53,9 @@ class Metrics:
         self._queued_rows = Gauge(
             "convvae_queued_rows", "Rows admitted and not yet answered", registry=self.registry
         )
-        self._queued_bytes = Gauge(
-            "convvae_queued_bytes",
-            "Bytes of inputs and results admitted and not yet answered",
+        self._pending_bytes = Gauge(
+            "convvae_pending_bytes",
+            "Bytes that calls hold, from the arrival of a request until its answer is sent",
             registry=self.registry,
         )
         self.model_info = Gauge(
@@ -93,10 +93,10 @@ class Metrics:
         """Read the number of calls in progress from this function, each time the page is read."""
         self.in_flight.set_function(in_flight)
 
-    def watch_queue(self, rows: Callable[[], int], num_bytes: Callable[[], int]) -> None:
-        """Read the rows and bytes in the queue from these functions, each time the page is read."""
-        self._queued_rows.set_function(rows)
-        self._queued_bytes.set_function(num_bytes)
+    def watch_load(self, queued_rows: Callable[[], int], pending_bytes: Callable[[], int]) -> None:
+        """Read queued rows and pending bytes from these functions, each time the page is read."""
+        self._queued_rows.set_function(queued_rows)
+        self._pending_bytes.set_function(pending_bytes)
 
     def show_stuck(self, part: str, stuck: bool) -> None:
         """Show whether a part of the server is stuck."""

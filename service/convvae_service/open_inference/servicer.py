@@ -176,7 +176,14 @@ class OpenInferenceServicer:
         async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse | Refusal:
             call = Call("ModelStreamInfer", request_id)
             answer: pb.ModelInferResponse | Refusal = await run_on_loop(
-                partial(self._runner.prepare, call, self.infer, request, time_left_s=stream.time_left_s())
+                partial(
+                    self._runner.prepare,
+                    call,
+                    self.infer,
+                    request,
+                    request_bytes=request.ByteSize(),
+                    time_left_s=stream.time_left_s(),
+                )
             )
             return answer
 
@@ -195,9 +202,9 @@ class OpenInferenceServicer:
             request, graph=graph, max_rows=max_rows, max_message_bytes=max_bytes, workers=self._workers
         )
         call.rows = len(values)
-        num_bytes = values.nbytes + call.rows * graph.row_bytes(outputs)
+        call.held.add(values.nbytes + call.rows * graph.row_bytes(outputs))
         stage, names = graph.stage_for(outputs)
-        with self._batcher.admit(rows=call.rows, num_bytes=num_bytes):
+        with self._batcher.admit(rows=call.rows):
             results = await wait(self._batcher.submit(stage, (values,), call.observe()))
         reply = pb.ModelInferResponse(
             model_name=graph.name, model_version=str(graph.served.version), id=request.id

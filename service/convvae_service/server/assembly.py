@@ -12,6 +12,7 @@ from convvae.v1 import vae_pb2
 from convvae_service.api.limits import call_limits
 from convvae_service.api.servicer import VaeServicer
 from convvae_service.batching.batcher import Batcher
+from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.engine.arena import Arenas
@@ -78,6 +79,7 @@ def assemble(settings: ServeSettings) -> Parts:
     runner = CallRunner(
         metrics=metrics,
         max_call_s=settings.max_call_s,
+        pending=PendingBytes(settings.max_pending_bytes),
         access_log=AccessLog(settings.access_log_sample),
         tracing=tracing,
     )
@@ -85,6 +87,7 @@ def assemble(settings: ServeSettings) -> Parts:
     repository = _build_repository(settings)
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics)
+    metrics.watch_load(lambda: batcher.queued_rows, lambda: runner.pending.num_bytes)
     workers = ThreadPoolExecutor(available_cpus(), thread_name_prefix="worker")
     health = HealthServicer((_VAE.full_name,), repository.models)
     front = build_front(front_choice, settings, runner)
@@ -139,16 +142,13 @@ def _build_loader(settings: ServeSettings, repository: Repository, metrics: Vers
 
 
 def _build_batcher(settings: ServeSettings, metrics: Metrics) -> Batcher:
-    batcher = Batcher(
+    return Batcher(
         lanes=settings.lanes,
         max_batch_rows=settings.max_batch_rows,
         max_queued_rows=settings.max_queued_rows,
-        max_queued_bytes=settings.max_queued_bytes,
         max_queue_delay_s=settings.max_queue_delay_us / 1e6,
         on_batch=metrics.count_batch,
     )
-    metrics.watch_queue(lambda: batcher.queued_rows, lambda: batcher.queued_bytes)
-    return batcher
 
 
 def _build_watchdog(

@@ -1,5 +1,6 @@
 """The front of grpcio: it turns bytes and metadata into calls, and answers into replies and statuses."""
 
+import asyncio
 import logging
 import re
 from collections.abc import Mapping
@@ -158,9 +159,18 @@ class GrpcFront:
 
     async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
         call = begin_call(self._runner, method.name, context)
+        # This task ends when gRPC has sent the answer, or when the caller has left.
+        _current_task().add_done_callback(lambda _: call.held.release())
         left_s = context.time_remaining()
         answering = run_on_loop(
-            partial(self._runner.prepare, call, method.answer, request, time_left_s=left_s)
+            partial(
+                self._runner.prepare,
+                call,
+                method.answer,
+                request,
+                request_bytes=len(request),
+                time_left_s=left_s,
+            )
         )
         # The call may wait for long, and has read all of it.
         del request
@@ -181,6 +191,12 @@ class GrpcFront:
         await serve(
             requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
         )
+
+
+def _current_task() -> "asyncio.Task[Any]":
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 def _is_no_caller_that_left(record: logging.LogRecord) -> bool:

@@ -169,7 +169,9 @@ class NativePort:
         call = self._runner.begin(method.name, metadata)
         call.peer = peer
         reply = partial(self._reply, call_id, call)
-        running = self._runner.prepare(call, method.answer, request, reply, time_left_s=time_left_s)
+        running = self._runner.prepare(
+            call, method.answer, request, reply, request_bytes=len(request), time_left_s=time_left_s
+        )
         if has_left:
             running.abandon()
         else:
@@ -181,6 +183,7 @@ class NativePort:
         trailing: list[tuple[str, str | bytes]] = [(REQUEST_ID_KEY, call.request_id)]
         if not isinstance(answer, Refusal):
             self._listener.respond(call_id, answer, None, trailing)
+            call.held.release()
             return
         if answer.details:
             trailing.append((DETAILS_KEY, answer.details))

@@ -115,11 +115,12 @@ class ServeSettings(BaseSettings):
     max_queued_rows: int = Field(
         8192, ge=1, le=2**40, description="maximum number of rows that are admitted and not yet answered"
     )
-    max_queued_bytes: int = Field(
-        512 * MIB,
+    max_pending_bytes: int = Field(
+        256 * MIB,
         ge=65536,
         le=2**50,
-        description="maximum bytes of inputs and results that are admitted and not yet answered",
+        description="maximum bytes that all calls hold: requests from their arrival on, results, and replies"
+        " until they are sent",
     )
     max_call_s: float = Field(
         60.0, gt=0, le=86400, description="maximum seconds for one call; a caller may set a shorter deadline"
@@ -201,10 +202,10 @@ class ServeSettings(BaseSettings):
                 f"--max-queued-rows ({self.max_queued_rows}) must be at least --max-rows-per-call"
                 f" ({self.max_rows_per_call}), otherwise the largest calls are never admitted"
             )
-        # A call holds its message, its images and its results.
-        if 4 * self.max_message_bytes > self.max_queued_bytes:
+        # A call holds its request twice (bytes and message), and its results.
+        if 4 * self.max_message_bytes > self.max_pending_bytes:
             raise ValueError(
-                f"--max-queued-bytes ({self.max_queued_bytes}) must be at least 4 x --max-message-bytes"
+                f"--max-pending-bytes ({self.max_pending_bytes}) must be at least 4 x --max-message-bytes"
                 f" ({self.max_message_bytes}), otherwise the largest calls are never admitted"
             )
         return self

@@ -35,7 +35,7 @@ def values(*numbers: int) -> Rows:
 
 
 def new_batcher(lanes: int, **more: Any) -> Batcher:
-    return Batcher(lanes=lanes, max_batch_rows=4, max_queued_rows=10**6, max_queued_bytes=10**9, **more)
+    return Batcher(lanes=lanes, max_batch_rows=4, max_queued_rows=10**6, **more)
 
 
 @pytest.fixture
@@ -315,7 +315,7 @@ class Caller(threading.Thread):
     def run(self) -> None:
         for _ in range(250):
             numbers = [self._random.randrange(1000) for _ in range(self._random.randint(1, 9))]
-            with self._batcher.admit(rows=len(numbers), num_bytes=8 * len(numbers)):
+            with self._batcher.admit(rows=len(numbers)):
                 self.outcomes[self._call(numbers)] += 1
 
     def _call(self, numbers: list[int]) -> str:
@@ -365,6 +365,6 @@ def test_a_storm_of_calls_and_cancellations_loses_nothing(batcher: Batcher) -> N
     outcomes = sum((caller.outcomes for caller in callers), Counter[str]())
     assert outcomes.total() == 6 * 250
     assert min(outcomes["answered"], outcomes["cancelled"]) > 50
-    assert (batcher.queued_rows, batcher.queued_bytes) == (0, 0)
+    assert batcher.queued_rows == 0
     assert not batcher._queues
     wait_until(lambda: batcher.runs == ())

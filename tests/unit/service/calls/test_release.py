@@ -42,7 +42,7 @@ class Files(ImageRows):
 
 @pytest.fixture
 def kept() -> Iterator[Kept]:
-    batcher = Batcher(lanes=1, max_batch_rows=16, max_queued_rows=1000, max_queued_bytes=10**9)
+    batcher = Batcher(lanes=1, max_batch_rows=16, max_queued_rows=1000)
     with closing(batcher):
         yield Kept(batcher)
 

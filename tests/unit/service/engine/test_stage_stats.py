@@ -29,7 +29,7 @@ def test_the_batcher_counts_every_run_of_a_stage() -> None:
 
     stage, other = Stage("double", double), Stage("double", double)
 
-    batcher = Batcher(lanes=1, max_batch_rows=4, max_queued_rows=100, max_queued_bytes=1000)
+    batcher = Batcher(lanes=1, max_batch_rows=4, max_queued_rows=100)
     with closing(batcher):
         call, ended = batcher.submit(stage, (np.arange(10),)), threading.Event()
         call.add_done_callback(lambda _: ended.set())

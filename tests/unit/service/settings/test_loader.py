@@ -125,8 +125,8 @@ def test_settings_are_frozen() -> None:
             "--max-queued-rows (10) must be at least --max-rows-per-call (1024)",
         ),
         (
-            [*MODELS, "--max-queued-bytes", "65536"],
-            "--max-queued-bytes (65536) must be at least 4 x --max-message-bytes",
+            [*MODELS, "--max-pending-bytes", "65536"],
+            "--max-pending-bytes (65536) must be at least 4 x --max-message-bytes",
         ),
         ([*MODELS, "--config", "/no/such/file"], "config file '/no/such/file' cannot be read: No such file"),
     ],
