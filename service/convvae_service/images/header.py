@@ -24,6 +24,7 @@ class ImageHeader:
         orientation: The EXIF orientation, 1 to 8; 1 if it is absent or unreadable.
         content: The image file. A PNG is without metadata, since Pillow refuses some files for metadata that
             it cannot read.
+        held_bytes: Bytes that decoding holds at its peak, without the file's own and those of resizing.
         transparent: The samples of the colour that a PNG declares transparent, or None.
         depth: Bits of a sample.
         has_black_ink: Whether a JPEG has four inks: CMYK or YCCK.
@@ -34,6 +35,7 @@ class ImageHeader:
     channels: int
     orientation: int
     content: bytes
+    held_bytes: int
     transparent: tuple[int, ...] | None = None
     depth: int = 8
     has_black_ink: bool = False

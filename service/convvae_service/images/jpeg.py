@@ -1,9 +1,12 @@
 """JPEG files: their size and orientation, and the same file without metadata, after ITU-T T.81 annex B."""
 
+import re
 import struct
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.jpeg_scans import MAX_SEGMENTS, check_scans
 from convvae_service.images.orientation import UPRIGHT, picture_orientation
 
 __all__ = ["JPEG_SIGNATURE", "read_jpeg", "without_metadata"]
@@ -13,49 +16,87 @@ _START_OF_SCAN, _END_OF_IMAGE, _COMMENT = 0xDA, 0xD9, 0xFE
 _APP0, _APP1, _APP14, _APP15 = 0xE0, 0xE1, 0xEE, 0xEF
 # Markers without a segment: TEM, the restarts, a second start of the image, and 0, which is none.
 _STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
-# Sequential and progressive frames, with Huffman or arithmetic coding.
-_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+# Sequential and progressive frames with Huffman coding.
+_FRAMES = frozenset({0xC0, 0xC1, 0xC2})
+_PROGRESSIVE = 0xC2
+# No browser shows arithmetic coding, and it takes up to 250 ns a byte: 15 s for a message of 64 MiB.
+_ARITHMETIC_FRAMES = frozenset({0xC9, 0xCA})
 _OTHER_FRAMES = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7})
 # The end of the image. It cannot be a part of the coded pixels.
 _END = b"\xff\xd9"
 _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
+# The entry of the orientation is in the first segments. Each has at most 64 KiB.
+_MAX_EXIF_BYTES = 1 << 20
+_AFTER_FILL = re.compile(rb"[^\xff]")
 _CUT_SHORT = "image file is cut short"
 _DAMAGED = "damaged JPEG: its header cannot be read"
+
+
+class _Frame(NamedTuple):
+    """The header of a frame."""
+
+    height: int
+    width: int
+    components: int
+    depth: int
+    is_progressive: bool
+    sampling: bytes  # factors of each component, across and down, in four bits each
+
+    def held_bytes(self, scan_components: int) -> int:
+        """Return the bytes that a decoder holds: coefficients if there are several scans, and pixels.
+
+        Args:
+            scan_components: Number of components in the first scan.
+        """
+        pixels = self.width * self.height * (1 if self.components == 1 else 4)
+        is_whole = scan_components >= self.components and not self.is_progressive
+        return pixels if is_whole else pixels + 2 * self._num_coefficients()
+
+    def _num_coefficients(self) -> int:
+        """Return the number of coefficients in whole units of the file (T.81, A.1.1 and A.2.4)."""
+        across = max(factors >> 4 for factors in self.sampling) or 1
+        down = max(factors & 15 for factors in self.sampling) or 1
+        num_units = -(-self.width // (8 * across)) * -(-self.height // (8 * down))
+        return num_units * 64 * sum((factors >> 4) * (factors & 15) for factors in self.sampling)
 
 
 def read_jpeg(data: bytes) -> ImageHeader:
     """Return the header of a JPEG file.
 
     Raises:
-        InvalidImage: The file ends before its pixels do, or is of a kind that cannot be decoded.
+        InvalidImage: The file ends before its pixels do, is of a kind that cannot be decoded, or has more
+            segments or scans than real files have.
     """
     exif, xmp = b"", b""
-    frame: tuple[int, int, int, int] | None = None
+    frame: _Frame | None = None
     for marker, start, end in _segments(data):
         if marker == _START_OF_SCAN:
             if frame is None:
                 raise InvalidImage(_DAMAGED)
-            if data.rfind(_END, end) < 0:
+            pixels = frame.width * frame.height
+            if not check_scans(data, end, pixels=pixels) and data.rfind(_END, end) < 0:
                 raise InvalidImage(_CUT_SHORT)
-            height, width, components, depth = frame
             return ImageHeader(
-                width=width,
-                height=height,
-                channels=1 if components == 1 else 3,
+                width=frame.width,
+                height=frame.height,
+                channels=1 if frame.components == 1 else 3,
                 orientation=picture_orientation(exif, xmp) if exif or xmp else UPRIGHT,
                 content=data,
-                depth=depth,
-                has_black_ink=components == 4,
+                held_bytes=frame.held_bytes(data[start]),
+                depth=frame.depth,
+                has_black_ink=frame.components == 4,
             )
         if marker in _FRAMES:
-            frame = frame or _frame(data[start:end])
+            frame = frame or _frame(data[start:end], is_progressive=marker == _PROGRESSIVE)
         elif marker == _APP1:
             content = data[start:end]
-            if content.startswith(_EXIF):
+            if content.startswith(_EXIF) and len(exif) < _MAX_EXIF_BYTES:
                 exif += content[len(_EXIF) :]
             elif content.startswith(_XMP):
                 xmp = content[len(_XMP) :]
+        elif marker in _ARITHMETIC_FRAMES:
+            raise InvalidImage("JPEG with arithmetic coding: save it as a baseline or progressive JPEG")
         elif marker in _OTHER_FRAMES:
             raise InvalidImage("lossless or hierarchical JPEG: save it as a baseline or progressive JPEG")
     raise InvalidImage(_CUT_SHORT)
@@ -87,16 +128,24 @@ def _is_needed(marker: int, content: bytes) -> bool:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield (marker, start, end) of the contents of each segment up to the first scan."""
+    """Yield (marker, start, end) of the contents of each segment up to the first scan.
+
+    Raises:
+        InvalidImage: A segment is damaged, or there are too many.
+    """
     position, size = 2, len(data)
-    while position < size:
+    for _ in range(MAX_SEGMENTS):
+        if position >= size:
+            return
         if data[position] != 0xFF:
             # Bytes between the segments are passed over, as libjpeg does.
             position = data.find(b"\xff", position)
             if position < 0:
                 return
-        while position < size and data[position] == 0xFF:
-            position += 1
+        position += 1
+        if position < size and data[position] == 0xFF:
+            found = _AFTER_FILL.search(data, position)
+            position = found.start() if found else size
         if position + 2 >= size or data[position] == _END_OF_IMAGE:
             return
         marker, start = data[position], position + 3
@@ -110,10 +159,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if position > size:
             return
         yield marker, start, position
+    raise InvalidImage(f"JPEG of more than {MAX_SEGMENTS} segments before its pixels: save it again")
 
 
-def _frame(content: bytes) -> tuple[int, int, int, int]:
-    """Return (height, width, number of components, bits of a sample) of a frame's header."""
+def _frame(content: bytes, *, is_progressive: bool) -> _Frame:
+    """Return the header of a frame from its segment."""
     if len(content) < 6:
         raise InvalidImage(_DAMAGED)
     depth, height, width, components = struct.unpack_from(">BHHB", content)
@@ -123,4 +173,7 @@ def _frame(content: bytes) -> tuple[int, int, int, int]:
         raise InvalidImage(_DAMAGED)
     if components not in (1, 3, 4):
         raise InvalidImage(f"JPEG of {components} components: it must have 1, 3 or 4")
-    return height, width, components, depth
+    sampling = content[7 : 6 + 3 * components : 3]
+    if len(sampling) < components:
+        raise InvalidImage(_DAMAGED)
+    return _Frame(height, width, components, depth, is_progressive, sampling)

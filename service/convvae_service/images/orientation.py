@@ -8,6 +8,8 @@ __all__ = ["UPRIGHT", "exif_orientation", "picture_orientation", "xmp_orientatio
 UPRIGHT = 1
 _TAG = 0x0112
 _BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+# Real files have less than a hundred entries.
+_MAX_ENTRIES = 1000
 # TIFF types of whole numbers: BYTE, SHORT, LONG.
 _TYPES = {1: "B", 3: "H", 4: "I"}
 _XMP_TAG = re.compile(rb"tiff:Orientation(?:=[\"']|>)([0-9])")
@@ -24,7 +26,7 @@ def exif_orientation(exif: bytes) -> int | None:
         order = _BYTE_ORDERS[exif[:4]]
         (start,) = struct.unpack_from(f"{order}I", exif, 4)
         (count,) = struct.unpack_from(f"{order}H", exif, start)
-        for entry in range(start + 2, start + 2 + 12 * count, 12):
+        for entry in range(start + 2, start + 2 + 12 * min(count, _MAX_ENTRIES), 12):
             tag, kind, values = struct.unpack_from(f"{order}HHI", exif, entry)
             if tag == _TAG and kind in _TYPES and values == 1:
                 (value,) = struct.unpack_from(f"{order}{_TYPES[kind]}", exif, entry + 8)

@@ -76,6 +76,7 @@ def _header_of(image: Image.Image) -> ImageHeader:
         channels=1 if image.mode in _GREY_MODES else 3,
         orientation=_pillow_orientation(image),
         content=b"",
+        held_bytes=0,
     )
 
 

@@ -28,6 +28,10 @@ _PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
 )  # fmt: skip
 _WINDOW_BYTES = 1 << 16
+# Encoders divide pixels into chunks of 8 KiB or more, animations have frames of some hundred bytes, and
+# metadata are a few chunks. A file may have this many chunks, and one more for each KiB.
+_MAX_CHUNKS = 10_000
+_MAX_CHUNKS_PER_BYTE = 1 / 1024
 # More text than this is not searched for an orientation.
 _MAX_TEXT_BYTES = 1 << 20
 _RAW_PROFILE = b"Raw profile type exif"
@@ -46,12 +50,13 @@ class _Chunk:
 class _Chunks:
     """The chunks of a file that its picture needs."""
 
-    header: _Chunk | None = None
+    header: memoryview | None = None
     palette: bytes = b""
     transparency: bytes = b""
-    pixels: list[_Chunk] = field(default_factory=list)
+    pixels: list[memoryview] = field(default_factory=list)
     exif: bytes = b""
     xmp: bytes = b""
+    searched: set[bytes] = field(default_factory=set)  # keys of the texts that were searched
 
 
 def read_png(data: bytes) -> ImageHeader:
@@ -61,13 +66,14 @@ def read_png(data: bytes) -> ImageHeader:
     over. An animation is its default image. A transparent colour of the palette is black in the new file.
 
     Raises:
-        InvalidImage: The header, the palette or a chunk of pixels is damaged or missing, or the end is.
+        InvalidImage: The header, the palette or a chunk of pixels is damaged or missing, or the end is; or
+            there are more chunks than real files have.
     """
     chunks = _collect(data)
     if chunks.header is None:
         raise InvalidImage("damaged PNG: it does not start with its header IHDR")
     width, height, depth, colour, compression, filters, interlace = struct.unpack(
-        ">IIBBBBB", chunks.header.data
+        ">IIBBBBB", chunks.header[8:-4]
     )
     if not (width and height) or depth not in _DEPTHS.get(colour, ()) or compression or filters:
         raise InvalidImage("damaged PNG: its header has impossible values")
@@ -75,10 +81,10 @@ def read_png(data: bytes) -> ImageHeader:
         raise InvalidImage("damaged PNG: its header has impossible values")
     if not chunks.pixels:
         raise InvalidImage(f"{_CUT_SHORT}: it has no pixels")
-    parts: list[bytes | memoryview] = [PNG_SIGNATURE, chunks.header.whole]
+    parts: list[bytes | memoryview] = [PNG_SIGNATURE, chunks.header]
     if colour == _PALETTE:
         parts.append(_chunk(b"PLTE", _over_black(chunks.palette, chunks.transparency)))
-    parts += [chunk.whole for chunk in chunks.pixels]
+    parts += chunks.pixels
     parts.append(_chunk(b"IEND", b""))
     return ImageHeader(
         width=width,
@@ -86,9 +92,19 @@ def read_png(data: bytes) -> ImageHeader:
         channels=1 if colour in (_GREY, _GREY_ALPHA) else 3,
         orientation=picture_orientation(chunks.exif, chunks.xmp),
         content=b"".join(parts),
+        held_bytes=_held_bytes(width, height, depth, colour, is_transparent=bool(chunks.transparency)),
         transparent=_transparent_colour(chunks.transparency, colour, depth),
         depth=depth,
     )
+
+
+def _held_bytes(width: int, height: int, depth: int, colour: int, *, is_transparent: bool) -> int:
+    """Return the bytes that Pillow holds: the picture, and two rows as they are in the file."""
+    sample_bytes = 2 if depth == 16 else 1
+    pixel_bytes = sample_bytes if colour in (_GREY, _PALETTE) else 4
+    if colour == _RGB and depth == 16 and is_transparent:
+        pixel_bytes = 8  # the lower bytes of the samples are a second picture
+    return width * height * pixel_bytes + 2 * (width * _SAMPLES[colour] * sample_bytes)
 
 
 def check_rows(content: bytes) -> None:
@@ -131,14 +147,16 @@ def _walk(data: bytes) -> Iterator[_Chunk]:
     """Yield the chunks up to the end of the picture.
 
     Raises:
-        InvalidImage: The file ends within a chunk, or before IEND.
+        InvalidImage: The file ends within a chunk, or before IEND, or has too many chunks.
     """
     view, position = memoryview(data), len(PNG_SIGNATURE)
-    while position + 12 <= len(data):
+    for _ in range(most := _MAX_CHUNKS + int(_MAX_CHUNKS_PER_BYTE * len(data))):
+        if position + 12 > len(data):
+            raise InvalidImage(_CUT_SHORT)
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
         if end > len(data):
-            break
+            raise InvalidImage(_CUT_SHORT)
         content = view[position + 8 : end - 4]
         checksum = int.from_bytes(view[end - 4 : end], "big")
         is_sound = zlib.crc32(content, zlib.crc32(kind)) == checksum
@@ -146,7 +164,7 @@ def _walk(data: bytes) -> Iterator[_Chunk]:
         if kind == b"IEND":
             return
         position = end
-    raise InvalidImage(_CUT_SHORT)
+    raise InvalidImage(f"PNG of more than {most} chunks, the limit for {len(data)} bytes: save it again")
 
 
 def _collect(data: bytes) -> _Chunks:
@@ -162,11 +180,11 @@ def _collect(data: bytes) -> _Chunks:
             continue
         match chunk.kind:
             case b"IHDR" if position == 0 and len(chunk.data) == 13:
-                chunks.header = chunk
+                chunks.header = chunk.whole
             case b"PLTE":
                 chunks.palette = chunks.palette or bytes(chunk.data)
             case b"IDAT":
-                chunks.pixels.append(chunk)
+                chunks.pixels.append(chunk.whole)
             case b"tRNS":
                 chunks.transparency = chunks.transparency or bytes(chunk.data)
             case b"eXIf" if len(chunk.data) <= _MAX_TEXT_BYTES:
@@ -179,8 +197,10 @@ def _collect(data: bytes) -> _Chunks:
 def _collect_text(chunk: _Chunk, chunks: _Chunks) -> None:
     """Take the text of a chunk that may hold the orientation."""
     key, _, rest = bytes(chunk.data[: _MAX_TEXT_BYTES + 256]).partition(b"\0")
-    if key not in (_XMP, _RAW_PROFILE):
+    if key not in (_XMP, _RAW_PROFILE) or key in chunks.searched:
         return
+    # Each may unpack to a MiB: one of each kind is enough.
+    chunks.searched.add(key)
     is_compressed = chunk.kind == b"zTXt"
     if chunk.kind == b"iTXt":
         is_compressed = rest[:1] == b"\1"

@@ -10,6 +10,13 @@ __all__ = ["is_webp", "read_webp"]
 
 _CUT_SHORT = "image file is cut short"
 _DAMAGED = "damaged WebP: its header cannot be read"
+# An animation has three chunks for each frame. A file may have this many chunks, and one more for each KiB.
+_MAX_CHUNKS = 10_000
+_MAX_CHUNKS_PER_BYTE = 1 / 1024
+# Longer metadata are not searched for an orientation.
+_MAX_METADATA_BYTES = 1 << 20
+# Pillow's decoder has two canvases of an animation for every file, and copies one to a picture.
+_HELD_BYTES_PER_PIXEL = 12
 _FRAME_START = b"\x9d\x01\x2a"
 _LOSSLESS_START = b"\x2f"
 
@@ -23,7 +30,7 @@ def read_webp(data: bytes) -> ImageHeader:
     """Return the header of a WebP file. An animation is its first frame.
 
     Raises:
-        InvalidImage: The file ends early, or its header is damaged.
+        InvalidImage: The file ends early, its header is damaged, or it has more chunks than real files have.
     """
     size: tuple[int, int] | None = None
     exif, xmp = b"", b""
@@ -31,9 +38,9 @@ def read_webp(data: bytes) -> ImageHeader:
         if size is None:
             size = _size(kind, content)
         if kind == b"EXIF":
-            exif = bytes(content).removeprefix(b"Exif\0\0")
+            exif = bytes(content[:_MAX_METADATA_BYTES]).removeprefix(b"Exif\0\0")
         elif kind == b"XMP ":
-            xmp = bytes(content)
+            xmp = bytes(content[:_MAX_METADATA_BYTES])
     if size is None:
         raise InvalidImage(_DAMAGED)
     return ImageHeader(
@@ -42,6 +49,7 @@ def read_webp(data: bytes) -> ImageHeader:
         channels=3,
         orientation=picture_orientation(exif, xmp),
         content=data,
+        held_bytes=_HELD_BYTES_PER_PIXEL * size[0] * size[1],
     )
 
 
@@ -50,11 +58,14 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, memoryview]]:
     if length + 8 > len(data):
         raise InvalidImage(_CUT_SHORT)
     view, position = memoryview(data), 12
-    while position + 8 <= length + 8:
+    for _ in range(most := _MAX_CHUNKS + int(_MAX_CHUNKS_PER_BYTE * len(data))):
+        if position + 8 > length + 8:
+            return
         kind, size = struct.unpack_from("<4sI", data, position)
         start = position + 8
         yield kind, view[start : start + size]
         position = start + size + size % 2
+    raise InvalidImage(f"WebP of more than {most} chunks, the limit for {len(data)} bytes: save it again")
 
 
 def _size(kind: bytes, content: memoryview) -> tuple[int, int]:

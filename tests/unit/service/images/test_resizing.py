@@ -33,7 +33,9 @@ def encode(array: NDArray[np.uint8], form: str = "JPEG", **options: Any) -> byte
 
 
 def header(height: int, width: int, orientation: int = 1) -> ImageHeader:
-    return ImageHeader(height=height, width=width, channels=3, orientation=orientation, content=b"")
+    return ImageHeader(
+        height=height, width=width, channels=3, orientation=orientation, content=b"", held_bytes=0
+    )
 
 
 @pytest.mark.parametrize(
