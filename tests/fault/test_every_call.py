@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from fault.slow_server import SlowServer
-from support.every_call import STREAM, EveryCall, answer_to, every_call, publish
+from support.every_call import STREAM, EveryCall, answer_to, end_of, every_call, publish
 from support.observed import ObservedServer, observed
 from support.waiting import wait_until
 from support.wire import TIMEOUT_S
@@ -113,7 +113,7 @@ def test_the_end_of_the_grace_or_a_second_signal_cuts_calls_in_every_step(
             server.wait_for("draining")
         assert server.wait() == code
         assert time.monotonic() - started_s < 5
-        codes = {call.code() for call in made.values()}
+        codes = {end_of(kind, call) for (kind, _), call in made.items()}
         assert codes <= CUT
         assert codes != {grpc.StatusCode.OK}
         assert not server.noise

@@ -1,5 +1,6 @@
 """One call of every kind to a model of 28x28x1. Each takes another path through the service."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,15 @@ def answer_to(kind: str, call: Any) -> bytes:
     """Wait for the reply to a call, or the replies of a stream, and return their bytes."""
     replies = list(call) if kind == STREAM else [call.result()]
     return b"".join(reply.SerializeToString(deterministic=True) for reply in replies)
+
+
+def end_of(kind: str, call: Any) -> grpc.StatusCode:
+    """Wait for the end of a call, and return its code. A stream does not end before its replies are read."""
+    if kind == STREAM:
+        with contextlib.suppress(grpc.RpcError):
+            list(call)
+    code: grpc.StatusCode = call.code()
+    return code
 
 
 def publish(root: Path) -> None:

@@ -15,6 +15,8 @@ __all__ = ["TimeLimits"]
 
 # Limits of calls that have ended stay in the heap until they outnumber the others by this.
 _MAX_STALE = 64
+# A caller may name any limit, and no thread can wait for more than 292 years.
+_MAX_WAIT_S = 3600.0
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +67,7 @@ class TimeLimits:
             with self._changed:
                 self._wakes_at_s = self._limits[0][0] if self._limits else math.inf
                 if (left_s := self._wakes_at_s - self._clock()) > 0:
-                    self._changed.wait(None if left_s == math.inf else left_s)
+                    self._changed.wait(min(left_s, _MAX_WAIT_S))
 
     def _interrupt_overdue(self) -> None:
         with self._changed:

@@ -139,10 +139,18 @@ def test_a_drain_drops_no_request_of_a_stream_unsaid(
     tiny_root: Path, sent: int, code: grpc.StatusCode
 ) -> None:
     """Requests that are read are answered; where more may have been sent, the stream says UNAVAILABLE."""
-    requests = (encode_request(MANY[:100]) for _ in range(sent))
+    all_sent = threading.Event()
+
+    def requests() -> Iterator[pb.ModelInferRequest]:
+        for _ in range(sent):
+            yield encode_request(MANY[:500])
+        all_sent.set()
+
     with serving(tiny_root, "--max-batch-rows", "1") as server, inference_stub(server.target) as stub:
-        stream = stub.ModelStreamInfer(requests, timeout=TIMEOUT_S)
+        stream = stub.ModelStreamInfer(requests(), timeout=TIMEOUT_S)
         next(stream)
+        # A slow caller may have sent no other request yet.
+        wait_until(lambda: all_sent.is_set() or server.calls_in_flight() > 1)
         server.send(signal.SIGTERM)
         replies, found = rest_of(stream)
         assert found is code

@@ -82,7 +82,8 @@ def test_a_shorter_limit_that_is_added_later_is_noticed_at_once() -> None:
 
 def test_a_call_that_has_ended_is_not_interrupted() -> None:
     """Its outcome stays, and no error is made for it."""
-    limits = TimeLimits()
+    now_s = 0.0
+    limits = TimeLimits(clock=lambda: now_s)
     done, late = Limited(), Limited()
     made: list[str] = []
 
@@ -90,9 +91,12 @@ def test_a_call_that_has_ended_is_not_interrupted() -> None:
         made.append("error")
         return DeadlineExceeded("too slow")
 
-    limits.add(done.call, 0.01, make_error)
+    limits.add(done.call, 1000, make_error)
+    limits.add(late.call, 2000, lambda: DeadlineExceeded("late"))
     done.future.set_result(None)
-    limits.add(late.call, 0.02, lambda: DeadlineExceeded("late"))
+    now_s = 2000.0
+    # The thread does not see that this clock jumps.
+    limits._interrupt_overdue()
     assert late.wait_for_error() == "late"
     assert done.outcome is None
     assert made == []
@@ -144,8 +148,7 @@ def test_one_call_that_cannot_be_ended_does_not_spare_the_others(caplog: pytest.
     def refuse(outcome: Any) -> None:
         raise RuntimeError("the front is closed")
 
-    now_s = 0.0
-    limits = TimeLimits(clock=lambda: now_s)
+    limits = TimeLimits()
     future: Future[None] = Future()
 
     async def handle() -> None:
@@ -153,12 +156,10 @@ def test_one_call_that_cannot_be_ended_does_not_spare_the_others(caplog: pytest.
 
     bad, good, last = RunningCall(handle(), refuse), Limited(), Limited()
     bad.start()
-    limits.add(bad, 1000, lambda: DeadlineExceeded("bad"))
-    limits.add(good.call, 1001, lambda: DeadlineExceeded("good"))
-    now_s = 2000.0
-    limits._interrupt_overdue()
-    limits.add(last.call, 0.0, lambda: DeadlineExceeded("last"))
+    limits.add(bad, 0.01, lambda: DeadlineExceeded("bad"))
+    limits.add(good.call, 0.02, lambda: DeadlineExceeded("good"))
     assert good.wait_for_error() == "good"
+    limits.add(last.call, 0.0, lambda: DeadlineExceeded("last"))
     assert last.wait_for_error() == "last"
     assert caplog.messages == ["internal error: a call could not be interrupted"]
 
@@ -180,3 +181,15 @@ def test_limits_from_many_threads() -> None:
     for thread in threads:
         thread.join()
     assert [limited.wait_for_error() for limited in found] == ["late"] * 300
+
+
+def test_limits_beyond_every_wait_of_a_thread_do_no_harm() -> None:
+    """A caller may name a limit of 300,000 years, more than any wait; shorter limits still hold."""
+    limits = TimeLimits()
+    patient = Limited()
+    limits.add(patient.call, 2**63 / 1e6, lambda: DeadlineExceeded("in 300,000 years"))
+    for _ in range(3):
+        hasty = Limited()
+        limits.add(hasty.call, 0.02, lambda: DeadlineExceeded("hasty"))
+        assert hasty.wait_for_error() == "hasty"
+    assert not patient.ended.is_set()
