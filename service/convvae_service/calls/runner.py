@@ -1,7 +1,5 @@
 """The path of every call, on any transport: readiness, time limit, status, metrics, log and trace."""
 
-import asyncio
-import contextlib
 import logging
 import sys
 import time
@@ -139,14 +137,6 @@ class CallRunner:
         """Count a call that had expired on arrival. It is not logged: a storm of them would fill the log."""
         self.count_arrival()
         self.metrics.count_expired(method)
-
-    async def wait_until_idle(self, quiet_s: float, *, at_most_s: float) -> None:
-        """Return when no call has arrived for `quiet_s` seconds, or after `at_most_s` seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(at_most_s):
-                # Each arrival extends the wait.
-                while (left_s := self.last_arrival_s + quiet_s - time.monotonic()) > 0:  # noqa: ASYNC110
-                    await asyncio.sleep(left_s)
 
     def _begin(
         self,

@@ -15,6 +15,7 @@ from convvae_service.repository.watch import Watch
 from convvae_service.server.assembly import assemble
 from convvae_service.server.connection_watch import ConnectionWatch
 from convvae_service.server.connections import connection_limit, many_open_files, open_file_limit
+from convvae_service.server.draining import wait_until_quiet
 from convvae_service.server.memory import return_freed_memory
 from convvae_service.server.metrics_page import MetricsPage
 from convvae_service.settings.serve import ServeSettings
@@ -98,7 +99,7 @@ class Server:
         # CANCELLED. UNAVAILABLE sends callers to another server; after a quiet moment there is no call left
         # to reset.
         runner.state = State.STOPPING
-        await runner.wait_until_idle(_QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
+        await wait_until_quiet(runner, _QUIET_S, at_most_s=_MAX_QUIET_WAIT_S)
         self.parts.front.stop_reading()
         self.parts.health.end_watches()
         await self.parts.front.stop(grace_s)

@@ -1,4 +1,3 @@
-import asyncio
 import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
@@ -133,31 +132,6 @@ async def test_an_id_that_no_log_should_hold_is_replaced(request_id: str) -> Non
 
     await call(answer, request_id=request_id)
     assert len(ids[0]) == 16
-
-
-async def test_quiet_waits_for_the_last_arrival() -> None:
-    """Each arrival puts the end off, and the bound holds whatever arrives."""
-    runner = CallRunner(metrics=Metrics(), max_call_s=60)
-
-    loop = asyncio.get_running_loop()
-    runner.last_arrival_s = loop.time()
-    started_s = loop.time()
-    await runner.wait_until_idle(0.1, at_most_s=5)
-    first_s = loop.time() - started_s
-
-    async def keep_calling() -> None:
-        while True:
-            runner.last_arrival_s = loop.time()
-            await asyncio.sleep(0.01)
-
-    calling = asyncio.create_task(keep_calling())
-    await asyncio.sleep(0)
-    started_s = loop.time()
-    await runner.wait_until_idle(0.1, at_most_s=0.3)
-    calling.cancel()
-    second_s = loop.time() - started_s
-    assert 0.09 <= first_s < 2
-    assert 0.29 <= second_s < 3
 
 
 def test_an_answer_is_counted_before_it_goes_out() -> None:
