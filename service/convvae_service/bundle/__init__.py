@@ -13,18 +13,20 @@ from convvae_service.bundle.graphs import (
     expected_tensors,
 )
 from convvae_service.bundle.likelihood import distortion, rate
-from convvae_service.bundle.manifest import CAPABILITIES, SCHEMA_VERSION, Manifest
-from convvae_service.bundle.names import VERSION_NAME, check_model_name
-from convvae_service.bundle.publisher import METRICS_FILE, publish
-from convvae_service.bundle.reader import (
+from convvae_service.bundle.listing import (
     MANIFEST_FILE,
-    Bundle,
+    folder_names,
     is_version,
     list_models,
     list_versions,
-    read_bundle,
-    read_manifest,
+    published_versions,
+    reason,
+    warn_once,
 )
+from convvae_service.bundle.manifest import CAPABILITIES, SCHEMA_VERSION, Manifest
+from convvae_service.bundle.names import VERSION_NAME, check_model_name
+from convvae_service.bundle.publisher import METRICS_FILE, publish
+from convvae_service.bundle.reader import Bundle, read_bundle, read_manifest
 from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
 
 __all__ = [
@@ -52,12 +54,16 @@ __all__ = [
     "describe_graph",
     "distortion",
     "expected_tensors",
+    "folder_names",
     "is_version",
     "list_models",
     "list_versions",
     "publish",
+    "published_versions",
     "rate",
     "read_bundle",
     "read_manifest",
+    "reason",
     "sync_folder",
+    "warn_once",
 ]

@@ -23,6 +23,8 @@ Role = Literal["encoder", "decoder"]
 Precision = Literal["fp32", "fp16", "int8"]
 ROLES: tuple[Role, ...] = get_args(Role)
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+# Protobuf reads no larger message.
+_MAX_ONNX_BYTES = 1 << 31
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,10 +50,13 @@ class Graph:
     opset: int
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", self.file):
-            raise BundleError(f"graph file {self.file!r} is not a plain file name")
-        if self.bytes < 1:
-            raise BundleError(f"the manifest states {self.bytes} bytes for {self.file}")
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.file):
+            raise BundleError(f"graph file {self.file[:128]!r} is not a plain file name")
+        if not 1 <= self.bytes < _MAX_ONNX_BYTES:
+            raise BundleError(
+                f"the manifest states {self.bytes} bytes for {self.file}: it must be 1 to"
+                f" {_MAX_ONNX_BYTES - 1}"
+            )
         if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise BundleError(f"sha256 of {self.file} is not 64 lower-case hexadecimal digits")
 

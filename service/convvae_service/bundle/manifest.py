@@ -108,7 +108,9 @@ class Manifest:
         value = parse_object(text, "manifest")
         schema_version = value.get("schema_version")
         if type(schema_version) is not int or schema_version < 1:
-            raise BundleError(f"manifest schema_version is {schema_version!r}, not a positive integer")
+            raise BundleError(
+                f"manifest schema_version is {repr(schema_version)[:80]}, not a positive integer"
+            )
         if schema_version > SCHEMA_VERSION:
             raise BundleError(
                 f"manifest has schema version {schema_version}, but this program reads versions up to"

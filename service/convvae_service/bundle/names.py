@@ -22,8 +22,8 @@ def check_model_name(name: str) -> str:
     """
     if not _MODEL_NAME.fullmatch(name):
         raise BundleError(
-            f"{name!r} is not a model name: use 1 to 64 letters, digits, '.', '-' and '_', and start with a"
-            " letter or a digit"
+            f"{name[:80]!r} is not a model name: use 1 to 64 letters, digits, '.', '-' and '_', and start"
+            " with a letter or a digit"
         )
     if name in _RESERVED_NAMES:
         raise BundleError(f"{name!r} is reserved for the health service: choose another model name")
@@ -38,6 +38,7 @@ def check_objective_name(name: str) -> str:
     """
     if not _OBJECTIVE_NAME.fullmatch(name):
         raise BundleError(
-            f"objective is {name!r}: use 1 to 64 lower-case letters, digits and '-', and start with a letter"
+            f"objective is {name[:80]!r}: use 1 to 64 lower-case letters, digits and '-', and start with a"
+            " letter"
         )
     return name

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from convvae_service.bundle.durable import sync_folder
 from convvae_service.bundle.errors import BundleError
+from convvae_service.bundle.listing import MANIFEST_FILE
 from convvae_service.bundle.manifest import Manifest
 from convvae_service.bundle.names import VERSION_NAME
-from convvae_service.bundle.reader import MANIFEST_FILE
 
 __all__ = ["METRICS_FILE", "publish"]
 

@@ -62,7 +62,7 @@ class LikelihoodSpec:
     def __post_init__(self) -> None:
         if self.name not in _LIKELIHOOD_CONSTANTS:
             known = ", ".join(_LIKELIHOOD_CONSTANTS)
-            raise BundleError(f"likelihood.name is {self.name!r}: it must be one of {known}")
+            raise BundleError(f"likelihood.name is {self.name[:80]!r}: it must be one of {known}")
         for owner, constant in _LIKELIHOOD_CONSTANTS.items():
             value = getattr(self, constant)
             if owner != self.name and value is not None:

@@ -1,14 +1,19 @@
 """The models of a server by name and version. It is changed on the event loop, and read from any thread."""
 
-import logging
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from convvae_service.bundle import BundleError, check_model_name, is_version, list_models, list_versions
+from convvae_service.bundle import (
+    BundleError,
+    check_model_name,
+    is_version,
+    list_models,
+    list_versions,
+    warn_once,
+)
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
-from convvae_service.observability.logs import facts
 from convvae_service.repository.entry import ModelEntry, VersionEntry
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.settings.precision_policy import PrecisionPolicies
@@ -17,7 +22,6 @@ from convvae_service.settings.version_policy import VersionPolicies
 __all__ = ["Repository", "nothing_published"]
 
 _MAX_NAMES_SHOWN = 10
-_log = logging.getLogger(__name__)
 
 
 class Repository:
@@ -53,7 +57,6 @@ class Repository:
         """
         self.root = root
         self.lock = threading.RLock()
-        self._refused: set[str] = set()
         self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
         self._policies = policies or VersionPolicies()
@@ -74,11 +77,11 @@ class Repository:
         try:
             check_model_name(name)
         except BundleError as error:
-            if name not in self._refused:
-                self._refused.add(name)
-                _log.warning(
-                    "a folder of the repository is no model and is skipped", extra=facts(error=str(error))
-                )
+            warn_once(
+                "a folder of the repository is no model and is skipped",
+                str(self.root / name),
+                error=str(error),
+            )
             return False
         return True
 

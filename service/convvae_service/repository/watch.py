@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from convvae_service.bundle import VERSION_NAME, is_version
+from convvae_service.bundle import folder_names, published_versions
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import ModelEntry
@@ -102,9 +102,10 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
     """
     identity = _identity(root)
     published: dict[str, dict[int, Stamp | None] | None] = {}
-    for name in sorted(entry.name for entry in root.iterdir()):
+    for name in folder_names(root, known=known):
+        versions_known = known[name].versions if name in known else {}
         try:
-            versions = _versions(root / name)
+            versions = _versions(root / name, versions_known)
         except OSError as error:
             if error.errno not in _CLOSED:
                 raise
@@ -112,11 +113,7 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
             if name in known:
                 published[name] = None
             continue
-        tried: Collection[int] = [
-            version
-            for version, found in (known[name].versions if name in known else {}).items()
-            if not found.due
-        ]
+        tried = [version for version, found in versions_known.items() if not found.due]
         if versions:
             published[name] = {
                 version: stamp_of(root / name / str(version)) if version in tried else None
@@ -125,16 +122,13 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
     return published, identity
 
 
-def _versions(folder: Path) -> list[int]:
+def _versions(folder: Path, known: Collection[int]) -> list[int]:
     try:
-        entries = list(folder.iterdir())
+        return published_versions(folder, known=known)
     except OSError as error:
         if error.errno in _GONE:
             return []
         raise
-    return sorted(
-        int(entry.name) for entry in entries if VERSION_NAME.fullmatch(entry.name) and is_version(entry)
-    )
 
 
 def _identity(folder: Path) -> _Identity | None:

@@ -11,7 +11,8 @@ from convvae_service.bundle import (
     BundleError,
     read_bundle,
 )
-from convvae_service.bundle.onnx_file import refuse_external_data
+from convvae_service.bundle.onnx_file import read_model, refuse_external_data
+from convvae_service.bundle.operators import may_grow, refuse_operators
 from support.tiny_bundle import LATENT_DIM, SHAPE, encoder
 
 
@@ -57,7 +58,7 @@ def test_bytes_that_are_no_graph_are_refused(version: Path) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), max_size=8), st.integers(0, 10**6))
 def test_any_bytes_pass_or_are_refused(edits: list[tuple[int, int]], length: int) -> None:
-    """The check of any bytes passes or raises `BundleError`."""
+    """The checks of any bytes pass or raise `BundleError`."""
     seed = encoder(SHAPE, LATENT_DIM)
     data = bytearray(seed[: length % (2 * len(seed))])
     for position, value in edits:
@@ -65,7 +66,10 @@ def test_any_bytes_pass_or_are_refused(edits: list[tuple[int, int]], length: int
             data[position % len(data)] = value
     message = "graph "
     try:
-        refuse_external_data(bytes(data), "graph")
+        model = read_model(bytes(data), "graph")
+        refuse_external_data(model, "graph")
+        refuse_operators(model, "graph")
+        may_grow(model)
     except BundleError as error:
         message = str(error)
     assert message.startswith("graph ")

@@ -3,7 +3,6 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -216,7 +215,7 @@ def test_a_number_that_no_float_can_hold_is_refused(version: Path) -> None:
     content = json.loads(file.read_text())
     content["training"]["epochs"] = 10**400
     file.write_text(json.dumps(content))
-    with pytest.raises(BundleError, match=r"training\.epochs is larger than a float can be"):
+    with pytest.raises(BundleError, match=r"manifest: the integer 1000\S+ has more than 64 bits"):
         read_bundle(version)
 
 
@@ -225,7 +224,8 @@ def test_a_size_that_cannot_be_is_refused(version: Path, size: int) -> None:
     """Memory is not allocated by the length that the manifest states."""
     rewrite(version, bytes=size)
     with pytest.raises(
-        BundleError, match=r"encoder\.onnx has \d+ bytes, the manifest|states \S+ bytes for encoder\.onnx"
+        BundleError,
+        match=r"encoder\.onnx has \d+ bytes, the manifest|states \S+ bytes for encoder|the integer 1000",
     ):
         read_bundle(version)
 
@@ -238,15 +238,15 @@ def test_folders_that_cannot_be_read_are_passed_over(
     root = version.parents[1]
     closed = [root / "lost+found"]
     closed[0].mkdir()
-    iterdir = Path.iterdir
+    scandir = os.scandir
 
     # Root, who may run these tests, can read everything.
-    def refuse(folder: Path) -> Iterator[Path]:
+    def refuse(folder: Path) -> Any:
         if folder in closed:
             raise OSError(number, os.strerror(number))
-        return iterdir(folder)
+        return scandir(folder)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert list_models(root) == ["tiny"]
     assert vars(caplog.records[0])["facts"] == {"folder": "lost+found", "error": os.strerror(number)}
     closed.append(root)

@@ -38,9 +38,9 @@ def test_a_graph_of_another_signature_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_the_runtime_cannot_load_is_refused(tmp_path: Path) -> None:
-    """An ONNX file with unknown operators is refused by its file name."""
+    """An ONNX file that ONNX Runtime does not accept is refused by its file name."""
     folder = publish_tiny(tmp_path)
-    data = decoder(SHAPE, LATENT_DIM).replace(b"Sigmoid", b"Sigmuid")
+    data = decoder(SHAPE, LATENT_DIM).replace(b"Sigmoid", b"Reshape")
     replace(folder, "decoder", data)
     with pytest.raises(BundleError, match=r"ONNX Runtime cannot load decoder\.onnx: "):
         Engine(read_bundle(folder), device="cpu")

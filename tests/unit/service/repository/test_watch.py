@@ -3,7 +3,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -310,10 +310,10 @@ async def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "lost+found").mkdir()
     original = watch_module._versions
 
-    def refuse(folder: Path) -> list[int]:
+    def refuse(folder: Path, known: Collection[int]) -> list[int]:
         if folder.name in ("tiny", "lost+found"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return original(folder)
+        return original(folder, known)
 
     async with Followed(tmp_path) as followed:
         monkeypatch.setattr(watch_module, "_versions", refuse)
