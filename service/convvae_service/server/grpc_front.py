@@ -22,6 +22,7 @@ from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.listening import listen, why_not
 from convvae_service.server.request_guard import RequestGuard, or_unreadable
 from convvae_service.server.tls import server_credentials
+from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["GrpcFront"]
@@ -63,7 +64,7 @@ class GrpcFront:
         self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
-        self._server = grpc.aio.server(options=options)
+        self._server = server_of_known_methods(options)
         logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_caller_that_left)
 
     def add_service(self, service: Service) -> None:
