@@ -85,6 +85,7 @@ class Report:
         codes: Calls by status code.
         latencies_ms: Of each call that was answered OK, from when it was due to its answer.
         answered_s: When.
+        lost_s: When the calls ended that were not answered OK.
         ended_without_advice: Refused with RESOURCE_EXHAUSTED and no `RetryInfo`.
         skipped: Calls of an open loop that did not begin because too many were in flight here.
         errors: A few of the messages.
@@ -93,6 +94,7 @@ class Report:
     codes: dict[str, int] = field(default_factory=Counter)
     latencies_ms: list[float] = field(default_factory=list)
     answered_s: list[float] = field(default_factory=list)
+    lost_s: list[float] = field(default_factory=list)
     ended_without_advice: int = 0
     skipped: int = 0
     began_s: float = 0.0
@@ -246,11 +248,13 @@ async def run(load: Load) -> Report:
                 await make(draw.uniform(*load.timeout_s))
             except grpc.aio.AioRpcError as error:
                 report.codes[error.code().name] += 1
+                report.lost_s.append(time.monotonic())
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and not _has_advice(error):
                     report.ended_without_advice += 1
                 _note(report, f"{error.code().name}: {error.details()}")
             except ConvvaeError as error:
                 report.codes[error.code or type(error).__name__] += 1
+                report.lost_s.append(time.monotonic())
                 _note(report, str(error))
             else:
                 report.codes["OK"] += 1

@@ -86,5 +86,13 @@ def _frames(received: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _text(value: str) -> bytes:
-    length = bytes([len(value)]) if len(value) < 127 else bytes([127, len(value) - 127])
-    return length + value.encode("latin-1")
+    data = value.encode("latin-1")
+    if len(data) < 127:
+        return bytes([len(data)]) + data
+    # RFC 7541, section 5.1.
+    length, left = bytearray([127]), len(data) - 127
+    while left > 0x7F:
+        length.append(left & 0x7F | 0x80)
+        left >>= 7
+    length.append(left)
+    return bytes(length) + data
