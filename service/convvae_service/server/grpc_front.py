@@ -61,7 +61,13 @@ class GrpcFront:
             if settings.tls_certificate and settings.tls_key
             else None
         )
-        self._guard = RequestGuard(runner, Tokens(settings.token_file) if settings.token_file else None)
+        self._guard = RequestGuard(
+            runner,
+            Tokens(settings.token_file) if settings.token_file else None,
+            max_stream_idle_s=settings.max_stream_idle_s,
+        )
+        self._partial_messages = self._guard.partial_messages(max_bytes=settings.max_pending_bytes // 2)
+        self._watching: asyncio.Task[None] | None = None
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
         self._server = server_of_known_methods(options)
@@ -114,6 +120,7 @@ class GrpcFront:
     async def start(self) -> None:
         """Begin to take calls."""
         await self._server.start()
+        self._watching = asyncio.create_task(self._partial_messages.run())
 
     def stop_reading(self) -> None:
         """Refuse, now and from now on, every call whose request has not arrived."""
@@ -122,6 +129,8 @@ class GrpcFront:
     async def stop(self, grace_s: float | None) -> None:
         """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
         await self._server.stop(grace_s)
+        if self._watching is not None:
+            self._watching.cancel()
 
     def _register(
         self,

@@ -7,11 +7,19 @@ keeps it otherwise, and the process stays at its largest size.
 import asyncio
 import ctypes
 import gc
+import resource
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any, cast
 
-__all__ = ["freeze_startup_objects", "return_freed_memory", "trim"]
+__all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "trim"]
 
-_INTERVAL_S = 10.0
+_INTERVAL_S = 1.0
+# A collection under load delays calls.
+_MAX_BUSY_INTERVALS = 10
+_MAX_FREE_BYTES = 16 << 20
+_PAGE_BYTES = resource.getpagesize()
 
 
 def freeze_startup_objects() -> None:
@@ -26,23 +34,76 @@ def freeze_startup_objects() -> None:
 async def return_freed_memory(
     last_arrival_s: Callable[[], float], *, interval_s: float = _INTERVAL_S
 ) -> None:
-    """Collect garbage and trim the heap every `interval_s` seconds in which calls have arrived.
+    """Collect garbage and trim the heap soon after calls, until this is cancelled.
 
-    gRPC leaves a reference cycle behind each refused call, which only the collector frees.
+    Garbage is collected when no call has arrived for one interval, or after ten of them in which calls have
+    arrived. The heap is trimmed after that, and as soon as much of it is free.
 
     Args:
         last_arrival_s: Returns the time of the last call's arrival, by any clock.
         interval_s: Seconds between two checks.
     """
-    seen_s = None
+    seen_s, busy_intervals = None, 0
+    used_bytes = _kept_bytes()
     while True:
         await asyncio.sleep(interval_s)
-        if (arrived_s := last_arrival_s()) == seen_s:
-            continue
-        seen_s = arrived_s
-        gc.collect()
-        # In a thread: it takes some milliseconds, and Python can go on meanwhile.
-        await asyncio.to_thread(trim)
+        arrived_s = last_arrival_s()
+        is_quiet, seen_s = arrived_s == seen_s, arrived_s
+        busy_intervals += not is_quiet
+        is_due = busy_intervals >= _MAX_BUSY_INTERVALS or (is_quiet and busy_intervals > 0)
+        if is_due:
+            busy_intervals = 0
+            gc.collect()
+        if is_due or _kept_bytes() > used_bytes + _MAX_FREE_BYTES:
+            # In a thread: it takes some milliseconds, and Python can go on meanwhile.
+            await asyncio.to_thread(trim)
+            used_bytes = _kept_bytes()
+
+
+def _kept_bytes() -> int:
+    """Return the memory of the process without what is in use on the heap: free parts of it, and all else."""
+    return resident_bytes() - heap_bytes()
+
+
+class _Mallinfo2(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+@cache
+def _mallinfo2() -> Callable[[], Any] | None:
+    try:
+        # It takes microseconds: to release the GIL for it would cost more.
+        found = ctypes.PyDLL(None).mallinfo2
+    except (OSError, AttributeError):
+        return None
+    found.restype = _Mallinfo2
+    return cast("Callable[[], Any]", found)
+
+
+def heap_bytes() -> int:
+    """Return the bytes in use on the heap, without what is freed and not yet returned to the system.
+
+    Where the C library cannot tell (before glibc 2.33), it is the memory of the process.
+    """
+    mallinfo2 = _mallinfo2()
+    if mallinfo2 is None:
+        return resident_bytes()
+    info = mallinfo2()
+    return int(info.uordblks + info.hblkhd)
+
+
+def resident_bytes() -> int:
+    """Return the bytes of memory that the process has."""
+    with Path("/proc/self/statm").open("rb") as file:
+        return int(file.read().split()[1]) * _PAGE_BYTES
 
 
 def trim() -> bool:

@@ -5,31 +5,36 @@ all: each read has the same limit, so the oldest is always the first that is lat
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from convvae_service.calls.runner import CallRunner
-from convvae_service.errors import DeadlineExceeded
+from convvae_service.errors import ServiceError
 
 __all__ = ["Reads"]
 
 T = TypeVar("T")
+_Task = asyncio.Task[object]
 
 
 class Reads:
-    """The reads that wait now for requests of callers. Use it on one event loop.
+    """The reads that wait now for messages of callers. Use it on one event loop.
 
     Args:
-        runner: Knows why the server takes no calls when it stops.
-        at_most_s: Maximum seconds for one read; None for no limit.
+        at_most_s: Maximum seconds for one read.
+        late: Makes the error of a read that took longer.
+        stopped: Makes the error of a read that would wait when the server stops.
     """
 
-    def __init__(self, runner: CallRunner, *, at_most_s: float | None) -> None:
-        self._runner = runner
+    def __init__(
+        self, *, at_most_s: float, late: Callable[[], ServiceError], stopped: Callable[[], ServiceError]
+    ) -> None:
         self._at_most_s = at_most_s
+        self._late = late
+        self._stopped_error = stopped
         # The time at which each read began, in order. A task has one read at a time.
-        self._waiting: dict[asyncio.Task[object], float] = {}
-        self._late: set[asyncio.Task[object]] = set()
+        self._waiting: dict[_Task, float] = {}
+        # Why reads end that have not heard of it yet.
+        self._errors: dict[_Task, ServiceError] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
@@ -37,8 +42,7 @@ class Reads:
         """Return the result of `read`.
 
         Raises:
-            DeadlineExceeded: It took too long.
-            NotReady: The server stops.
+            ServiceError: It took too long, the server stops, or `end` has ended it.
         """
         task = asyncio.current_task()
         assert task is not None
@@ -46,41 +50,48 @@ class Reads:
         self._waiting[task] = loop.time()
         if self._stopped:
             # In a moment, so that a request which is there already is read.
-            loop.call_soon(self._cancel, task)
-        elif self._timer is None and self._at_most_s is not None:
-            self._timer = loop.call_later(self._at_most_s, self._cancel_late)
+            loop.call_soon(self.end, task, self._stopped_error)
+        elif self._timer is None:
+            self._timer = loop.call_later(self._at_most_s, self._end_late)
         try:
             return await read
         except asyncio.CancelledError:
+            error = self._errors.get(task)
             # The caller may have left at the same moment.
-            if task not in self._late or task.uncancel() > 0:
+            if error is None or task.uncancel() > 0:
                 raise
-            if self._stopped:
-                raise self._runner.not_ready() from None
-            raise DeadlineExceeded(
-                f"the request of the call did not arrive within the server's limit of {self._at_most_s:g} s"
-            ) from None
+            try:
+                raise error from None
+            finally:
+                # The error's traceback has this frame.
+                del error
         finally:
             del self._waiting[task]
-            self._late.discard(task)
+            self._errors.pop(task, None)
+            del task
+
+    @property
+    def waiting(self) -> list[tuple[float, "_Task"]]:
+        """The reads that wait and that nobody has ended: when each began, by the loop's clock, in order."""
+        return [(began_s, task) for task, began_s in self._waiting.items() if task not in self._errors]
+
+    def end(self, task: "_Task", make_error: Callable[[], ServiceError]) -> None:
+        """End the read of a task with an error, if it still waits."""
+        if task in self._waiting and task not in self._errors:
+            self._errors[task] = make_error()
+            task.cancel()
 
     def stop(self) -> None:
         """End, now and from now on, every read that would wait."""
         self._stopped = True
         for task in self._waiting:
-            self._cancel(task)
+            self.end(task, self._stopped_error)
 
-    def _cancel(self, task: "asyncio.Task[object]") -> None:
-        if task in self._waiting and task not in self._late:
-            self._late.add(task)
-            task.cancel()
-
-    def _cancel_late(self) -> None:
-        assert self._at_most_s is not None
+    def _end_late(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
         for task, began_s in self._waiting.items():
             if (left_s := began_s + self._at_most_s - loop.time()) > 0:
-                self._timer = loop.call_later(left_s, self._cancel_late)
+                self._timer = loop.call_later(left_s, self._end_late)
                 return
-            self._cancel(task)
+            self.end(task, self._late)

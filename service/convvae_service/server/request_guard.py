@@ -6,8 +6,10 @@
 - A call whose deadline has passed on arrival is dropped unread. gRPC tries to read its request and never
   frees 96 bytes of each such call (grpc/grpc#43360), so a storm of them would use up memory.
 - A call without a valid token is refused before its request is read.
-- A caller that opens a call and sends no request has `max_call_s` seconds. When the server stops, the guard
-  waits for no request: such calls end as UNAVAILABLE, and streams after the requests that have been read.
+- A caller that opens a call and sends no request has `max_call_s` seconds, and the caller of a stream has
+  `max_stream_idle_s` seconds for each message. When the server stops, the guard waits for no request: such
+  calls end as UNAVAILABLE, and streams after the requests that have been read.
+- Callers that send parts of large messages, and then nothing, are ended before they fill the memory.
 
 The guard works because every method is registered as one that reads a stream. gRPC reads a single request
 before it calls the handler, but leaves the requests of a stream to the handler. Callers see no difference.
@@ -24,9 +26,10 @@ from google.protobuf.message import DecodeError
 from convvae_service.calls.deadlines import MIN_TIME_LEFT_S
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import unreadable
-from convvae_service.errors import InvalidInput, ServiceError, Violation
+from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError, Violation
 from convvae_service.server.auth import Tokens
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.partial_messages import PartialMessages
 from convvae_service.server.reads import Reads
 
 __all__ = ["Behaviour", "RequestGuard", "or_unreadable"]
@@ -56,14 +59,30 @@ class RequestGuard:
     Args:
         runner: Counts and logs the calls that are refused here.
         tokens: The tokens that callers must have one of; None accepts everybody.
+        max_stream_idle_s: Maximum seconds for the next message of a stream; 0 for those of one call.
     """
 
-    def __init__(self, runner: CallRunner, tokens: Tokens | None = None) -> None:
+    def __init__(
+        self, runner: CallRunner, tokens: Tokens | None = None, *, max_stream_idle_s: float = 0.0
+    ) -> None:
         self._runner = runner
         self._tokens = tokens
-        # The first requests of calls have a limit; the caller of a stream may think for long.
-        self._reads = Reads(runner, at_most_s=runner.max_call_s)
-        self._stream_reads = Reads(runner, at_most_s=None)
+        self._reads = Reads(
+            at_most_s=runner.max_call_s,
+            late=lambda: DeadlineExceeded(
+                f"the request of the call did not arrive within the server's limit of {runner.max_call_s:g} s"
+            ),
+            stopped=runner.not_ready,
+        )
+        idle_s = max_stream_idle_s or runner.max_call_s
+        self._stream_reads = Reads(
+            at_most_s=idle_s,
+            late=lambda: DeadlineExceeded(
+                f"the next message of the stream did not arrive within the server's limit of {idle_s:g} s"
+                " (max_stream_idle_s)"
+            ),
+            stopped=runner.not_ready,
+        )
 
     def unary(self, name: str, behave: Behaviour, *, needs_token: bool = True) -> Behaviour:
         """Return a behaviour that reads one request from a stream, and calls `behave` with it."""
@@ -111,6 +130,10 @@ class RequestGuard:
             return None
 
         return guarded
+
+    def partial_messages(self, *, max_bytes: int) -> PartialMessages:
+        """Return the watch over the messages that are being read."""
+        return PartialMessages((self._reads, self._stream_reads), self._runner.pending, max_bytes=max_bytes)
 
     def stop_reading(self) -> None:
         """Refuse, now and from now on, every call whose request has not arrived, as UNAVAILABLE."""

@@ -125,6 +125,12 @@ class ServeSettings(BaseSettings):
     max_call_s: float = Field(
         60.0, gt=0, le=86400, description="maximum seconds for one call; a caller may set a shorter deadline"
     )
+    max_stream_idle_s: float = Field(
+        0.0,
+        ge=0,
+        le=86400,
+        description="maximum seconds that a stream waits for its caller's next message; 0: max_call_s",
+    )
     max_connections: int = Field(
         1000,
         ge=0,

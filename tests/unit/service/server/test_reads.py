@@ -6,16 +6,16 @@ from typing import Any
 
 import pytest
 
-from convvae_service.calls.runner import CallRunner
-from convvae_service.calls.state import State
-from convvae_service.errors import DeadlineExceeded, NotReady
-from convvae_service.observability.metrics import Metrics
+from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
 from convvae_service.server.reads import Reads
 
 
-def new_reads(at_most_s: float | None = None) -> Reads:
-    runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.STOPPING)
-    return Reads(runner, at_most_s=at_most_s)
+def new_reads(at_most_s: float = 60) -> Reads:
+    return Reads(at_most_s=at_most_s, late=late, stopped=lambda: NotReady("the server is stopping"))
+
+
+def late() -> DeadlineExceeded:
+    return DeadlineExceeded("the request is late")
 
 
 def never() -> "asyncio.Future[str]":
@@ -36,7 +36,8 @@ async def begin(reads: Reads, read: Awaitable[str]) -> "asyncio.Task[str]":
 
 def assert_nothing_is_left(reads: Reads) -> None:
     assert not reads._waiting
-    assert not reads._late
+    assert not reads._errors
+    assert reads.waiting == []
 
 
 async def test_a_request_in_time_is_returned() -> None:
@@ -63,7 +64,7 @@ async def test_an_error_of_the_read_is_the_callers() -> None:
 
 
 async def test_a_late_request_is_refused() -> None:
-    """Each read has the whole time from its own beginning, and the refusal names the limit."""
+    """Each read has the whole time from its own beginning, and the refusal is the one of the limit."""
     reads = new_reads(0.05)
     loop = asyncio.get_running_loop()
     ends: dict[int, tuple[float, str]] = {}
@@ -88,18 +89,26 @@ async def test_a_late_request_is_refused() -> None:
     assert list(ends) == [0, 1, 2, 3]
     for seconds, message in ends.values():
         assert seconds >= 0.049
-        assert message == "the request of the call did not arrive within the server's limit of 0.05 s"
+        assert message == "the request is late"
     assert_nothing_is_left(reads)
 
 
-async def test_the_caller_of_a_stream_may_think_for_long() -> None:
-    """Without a limit no timer is set."""
-    reads = new_reads(None)
-    read = never()
-    task = await begin(reads, read)
-    assert reads._timer is None
-    read.set_result("at last")
-    assert await task == "at last"
+async def test_one_read_of_several_is_ended() -> None:
+    """`waiting` has them in the order of their beginnings. The others go on; a second end does nothing."""
+    reads = new_reads()
+    arriving = [never() for _ in range(3)]
+    tasks = [await begin(reads, read) for read in arriving]
+    assert [task for _, task in reads.waiting] == tasks
+    reads.end(tasks[1], lambda: Overloaded("too many", retry_delay_s=1))
+    reads.end(tasks[1], late)
+    assert [task for _, task in reads.waiting] == [tasks[0], tasks[2]]
+    with pytest.raises(Overloaded):
+        await tasks[1]
+    for index in (0, 2):
+        arriving[index].set_result("request")
+        assert await tasks[index] == "request"
+    reads.end(tasks[0], late)
+    assert_nothing_is_left(reads)
 
 
 async def test_a_stop_ends_the_reads_that_wait() -> None:
@@ -114,14 +123,13 @@ async def test_a_stop_ends_the_reads_that_wait() -> None:
 
 
 async def test_after_a_stop_no_read_waits() -> None:
-    """A read that begins later is refused in a moment, with or without a limit."""
-    for at_most_s in (None, 60):
-        reads = new_reads(at_most_s)
-        reads.stop()
-        for _ in range(2):
-            with pytest.raises(NotReady):
-                await asyncio.wait_for(reads.run(never()), 5)
-        assert_nothing_is_left(reads)
+    """A read that begins later is refused in a moment."""
+    reads = new_reads()
+    reads.stop()
+    for _ in range(2):
+        with pytest.raises(NotReady):
+            await asyncio.wait_for(reads.run(never()), 5)
+    assert_nothing_is_left(reads)
 
 
 async def test_a_request_that_is_there_when_the_server_stops_is_read() -> None:
@@ -182,7 +190,7 @@ async def test_a_caller_that_leaves_as_its_time_is_over_is_cancelled() -> None:
     """So it is with the time limit."""
     reads = new_reads(1000)
     task = await begin(reads, never())
-    reads._cancel(task)
+    reads.end(task, late)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

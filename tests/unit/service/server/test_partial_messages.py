@@ -1,0 +1,113 @@
+"""The limit on messages that have arrived in part."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from convvae_service.batching.pending_bytes import PendingBytes
+from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
+from convvae_service.server.memory import heap_bytes
+from convvae_service.server.partial_messages import PartialMessages
+from convvae_service.server.reads import Reads
+
+MIB = 1 << 20
+
+
+class Watched:
+    """Two kinds of reads, and a heap that the test sets."""
+
+    def __init__(self, max_mib: int = 100) -> None:
+        self.heap_mib = 500
+        self.account = PendingBytes(1000 * MIB)
+        self.reads = [
+            Reads(
+                at_most_s=60,
+                late=lambda: DeadlineExceeded("late"),
+                stopped=lambda: NotReady("stopping"),
+            )
+            for _ in range(2)
+        ]
+        self.watch = PartialMessages(
+            self.reads, self.account, max_bytes=max_mib * MIB, heap=lambda: self.heap_mib * MIB
+        )
+
+    async def begin(self, *kinds: int) -> "list[asyncio.Task[Any]]":
+        """Return tasks whose reads wait, each begun a little later than the one before."""
+        tasks = []
+        for kind in kinds:
+            never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            tasks.append(asyncio.create_task(self.reads[kind].run(never)))
+            await asyncio.sleep(0.001)
+        return tasks
+
+    async def ended(self, tasks: "list[asyncio.Task[Any]]", *, after_s: float = 1) -> list[int]:
+        """Check as if so much time had passed, and return which of the tasks that ends."""
+        self.watch.check(asyncio.get_running_loop().time() + after_s)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return [index for index, task in enumerate(tasks) if task.done()]
+
+
+async def test_the_oldest_reads_are_ended_as_far_as_needed() -> None:
+    """The reads that have waited longest end, as many as hold the bytes above the limit."""
+    watched = Watched(max_mib=100)
+    watched.watch.check(0)
+    tasks = await watched.begin(0, 1, 0, 1)
+    watched.heap_mib += 100
+    assert await watched.ended(tasks) == []
+    watched.heap_mib += 100
+    assert await watched.ended(tasks) == [0, 1]
+    for task in tasks[:2]:
+        with pytest.raises(Overloaded, match="parts of too many messages") as caught:
+            task.result()
+        assert caught.value.retry_delay_s > 0
+    watched.heap_mib -= 100
+    assert await watched.ended(tasks) == [0, 1]
+    for task in tasks[2:]:
+        task.cancel()
+
+
+async def test_what_calls_hold_is_no_partial_message() -> None:
+    """The account explains it."""
+    watched = Watched(max_mib=100)
+    watched.watch.check(0)
+    tasks = await watched.begin(0)
+    watched.account.hold().add(400 * MIB)
+    watched.heap_mib += 400
+    assert await watched.ended(tasks) == []
+    watched.heap_mib += 101
+    assert await watched.ended(tasks) == [0]
+
+
+async def test_a_read_that_has_just_begun_is_left_alone() -> None:
+    """Its message may be there already. Growth without an old read belongs to the process itself."""
+    watched = Watched(max_mib=100)
+    tasks = await watched.begin(0)
+    watched.heap_mib += 1000
+    assert await watched.ended(tasks, after_s=0.001) == []
+    assert await watched.ended(tasks, after_s=1) == []
+    watched.heap_mib += 101
+    assert await watched.ended(tasks, after_s=1) == [0]
+
+
+async def test_growth_that_no_read_explains_ends_no_later_read() -> None:
+    """Another model was loaded: reads end once, and then the process is larger."""
+    watched = Watched(max_mib=100)
+    watched.watch.check(0)
+    first = await watched.begin(0)
+    watched.heap_mib += 300
+    assert await watched.ended(first) == [0]
+    assert await watched.ended(first) == [0]
+    second = await watched.begin(0)
+    assert await watched.ended(second) == []
+    second[0].cancel()
+
+
+def test_the_heap_is_seen() -> None:
+    """A block counts from its allocation until it is freed."""
+    before = heap_bytes()
+    block = bytearray(50 * MIB)
+    assert 49 * MIB < heap_bytes() - before < 51 * MIB
+    del block
+    assert abs(heap_bytes() - before) < MIB
