@@ -11,14 +11,27 @@ from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixe
 from convvae_service.images.jpeg import JPEG_SIGNATURE, read_jpeg
 from convvae_service.images.jpeg_decoder import jpeg_pixels
 from convvae_service.images.orientation import UPRIGHT
+from convvae_service.images.picture import picture_of_array
 from convvae_service.images.pillow_decoder import decode_with_pillow
 from convvae_service.images.png import PNG_SIGNATURE, read_png
-from convvae_service.images.resizing import decoding_scale, fit_picture, picture_of
+from convvae_service.images.resizing import decoding_scale, fit_picture, resizing_bytes
 from convvae_service.images.webp import is_webp, read_webp
 
-__all__ = ["DEFAULT_MAX_PIXELS", "decode_file", "decode_image", "read_header"]
+__all__ = [
+    "DEFAULT_MAX_PIXELS",
+    "decode_file",
+    "decode_image",
+    "decoding_bytes",
+    "most_decoding_bytes",
+    "read_header",
+]
 
 DEFAULT_MAX_PIXELS = 100_000_000
+
+# A progressive JPEG without subsampling takes 9 bytes a pixel, a PNG at most 12, a WebP 13.
+_MAX_BYTES_PER_PIXEL = 10
+# Small pictures may take more for each pixel.
+_ALWAYS_ALLOWED_BYTES = 64 << 20
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -43,7 +56,7 @@ def decode_file(
 
     Raises:
         InvalidImage: `data` is not a readable image.
-        TooManyPixels: It has more than `max_pixels`.
+        TooManyPixels: It has more than `max_pixels`, or decoding takes more than `most_decoding_bytes`.
     """
     return decode_image(read_header(data), shape=shape, resize=resize, max_pixels=max_pixels)
 
@@ -54,6 +67,12 @@ def decode_image(
     """Decode the file of a header from `read_header`, as `decode_file` does."""
     if header.width * header.height > max_pixels:
         raise TooManyPixels(f"{header.width}x{header.height} is more than the limit of {max_pixels} pixels")
+    needed, most = decoding_bytes(header, shape=shape), most_decoding_bytes(max_pixels)
+    if needed > most:
+        raise TooManyPixels(
+            f"{header.width}x{header.height} takes {needed >> 20} MiB to decode, more than the limit of"
+            f" {most >> 20} MiB for {max_pixels} pixels"
+        )
     if not header.content.startswith(JPEG_SIGNATURE):
         return decode_with_pillow(header, shape=shape, resize=resize, scale=1)
     scale = decoding_scale(header, shape=shape, resize=resize)
@@ -62,7 +81,17 @@ def decode_image(
         return decode_with_pillow(header, shape=shape, resize=resize, scale=scale)
     if pixels.shape == shape.as_tuple and header.orientation == UPRIGHT:
         return pixels
-    return fit_picture(picture_of(pixels), header, shape=shape, resize=resize, scale=scale)
+    return fit_picture(picture_of_array(pixels), header, shape=shape, resize=resize, scale=scale)
+
+
+def decoding_bytes(header: ImageHeader, *, shape: ImageShape) -> int:
+    """Return the bytes that `decode_image` holds at its peak, at most, without those of the file."""
+    return header.held_bytes + resizing_bytes(header, shape=shape)
+
+
+def most_decoding_bytes(max_pixels: int) -> int:
+    """Return the bytes that decoding one file may hold: 10 for each of `max_pixels`, and at least 64 MiB."""
+    return max(_ALWAYS_ALLOWED_BYTES, _MAX_BYTES_PER_PIXEL * max_pixels)
 
 
 def read_header(data: bytes) -> ImageHeader:

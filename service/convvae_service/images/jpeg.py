@@ -44,14 +44,18 @@ class _Frame(NamedTuple):
     sampling: bytes  # factors of each component, across and down, in four bits each
 
     def held_bytes(self, scan_components: int) -> int:
-        """Return the bytes that a decoder holds: coefficients if there are several scans, and pixels.
+        """Return the bytes that decoding holds at its peak.
+
+        With several scans the decoder holds all coefficients beside the pixels, of 3 or 4 bytes. Afterwards
+        the pixels are copied to a picture of 4 bytes.
 
         Args:
             scan_components: Number of components in the first scan.
         """
-        pixels = self.width * self.height * (1 if self.components == 1 else 4)
+        pixels = self.width * self.height
+        decoded = (4 if self.components == 4 else 3) * pixels
         is_whole = scan_components >= self.components and not self.is_progressive
-        return pixels if is_whole else pixels + 2 * self._num_coefficients()
+        return decoded + (4 * pixels if is_whole else max(4 * pixels, 2 * self._num_coefficients()))
 
     def _num_coefficients(self) -> int:
         """Return the number of coefficients in whole units of the file (T.81, A.1.1 and A.2.4)."""

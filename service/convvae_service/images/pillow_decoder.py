@@ -1,6 +1,8 @@
 """Pictures that Pillow decodes: PNG, WebP, and the JPEG files that simplejpeg does not read."""
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,15 +13,25 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from convvae_service.bundle import ImageShape, Resize
+from convvae_service.images.channels import eight_bit
 from convvae_service.images.header import ImageHeader, InvalidImage
 from convvae_service.images.jpeg import JPEG_SIGNATURE, without_metadata
+from convvae_service.images.picture import Box, Picture, picture_of_image
 from convvae_service.images.png import PNG_SIGNATURE, check_rows
-from convvae_service.images.resizing import eight_bit, fit_picture
+from convvae_service.images.resizing import fit_picture
 
 __all__ = ["decode_with_pillow", "pillow_pixels", "pillow_shape"]
 
 _ORIENTATION = 0x0112
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
+
+
+class _FirstFrame(WebPImageFile):
+    """A WebP file that is read once: the canvases of its animation are dropped before the picture is made."""
+
+    def load_prepare(self) -> None:
+        self._decoder = None
+        super().load_prepare()
 
 
 def decode_with_pillow(
@@ -41,7 +53,9 @@ def decode_with_pillow(
             if scale > 1:
                 image.draft(None, (header.width // scale, header.height // scale))
             _load(image, header)
-            picture = _without_colour(image, header)
+            picture = (
+                picture_of_image(image) if header.transparent is None else _without_colour(image, header)
+            )
             return fit_picture(picture, header, shape=shape, resize=resize, scale=scale)
     except (InvalidImage, MemoryError):
         raise
@@ -57,7 +71,7 @@ def pillow_pixels(image: Image.Image, *, shape: ImageShape, resize: Resize) -> N
     """
     try:
         image.load()
-        return fit_picture(image, _header_of(image), shape=shape, resize=resize)
+        return fit_picture(picture_of_image(image), _header_of(image), shape=shape, resize=resize)
     except (InvalidImage, MemoryError):
         raise
     except Exception as error:  # noqa: BLE001 - as in decode_with_pillow
@@ -88,7 +102,7 @@ def _open(header: ImageHeader) -> ImageFile:
     if header.content.startswith(JPEG_SIGNATURE):
         return JpegImageFile(io.BytesIO(without_metadata(header.content)))
     file = io.BytesIO(header.content)
-    return PngImageFile(file) if header.content.startswith(PNG_SIGNATURE) else WebPImageFile(file)
+    return PngImageFile(file) if header.content.startswith(PNG_SIGNATURE) else _FirstFrame(file)
 
 
 def _reason(error: Exception) -> str:
@@ -116,27 +130,44 @@ def _may_lack_rows(image: ImageFile) -> bool:
     return not np.asarray(last_row).any()
 
 
-def _without_colour(image: ImageFile, header: ImageHeader) -> Image.Image:
+def _without_colour(image: ImageFile, header: ImageHeader) -> Picture:
     """Return a PNG with its transparent colour in black. Pillow does not know such a colour at all depths."""
-    colour = header.transparent
-    if colour is None:
-        return image
-    pixels = np.asarray(eight_bit(image).convert("L" if header.channels == 1 else "RGB")).copy()
+    colour = header.transparent or ()
     if header.depth < 8:
         colour = tuple(sample * 255 // ((1 << header.depth) - 1) for sample in colour)
-    if header.depth < 16:
-        samples = pixels
-    elif header.channels == 1:
-        samples = np.asarray(image)
-    else:
-        # Pillow decodes the upper bytes. Read as little-endian, the lower ones are in their place.
-        with _open(header) as lower:
-            lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
-            lower.load()
-            samples = pixels.astype(np.uint16) << 8 | np.asarray(lower)
-    equal = samples == np.array(colour, samples.dtype)
-    pixels[equal.all(axis=-1) if header.channels == 3 else equal] = 0
-    return Image.fromarray(pixels)
+    lower = _lower_bytes(header) if header.depth == 16 and header.channels == 3 else None
+
+    def part(box: Box) -> Image.Image:
+        cut = image.crop(box)
+        pixels = np.asarray(eight_bit(cut).convert("L" if header.channels == 1 else "RGB")).copy()
+        samples = np.asarray(cut) if header.depth == 16 and header.channels == 1 else pixels
+        if lower is None:
+            is_transparent = _equal(samples, colour)
+        else:
+            is_transparent = _equal(pixels, [sample >> 8 for sample in colour])
+            is_transparent &= _equal(np.asarray(lower.crop(box)), [sample & 255 for sample in colour])
+        pixels[is_transparent] = 0
+        return Image.fromarray(pixels)
+
+    return Picture(image.width, image.height, "", part)
+
+
+def _equal(samples: NDArray[Any], colour: Sequence[int]) -> NDArray[np.bool_]:
+    """Return which pixels have this colour: samples of shape (height, width) or (height, width, 3)."""
+    planes = samples[..., np.newaxis] if samples.ndim == 2 else samples
+    equal = planes[..., 0] == colour[0]
+    for plane, sample in enumerate(colour[1:], start=1):
+        equal &= planes[..., plane] == sample
+    return np.asarray(equal)
+
+
+def _lower_bytes(header: ImageHeader) -> Image.Image:
+    """Return the lower bytes of a PNG in colour with 16 bits. Pillow decodes the upper ones."""
+    with _open(header) as lower:
+        # Read as little-endian, the lower bytes are in the place of the upper ones.
+        lower.tile = [tile._replace(args="RGB;16L") for tile in lower.tile]
+        lower.load()
+        return lower
 
 
 def _pillow_orientation(image: Image.Image) -> int:

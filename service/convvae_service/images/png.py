@@ -99,12 +99,12 @@ def read_png(data: bytes) -> ImageHeader:
 
 
 def _held_bytes(width: int, height: int, depth: int, colour: int, *, is_transparent: bool) -> int:
-    """Return the bytes that Pillow holds: the picture, and two rows as they are in the file."""
+    """Return the bytes that decoding holds: the picture, its copy, and two rows as they are in the file."""
     sample_bytes = 2 if depth == 16 else 1
     pixel_bytes = sample_bytes if colour in (_GREY, _PALETTE) else 4
     if colour == _RGB and depth == 16 and is_transparent:
         pixel_bytes = 8  # the lower bytes of the samples are a second picture
-    return width * height * pixel_bytes + 2 * (width * _SAMPLES[colour] * sample_bytes)
+    return width * height * (pixel_bytes + 4) + 2 * (width * _SAMPLES[colour] * sample_bytes)
 
 
 def check_rows(content: bytes) -> None:

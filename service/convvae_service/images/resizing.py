@@ -5,9 +5,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.header import ImageHeader
+from convvae_service.images.orientation import UPRIGHT
+from convvae_service.images.picture import Picture, picture_of_array
+from convvae_service.images.upright import STRIP_BYTES, turned, upright
 
-__all__ = ["decoding_scale", "eight_bit", "fit_picture", "picture_of", "resize_pixels"]
+__all__ = ["decoding_scale", "fit_picture", "resize_pixels", "resizing_bytes"]
 
 _FILTERS = {
     "nearest": Image.Resampling.NEAREST,
@@ -17,16 +20,8 @@ _FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-_TURNS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_BLOCK_ROWS = 64
+# The widest filter, lanczos, has six weights of eight bytes for each pixel of a row and of a column.
+_WEIGHT_BYTES = 48
 # A scaled JPEG keeps at least this many times the model's height and width, so that the filter of the rule,
 # not the JPEG decoder, decides the pixels.
 _LEAST_EXCESS = 2
@@ -52,12 +47,12 @@ def decoding_scale(header: ImageHeader, *, shape: ImageShape, resize: Resize) ->
 
 
 def fit_picture(
-    image: Image.Image, header: ImageHeader, *, shape: ImageShape, resize: Resize, scale: int = 1
+    picture: Picture, header: ImageHeader, *, shape: ImageShape, resize: Resize, scale: int = 1
 ) -> NDArray[np.uint8]:
     """Turn a decoded picture upright, convert it to the model's channels, and resize it.
 
     Args:
-        image: The picture, of any mode.
+        picture: The decoded picture.
         header: Its size and orientation in the file.
         shape: The model's image shape.
         resize: The rule for pictures of another size.
@@ -69,18 +64,25 @@ def fit_picture(
     Raises:
         InvalidImage: The pixels are floating-point numbers.
     """
-    image = _converted(image, shape.channels)
     target = (shape.width, shape.height)
     if scale == 1:
-        image = _turned(image, header.orientation)
+        image = upright(picture, shape.channels, header.orientation)
         image = _resized(image, image.size, target, resize)
     else:
         # The last pixel of a row or column may lie in part outside the picture. It must be cut off before a
         # turn moves it.
         stored = target[::-1] if header.is_sideways else target
         extent = (header.width / scale, header.height / scale)
-        image = _turned(_resized(image, extent, stored, resize), header.orientation)
+        image = upright(picture, shape.channels, UPRIGHT)
+        image = turned(_resized(image, extent, stored, resize), header.orientation)
     return np.asarray(image, dtype=np.uint8).reshape(shape.as_tuple)
+
+
+def resizing_bytes(header: ImageHeader, *, shape: ImageShape) -> int:
+    """Return the bytes that `fit_picture` holds at its peak, beside the decoded picture and its copy."""
+    height, width, _ = header.shape
+    between_passes = 4 * max(shape.width * height, width * shape.height)
+    return between_passes + _WEIGHT_BYTES * (width + height) + min(STRIP_BYTES, 16 * width * height)
 
 
 def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize) -> NDArray[np.uint8]:
@@ -96,50 +98,9 @@ def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize
     """
     if array.shape == shape.as_tuple:
         return array
-    image = _converted(picture_of(array), shape.channels)
+    image = upright(picture_of_array(array), shape.channels, UPRIGHT)
     image = _resized(image, image.size, (shape.width, shape.height), resize)
     return np.asarray(image, dtype=np.uint8).reshape(shape.as_tuple)
-
-
-def picture_of(array: NDArray[np.uint8]) -> Image.Image:
-    """Return an array of shape (height, width) or (height, width, 1 or 3) as a picture."""
-    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array)
-
-
-def eight_bit(image: Image.Image) -> Image.Image:
-    """Scale images with more than 8 bits per channel to 8 bits. Pillow's own conversion would clip them.
-
-    Raises:
-        InvalidImage: The pixels are floating-point numbers.
-    """
-    if image.mode.startswith("I"):
-        wide = np.asarray(image)
-        narrow = np.empty(wide.shape, np.uint8)
-        # In blocks of rows, because the arithmetic needs eight times the memory of its result.
-        for top in range(0, len(wide), _BLOCK_ROWS):
-            block = wide[top : top + _BLOCK_ROWS].astype(np.int64).clip(0, 65535)
-            narrow[top : top + _BLOCK_ROWS] = (block + 128) // 257
-        return Image.fromarray(narrow)
-    if image.mode == "F":
-        raise InvalidImage("floating-point pixels: convert the image to 8 bits per channel")
-    return image
-
-
-def _converted(image: Image.Image, channels: int) -> Image.Image:
-    """Return a picture in grey or RGB. What is transparent is blended over black."""
-    image = eight_bit(image)
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGB", image.size)
-        black.paste(image, mask=image.getchannel("A"))
-        image = black
-    mode = "L" if channels == 1 else "RGB"
-    return image if image.mode == mode else image.convert(mode)  # Pillow would copy it
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def _resized(

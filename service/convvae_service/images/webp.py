@@ -15,8 +15,8 @@ _MAX_CHUNKS = 10_000
 _MAX_CHUNKS_PER_BYTE = 1 / 1024
 # Longer metadata are not searched for an orientation.
 _MAX_METADATA_BYTES = 1 << 20
-# Pillow's decoder has two canvases of an animation for every file, and copies one to a picture.
-_HELD_BYTES_PER_PIXEL = 12
+# Pillow reads every file as an animation: two canvases of four bytes, a copy of one, and a plane of alpha.
+_HELD_BYTES_PER_PIXEL = 13
 _FRAME_START = b"\x9d\x01\x2a"
 _LOSSLESS_START = b"\x2f"
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, read_header
+from convvae_service.images import InvalidImage, TooManyPixels, decode_file, read_header
 
 SHAPE = ImageShape(height=8, width=8, channels=3)
 MIB = 1 << 20
@@ -184,3 +184,37 @@ def test_packed_texts_are_unpacked_once(make: Callable[[bytes], bytes]) -> None:
     start_s = time.thread_time()
     decoded(packed_text(make))
     assert time.thread_time() - start_s < 1.0
+
+
+def png_of(width: int, height: int) -> bytes:
+    """Return a grey PNG that is black."""
+    packed = zlib.compress(bytes((width + 1) * height), 9)
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return PNG[:8] + chunk(b"IHDR", header) + chunk(b"IDAT", packed) + chunk(b"IEND")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        WEBP[:12] + struct.pack("<4sI", b"VP8X", 10) + bytes(4) + b"\xff\x0f\0\xff\x0f\0" + WEBP[12:],
+        png_of(1, 2_000_000),
+        png_of(2_000_000, 1),
+    ],
+    ids=["WebP", "tall", "wide"],
+)
+def test_a_file_that_takes_too_much_memory_is_refused(data: bytes) -> None:
+    """The decoder's memory is known from the header. Resizing has tables for each row and column."""
+    if data[:4] == b"RIFF":
+        data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    with pytest.raises(
+        TooManyPixels, match=r"\d takes \d+ MiB to decode, more than the limit of \d+ MiB for"
+    ):
+        decode_file(
+            data, shape=SHAPE, resize=Resize(), max_pixels=16_777_216 if data[:1] == b"R" else 2_000_000
+        )
+
+
+def test_small_pictures_may_take_more_memory_for_each_pixel() -> None:
+    """A limit of few pixels leaves room for every format."""
+    for data in (JPEG, PROGRESSIVE, PNG, WEBP):
+        decode_file(data, shape=SHAPE, resize=Resize(), max_pixels=64 * 48)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import ImageHeader, decode_file, resize_pixels
+from convvae_service.images import ImageHeader, decode_file, resize_pixels, upright
 from convvae_service.images.resizing import decoding_scale
 
 SCALED = Resize(decode="scaled")
@@ -121,3 +121,33 @@ def test_a_crop_is_pillows(seed: int) -> None:
     expected = ImageOps.fit(Image.fromarray(array), (target_width, target_height), Image.Resampling.BICUBIC)
     found = resize_pixels(array, shape=shape_of(target_height, target_width), resize=Resize())
     np.testing.assert_array_equal(found, np.asarray(expected))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("mode", ["crop", "stretch"])
+@pytest.mark.parametrize("kernel", ["nearest", "bicubic"])
+@pytest.mark.parametrize("kind", ["JPEG", "scaled JPEG", "RGBA", "grey", "16 bits", "palette"])
+def test_strips_give_the_pixels_of_the_whole_picture(
+    monkeypatch: pytest.MonkeyPatch, orientation: int, mode: Any, kernel: Any, kind: str
+) -> None:
+    """A large picture is converted and turned in strips. Its pixels are those of one step."""
+    rng = np.random.default_rng(orientation)
+    array = rng.integers(0, 256, (67, 121, 4), np.uint8)
+    image = {
+        "RGBA": lambda: Image.fromarray(array),
+        "grey": lambda: Image.fromarray(array[..., 0]),
+        "16 bits": lambda: Image.fromarray(array[..., :2].copy().view(np.uint16)[..., 0]),
+        "palette": lambda: Image.fromarray(array[..., :3]).quantize(31),
+    }.get(kind, lambda: Image.fromarray(array[..., :3]))()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG" if "JPEG" in kind else "PNG", exif=exif)
+    resize = Resize(mode=mode, filter=kernel, decode="scaled" if kind == "scaled JPEG" else "full")
+    for target in [(9, 14), (67, 121), (150, 20), (121, 67)]:
+        shape = shape_of(*target)
+        whole = decode_file(buffer.getvalue(), shape=shape, resize=resize)
+        for strip_pixels in (1, 500):
+            monkeypatch.setattr(upright, "_STRIP_PIXELS", strip_pixels)
+            np.testing.assert_array_equal(decode_file(buffer.getvalue(), shape=shape, resize=resize), whole)
+        monkeypatch.undo()
