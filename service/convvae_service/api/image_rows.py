@@ -1,6 +1,5 @@
 """The images of a request, before their files are decoded."""
 
-from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from numpy.typing import NDArray
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.calls.waiting import wait
 from convvae_service.errors import InvalidInput, Violation
-from convvae_service.images import InvalidImages, decode_files
+from convvae_service.images import DecodingThreads, InvalidImages, decode_files
 
 __all__ = ["ImageRows"]
 
@@ -27,7 +26,7 @@ class ImageRows:
         return len(self.files) if self.pixels is None else len(self.pixels)
 
     async def decode(
-        self, *, resize: Resize, max_pixels: int, threads: Executor, at_once: int
+        self, *, resize: Resize, max_pixels: int, threads: DecodingThreads, at_once: int
     ) -> NDArray[np.uint8]:
         """Return the images, uint8 (B, H, W, C).
 

@@ -21,6 +21,7 @@ from convvae_service.calls.waiting import wait
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import CapabilityMissing
+from convvae_service.images import DecodingThreads
 from convvae_service.observability.call import Call
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loaded_version import LoadedVersion
@@ -42,12 +43,14 @@ class VaeServicer:
         repository: Repository,
         batcher: Batcher,
         workers: Executor,
+        decoding_threads: DecodingThreads,
     ) -> None:
         self._settings = settings
         self._repository = repository
         self._batcher = batcher
-        # Threads for what would take long where requests are read: image files and much noise.
+        # Threads for work that would take long where requests are read: much noise, and image files.
         self._workers = workers
+        self._decoding_threads = decoding_threads
         # They are the same for each call, and are dropped with their version.
         self._limits: WeakKeyDictionary[LoadedVersion, CallLimits] = WeakKeyDictionary()
         # This reads files of the system: once, not for each call.
@@ -209,7 +212,7 @@ class VaeServicer:
         return await rows.decode(
             resize=served.manifest.resize,
             max_pixels=self._settings.max_pixels_per_file,
-            threads=self._workers,
+            threads=self._decoding_threads,
             at_once=self._cpus,
         )
 

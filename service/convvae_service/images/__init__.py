@@ -13,8 +13,10 @@ from convvae_service.images.decode import (
     DEFAULT_MAX_PIXELS,
     decode_file,
     decode_image,
+    most_decoding_bytes,
     read_header,
 )
+from convvae_service.images.decoding_threads import DecodingThreads
 from convvae_service.images.files import IMAGE_SUFFIXES, ImageFiles, LeftOut, image_files, read_file
 from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
 from convvae_service.images.pillow_decoder import pillow_pixels, pillow_shape
@@ -28,6 +30,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "BadArray",
     "BadSource",
+    "DecodingThreads",
     "ImageBatch",
     "ImageFiles",
     "ImageHeader",
@@ -45,6 +48,7 @@ __all__ = [
     "decode_image",
     "image_files",
     "is_array_file",
+    "most_decoding_bytes",
     "open_array",
     "open_labels",
     "open_source",

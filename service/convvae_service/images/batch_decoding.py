@@ -1,8 +1,9 @@
-"""Many image files decoded in the threads of an executor, with one future for all of them."""
+"""Many image files decoded in threads, with one future for all of them."""
 
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.decode import decode_file
-from convvae_service.images.header import InvalidImage
+from convvae_service.images.decoding_threads import DecodingThreads
+from convvae_service.images.header import InvalidImage, LargeFile
 
 __all__ = ["InvalidImages", "decode_files"]
 
@@ -38,21 +40,21 @@ def decode_files(
     shape: ImageShape,
     resize: Resize,
     max_pixels: int,
-    threads: Executor,
+    threads: DecodingThreads,
     at_once: int,
 ) -> "Future[NDArray[np.uint8]]":
-    """Decode files with `decode_file` in the threads of an executor, and return a future for all of them.
+    """Decode files with `decode_file` in threads, and return a future for all of them.
 
     The threads take turns: after about 2 ms a task goes to the end of the executor's queue, so that files of
-    other calls are decoded in between. If the future is cancelled, no further file is decoded, and the files
-    and pixels are released.
+    other calls are decoded in between. A large file waits for room, in a turn of its own. If the future is
+    cancelled, no further file is decoded, and the files and pixels are released.
 
     Args:
         files: The contents of JPEG, PNG or WebP files.
         shape: The model's image shape.
         resize: The rule for images of another size.
         max_pixels: Largest width x height of a file, checked before it is decoded.
-        threads: The executor. If it is shut down, the future is cancelled or fails.
+        threads: The threads. If their executor is shut down, the future is cancelled or fails.
         at_once: Maximum number of these files that are decoded at the same time, at least 1.
 
     Returns:
@@ -76,7 +78,7 @@ class _Decoding:
         shape: ImageShape,
         resize: Resize,
         max_pixels: int,
-        threads: Executor,
+        threads: DecodingThreads,
         result: "Future[NDArray[np.uint8]]",
     ) -> None:
         self._files = files
@@ -112,6 +114,10 @@ class _Decoding:
         else:
             turn.add_done_callback(self._follow)
 
+    def _queue_large(self, index: int, num_bytes: int) -> None:
+        turn = self._threads.submit_large(partial(self._take_large_turn, index), num_bytes)
+        turn.add_done_callback(self._follow)
+
     def _follow(self, turn: "Future[None]") -> None:
         """Cancel the result if the executor has cancelled a turn, since its files will be missing."""
         result = self._result
@@ -119,16 +125,61 @@ class _Decoding:
             result.cancel()
 
     def _take_turn(self) -> None:
-        """Decode files until the turn is over, then queue the next turn. The last task sets the result."""
+        """Decode files until the turn is over, then queue the next turn."""
         end_s = time.monotonic() + _TURN_S
         try:
-            while self._decode_next():
+            while (index := self._next_index()) is not None:
+                try:
+                    self._decode(index, small_only=True)
+                except LargeFile as large:
+                    self._queue_large(index, large.num_bytes)
+                    return
                 if time.monotonic() >= end_s and self._next < len(self._files):
                     self._queue_turn()
                     return
         except BaseException as error:  # noqa: BLE001 - the caller that waits for the result must see it
             self._fail(error)
             return
+        self._end_task()
+
+    def _take_large_turn(self, index: int) -> None:
+        """Decode a large file, then queue the next turn."""
+        try:
+            self._decode(index, small_only=False)
+        except BaseException as error:  # noqa: BLE001 - as above
+            self._fail(error)
+            return
+        if self._next < len(self._files):
+            self._queue_turn()
+        else:
+            self._end_task()
+
+    def _next_index(self) -> int | None:
+        """Return the index of a file that no other task has taken, or None."""
+        with self._lock:
+            index = self._next
+            self._next += 1
+            return index if index < len(self._files) else None
+
+    def _decode(self, index: int, *, small_only: bool) -> None:
+        """Decode one file. If the result is released, do nothing."""
+        with self._lock:
+            files, images = self._files, self._images
+        if images is None:
+            return
+        try:
+            images[index] = decode_file(
+                files[index],
+                shape=self._shape,
+                resize=self._resize,
+                max_pixels=self._max_pixels,
+                small_only=small_only,
+            )
+        except InvalidImage as error:
+            self._reasons[index] = str(error)
+
+    def _end_task(self) -> None:
+        """Count a task that has found no further file. The last one sets the result."""
         with self._lock:
             self._num_tasks -= 1
             is_last, images = not self._num_tasks, self._images
@@ -138,21 +189,6 @@ class _Decoding:
             self._fail(InvalidImages(self._reasons))
         elif (result := self._claim_result()) is not None:
             result.set_result(images)
-
-    def _decode_next(self) -> bool:
-        """Decode one file, and return whether there was one."""
-        with self._lock:
-            index, files, images = self._next, self._files, self._images
-            self._next += 1
-        if images is None or index >= len(files):
-            return False
-        try:
-            images[index] = decode_file(
-                files[index], shape=self._shape, resize=self._resize, max_pixels=self._max_pixels
-            )
-        except InvalidImage as error:
-            self._reasons[index] = str(error)
-        return True
 
     def _fail(self, error: BaseException) -> None:
         if (result := self._claim_result()) is not None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
+from convvae_service.images.header import ImageHeader, InvalidImage, LargeFile, TooManyPixels
 from convvae_service.images.jpeg import JPEG_SIGNATURE, read_jpeg
 from convvae_service.images.jpeg_decoder import jpeg_pixels
 from convvae_service.images.orientation import UPRIGHT
@@ -30,6 +30,9 @@ DEFAULT_MAX_PIXELS = 100_000_000
 
 # A progressive JPEG without subsampling takes 9 bytes a pixel, a PNG at most 12, a WebP 13.
 _MAX_BYTES_PER_PIXEL = 10
+# Decoding a file below both takes at most about 0.1 s.
+_SMALL_DECODING_BYTES = 32 << 20
+_SMALL_FILE_BYTES = 1 << 20
 # Small pictures may take more for each pixel.
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 
@@ -37,7 +40,12 @@ _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 def decode_file(
-    data: bytes, *, shape: ImageShape, resize: Resize, max_pixels: int = DEFAULT_MAX_PIXELS
+    data: bytes,
+    *,
+    shape: ImageShape,
+    resize: Resize,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    small_only: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode an image file and bring it to the model's shape.
 
@@ -50,6 +58,7 @@ def decode_file(
         shape: The model's image shape.
         resize: The rule for images of another size.
         max_pixels: Largest width x height accepted, checked before decoding.
+        small_only: Whether to decode no file that takes long.
 
     Returns:
         uint8 array of shape (height, width, channels), 0 to 255.
@@ -57,12 +66,19 @@ def decode_file(
     Raises:
         InvalidImage: `data` is not a readable image.
         TooManyPixels: It has more than `max_pixels`, or decoding takes more than `most_decoding_bytes`.
+        LargeFile: It is larger than a MiB, or needs more than 32 MiB, and `small_only` is true.
     """
-    return decode_image(read_header(data), shape=shape, resize=resize, max_pixels=max_pixels)
+    header = read_header(data)
+    return decode_image(header, shape=shape, resize=resize, max_pixels=max_pixels, small_only=small_only)
 
 
 def decode_image(
-    header: ImageHeader, *, shape: ImageShape, resize: Resize, max_pixels: int = DEFAULT_MAX_PIXELS
+    header: ImageHeader,
+    *,
+    shape: ImageShape,
+    resize: Resize,
+    max_pixels: int = DEFAULT_MAX_PIXELS,
+    small_only: bool = False,
 ) -> NDArray[np.uint8]:
     """Decode the file of a header from `read_header`, as `decode_file` does."""
     if header.width * header.height > max_pixels:
@@ -73,6 +89,9 @@ def decode_image(
             f"{header.width}x{header.height} takes {needed >> 20} MiB to decode, more than the limit of"
             f" {most >> 20} MiB for {max_pixels} pixels"
         )
+    num_bytes = len(header.content)
+    if small_only and (num_bytes > _SMALL_FILE_BYTES or needed > _SMALL_DECODING_BYTES):
+        raise LargeFile(needed + num_bytes)
     if not header.content.startswith(JPEG_SIGNATURE):
         return decode_with_pillow(header, shape=shape, resize=resize, scale=1)
     scale = decoding_scale(header, shape=shape, resize=resize)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-__all__ = ["ImageHeader", "InvalidImage", "TooManyPixels"]
+__all__ = ["ImageHeader", "InvalidImage", "LargeFile", "TooManyPixels"]
 
 
 class InvalidImage(ValueError):
@@ -11,6 +11,18 @@ class InvalidImage(ValueError):
 
 class TooManyPixels(InvalidImage):
     """The image is larger than the limit that the caller has set."""
+
+
+class LargeFile(Exception):
+    """A file that was not decoded, because it takes long or needs much memory.
+
+    Attributes:
+        num_bytes: The bytes that decoding holds at its peak, with those of the file.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self.num_bytes = num_bytes
+        super().__init__(num_bytes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from convvae_service.engine.arena import Arenas
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.parallelism import choose_parallelism
 from convvae_service.errors import StartupError
+from convvae_service.images import DecodingThreads, most_decoding_bytes
 from convvae_service.observability.access_log import AccessLog
 from convvae_service.observability.logs import facts
 from convvae_service.observability.metrics import Metrics
@@ -59,6 +60,7 @@ class Parts:
     loader: Loader
     batcher: Batcher
     workers: ThreadPoolExecutor
+    decoding_threads: DecodingThreads
     health: HealthServicer
     front: Front
     front_choice: FrontChoice
@@ -88,7 +90,11 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics)
     metrics.watch_load(lambda: batcher.queued_rows, lambda: runner.pending.num_bytes)
-    workers = ThreadPoolExecutor(available_cpus(), thread_name_prefix="worker")
+    # One more than decode large files: small files never wait for them.
+    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="worker")
+    decoding_threads = DecodingThreads(
+        workers, max_large=available_cpus(), max_bytes=most_decoding_bytes(settings.max_pixels_per_file)
+    )
     health = HealthServicer((_VAE.full_name,), repository.models)
     front = build_front(front_choice, settings, runner)
     parts = Parts(
@@ -99,10 +105,11 @@ def assemble(settings: ServeSettings) -> Parts:
         loader=loader,
         batcher=batcher,
         workers=workers,
+        decoding_threads=decoding_threads,
         health=health,
         front=front,
         front_choice=front_choice,
-        watchdog=_build_watchdog(settings, metrics, batcher, health, front),
+        watchdog=_build_watchdog(settings, metrics, batcher, decoding_threads, health, front),
     )
     _add_services(settings, parts)
     return parts
@@ -152,7 +159,12 @@ def _build_batcher(settings: ServeSettings, metrics: Metrics) -> Batcher:
 
 
 def _build_watchdog(
-    settings: ServeSettings, metrics: Metrics, batcher: Batcher, health: HealthServicer, front: Front
+    settings: ServeSettings,
+    metrics: Metrics,
+    batcher: Batcher,
+    decoding_threads: DecodingThreads,
+    health: HealthServicer,
+    front: Front,
 ) -> Watchdog | None:
     if not settings.watchdog_timeout_s:
         return None
@@ -162,6 +174,7 @@ def _build_watchdog(
         timeout_s=settings.watchdog_timeout_s,
         runs=lambda: batcher.runs,
         front_busy_since_s=lambda: front.busy_since_s,
+        decoding_since_s=lambda: decoding_threads.busy_since_s,
         set_alive=health.set_alive,
         on_change=metrics.show_stuck,
     )
@@ -189,6 +202,7 @@ def _vae_service(settings: ServeSettings, parts: Parts) -> Service:
         repository=parts.repository,
         batcher=parts.batcher,
         workers=parts.workers,
+        decoding_threads=parts.decoding_threads,
     ).service
 
 

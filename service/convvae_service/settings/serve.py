@@ -168,8 +168,8 @@ class ServeSettings(BaseSettings):
         120.0,
         ge=0,
         le=86400,
-        description="seconds after which a batch that still runs, a blocked native front or a blocked event"
-        " loop sets the health name 'liveness' to NOT_SERVING; 0: no watchdog",
+        description="seconds after which a batch or an image file in work, a blocked native front or a"
+        " blocked event loop sets the health name 'liveness' to NOT_SERVING; 0: no watchdog",
     )
     drain_delay_s: float = Field(
         3.0, ge=0, le=600, description="seconds to keep serving after SIGTERM, so that balancers can react"

@@ -54,7 +54,10 @@ def batches(folder: Path) -> dict[str, float]:
     files = [(folder / "28x28x1.jpg").read_bytes()] * BATCH_FILES
     shape = ImageShape(height=28, width=28, channels=1)
     images: Any = importlib.import_module("convvae_service.images")
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as executor:
+        threads: Any = executor
+        if hasattr(images, "DecodingThreads"):
+            threads = images.DecodingThreads(executor, max_large=2, max_bytes=1 << 30)
         rules: Any = {"resize": Resize(), "max_pixels": MAX_PIXELS, "threads": threads, "at_once": 2}
         if hasattr(images, "decode_files"):
             call_us = cpu_us(lambda: images.decode_files(files, shape=shape, **rules).result(), 100)

@@ -12,6 +12,7 @@ from convvae_service.api.limits import CallLimits
 from convvae_service.api.parse import read_images, read_latents, read_sample, read_score
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.errors import InvalidInput
+from convvae_service.images import DecodingThreads
 
 SHAPE = ImageShape(height=2, width=3, channels=1)
 LIMITS = CallLimits(max_rows=4, max_message_bytes=200, max_pixels_per_file=100, row_bytes=1)
@@ -59,7 +60,8 @@ def test_files_are_pixels_or_refused_by_index(
 ) -> None:
     """Bytes that are no images are refused, each by its own index."""
     rows = read_images(pb.EncodeRequest(files=files), shape=SHAPE, limits=LIMITS)
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as executor:
+        threads = DecodingThreads(executor, max_large=1, max_bytes=1)
         decoding = rows.decode(resize=Resize(), max_pixels=100, threads=threads, at_once=2)
         try:
             images = run_to_end(decoding)

@@ -28,7 +28,9 @@ def test_much_noise_is_made_by_a_worker(
     monkeypatch.setattr(servicer, "latent_noise", noted)
     nothing: Any = None
     with ThreadPoolExecutor(1) as workers:
-        vae = VaeServicer(settings=nothing, repository=nothing, batcher=nothing, workers=workers)
+        vae = VaeServicer(
+            settings=nothing, repository=nothing, batcher=nothing, workers=workers, decoding_threads=nothing
+        )
         made = run_to_end(vae._noise(7, first_row=3, count=count, dimension=16))
     np.testing.assert_array_equal(made, latent_noise(7, first_row=3, count=count, dimension=16))
     assert (makers != [threading.get_ident()]) is aside

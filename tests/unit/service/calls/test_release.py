@@ -20,6 +20,7 @@ from convvae_service.calls.status import Refusal
 from convvae_service.calls.waiting import wait
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import DeadlineExceeded, InvalidInput, NotFound, Violation
+from convvae_service.images import DecodingThreads
 from convvae_service.observability.call import Call
 from support.noted_calls import Kept, Mailbox, Reply, Request
 from support.waiting import TIMEOUT_S, wait_until
@@ -226,7 +227,8 @@ def test_a_call_with_files(kept: Kept, good: bool) -> None:
             raise
         return Reply(kept.note(pixels))
 
-    with ThreadPoolExecutor(2) as threads:
+    with ThreadPoolExecutor(2) as executor:
+        threads = DecodingThreads(executor, max_large=1, max_bytes=1)
         kept.begin(handle, ended)
         assert ended.wait(TIMEOUT_S)
         kept.assert_freed()

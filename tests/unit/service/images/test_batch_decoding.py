@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImages, batch_decoding, decode_files
+from convvae_service.images import DecodingThreads, InvalidImages, batch_decoding, decode_files
+from convvae_service.images.header import LargeFile
 
 SHAPE = ImageShape(height=4, width=6, channels=1)
 WAIT_S = 20.0
@@ -28,7 +29,12 @@ def decode(
     files: list[bytes], threads: ThreadPoolExecutor, *, at_once: int = 4, max_pixels: int = 100
 ) -> "Future[NDArray[np.uint8]]":
     return decode_files(
-        files, shape=SHAPE, resize=Resize(), max_pixels=max_pixels, threads=threads, at_once=at_once
+        files,
+        shape=SHAPE,
+        resize=Resize(),
+        max_pixels=max_pixels,
+        threads=DecodingThreads(threads, max_large=1, max_bytes=1 << 30),
+        at_once=at_once,
     )
 
 
@@ -191,3 +197,44 @@ def test_an_executor_that_drops_its_queue_cancels_the_call(replace: Callable[...
     assert first.result(WAIT_S).shape == (1, *SHAPE.as_tuple)
     with pytest.raises(CancelledError):
         second.result(WAIT_S)
+
+
+def test_a_large_file_is_a_row_like_the_others(threads: ThreadPoolExecutor) -> None:
+    """Large files take turns of their own, and the order of the rows stays."""
+    large = io.BytesIO()
+    Image.new("L", (3000, 2000), 200).save(large, "PNG")
+    files = [png(1), large.getvalue(), png(2), large.getvalue(), b"", large.getvalue()[:-1], png(3)]
+    with pytest.raises(InvalidImages) as caught:
+        decode(files, threads, max_pixels=6_000_000).result(WAIT_S)
+    assert caught.value.reasons == {4: "the file is empty", 5: "image file is cut short"}
+    images = decode(files[:4], threads, max_pixels=6_000_000).result(WAIT_S)
+    assert images[:, 0, 0, 0].tolist() == [1, 200, 2, 200]
+
+
+def test_small_files_pass_a_large_one(replace: Callable[..., Any]) -> None:
+    """A small file is decoded while large files are in work and wait."""
+    inside, gate = threading.Event(), threading.Event()
+
+    def decode_file(data: bytes, *, small_only: bool, **_: object) -> NDArray[np.uint8]:
+        if data == b"large" and small_only:
+            raise LargeFile(1)
+        if data == b"large":
+            inside.set()
+            assert gate.wait(WAIT_S)
+        return np.zeros(SHAPE.as_tuple, np.uint8)
+
+    replace("decode_file", decode_file)
+    with ThreadPoolExecutor(2) as pool:
+        threads = DecodingThreads(pool, max_large=1, max_bytes=1)
+
+        def start(file: bytes) -> "Future[NDArray[np.uint8]]":
+            return decode_files(
+                [file], shape=SHAPE, resize=Resize(), max_pixels=1, threads=threads, at_once=2
+            )
+
+        large = [start(b"large") for _ in range(5)]
+        assert inside.wait(WAIT_S)
+        assert len(start(b"small").result(WAIT_S)) == 1
+        assert large[1].cancel()
+        gate.set()
+        assert [len(large[index].result(WAIT_S)) for index in (0, 2, 3, 4)] == [1] * 4

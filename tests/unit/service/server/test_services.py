@@ -9,7 +9,9 @@ from convvae_service.calls.service import Service
 from convvae_service.open_inference.servicer import OpenInferenceServicer
 
 nothing: Any = None
-VAE = VaeServicer(settings=nothing, repository=nothing, batcher=nothing, workers=nothing).service
+VAE = VaeServicer(
+    settings=nothing, repository=nothing, batcher=nothing, workers=nothing, decoding_threads=nothing
+).service
 OPEN_INFERENCE = OpenInferenceServicer(
     settings=nothing,
     repository=nothing,

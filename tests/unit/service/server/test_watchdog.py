@@ -13,12 +13,14 @@ class Watched:
         self.now_s = 100.0
         self.runs: list[RunningBatch] = []
         self.front_busy_since_s: float | None = None
+        self.decoding_since_s: float | None = None
         self.alive: list[bool] = []
         self.changes: list[tuple[str, bool]] = []
         self.dog = Watchdog(
             timeout_s=10,
             runs=lambda: self.runs,
             front_busy_since_s=lambda: self.front_busy_since_s,
+            decoding_since_s=lambda: self.decoding_since_s,
             set_alive=self._set_alive,
             on_change=lambda part, stuck: self.changes.append((part, stuck)),
             clock=lambda: self.now_s,
@@ -70,6 +72,20 @@ def test_a_front_that_starts_no_other_call_is_stuck(caplog: pytest.LogCaptureFix
     assert watched.changes == [("front", True), ("front", False)]
     assert [record.message for record in caplog.records] == ["the front is stuck", "the front moves again"]
     assert caplog.records[0].facts == {"timeout_s": 10, "seconds": 11.0}  # type: ignore[attr-defined]
+
+
+def test_an_image_file_that_is_decoded_too_long_is_stuck(caplog: pytest.LogCaptureFixture) -> None:
+    """A decoder that does not end is noticed; one file after another is not."""
+    watched = Watched()
+    for since_s in (95.0, 101.0, 108.0):
+        watched.decoding_since_s = since_s
+        assert watched.step(5.0)
+    with caplog.at_level(logging.WARNING):
+        assert not watched.step(5.0)
+        watched.decoding_since_s = None
+        assert watched.step(1.0)
+    assert watched.changes == [("worker", True), ("worker", False)]
+    assert [record.message for record in caplog.records] == ["a worker is stuck", "a worker moves again"]
 
 
 def test_a_loop_that_stands_still_is_seen_from_outside(caplog: pytest.LogCaptureFixture) -> None:
