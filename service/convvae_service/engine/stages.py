@@ -99,7 +99,8 @@ class Engine:
         """Run every stage once for each batch shape that the device prepares kernels for.
 
         Raises:
-            BundleError: A graph fails, or returns another number of rows than it was given.
+            BundleError: A graph fails, returns another shape than the manifest states, or makes numbers that
+                are not finite from rows of zeros.
         """
         shape, latent_dim = self.manifest.image, self.manifest.latent_dim
         sizes = (
@@ -114,10 +115,18 @@ class Engine:
                 (self.distort, (latents, images)),
             ):
                 try:
-                    stage.run(inputs)
+                    results = stage.run(inputs)
                 except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
-                    reason = str(error).splitlines()[0][:300]
+                    reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
                     raise BundleError(f"its graphs load but fail to {stage.name}: {reason}") from None
+                if not all(np.isfinite(result).all() for result in results):
+                    raise BundleError(f"its graphs {stage.name} rows of zeros to numbers that are not finite")
+
+    def interrupt(self) -> None:
+        """End all runs with an error, the present ones after their present operator. Any thread may call."""
+        for session in (self._encoder, self._decoder):
+            if session is not None:
+                session.interrupt()
 
     def close(self) -> None:
         """Release the graphs' memory. A run in progress is not interrupted."""
@@ -130,10 +139,9 @@ class Engine:
         if padding:
             rows_B = np.concatenate((rows_B, np.zeros((padding, *rows_B.shape[1:]), rows_B.dtype)))
         results = session.run(outputs, name, rows_B)
-        if any(len(result) != batch + padding for result in results):
-            raise RuntimeError(
-                f"{name}: {batch + padding} rows in, {[len(result) for result in results]} out"
-            )
+        for output, result in zip(outputs, results, strict=True):
+            if result.shape != (batch + padding, *session.row_shapes[output]):
+                raise RuntimeError(f"{name}: {batch + padding} rows in, {output} of shape {result.shape} out")
         return tuple(result[:batch] for result in results)
 
     def _encode(self, rows: Rows) -> Rows:

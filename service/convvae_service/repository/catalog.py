@@ -106,6 +106,13 @@ class Repository:
                 if found.loaded is not None
             ]
 
+    def tried(self) -> dict[str, dict[int, bool]]:
+        """Return, for each version by model, whether its files were tried as they were then."""
+        return {
+            name: {version: not found.due for version, found in entry.versions.items()}
+            for name, entry in self.models.items()
+        }
+
     def resolve(self, name: str, version: int) -> LoadedVersion:
         """Return the version to call. An empty name is the only model, version 0 the default version.
 

@@ -1,12 +1,15 @@
 """The offline check of a model repository, for `convvae-serve check`."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from convvae_service.bundle import BundleError, list_models, list_versions, read_bundle
-from convvae_service.engine.stages import Engine
+from convvae_service.bundle import list_models, list_versions
+from convvae_service.engine.cpus import available_cpus
+from convvae_service.errors import StartupError
 from convvae_service.printable import printable
+from convvae_service.repository.trial import DEFAULT_LIMITS, LoadLimits, Trial
 
 __all__ = ["Finding", "check_repository"]
 
@@ -21,32 +24,23 @@ class Finding:
     error: str = ""
 
 
-def check_repository(root: Path) -> Iterator[Finding]:
+def check_repository(root: Path, limits: LoadLimits = DEFAULT_LIMITS) -> Iterator[Finding]:
     """Verify each version under `root`: manifest, checksums, inputs and outputs, and one run on the CPU.
+
+    Each version is tried in a process of its own, within the limits; as many at a time as there are CPUs.
 
     Raises:
         BundleError: `root` is not a folder.
         StartupError: ONNX Runtime is missing.
     """
-    for model in list_models(root):
-        for version in list_versions(root, model):
-            try:
-                summary = _check_version(root / model / str(version))
-            except BundleError as error:
-                yield Finding(model=printable(model), version=version, summary="", error=str(error))
-            except OSError as error:
-                reason = f"cannot be read: {error.strerror or 'input or output error'}"
-                yield Finding(model=printable(model), version=version, summary="", error=reason)
-            else:
-                yield Finding(model=model, version=version, summary=summary)
+    versions = [(model, version) for model in list_models(root) for version in list_versions(root, model)]
 
+    def check(place: tuple[str, int]) -> Finding:
+        model, version = place
+        result = Trial(root / model / str(version), limits, precision=None, every=True).run()
+        if result.fatal:
+            raise StartupError(result.error)
+        return Finding(model=printable(model), version=version, summary=result.summary, error=result.error)
 
-def _check_version(folder: Path) -> str:
-    bundle = read_bundle(folder)
-    manifest = bundle.manifest
-    for precision in manifest.precisions:
-        Engine(bundle, precision=precision, device="cpu").warm(1)
-    return (
-        f"{manifest.objective}, {manifest.likelihood.name}, {manifest.image}, latent {manifest.latent_dim},"
-        f" {', '.join(manifest.precisions)}"
-    )
+    with ThreadPoolExecutor(available_cpus()) as threads:
+        yield from threads.map(check, versions)

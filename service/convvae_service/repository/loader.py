@@ -1,6 +1,7 @@
 """The loader of a repository: it loads the wanted versions beside those that serve, and closes the others.
 
-Versions are loaded and closed in threads. The change that calls see is made on the event loop, in one step.
+The models are followed side by side, so a version that loads slowly delays its own model alone. The change
+that calls see is made on the event loop, in one step.
 """
 
 import asyncio
@@ -8,15 +9,17 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass
+from typing import Any
 
 from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts
+from convvae_service.repository.attempt import Attempt
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.entry import ModelEntry, VersionEntry, VersionState
 from convvae_service.repository.loaded_version import LoadedVersion
-from convvae_service.repository.loading import EngineOptions, LoadResult, try_to_load
+from convvae_service.repository.loading import EngineOptions, LoadResult
 from convvae_service.repository.stamp import Stamp
 
 __all__ = ["Loader", "Published", "VersionChange"]
@@ -24,6 +27,9 @@ __all__ = ["Loader", "Published", "VersionChange"]
 # The published versions by model, each with the stamp of its files or None if it is unknown. A model whose
 # folder cannot be read now has None.
 Published = Mapping[str, Mapping[int, Stamp | None] | None]
+
+# The versions that are tried and loaded at the same time while the server serves.
+_ATTEMPTS = 2
 
 _log = logging.getLogger(__name__)
 _REMEDY = "Copy the version again, export it again, or remove its folder"
@@ -62,9 +68,12 @@ class Loader:
         self._options = options
         self._check = check
         self._on_change = on_change
-        # One thread loads one version at a time, the other closes versions.
-        self._threads = ThreadPoolExecutor(2, thread_name_prefix="models")
-        self._loading: Future[LoadResult] | None = None
+        self._closing = futures.ThreadPoolExecutor(1, thread_name_prefix="models")
+        self._slots = asyncio.Semaphore(_ATTEMPTS)
+        # By model: what follows its versions, and the version that is tried or loaded now with its attempt.
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._attempts: dict[str, tuple[int, Attempt, asyncio.Task[LoadResult]]] = {}
+        self._threads: set[futures.Future[Any]] = set()
         self._closed = False
 
     async def load(self, *, stop: threading.Event | None = None) -> None:
@@ -73,7 +82,7 @@ class Loader:
         A model without a usable version is skipped if another model has one.
 
         Args:
-            stop: An event that ends the loading after the current version.
+            stop: An event that ends the loading before the next version.
 
         Raises:
             StartupError: No model has a usable version, a pinned version is not usable, or the device or the
@@ -84,10 +93,11 @@ class Loader:
             while (version := entry.next_due) is not None:
                 if stop is not None and stop.is_set():
                     return
-                result = await self._load_version(name, version, entry)
+                result = await self._load_version(name, version, entry, try_first=False)
+                if result is None:
+                    return
                 if result.fatal:
                     raise StartupError(result.error)
-                self._report_failure(name, version, result)
                 if version == entry.pinned and entry.default is None:
                     raise StartupError(
                         f"--serve {name}={version}: {entry.versions[version].error}. {_REMEDY}"
@@ -95,11 +105,12 @@ class Loader:
         if not self._repository.loaded and not self._repository.may_be_empty:
             raise StartupError(_first_error(models))
 
-    async def follow(self, published: Published, *, after_change: Callable[[], None]) -> None:
-        """Follow a change of the published versions.
+    def follow(self, published: Published, *, after_change: Callable[[], None]) -> None:
+        """Follow a change of the published versions, in tasks; `settled` waits for them.
 
         New versions are loaded beside those that serve and then swapped in. Versions that are removed or no
-        longer wanted are closed after their last call.
+        longer wanted are closed after their last call. A trial ends when its version is removed or a newer
+        one is published.
 
         Args:
             published: The versions that are published now.
@@ -111,6 +122,8 @@ class Loader:
             with repository.lock:
                 for found in repository.models.pop(name).versions.values():
                     self._unload(found)
+            if name in self._following:
+                self._following.pop(name).cancel()
             after_change()
         for name, stamps in published.items():
             if stamps is None:
@@ -118,51 +131,96 @@ class Loader:
             entry = repository.models.get(name) or repository.add(name)
             with repository.lock:
                 _note(entry, stamps)
-            while (version := entry.next_due) is not None:
-                self._report_failure(name, version, await self._load_version(name, version, entry))
-                after_change()
-            self._unload_unwanted(name, entry)
-            after_change()
+            self._give_up_obsolete(name, entry)
+            task = self._following.get(name)
+            if task is None or task.done():
+                self._following[name] = asyncio.create_task(self._follow_model(name, entry, after_change))
+
+    async def settled(self) -> None:
+        """Wait until all changes are followed."""
+        while running := [task for task in self._following.values() if not task.done()]:
+            await asyncio.wait(running)
+
+    async def give_up(self) -> None:
+        """Follow no change on, and end all attempts. The result of a load that goes on is dropped."""
+        running = [*self._following.values(), *(task for _, _, task in self._attempts.values())]
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running)
 
     @property
     def loading(self) -> bool:
-        """Whether a thread loads a version now."""
-        return self._loading is not None and not self._loading.done()
+        """Whether a thread tries or loads a version now."""
+        return any(not work.done() for work in self._threads)
 
     async def close(self) -> None:
         """Wait until no version is being loaded or closed; neither can be interrupted."""
         self._closed = True
-        await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
+        await self.give_up()
+        await asyncio.to_thread(futures.wait, self._threads)
+        await asyncio.to_thread(self._closing.shutdown, cancel_futures=True)
 
-    async def _load_version(self, name: str, version: int, entry: ModelEntry) -> LoadResult:
-        """Try to load a version, and let it serve if it can."""
+    async def _follow_model(self, name: str, entry: ModelEntry, after_change: Callable[[], None]) -> None:
+        try:
+            while entry.next_due is not None:
+                async with self._slots:
+                    if (version := entry.next_due) is None:
+                        break
+                    result = await self._load_version(name, version, entry, try_first=True)
+                if result is not None:
+                    after_change()
+            self._unload_unwanted(name, entry)
+            after_change()
+        except Exception:  # noqa: BLE001 - the other models go on, and this one at the next listing
+            _log.exception("internal error while following a model", extra=facts(model=name))
+
+    def _give_up_obsolete(self, name: str, entry: ModelEntry) -> None:
+        """End the trial of a version that is not the next one to load any more."""
+        if name not in self._attempts:
+            return
+        version, attempt, task = self._attempts[name]
+        if attempt.trying and entry.next_due != version:
+            task.cancel()
+
+    async def _load_version(
+        self, name: str, version: int, entry: ModelEntry, *, try_first: bool
+    ) -> LoadResult | None:
+        """Try to load a version, and let it serve if it can. Return None if the attempt was given up."""
         found = entry.versions[version]
         before = found.state
         if found.loaded is None:
             found.state = VersionState.LOADING
         folder = self._repository.root / name / str(version)
+        attempt = Attempt(folder, self._options, entry.precision, self._check)
+        work = asyncio.create_task(attempt.run(try_first=try_first))
+        self._attempts[name] = (version, attempt, work)
         try:
-            self._loading = self._threads.submit(
-                try_to_load, folder, self._options, entry.precision, self._check
-            )
-            result = await asyncio.wrap_future(self._loading)
-        except asyncio.CancelledError:
+            await asyncio.wait((work,))
+        finally:
+            work.cancel()
+            del self._attempts[name]
+            self._threads = {each for each in (*self._threads, *attempt.threads) if not each.done()}
             found.state = before
-            raise
-        self._loading = None
+        if work.cancelled():
+            return None
+        result = work.result()
+        is_news = result.stamp is not None or result.error != found.error
         found.due, found.stamp, found.error = False, result.stamp, result.error
         if result.loaded is not None:
             self._swap_in(result.loaded, entry)
         else:
             found.state = VersionState.FAILED if found.loaded is None else VersionState.SERVING
+            self._report_failure(name, version, result.error, is_news=is_news)
         return result
 
-    def _report_failure(self, name: str, version: int, result: LoadResult) -> None:
-        if result.loaded is None:
+    def _report_failure(self, name: str, version: int, error: str, *, is_news: bool) -> None:
+        # An error that says nothing about the files comes again at each listing, and is logged once.
+        if is_news:
             _log.error(
-                "model version cannot be loaded", extra=facts(model=name, version=version, error=result.error)
+                "model version cannot be loaded", extra=facts(model=name, version=version, error=error)
             )
-            self._on_change(VersionChange(model=name, version=version, result="failed"))
+        self._on_change(VersionChange(model=name, version=version, result="failed"))
 
     def _swap_in(self, loaded: LoadedVersion, entry: ModelEntry) -> None:
         """Let a version serve, in place of the one with the same number if there is one."""
@@ -216,7 +274,7 @@ class Loader:
     def _close(self, unused: LoadedVersion) -> None:
         if self._closed:
             return
-        self._threads.submit(unused.engine.close)
+        self._closing.submit(unused.engine.close)
         _log.info("model version unloaded", extra=facts(model=unused.name, version=unused.version))
         self._on_change(
             VersionChange(model=unused.name, version=unused.version, result="unloaded", loaded=unused)

@@ -12,7 +12,6 @@ from pathlib import Path
 from convvae_service.bundle import folder_names, published_versions
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
-from convvae_service.repository.entry import ModelEntry
 from convvae_service.repository.loader import Loader, Published
 from convvae_service.repository.stamp import Stamp, stamp_of
 
@@ -56,10 +55,25 @@ class Watch:
 
     async def run(self) -> None:
         """List the folder at intervals until cancelled. No error ends this."""
+        try:
+            await self._run()
+        finally:
+            await self._loader.give_up()
+
+    async def look_once(self) -> None:
+        """List the folder once, and follow the changes to their end.
+
+        Raises:
+            OSError: As `_look` does.
+        """
+        await self._look()
+        await self._loader.settled()
+
+    async def _run(self) -> None:
         while True:
             await asyncio.sleep(self._interval_s)
             try:
-                await self.look_once()
+                await self._look()
             except OSError as error:
                 self._report(error.strerror or "input or output error")
             except Exception:  # noqa: BLE001 - the next listing may succeed
@@ -68,19 +82,19 @@ class Watch:
             else:
                 self._last_error = ""
 
-    async def look_once(self) -> None:
-        """List the folder once, and follow the changes.
+    async def _look(self) -> None:
+        """List the folder once, and begin to follow the changes.
 
         Raises:
             OSError: The folder cannot be read, or an empty folder is in its place.
         """
         root = self._repository.root
-        found, identity = await asyncio.to_thread(look, root, self._repository.models)
+        found, identity = await asyncio.to_thread(look, root, self._repository.tried())
         published = {name: versions for name, versions in found.items() if self._repository.admits(name)}
         if not published and identity != self._identity:
             raise OSError(errno.ENODEV, "an empty folder is in its place; the mount may be lost")
         self._identity = identity
-        await self._loader.follow(published, after_change=self._after_change)
+        self._loader.follow(published, after_change=self._after_change)
 
     def _report(self, error: str) -> None:
         self._on_error()
@@ -90,12 +104,13 @@ class Watch:
             _log.error("repository cannot be listed: versions stay as they are", extra=facts(error=error))
 
 
-def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Identity | None]:
+def look(root: Path, known: Mapping[str, Mapping[int, bool]]) -> tuple[Published, _Identity | None]:
     """Return the published versions under `root`, and the identity of that folder.
 
     Args:
         root: The folder of the repository.
-        known: The models that the server knows. Only the files of versions that were tried are stamped.
+        known: The versions that the server knows, by model, and whether each was tried. The files of those
+            that were are stamped.
 
     Raises:
         OSError: It cannot be said now whether a folder or a manifest exists.
@@ -103,9 +118,9 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
     identity = _identity(root)
     published: dict[str, dict[int, Stamp | None] | None] = {}
     for name in folder_names(root, known=known):
-        versions_known = known[name].versions if name in known else {}
+        tried = known.get(name, {})
         try:
-            versions = _versions(root / name, versions_known)
+            versions = _versions(root / name, tried)
         except OSError as error:
             if error.errno not in _CLOSED:
                 raise
@@ -113,10 +128,9 @@ def look(root: Path, known: Mapping[str, ModelEntry]) -> tuple[Published, _Ident
             if name in known:
                 published[name] = None
             continue
-        tried = [version for version, found in versions_known.items() if not found.due]
         if versions:
             published[name] = {
-                version: stamp_of(root / name / str(version)) if version in tried else None
+                version: stamp_of(root / name / str(version)) if tried.get(version) else None
                 for version in versions
             }
     return published, identity

@@ -28,6 +28,7 @@ from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader
 from convvae_service.repository.loading import EngineOptions
+from convvae_service.repository.trial import LoadLimits
 from convvae_service.server.fronts import Front, FrontChoice, build_front, choose_front
 from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
@@ -144,6 +145,7 @@ def _build_loader(settings: ServeSettings, repository: Repository, metrics: Vers
         threads=settings.threads,
         max_batch_rows=settings.max_batch_rows,
         arenas=Arenas(use=settings.arena, max_gpu_bytes=settings.max_gpu_arena_bytes),
+        limits=LoadLimits(timeout_s=settings.load_timeout_s, max_bytes=settings.max_load_bytes),
     )
     return Loader(repository, options, check=check_message_size, on_change=metrics.add)
 

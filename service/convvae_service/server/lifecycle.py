@@ -80,8 +80,9 @@ class Server:
         return port
 
     def stop_loading(self) -> None:
-        """End a start that is under way, after the version that is being loaded."""
+        """End a start that is under way. A version that a thread is loading is dropped."""
         self._stop_loading.set()
+        self._run_in_background(self.parts.loader.give_up())
 
     async def drain(self, *, delay_s: float, grace_s: float) -> None:
         """Stop in three steps that no caller needs to notice.

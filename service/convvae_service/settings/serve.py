@@ -75,6 +75,18 @@ class ServeSettings(BaseSettings):
     watch_interval_s: float = Field(
         10.0, ge=0.05, le=86400, description="seconds between two scans of the repository, with --watch"
     )
+    load_timeout_s: float = Field(
+        60.0,
+        gt=0,
+        le=86400,
+        description="maximum seconds to load and warm a version, and for the trial of it before that",
+    )
+    max_load_bytes: int = Field(
+        2048 * MIB,
+        ge=256 * MIB,
+        le=2**50,
+        description="maximum bytes of the process that tries a version before this one loads it",
+    )
     device: Device = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
     precision: PrecisionWords = Field(
         ("auto",),

@@ -92,9 +92,11 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
     root = tmp_path / "models"
     publish_tiny(root)
     staged = publish_tiny(tmp_path / "staging")
-    images = pixels(np.zeros((1000, *SHAPE.as_tuple), np.uint8))
+    images = pixels(np.zeros((6000, *SHAPE.as_tuple), np.uint8))
     refs = [None, pb.ModelRef(name="tiny", version=1)] * 4
-    with serving(root, *WATCH, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
+    # The calls last longer than the trial of a version.
+    long = ("--max-batch-rows", "1", "--max-rows-per-call", "6000", "--max-queued-rows", "60000")
+    with serving(root, *WATCH, *long) as server, stub_of(server.target) as stub:
         assert version_called(stub) == 1
         calls = [
             stub.Score.future(pb.ScoreRequest(pixels=images, model=ref), timeout=TIMEOUT_S) for ref in refs
@@ -106,7 +108,7 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
         assert not any(call.done() for call in calls), "the calls ended before the swap"
         assert not server.messages("model version unloaded")
         replies = [call.result() for call in calls]
-        assert [(reply.model.version, len(reply.elbo)) for reply in replies] == [(1, 1000)] * 8
+        assert [(reply.model.version, len(reply.elbo)) for reply in replies] == [(1, 6000)] * 8
         server.wait_for("model version unloaded", version=1)
         refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="tiny", version=1), count=1))
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION

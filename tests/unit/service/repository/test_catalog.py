@@ -34,7 +34,7 @@ def test_a_folder_that_cannot_be_a_model_is_skipped(tmp_path: Path, caplog: pyte
     repository = Repository(tmp_path, pinned={})
     assert list(repository.models) == ["tiny"]
     assert len(warnings_in(caplog)) == len(ODD_NAMES)
-    found, _ = look(tmp_path, repository.models)
+    found, _ = look(tmp_path, repository.tried())
     assert [name for name in found if repository.admits(name)] == ["tiny"]
     assert len(warnings_in(caplog)) == len(ODD_NAMES)
 

@@ -138,14 +138,17 @@ class Swapping:
         self.changes: Counter[str] = Counter()
         publish_tiny(root)
         publish_tiny(root, "other")
-        monkeypatch.setattr("convvae_service.repository.loader.try_to_load", self._load)
+        monkeypatch.setattr("convvae_service.repository.loader.Attempt", self._attempt)
         self.repository = Repository(root, pinned={})
         self.loader = Loader(self.repository, EngineOptions(device="cpu"), on_change=self._note)
 
-    def _load(self, folder: Path, *_: Any) -> LoadResult:
-        version = loaded(folder.parent.name, int(folder.name))
-        self.versions.append(version)
-        return LoadResult(stamp=self.stamps[version.name].get(version.version), loaded=version)
+    def _attempt(self, folder: Path, *_: Any) -> SimpleNamespace:
+        async def run(**_: bool) -> LoadResult:
+            version = loaded(folder.parent.name, int(folder.name))
+            self.versions.append(version)
+            return LoadResult(stamp=self.stamps[version.name].get(version.version), loaded=version)
+
+        return SimpleNamespace(run=run, trying=False, threads=[])
 
     def _note(self, change: VersionChange) -> None:
         self.changes[change.result] += 1
@@ -153,7 +156,8 @@ class Swapping:
     async def follow(self, **stamps: Any) -> None:
         """Follow a change of the published versions."""
         self.stamps = stamps
-        await self.loader.follow(cast(Any, stamps), after_change=lambda: None)
+        self.loader.follow(cast(Any, stamps), after_change=lambda: None)
+        await self.loader.settled()
 
 
 async def test_calls_always_find_an_open_default_version(
@@ -203,7 +207,7 @@ async def test_calls_always_find_an_open_default_version(
     async with asyncio.timeout(20):
         while swapping.changes["unloaded"] < len(swapping.versions) - 2:  # noqa: ASYNC110
             await asyncio.sleep(0.001)
-    swapping.loader._threads.shutdown()
+    swapping.loader._closing.shutdown()
     for version in swapping.versions:
         assert engine_of(version).times_closed == (version not in serving)
         assert version._users == 0

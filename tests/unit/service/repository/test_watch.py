@@ -93,7 +93,7 @@ async def test_look_finds_what_is_published(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     async with Followed(tmp_path) as followed:
-        published, _ = look(tmp_path, followed.repository.models)
+        published, _ = look(tmp_path, followed.repository.tried())
         assert published == {
             "a": {1: None, 2: stamp_of(tmp_path / "a" / "2")},
             "b": {1: stamp_of(tmp_path / "b" / "1")},
