@@ -76,11 +76,14 @@ class VaeServicer:
         """Map images to the parameters of their posterior."""
         served = self._lease(request.model, "encode", call)
         rows = self._read(request, served, call)
+        include_log_variance = request.include_log_variance
+        # The rows are copies, and may wait for long.
+        del request
         with self._admit(rows, served, call):
             images = await self._decode(rows, served)
             mean, *log_variance = await self._run(served.engine.encode, (images,), call)
         reply = vae_pb2.EncodeResponse(model=served_model(served), mean=vectors(mean))
-        if request.include_log_variance and log_variance:
+        if include_log_variance and log_variance:
             reply.log_variance.CopyFrom(vectors(log_variance[0]))
         return reply
 
@@ -118,6 +121,7 @@ class VaeServicer:
         """Encode images and decode their posterior means."""
         served = self._lease(request.model, "reconstruct", call)
         rows = self._read(request, served, call)
+        del request
         with self._admit(rows, served, call):
             images = await self._decode(rows, served)
             mean, *_ = await self._run(served.engine.encode, (images,), call)
@@ -130,6 +134,8 @@ class VaeServicer:
         rows = self._read(request, served, call)
         num_samples = read_score(request, rows=len(rows), limits=self._limits_of(served))
         seed = request.seed if request.HasField("seed") else draw_seed()
+        first_row = request.first_row
+        del request
         with self._admit(rows, served, call, copies=max(1, num_samples)):
             images = await self._decode(rows, served)
             mean, log_variance = await self._run(served.engine.encode, (images,), call)
@@ -137,7 +143,7 @@ class VaeServicer:
             if num_samples:
                 noise = await self._noise(
                     seed,
-                    request.first_row * num_samples,
+                    first_row * num_samples,
                     len(images) * num_samples,
                     served.manifest.latent_dim,
                 )

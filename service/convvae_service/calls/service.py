@@ -133,9 +133,11 @@ def unreadable() -> InvalidInput:
 
 async def _answer(kind: type[Message], handle: Handler, data: bytes, call: Call) -> bytes:
     request = read_message(kind, data)
-    # The call may wait for long, and the message has all of it.
+    # The call may wait for long: the message has all of the bytes, and the handler may drop it.
     del data
-    reply = await handle(request, call)
+    handling = handle(request, call)
+    del request
+    reply = await handling
     return bytes(reply.SerializeToString())
 
 

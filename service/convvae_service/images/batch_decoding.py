@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from threading import Lock
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.decode import decode_file
 from convvae_service.images.decoding_threads import DecodingThreads
 from convvae_service.images.header import InvalidImage, LargeFile
+from convvae_service.images.webp import is_webp
 
 __all__ = ["InvalidImages", "decode_files"]
 
@@ -84,9 +86,7 @@ class _Decoding:
         self._files = files
         self._next = 0
         self._images: NDArray[np.uint8] | None = np.empty((len(files), *shape.as_tuple), np.uint8)
-        self._shape = shape
-        self._resize = resize
-        self._max_pixels = max_pixels
+        self._rules: Any = {"shape": shape, "resize": resize, "max_pixels": max_pixels}
         self._threads = threads
         # None when it is set or cancelled: the result holds this object, by its callback.
         self._result: Future[NDArray[np.uint8]] | None = result
@@ -167,14 +167,14 @@ class _Decoding:
             files, images = self._files, self._images
         if images is None:
             return
+        file, rules = files[index], self._rules
         try:
-            images[index] = decode_file(
-                files[index],
-                shape=self._shape,
-                resize=self._resize,
-                max_pixels=self._max_pixels,
-                small_only=small_only,
-            )
+            if small_only:
+                images[index] = decode_file(file, **rules, small_only=True)
+            elif is_webp(file):
+                images[index] = self._threads.child.decode(file, **rules)
+            else:
+                images[index] = decode_file(file, **rules)
         except InvalidImage as error:
             self._reasons[index] = str(error)
 

@@ -33,6 +33,8 @@ _MAX_BYTES_PER_PIXEL = 10
 # Decoding a file below both takes at most about 0.1 s.
 _SMALL_DECODING_BYTES = 32 << 20
 _SMALL_FILE_BYTES = 1 << 20
+# A WebP may have a set of tables, of 12 to 20 KiB, for each 16 pixels: 20 MiB for so many pixels.
+_SMALL_WEBP_PIXELS = 16_384
 # Small pictures may take more for each pixel.
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 
@@ -66,7 +68,8 @@ def decode_file(
     Raises:
         InvalidImage: `data` is not a readable image.
         TooManyPixels: It has more than `max_pixels`, or decoding takes more than `most_decoding_bytes`.
-        LargeFile: It is larger than a MiB, or needs more than 32 MiB, and `small_only` is true.
+        LargeFile: `small_only` is true, and the file is larger than a MiB, needs more than 32 MiB, or is a
+            WebP of more than 16,384 pixels.
     """
     header = read_header(data)
     return decode_image(header, shape=shape, resize=resize, max_pixels=max_pixels, small_only=small_only)
@@ -89,9 +92,8 @@ def decode_image(
             f"{header.width}x{header.height} takes {needed >> 20} MiB to decode, more than the limit of"
             f" {most >> 20} MiB for {max_pixels} pixels"
         )
-    num_bytes = len(header.content)
-    if small_only and (num_bytes > _SMALL_FILE_BYTES or needed > _SMALL_DECODING_BYTES):
-        raise LargeFile(needed + num_bytes)
+    if small_only and not _is_small(header, needed):
+        raise LargeFile(needed + len(header.content))
     if not header.content.startswith(JPEG_SIGNATURE):
         return decode_with_pillow(header, shape=shape, resize=resize, scale=1)
     scale = decoding_scale(header, shape=shape, resize=resize)
@@ -101,6 +103,13 @@ def decode_image(
     if pixels.shape == shape.as_tuple and header.orientation == UPRIGHT:
         return pixels
     return fit_picture(picture_of_array(pixels), header, shape=shape, resize=resize, scale=scale)
+
+
+def _is_small(header: ImageHeader, needed_bytes: int) -> bool:
+    """Return whether decoding is short and needs little memory."""
+    if len(header.content) > _SMALL_FILE_BYTES or needed_bytes > _SMALL_DECODING_BYTES:
+        return False
+    return header.width * header.height <= _SMALL_WEBP_PIXELS or not is_webp(header.content)
 
 
 def decoding_bytes(header: ImageHeader, *, shape: ImageShape) -> int:

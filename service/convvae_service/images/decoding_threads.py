@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from threading import Lock, get_ident
 
+from convvae_service.images.child import DecodingChild
+
 __all__ = ["DecodingThreads"]
 
 Turn = Callable[[], None]
@@ -27,6 +29,9 @@ class DecodingThreads:
 
     Large files are decoded in the order in which they come, if a thread and memory are free for them. If
     the executor has more threads than `max_large`, small files never wait for large ones.
+
+    Attributes:
+        child: The process that decodes large WebP files.
     """
 
     def __init__(
@@ -46,6 +51,7 @@ class DecodingThreads:
             clock: Returns the time in seconds.
         """
         self._executor = executor
+        self.child = DecodingChild()
         self._max_large = max_large
         self._max_bytes = max_bytes
         self._clock = clock

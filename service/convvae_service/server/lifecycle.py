@@ -136,6 +136,7 @@ class Server:
             await asyncio.to_thread(self._metrics_page.close)
         await asyncio.to_thread(parts.batcher.close)
         await asyncio.to_thread(parts.workers.shutdown)
+        await asyncio.to_thread(parts.decoding_threads.child.close)
         await parts.loader.close()
         if parts.tracing is not None:
             await asyncio.to_thread(parts.tracing.close)

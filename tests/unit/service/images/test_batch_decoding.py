@@ -215,7 +215,7 @@ def test_small_files_pass_a_large_one(replace: Callable[..., Any]) -> None:
     """A small file is decoded while large files are in work and wait."""
     inside, gate = threading.Event(), threading.Event()
 
-    def decode_file(data: bytes, *, small_only: bool, **_: object) -> NDArray[np.uint8]:
+    def decode_file(data: bytes, *, small_only: bool = False, **_: object) -> NDArray[np.uint8]:
         if data == b"large" and small_only:
             raise LargeFile(1)
         if data == b"large":
