@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,native,$(COMPUTE),trainer,pipeline,dev
 
-.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault image-test constraints release clean
+.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench       measurements; results in tests/bench/results/"
 	@echo "make bench-peers the service beside four other servers; results as of make bench"
 	@echo "make fault       faults and load; results in tests/fault/results/"
+	@echo "make attack      hostile callers, files and peers; results in tests/attack/results/"
 	@echo "make image-test  build the container image without a Docker engine, and call it"
 	@echo "make release     wheel and sdist in dist/, checked, installed and called"
 	@echo "make clean       remove everything that the targets made"
@@ -120,6 +121,16 @@ FAULTS ?= cancel_storm hasty_storm rolling overload mutations one_bad_call fairn
 fault: .venv/installed
 	for fault in $(FAULTS); do
 	  $(BIN)/python tests/fault/$$fault.py $(if $(FRONT),--front $(FRONT))
+	done
+
+# Hostile callers, image files, repositories and peers. About 15 minutes on 2 idle cores, by both
+# fronts. ATTACKS=headers FRONT=grpcio runs one.
+ATTACKS ?= elements compressed_messages image_files lingering headers partial_messages unread_replies odd_metadata \
+  credentials odd_repository page_readers drain_peers floods handshakes
+
+attack: .venv/installed
+	for attack in $(ATTACKS); do
+	  $(BIN)/python tests/attack/$$attack.py $(if $(FRONT),--front $(FRONT))
 	done
 
 # The oldest supported toolchain makes the stubs, in an environment of its own: see protos/requirements.txt.

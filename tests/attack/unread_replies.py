@@ -46,13 +46,16 @@ def leave_unread(
             connection.close()
 
 
-def measure(front: str, hold_s: float = 3.0, rows: int = 1024) -> dict[str, Any]:
-    """Return the figures of replies of so many rows that wait for so many seconds."""
+def measure(front: str, hold_s: float = 3.0, rows: int = 1024, crowd: int = 100) -> dict[str, Any]:
+    """Return the figures of replies of so many rows that wait for so many seconds.
+
+    The lists and watches are `crowd` on each of as many connections.
+    """
     sample = vae_pb2.SampleRequest(count=rows).SerializeToString()
     cases: dict[str, dict[str, Any]] = {
         "40 large replies on one connection": {"connections": 1, "calls": 40, "gap_s": 0.02},
         "8 large replies on each of 10 connections": {"connections": 10, "calls": 8, "gap_s": 0.1},
-        "a large reply on each of 100 connections": {"connections": 100, "calls": 1},
+        f"a large reply on each of {crowd} connections": {"connections": crowd, "calls": 1},
     }
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder), shape=ImageShape(height=64, width=64, channels=3))
@@ -61,12 +64,12 @@ def measure(front: str, hold_s: float = 3.0, rows: int = 1024) -> dict[str, Any]
                 target.observe(name, leave_unread, SAMPLE, sample, hold_s=hold_s, **words)
             for name, method in (("lists of models", LISTING), ("watches of health", WATCH)):
                 target.observe(
-                    f"100 {name} on each of 100 connections",
+                    f"{crowd} {name} on each of {crowd} connections",
                     leave_unread,
                     method,
                     b"",
-                    connections=100,
-                    calls=100,
+                    connections=crowd,
+                    calls=crowd,
                     hold_s=hold_s,
                 )
             return {"figure": "replies that nobody reads", "rows": rows, **target.finish()}

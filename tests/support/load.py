@@ -56,6 +56,7 @@ class Load:
         retries: Of the client.
         follow_health: Of the client.
         token: Bearer token of each call, "" for none.
+        model: Model to sample from, "" for the only one.
         certificate: PEM file of the authority that has signed the server's certificate; "" for plain text.
     """
 
@@ -74,6 +75,7 @@ class Load:
     retries: int = 0
     follow_health: bool = False
     token: str = ""
+    model: str = ""
     certificate: str = ""
 
 
@@ -217,7 +219,7 @@ def _stub_call(channel: grpc.aio.Channel, load: Load, request: vae_pb2.EncodeReq
     stub: vae_pb2_grpc.VaeServiceAsyncStub = vae_pb2_grpc.VaeServiceStub(channel)
     metadata = (("authorization", f"Bearer {load.token}"),) if load.token else ()
     if load.via == "sample":
-        draw = vae_pb2.SampleRequest(count=1)
+        draw = vae_pb2.SampleRequest(model=vae_pb2.ModelRef(name=load.model), count=1)
         return lambda timeout_s: stub.Sample(draw, timeout=timeout_s, metadata=metadata)
     return lambda timeout_s: stub.Encode(request, timeout=timeout_s, metadata=metadata)
 
