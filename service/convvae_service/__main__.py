@@ -24,6 +24,9 @@ exit codes: 0 drained, or every version is sound; 1 stopped by a second signal, 
             129, 130, 143 a check stopped by SIGHUP, SIGINT, SIGTERM"""
 
 
+_CHECK_USAGE = "usage: convvae-serve check ROOT [--load-timeout-s SECONDS] [--max-load-bytes BYTES]"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code. None takes the arguments of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -36,8 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         _run(words)
+    except SystemExit as end:
+        if _is_loading():
+            # ONNX Runtime may abort when the interpreter ends around it.
+            close_standard_streams()
+            os._exit(end.code if isinstance(end.code, int) else 1)
+        raise
     finally:
         close_standard_streams()
+
+
+def _is_loading() -> bool:
+    """Return whether a thread that loads a version has not come back."""
+    attempt = sys.modules.get("convvae_service.repository.attempt")
+    return attempt is not None and attempt.is_loading()
 
 
 def _run(words: list[str]) -> None:
@@ -53,11 +68,11 @@ def _run(words: list[str]) -> None:
 
             _print(f"convvae-serve {version('convvae')}")
         case ["check", "--help" | "-h"]:
-            _print("usage: convvae-serve check ROOT\n\nVerify every version under ROOT; one line each.")
-        case ["check", root]:
-            _check(root)
+            _print(f"{_CHECK_USAGE}\n\nVerify every version under ROOT; one line each.")
+        case ["check", root, *options] if not root.startswith("-"):
+            _check(root, options)
         case ["check", *_]:
-            _fail("usage: convvae-serve check ROOT")
+            _fail(_CHECK_USAGE)
         case ["run", *rest]:
             _serve(rest)
         case [word, *_] if not word.startswith("-"):
@@ -98,7 +113,7 @@ def _serve(words: Sequence[str]) -> None:
         _fail(str(error))
 
 
-def _check(root: str) -> None:
+def _check(root: str, options: Sequence[str]) -> None:
     from pathlib import Path
 
     from convvae_service.bundle import BundleError
@@ -106,11 +121,21 @@ def _check(root: str) -> None:
     from convvae_service.observability.logs import flush_logs, set_up_logging
     from convvae_service.repository.catalog import nothing_published
     from convvae_service.repository.check import check_repository
+    from convvae_service.repository.trial import LoadLimits
 
+    kinds = {"--load-timeout-s": ("timeout_s", float), "--max-load-bytes": ("max_bytes", int)}
+    values = {}
+    try:
+        for name, text in zip(options[::2], options[1::2], strict=True):
+            field, kind = kinds[name]
+            values[field] = kind(text)
+        limits = LoadLimits(**values)
+    except (KeyError, ValueError, OverflowError):
+        _fail(_CHECK_USAGE)
     set_up_logging(form="text", level="warning")
     checked = unsound = 0
     try:
-        for finding in check_repository(Path(root)):
+        for finding in check_repository(Path(root), limits):
             checked += 1
             unsound += bool(finding.error)
             verdict = f"UNSOUND  {finding.error}" if finding.error else f"ok  {finding.summary}"

@@ -4,12 +4,12 @@ An allowed operator ends. The size of its result depends on constants and on the
 on the values of a caller's rows. So no call can make a graph run without end, or take memory without limit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from convvae_service.bundle.errors import BundleError
 
-__all__ = ["may_grow", "refuse_operators"]
+__all__ = ["may_grow", "refuse_many_operators", "refuse_operators"]
 
 # The operators that the exporter and the quantizer write. Their results are not far larger than their inputs.
 _EXPORTED = """
@@ -52,9 +52,25 @@ _SIZE_INPUTS = {
     "TopK": (1,),
     "Upsample": (1,),
 }
+# The operators that may compute a constant: their results are not larger than their inputs.
+_OF_CONSTANTS = """
+Cast Constant DequantizeLinear Identity QuantizeLinear Reshape Squeeze Transpose Unsqueeze
+"""
+_FOR_CONSTANTS = frozenset(_OF_CONSTANTS.split())
 _MAX_NODES = 20_000
 # Kernels, strides and margins of a layer that the exporter can have written.
 _MAX_LAYER_SIZE = 64
+
+
+def refuse_many_operators(model: Any, name: str) -> None:
+    """Check that a graph has few enough operators for the other checks to take little time.
+
+    Raises:
+        BundleError: It has too many.
+    """
+    count = sum(len(graph.node) for graph in model.graph)
+    if count > _MAX_NODES:
+        raise BundleError(f"{name} has {count} operators: {_MAX_NODES} are allowed")
 
 
 def refuse_operators(model: Any, name: str) -> None:
@@ -65,14 +81,12 @@ def refuse_operators(model: Any, name: str) -> None:
         name: The file's name.
 
     Raises:
-        BundleError: The graph has functions, subgraphs, too many nodes or an operator that is not allowed. Or
-            it computes the size of a result from the values of its input.
+        BundleError: The graph has functions, subgraphs or an operator that is not allowed. Or it computes the
+            size of a result from the values of its input.
     """
     if len(model.functions):
         raise BundleError(f"{name} has functions of its own: export it without them")
     nodes = list(_nodes(model))
-    if len(nodes) > _MAX_NODES:
-        raise BundleError(f"{name} has {len(nodes)} operators: {_MAX_NODES} are allowed")
     for node in nodes:
         operator, domain = _text(node.op_type), _text(node.domain)
         if operator not in _ALLOWED.get(domain, ()):
@@ -89,7 +103,14 @@ def refuse_operators(model: Any, name: str) -> None:
 def may_grow(model: Any) -> bool:
     """Return whether a graph may take far more memory than its file and rows, as one with ConstantOfShape."""
     constants = {tensor.name: tensor for graph in model.graph for tensor in graph.initializer}
-    return any(_may_grow(node, constants) for node in _nodes(model))
+    nodes = list(_nodes(model))
+    computed = _dependents(model, nodes)
+    return any(
+        _may_grow(node, constants)
+        # ONNX Runtime computes constants when it loads a graph.
+        or (computed.isdisjoint(node.input) and _text(node.op_type) not in _FOR_CONSTANTS)
+        for node in nodes
+    )
 
 
 def _may_grow(node: Any, constants: dict[bytes, Any]) -> bool:
@@ -108,31 +129,38 @@ def _may_grow(node: Any, constants: dict[bytes, Any]) -> bool:
 
 
 def _refuse_sizes_from_values(model: Any, nodes: list[Any], name: str) -> None:
-    """Follow the values of the graph's inputs through its operators, which have any order in the file.
-
-    A shape is no value: it depends on the number of rows alone.
-    """
-    users: dict[bytes, list[Any]] = {}
+    """Refuse sizes from the values of rows. A shape is no value: it depends on the number of rows alone."""
+    values = _dependents(model, nodes, except_of=("Shape", "Size"))
     for node in nodes:
-        for tensor in node.input:
-            users.setdefault(tensor, []).append(node)
-    constants = {tensor.name for graph in model.graph for tensor in graph.initializer}
-    found = {tensor.name for graph in model.graph for tensor in graph.input} - constants
-    waiting = list(found)
-    while waiting:
-        tensor = waiting.pop()
-        for node in users.get(tensor, ()):
-            operator = _text(node.op_type)
-            if operator in ("Shape", "Size"):
-                continue
-            if any(tensor in node.input[place : place + 1] for place in _SIZE_INPUTS.get(operator, ())):
+        operator = _text(node.op_type)
+        for place in _SIZE_INPUTS.get(operator, ()):
+            if place < len(node.input) and node.input[place] in values:
                 raise BundleError(
                     f"{name} computes the size of a result of {operator} from values of its input: sizes must"
                     " be constants, or come from shapes"
                 )
+
+
+def _dependents(model: Any, nodes: list[Any], *, except_of: Collection[str] = ()) -> set[bytes]:
+    """Return the tensors that depend on the graph's inputs, except through some operators.
+
+    The nodes have any order in the file.
+    """
+    users: dict[bytes, list[Any]] = {}
+    for node in nodes:
+        if _text(node.op_type) not in except_of:
+            for tensor in node.input:
+                users.setdefault(tensor, []).append(node)
+    constants = {tensor.name for graph in model.graph for tensor in graph.initializer}
+    found = {tensor.name for graph in model.graph for tensor in graph.input} - constants
+    waiting = list(found)
+    while waiting:
+        # Each tensor is looked at once.
+        for node in users.pop(waiting.pop(), ()):
             fresh = [output for output in node.output if output not in found]
             found.update(fresh)
             waiting += fresh
+    return found
 
 
 def _nodes(model: Any) -> Iterator[Any]:

@@ -19,7 +19,7 @@ from convvae_service.bundle.listing import MANIFEST_FILE, reason
 from convvae_service.bundle.manifest import Manifest
 from convvae_service.bundle.names import VERSION_NAME
 from convvae_service.bundle.onnx_file import read_model, refuse_external_data
-from convvae_service.bundle.operators import may_grow, refuse_operators
+from convvae_service.bundle.operators import may_grow, refuse_many_operators, refuse_operators
 
 __all__ = ["Bundle", "read_bundle", "read_manifest"]
 
@@ -79,6 +79,7 @@ def read_bundle(folder: Path) -> Bundle:
             model = read_model(graphs[graph.role, graph.precision], graph.file)
         except MemoryError:
             raise BundleError(f"{graph.file} does not fit into memory: it has {graph.bytes} bytes") from None
+        refuse_many_operators(model, graph.file)
         refuse_external_data(model, graph.file)
         refuse_operators(model, graph.file)
         if may_grow(model):

@@ -16,11 +16,12 @@ from convvae_service.repository.loading import EngineOptions, LoadResult, try_to
 from convvae_service.repository.stamp import Stamp, stamp_of
 from convvae_service.repository.trial import Trial, TrialResult, too_slow
 
-__all__ = ["Attempt"]
+__all__ = ["Attempt", "is_loading"]
 
 T = TypeVar("T")
 # A load is interrupted at its limit. Beyond this time it is left.
 _MARGIN_S = 5.0
+_THREAD = "models-load"
 
 
 class Attempt:
@@ -101,9 +102,14 @@ class Attempt:
             except BaseException as error:  # noqa: BLE001 - whoever waits gets it
                 work.set_exception(error)
 
-        threading.Thread(target=call, name="models", daemon=True).start()
+        threading.Thread(target=call, name=_THREAD, daemon=True).start()
         self.threads.append(work)
         return work
+
+
+def is_loading() -> bool:
+    """Return whether a thread of any attempt has not come back."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _drop(work: Future[LoadResult]) -> None:

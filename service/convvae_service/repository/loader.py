@@ -152,7 +152,8 @@ class Loader:
     @property
     def loading(self) -> bool:
         """Whether a thread tries or loads a version now."""
-        return any(not work.done() for work in self._threads)
+        now = [work for _, attempt, _ in self._attempts.values() for work in attempt.threads]
+        return any(not work.done() for work in (*self._threads, *now))
 
     async def close(self) -> None:
         """Wait until no version is being loaded or closed; neither can be interrupted."""

@@ -29,7 +29,11 @@ class LoadLimits:
     """The time to load and run a version once, and the memory of the process that tries this first."""
 
     timeout_s: float = 60.0
-    max_bytes: int = 2 << 30
+    max_bytes: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if not (0 < self.timeout_s <= 86400 and 1 << 28 <= self.max_bytes <= 1 << 50):
+            raise ValueError("the limits must be above 0 s, and at least 256 MiB")
 
 
 DEFAULT_LIMITS = LoadLimits()

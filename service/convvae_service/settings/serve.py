@@ -82,7 +82,7 @@ class ServeSettings(BaseSettings):
         description="maximum seconds to load and warm a version, and for the trial of it before that",
     )
     max_load_bytes: int = Field(
-        2048 * MIB,
+        1024 * MIB,
         ge=256 * MIB,
         le=2**50,
         description="maximum bytes of the process that tries a version before this one loads it",
