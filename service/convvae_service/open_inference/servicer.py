@@ -40,6 +40,7 @@ from open_inference import inference_pb2 as pb
 
 __all__ = ["OpenInferenceServicer"]
 
+_MAX_ID_LENGTH = 1024
 _EXTENSIONS = ("model_configuration", "statistics")
 _CAPABILITIES = {"encoder": "encode", "decoder": "decode"}
 
@@ -156,6 +157,11 @@ class OpenInferenceServicer:
     async def infer(self, request: pb.ModelInferRequest, call: Call) -> pb.ModelInferResponse:
         """Run a graph on a batch."""
         started_s = time.monotonic()
+        if len(request.id) > _MAX_ID_LENGTH:
+            # The reply repeats it.
+            raise InvalidInput(
+                [Violation("id", f"has {len(request.id)} characters, more than {_MAX_ID_LENGTH}")]
+            )
         graph = self._lease(request.model_name, request.model_version, call, version_field="model_version")
         totals = self._totals_of(graph)
         timeout_us = _timeout_us(request)
@@ -181,13 +187,18 @@ class OpenInferenceServicer:
                     call,
                     self.infer,
                     request,
-                    request_bytes=request.ByteSize(),
                     time_left_s=stream.time_left_s(),
                 )
             )
             return answer
 
-        await InferStream(infer, requests, stream.write, request_id=stream.request_id).serve()
+        await InferStream(
+            infer,
+            requests,
+            stream.write,
+            request_id=stream.request_id,
+            account=self._runner.pending,
+        ).serve()
 
     async def _run(
         self, request: pb.ModelInferRequest, graph: GraphModel, call: Call

@@ -16,6 +16,7 @@ from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, StreamHandler
 from convvae_service.calls.status import Refusal
 from convvae_service.errors import ServiceError, StartupError
+from convvae_service.observability.call import Call
 from convvae_service.server.auth import Tokens
 from convvae_service.server.connections import server_options
 from convvae_service.server.grpc_context import Context, abort, begin_call
@@ -23,6 +24,7 @@ from convvae_service.server.listening import listen, why_not
 from convvae_service.server.request_guard import RequestGuard, or_unreadable
 from convvae_service.server.tls import server_credentials
 from convvae_service.server.unknown_methods import server_of_known_methods
+from convvae_service.server.unsent_replies import UnsentReplies
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["GrpcFront"]
@@ -66,7 +68,9 @@ class GrpcFront:
             Tokens(settings.token_file) if settings.token_file else None,
             max_stream_idle_s=settings.max_stream_idle_s,
         )
-        self._partial_messages = self._guard.partial_messages(max_bytes=settings.max_pending_bytes // 2)
+        self._partial_messages = self._guard.partial_messages(max_bytes=3 * settings.max_pending_bytes // 8)
+        reading_s = settings.max_stream_idle_s or settings.max_call_s
+        self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
         self._watching: asyncio.Task[None] | None = None
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
@@ -120,7 +124,8 @@ class GrpcFront:
     async def start(self) -> None:
         """Begin to take calls."""
         await self._server.start()
-        self._watching = asyncio.create_task(self._partial_messages.run())
+        self._partial_messages.start(asyncio.get_running_loop())
+        self._watching = asyncio.create_task(self._unsent.run())
 
     def stop_reading(self) -> None:
         """Refuse, now and from now on, every call whose request has not arrived."""
@@ -129,6 +134,7 @@ class GrpcFront:
     async def stop(self, grace_s: float | None) -> None:
         """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
         await self._server.stop(grace_s)
+        self._partial_messages.stop()
         if self._watching is not None:
             self._watching.cancel()
 
@@ -170,7 +176,7 @@ class GrpcFront:
     async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
         call = begin_call(self._runner, method.name, context)
         # This task ends when gRPC has sent the answer, or when the caller has left.
-        _current_task().add_done_callback(lambda _: call.held.release())
+        _current_task().add_done_callback(lambda _: self._release(call))
         left_s = context.time_remaining()
         answering = run_on_loop(
             partial(
@@ -187,7 +193,12 @@ class GrpcFront:
         reply = await answering
         if isinstance(reply, Refusal):
             await abort(context, call, reply)
+        self._unsent.add(call, context.peer)
         return reply
+
+    def _release(self, call: Call) -> None:
+        self._unsent.discard(call)
+        call.held.release()
 
     async def _answer_probe(self, probe: ProbeMethod, request: bytes, context: Context) -> Any:
         try:
@@ -198,9 +209,15 @@ class GrpcFront:
 
     async def _serve_stream(self, name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
         request_id = begin_call(self._runner, name, context).request_id
-        await serve(
-            requests, Stream(request_id=request_id, write=context.write, time_left_s=context.time_remaining)
-        )
+
+        async def write(reply: Any) -> None:
+            self._unsent.add(context, context.peer)
+            try:
+                await context.write(reply)
+            finally:
+                self._unsent.discard(context)
+
+        await serve(requests, Stream(request_id=request_id, write=write, time_left_s=context.time_remaining))
 
 
 def _current_task() -> "asyncio.Task[Any]":

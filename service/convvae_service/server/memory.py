@@ -15,10 +15,10 @@ from typing import Any, cast
 
 __all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "trim"]
 
-_INTERVAL_S = 1.0
+_INTERVAL_S = 0.25
 # A collection under load delays calls.
-_MAX_BUSY_INTERVALS = 10
-_MAX_FREE_BYTES = 16 << 20
+_MAX_BUSY_INTERVALS = 40
+_MAX_FREE_BYTES = 32 << 20
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -36,7 +36,7 @@ async def return_freed_memory(
 ) -> None:
     """Collect garbage and trim the heap soon after calls, until this is cancelled.
 
-    Garbage is collected when no call has arrived for one interval, or after ten of them in which calls have
+    Garbage is collected when no call has arrived for one interval, or after forty of them in which calls have
     arrived. The heap is trimmed after that, and as soon as much of it is free.
 
     Args:

@@ -6,29 +6,43 @@ heap that nothing else explains.
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Sequence, Set
 
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import Overloaded
+from convvae_service.server.hang_up import hang_up
 from convvae_service.server.memory import heap_bytes
-from convvae_service.server.reads import Reads
+from convvae_service.server.reads import Reads, WaitingRead
 
 __all__ = ["PartialMessages"]
 
-# A caller on this machine sends about 50 MB in this time.
-_INTERVAL_S = 0.05
+# A caller on this machine sends about 20 MB in this time.
+_INTERVAL_S = 0.02
+# A message that is there already is read at once.
+_MIN_WAIT_S = 0.05
+# Intervals without such a read after which the heap is taken as that of the process itself.
+_MIN_QUIET = 50
 _RETRY_DELAY_S = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class PartialMessages:
     """Ends the reads that have waited longest, while the messages that are not whole hold too many bytes.
+
+    Above the limit, reads end with a status. That takes the event loop, which one large message blocks for a
+    tenth of a second. Above one and a half times the limit, the connections of callers are closed at once.
 
     Args:
         reads: The reads that wait for messages.
         pending: The account of the messages that are whole, and of all else that calls hold.
         max_bytes: Maximum bytes of all messages that are not whole.
         heap: Returns the bytes in use on the heap of this process.
+        close: Closes the connections of callers, given their addresses.
     """
 
     def __init__(
@@ -38,42 +52,66 @@ class PartialMessages:
         *,
         max_bytes: int,
         heap: Callable[[], int] = heap_bytes,
+        close: Callable[[Set[str]], None] = hang_up,
     ) -> None:
         self._reads = reads
         self._pending = pending
         self._max_bytes = max_bytes
         self._heap = heap
-        # Bytes of the process itself: the heap while no read waits, without what calls hold.
+        self._close = close
+        # Bytes of the process itself: the heap without what calls hold, in a second without late reads.
         self._own_bytes = 0
+        self._quiet_bytes: tuple[int, ...] = ()
+        self._stopped = False
 
-    async def run(self) -> None:
-        """Watch the reads until this is cancelled."""
-        loop = asyncio.get_running_loop()
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin to watch, in a thread. The reads belong to `loop`."""
         self._own_bytes = self._heap() - self._pending.num_bytes
-        while True:
-            await asyncio.sleep(_INTERVAL_S)
-            self.check(loop.time())
+        threading.Thread(target=self._watch, args=(loop,), name="partial messages", daemon=True).start()
 
-    def check(self, now_s: float) -> None:
+    def stop(self) -> None:
+        """End the watch."""
+        self._stopped = True
+
+    def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
+        while not self._stopped:
+            try:
+                self.check(loop)
+            except Exception:  # noqa: BLE001 - nobody else watches
+                if not loop.is_closed():
+                    _log.exception(
+                        "internal error: messages that arrive in part are not watched for a moment"
+                    )
+            time.sleep(_INTERVAL_S)
+
+    def check(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look once, and end as many reads as hold the bytes above the limit, the oldest first."""
         num_bytes = self._heap() - self._pending.num_bytes
-        waiting = sorted(
-            (
-                (began_s, number, task)
-                for number, reads in enumerate(self._reads)
-                for began_s, task in reads.waiting
-            ),
-            key=lambda read: read[0],
-        )
-        # A message that is there already is read at once.
-        if not waiting or waiting[0][0] > now_s - _INTERVAL_S:
-            self._own_bytes = num_bytes
-            return
+        until_s = loop.time() - _MIN_WAIT_S
+        late = [read for reads in self._reads for read in reads.waiting if read.began_s < until_s]
+        late.sort(key=lambda read: read.began_s)
+        self._note_own_bytes(num_bytes, is_quiet=not late)
         partial_bytes = num_bytes - self._own_bytes
         if (excess := partial_bytes - self._max_bytes) <= 0:
             return
-        for _, number, task in waiting[: math.ceil(len(waiting) * excess / partial_bytes)]:
-            self._reads[number].end(task, _crowded)
+        chosen = late[: math.ceil(len(late) * excess / partial_bytes)]
+        if chosen and excess > self._max_bytes // 2:
+            self._close({read.peer() for read in chosen})
+        elif chosen:
+            loop.call_soon_threadsafe(_refuse, chosen)
+
+    def _note_own_bytes(self, num_bytes: int, *, is_quiet: bool) -> None:
+        self._own_bytes = min(self._own_bytes, num_bytes)
+        self._quiet_bytes = (*self._quiet_bytes, num_bytes) if is_quiet else ()
+        if len(self._quiet_bytes) == _MIN_QUIET:
+            # The lowest: in the last moments, reads may have begun.
+            self._own_bytes = min(self._quiet_bytes)
+            self._quiet_bytes = ()
+
+
+def _refuse(late: Sequence[WaitingRead]) -> None:
+    for read in late:
+        read.reads.end(read.task, _crowded)
 
 
 def _crowded() -> Overloaded:

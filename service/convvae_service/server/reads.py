@@ -6,14 +6,32 @@ all: each read has the same limit, so the oldest is always the first that is lat
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from convvae_service.errors import ServiceError
 
-__all__ = ["Reads"]
+__all__ = ["Reads", "WaitingRead"]
 
 T = TypeVar("T")
 _Task = asyncio.Task[object]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class WaitingRead:
+    """A read that waits now.
+
+    Attributes:
+        began_s: When it began, by the clock of its event loop.
+        reads: The reads that it is one of.
+        task: The task that reads.
+        peer: Returns the address of the caller.
+    """
+
+    began_s: float
+    reads: "Reads"
+    task: "_Task"
+    peer: Callable[[], str]
 
 
 class Reads:
@@ -31,15 +49,15 @@ class Reads:
         self._at_most_s = at_most_s
         self._late = late
         self._stopped_error = stopped
-        # The time at which each read began, in order. A task has one read at a time.
-        self._waiting: dict[_Task, float] = {}
+        # In the order in which they began. A task has one read at a time.
+        self._waiting: dict[_Task, WaitingRead] = {}
         # Why reads end that have not heard of it yet.
         self._errors: dict[_Task, ServiceError] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    async def run(self, read: Awaitable[T]) -> T:
-        """Return the result of `read`.
+    async def run(self, read: Awaitable[T], peer: Callable[[], str]) -> T:
+        """Return the result of `read`. `peer` returns the address of the caller.
 
         Raises:
             ServiceError: It took too long, the server stops, or `end` has ended it.
@@ -47,7 +65,7 @@ class Reads:
         task = asyncio.current_task()
         assert task is not None
         loop = asyncio.get_running_loop()
-        self._waiting[task] = loop.time()
+        self._waiting[task] = WaitingRead(loop.time(), self, task, peer)
         if self._stopped:
             # In a moment, so that a request which is there already is read.
             loop.call_soon(self.end, task, self._stopped_error)
@@ -71,9 +89,12 @@ class Reads:
             del task
 
     @property
-    def waiting(self) -> list[tuple[float, "_Task"]]:
-        """The reads that wait and that nobody has ended: when each began, by the loop's clock, in order."""
-        return [(began_s, task) for task, began_s in self._waiting.items() if task not in self._errors]
+    def waiting(self) -> "list[WaitingRead]":
+        """The reads that wait and that nobody has ended, in the order in which they began.
+
+        Other threads may ask too.
+        """
+        return [read for read in list(self._waiting.values()) if read.task not in self._errors]
 
     def end(self, task: "_Task", make_error: Callable[[], ServiceError]) -> None:
         """End the read of a task with an error, if it still waits."""
@@ -90,8 +111,8 @@ class Reads:
     def _end_late(self) -> None:
         self._timer = None
         loop = asyncio.get_running_loop()
-        for task, began_s in self._waiting.items():
-            if (left_s := began_s + self._at_most_s - loop.time()) > 0:
+        for task, read in self._waiting.items():
+            if (left_s := read.began_s + self._at_most_s - loop.time()) > 0:
                 self._timer = loop.call_later(left_s, self._end_late)
                 return
             self.end(task, self._late)

@@ -92,7 +92,7 @@ class RequestGuard:
             self._drop_if_expired(name, context)
             try:
                 self._check_token(context, needs_token)
-                request = await self._reads.run(context.read())
+                request = await self._reads.run(context.read(), context.peer)
                 if request is _UNREADABLE:
                     raise unreadable()
             except ServiceError as error:
@@ -123,7 +123,7 @@ class RequestGuard:
                 self._check_token(context, needs_token)
             except ServiceError as error:
                 return await self._refuse(name, error, context)
-            readable = _ReadableRequests(lambda: self._next(requests))
+            readable = _ReadableRequests(lambda: self._next(requests, context))
             await serve(readable, context)
             if readable.error is not None:
                 await self._refuse(name, readable.error, context)
@@ -155,14 +155,14 @@ class RequestGuard:
         call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))
 
-    async def _next(self, requests: AsyncIterator[Any]) -> Any:
+    async def _next(self, requests: AsyncIterator[Any], context: Context) -> Any:
         """Return the next request of a stream.
 
         Raises:
             StopAsyncIteration: The caller sends no more requests.
             ServiceError: The request is unreadable, or the server stops.
         """
-        request = await self._stream_reads.run(anext(requests))
+        request = await self._stream_reads.run(anext(requests), context.peer)
         if request is _UNREADABLE:
             raise unreadable()
         return request

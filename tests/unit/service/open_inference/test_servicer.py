@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.bundle import read_bundle
 from convvae_service.calls.status import Refusal
 from convvae_service.engine.stages import Engine
@@ -239,7 +240,7 @@ async def test_a_stream_keeps_order_and_bounds_what_it_reads() -> None:
         assert request_id == f"flow.{int(request.id) + 1}"
         return pb.ModelInferResponse(id=request.id)
 
-    stream = InferStream(infer, sent(60), context.write, request_id="flow")
+    stream = InferStream(infer, sent(60), context.write, request_id="flow", account=PendingBytes(1 << 30))
     await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(60)]
     assert [n for n, reply in enumerate(context.written) if reply.error_message] == [3]
@@ -278,11 +279,34 @@ async def test_a_stream_bounds_the_bytes_that_wait_to_be_written(monkeypatch: py
             yield request
 
     context = SlowContext()
-    stream = InferStream(infer, requests(), context.write, request_id="flow")
+    stream = InferStream(infer, requests(), context.write, request_id="flow", account=PendingBytes(1 << 30))
     await stream.serve()
     assert [reply.infer_response.id for reply in context.written] == [str(n) for n in range(40)]
     assert most["large"] == 2
     assert most["small"] > 10
+
+
+async def test_a_stream_counts_what_it_holds() -> None:
+    """Requests and replies count until they are written. What does not fit is refused, and names are cut."""
+    context, account, most = StreamContext(), PendingBytes(1 << 20), 0
+
+    async def infer(request: pb.ModelInferRequest, request_id: str) -> pb.ModelInferResponse:
+        nonlocal most
+        most = max(most, account.num_bytes)
+        return pb.ModelInferResponse(id=request.id)
+
+    async def requests() -> AsyncIterator[pb.ModelInferRequest]:
+        yield pb.ModelInferRequest(id="i" * 100_000)
+        yield pb.ModelInferRequest(id="i" * 600_000, model_name="m" * 10_000)
+        yield pb.ModelInferRequest(id="small")
+
+    await InferStream(infer, requests(), context.write, request_id="flow", account=account).serve()
+    first, second, third = (reply.infer_response for reply in context.written)
+    assert (len(first.id), third.id) == (100_000, "small")
+    assert (len(second.id), len(second.model_name)) == (256, 256)
+    assert context.written[1].error_message.startswith("RESOURCE_EXHAUSTED: ")
+    assert 200_000 <= most < 1_200_000
+    assert account.num_bytes == 0
 
 
 async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
@@ -297,7 +321,8 @@ async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
             raise
         return pb.ModelInferResponse()
 
-    stream = InferStream(infer, sent(5), StreamContext().write, request_id="flow")
+    account = PendingBytes(1 << 30)
+    stream = InferStream(infer, sent(5), StreamContext().write, request_id="flow", account=account)
     serving = asyncio.create_task(stream.serve())
     await asyncio.sleep(0.05)
     serving.cancel()
@@ -305,3 +330,4 @@ async def test_a_stream_that_is_cancelled_leaves_no_task() -> None:
         await serving
     assert asyncio.all_tasks() == {asyncio.current_task()}
     assert sorted(cancelled) == ["0", "1", "2", "3", "4"]
+    assert account.num_bytes == 0

@@ -18,6 +18,10 @@ def late() -> DeadlineExceeded:
     return DeadlineExceeded("the request is late")
 
 
+def nobody() -> str:
+    return "ipv4:127.0.0.1:1"
+
+
 def never() -> "asyncio.Future[str]":
     """A request that does not arrive."""
     return asyncio.get_running_loop().create_future()
@@ -29,7 +33,7 @@ async def at_once() -> str:
 
 async def begin(reads: Reads, read: Awaitable[str]) -> "asyncio.Task[str]":
     """Return a task that reads, when it waits."""
-    task = asyncio.create_task(reads.run(read))
+    task = asyncio.create_task(reads.run(read, nobody))
     await asyncio.sleep(0)
     return task
 
@@ -43,7 +47,7 @@ def assert_nothing_is_left(reads: Reads) -> None:
 async def test_a_request_in_time_is_returned() -> None:
     """A read gives its result, whether it waits or not, and leaves nothing behind."""
     reads = new_reads(5)
-    assert await reads.run(at_once()) == "request"
+    assert await reads.run(at_once(), nobody) == "request"
     read = never()
     task = await begin(reads, read)
     read.set_result("later")
@@ -59,7 +63,7 @@ async def test_an_error_of_the_read_is_the_callers() -> None:
 
     reads = new_reads(5)
     with pytest.raises(StopAsyncIteration):
-        await reads.run(end())
+        await reads.run(end(), nobody)
     assert_nothing_is_left(reads)
 
 
@@ -72,7 +76,7 @@ async def test_a_late_request_is_refused() -> None:
     async def read(number: int) -> None:
         began_s = loop.time()
         with pytest.raises(DeadlineExceeded) as caught:
-            await reads.run(never())
+            await reads.run(never(), nobody)
         # The call goes on after it: it has to be answered.
         current = asyncio.current_task()
         assert current is not None
@@ -85,7 +89,7 @@ async def test_a_late_request_is_refused() -> None:
             tasks.create_task(read(number))
             # Each begins a little later than the one before.
             await asyncio.sleep(0.01)
-            assert await reads.run(at_once()) == "request"
+            assert await reads.run(at_once(), nobody) == "request"
     assert list(ends) == [0, 1, 2, 3]
     for seconds, message in ends.values():
         assert seconds >= 0.049
@@ -98,10 +102,10 @@ async def test_one_read_of_several_is_ended() -> None:
     reads = new_reads()
     arriving = [never() for _ in range(3)]
     tasks = [await begin(reads, read) for read in arriving]
-    assert [task for _, task in reads.waiting] == tasks
+    assert [read.task for read in reads.waiting] == tasks
     reads.end(tasks[1], lambda: Overloaded("too many", retry_delay_s=1))
     reads.end(tasks[1], late)
-    assert [task for _, task in reads.waiting] == [tasks[0], tasks[2]]
+    assert [read.task for read in reads.waiting] == [tasks[0], tasks[2]]
     with pytest.raises(Overloaded):
         await tasks[1]
     for index in (0, 2):
@@ -128,7 +132,7 @@ async def test_after_a_stop_no_read_waits() -> None:
     reads.stop()
     for _ in range(2):
         with pytest.raises(NotReady):
-            await asyncio.wait_for(reads.run(never()), 5)
+            await asyncio.wait_for(reads.run(never(), nobody), 5)
     assert_nothing_is_left(reads)
 
 
@@ -136,10 +140,10 @@ async def test_a_request_that_is_there_when_the_server_stops_is_read() -> None:
     """Callers that sent their request before the stop are answered."""
     reads = new_reads()
     reads.stop()
-    assert await reads.run(at_once()) == "request"
+    assert await reads.run(at_once(), nobody) == "request"
     ready = never()
     ready.set_result("ready")
-    assert await reads.run(ready) == "ready"
+    assert await reads.run(ready, nobody) == "ready"
     # A stream reads all that is there.
     task = asyncio.create_task(_read_twice(reads))
     assert await task == ["request", "request"]
@@ -160,7 +164,7 @@ async def test_a_request_that_arrives_as_the_server_stops_ends_either_way() -> N
 
 
 async def _read_twice(reads: Reads) -> list[str]:
-    return [await reads.run(at_once()) for _ in range(2)]
+    return [await reads.run(at_once(), nobody) for _ in range(2)]
 
 
 async def test_a_caller_that_leaves_is_cancelled() -> None:

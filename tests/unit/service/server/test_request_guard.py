@@ -19,6 +19,9 @@ class Caller:
         self.requests = requests
         self.is_read = False
 
+    def peer(self) -> str:
+        return "ipv4:127.0.0.1:1"
+
     def time_remaining(self) -> float | None:
         return self.left_s
 
