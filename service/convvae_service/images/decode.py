@@ -33,8 +33,10 @@ _MAX_BYTES_PER_PIXEL = 10
 # Decoding a file below both takes at most about 0.1 s.
 _SMALL_DECODING_BYTES = 32 << 20
 _SMALL_FILE_BYTES = 1 << 20
-# A WebP may have a set of tables, of 12 to 20 KiB, for each 16 pixels: 20 MiB for so many pixels.
-_SMALL_WEBP_PIXELS = 16_384
+# A picture of so many pixels is decoded at once, whatever its format. A WebP may have a set of tables, of 12
+# to 20 KiB, for each 16 pixels: 20 MiB here.
+_TINY_PIXELS = 16_384
+_TINY_SIDE = 1024
 # Small pictures may take more for each pixel.
 _ALWAYS_ALLOWED_BYTES = 64 << 20
 
@@ -69,7 +71,7 @@ def decode_file(
         InvalidImage: `data` is not a readable image.
         TooManyPixels: It has more than `max_pixels`, or decoding takes more than `most_decoding_bytes`.
         LargeFile: `small_only` is true, and the file is larger than a MiB, needs more than 32 MiB, or is a
-            WebP of more than 16,384 pixels.
+            WebP of more than 16,384 pixels or 1,024 a side.
     """
     header = read_header(data)
     return decode_image(header, shape=shape, resize=resize, max_pixels=max_pixels, small_only=small_only)
@@ -86,14 +88,8 @@ def decode_image(
     """Decode the file of a header from `read_header`, as `decode_file` does."""
     if header.width * header.height > max_pixels:
         raise TooManyPixels(f"{header.width}x{header.height} is more than the limit of {max_pixels} pixels")
-    needed, most = decoding_bytes(header, shape=shape), most_decoding_bytes(max_pixels)
-    if needed > most:
-        raise TooManyPixels(
-            f"{header.width}x{header.height} takes {needed >> 20} MiB to decode, more than the limit of"
-            f" {most >> 20} MiB for {max_pixels} pixels"
-        )
-    if small_only and not _is_small(header, needed):
-        raise LargeFile(needed + len(header.content))
+    if not _is_tiny(header):
+        _check_memory(header, shape=shape, max_pixels=max_pixels, small_only=small_only)
     if not header.content.startswith(JPEG_SIGNATURE):
         return decode_with_pillow(header, shape=shape, resize=resize, scale=1)
     scale = decoding_scale(header, shape=shape, resize=resize)
@@ -105,11 +101,29 @@ def decode_image(
     return fit_picture(picture_of_array(pixels), header, shape=shape, resize=resize, scale=scale)
 
 
-def _is_small(header: ImageHeader, needed_bytes: int) -> bool:
-    """Return whether decoding is short and needs little memory."""
-    if len(header.content) > _SMALL_FILE_BYTES or needed_bytes > _SMALL_DECODING_BYTES:
-        return False
-    return header.width * header.height <= _SMALL_WEBP_PIXELS or not is_webp(header.content)
+def _is_tiny(header: ImageHeader) -> bool:
+    """Return whether the file certainly takes little time and memory."""
+    width, height = header.width, header.height
+    is_tiny = width * height <= _TINY_PIXELS and width <= _TINY_SIDE and height <= _TINY_SIDE
+    return is_tiny and len(header.content) <= _SMALL_FILE_BYTES
+
+
+def _check_memory(header: ImageHeader, *, shape: ImageShape, max_pixels: int, small_only: bool) -> None:
+    """Check that decoding needs no more memory than allowed and, with `small_only`, that it needs little.
+
+    Raises:
+        TooManyPixels: It needs more than `most_decoding_bytes`.
+        LargeFile: It takes long or needs much memory, and `small_only` is true.
+    """
+    needed, most = decoding_bytes(header, shape=shape), most_decoding_bytes(max_pixels)
+    if needed > most:
+        raise TooManyPixels(
+            f"{header.width}x{header.height} takes {needed >> 20} MiB to decode, more than the limit of"
+            f" {most >> 20} MiB for {max_pixels} pixels"
+        )
+    is_large = len(header.content) > _SMALL_FILE_BYTES or needed > _SMALL_DECODING_BYTES
+    if small_only and (is_large or is_webp(header.content)):
+        raise LargeFile(needed + len(header.content))
 
 
 def decoding_bytes(header: ImageHeader, *, shape: ImageShape) -> int:
