@@ -26,6 +26,8 @@ _log = logging.getLogger(__name__)
 
 # Maximum number of calls in a queue that are compared for a batch, which takes 0.1 ms.
 _MAX_COMPARED = 1024
+_SMALL_CALL_ROWS = 16
+_SMALL_CALLS_PART = 16
 # Time of a lane to wait after an error that is no graph's.
 _PAUSE_S = 0.01
 # A dict keeps the order and removes from the middle in constant time, as cancelled calls require.
@@ -50,7 +52,8 @@ class Batcher:
     Args:
         lanes: Number of batches that run at the same time.
         max_batch_rows: Maximum number of rows in one batch.
-        max_queued_rows: Maximum number of rows of calls that are admitted and not yet answered.
+        max_queued_rows: Maximum number of rows of calls that are admitted and not yet answered. Calls of at
+            most 16 rows have a sixteenth more: a few large calls must not lock them out.
         max_queue_delay_s: Seconds that an idle lane waits for a batch to fill; 0 never waits.
         on_batch: Called after each run, in the thread of its lane.
         clock: Source of all times here, in seconds.
@@ -252,7 +255,8 @@ class Batcher:
 
     def _reserve(self, rows: int) -> None:
         with self._changed:
-            if self.queued_rows + rows > self.max_queued_rows:
+            more = self.max_queued_rows // _SMALL_CALLS_PART if rows <= _SMALL_CALL_ROWS else 0
+            if self.queued_rows + rows > self.max_queued_rows + more:
                 raise Overloaded(
                     "the server's queue is full: retry after the stated delay", retry_delay_s=0.1
                 )

@@ -236,6 +236,19 @@ def test_admission_counts_rows(make: MakeBatcher) -> None:
         pass
 
 
+def test_large_calls_do_not_lock_small_ones_out(make: MakeBatcher) -> None:
+    """Beyond the limit there is a sixteenth for calls of at most 16 rows."""
+    batcher = make(max_queued_rows=320)
+    with batcher.admit(rows=320):
+        with pytest.raises(Overloaded), batcher.admit(rows=17):
+            pass
+        with batcher.admit(rows=16), batcher.admit(rows=4):
+            with pytest.raises(Overloaded), batcher.admit(rows=1):
+                pass
+            assert batcher.queued_rows == 340
+    assert batcher.queued_rows == 0
+
+
 def test_a_delay_lets_a_batch_fill(make: MakeBatcher) -> None:
     """With a queue delay an idle lane waits for more rows, but not after the batch is full."""
     batcher, recorder = make(max_queue_delay_s=0.5), Recorder()
