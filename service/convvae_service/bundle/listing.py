@@ -28,7 +28,7 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 # The longest lists: folders of a repository, and versions of a model.
-MAX_FOLDERS = 1000
+MAX_FOLDERS = 10_000
 MAX_VERSIONS = 1000
 _MAX_WARNINGS = 100
 _log = logging.getLogger(__name__)
