@@ -52,7 +52,7 @@ class Client:
         tls: Settings of an encrypted connection. None means plain text.
         token: Bearer token. It is sent in plain text only to this machine, unless `allow_insecure_token`.
         allow_insecure_token: Whether the token may cross the network unencrypted.
-        compression: `gzip` or `deflate` for requests, or None. Compression helps only on slow networks.
+        compression: `gzip` for requests, if the server takes it, or None. It helps only on slow networks.
         follow_health: Whether to send no calls to servers that report NOT_SERVING, so that one of several
             addresses can drain without a failed call. Do not use it behind a proxy that balances calls: one
             draining server would then stop the calls to all. While no server serves, every call raises

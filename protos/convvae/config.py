@@ -9,7 +9,7 @@ from convvae.model_name import ModelName
 
 __all__ = ["COMPRESSIONS", "ClientConfig", "RetryConfig", "TLSConfig", "check_timeout"]
 
-COMPRESSIONS = ("gzip", "deflate")
+COMPRESSIONS = ("gzip",)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
     ServiceError
     ├── InvalidInput         INVALID_ARGUMENT     the request is wrong; `violations` lists each bad field
     ├── Unauthenticated      UNAUTHENTICATED      no token, or a wrong one
+    ├── CompressionOff       UNIMPLEMENTED        the request is compressed, and the server takes none
     ├── NotFound             NOT_FOUND            no such model or version
     ├── CapabilityMissing    FAILED_PRECONDITION  the model cannot do this
     ├── VersionNotLoaded     FAILED_PRECONDITION  the version is published, but not loaded on this server
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 __all__ = [
     "CapabilityMissing",
+    "CompressionOff",
     "DeadlineExceeded",
     "InvalidInput",
     "NotFound",
@@ -78,6 +80,13 @@ class Unauthenticated(ServiceError):
 
     status = "UNAUTHENTICATED"
     reason = "UNAUTHENTICATED"
+
+
+class CompressionOff(ServiceError):
+    """The request is compressed, and the server takes no compressed requests."""
+
+    status = "UNIMPLEMENTED"
+    reason = "COMPRESSION_OFF"
 
 
 class NotFound(ServiceError):

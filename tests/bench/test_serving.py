@@ -99,7 +99,8 @@ def test_a_sample_belongs_to_its_innermost_part() -> None:
     assert part_of(f"{outer};answer (convvae_service/api/serialize.py:1);tobytes (numpy/x.py:2)") == "reply"
     service = "convvae_service/calls/service.py"
     assert part_of(f"{outer};_answer ({service}:1)") == "reply"
-    assert part_of(f"{outer};_answer ({service}:1);read_message ({service}:2)") == "parse"
+    reader = "convvae_service/calls/request_reader.py"
+    assert part_of(f"{outer};_answer ({service}:1);RequestReader.read ({reader}:2)") == "parse"
     assert part_of(f"{outer};C.run (convvae_service/engine/stages.py:1)") == "engine"
     assert part_of(f"{outer};answer (convvae_service/api/servicer.py:1)") == "path of the call"
     assert part_of("thread (7): MainThread;run (asyncio/runners.py:118)") == ELSEWHERE

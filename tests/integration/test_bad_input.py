@@ -258,7 +258,7 @@ def test_a_message_of_empty_files_is_counted_before_it_is_copied(stub: vae_pb2_g
     refusal = refused(stub.Encode, pb.EncodeRequest(files=[b""] * 3_000_000))
     assert (refusal.code, refusal.violations) == (
         INVALID,
-        {"files": "3000000 rows are more than the 1024 rows of one call"},
+        {"files": "the message has more than 2048 fields, up to here"},
     )
 
 
@@ -292,7 +292,7 @@ def test_files_above_the_message_limit_are_refused_by_the_service(tiny_root: Pat
     with serving(tiny_root, "--max-message-bytes", "65536") as server, stub_of(server.target) as stub:
         refusal = refused(stub.Encode, pb.EncodeRequest(files=[b"x" * 40_000] * 2))
     assert refusal.code is INVALID
-    assert refusal.violations == {"files": "have 80000 bytes, more than the 65536 of one call"}
+    assert refusal.violations == {"request": "has 80008 bytes, more than the 65536 of one call"}
 
 
 def test_rows_are_limited_by_what_a_message_holds(tiny_root: Path) -> None:

@@ -3,6 +3,7 @@
 import secrets
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -25,7 +26,7 @@ from support.raw_http2 import (
     grpc_status,
     read_call,
 )
-from support.serving import ServerProcess
+from support.serving import ServerProcess, serving
 from support.tiny_bundle import SHAPE
 from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of
 
@@ -131,19 +132,37 @@ def test_draws_that_would_overflow_are_refused(zoo: vae_pb2_grpc.VaeServiceStub)
     assert (refusal.code, refusal.violations) == (INVALID, {"num_samples": description})
 
 
-def test_compressed_requests_are_read_and_limited(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
-    """A request in gzip is answered as it is without; what it unpacks to counts, here and in gRPC."""
-    model = pb.ModelRef(name="tiny")
-    request = pb.EncodeRequest(model=model, pixels=pixels(IMAGES))
-    plain = zoo.Encode(request, timeout=TIMEOUT_S)
-    packed = zoo.Encode(request, timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
-    assert packed == plain
-    for mib, code in ((65, INVALID), (129, grpc.StatusCode.RESOURCE_EXHAUSTED)):
-        bomb = pb.EncodeRequest(model=model, files=[bytes(mib << 20)])
-        refusal = refused(zoo.Encode, bomb, compression=grpc.Compression.Gzip)
-        assert refusal.code is code
-        assert refusal.retry_delay_s is None
-        assert ("files" in refusal.violations) == (code is INVALID)
+def test_compressed_requests_are_refused_by_default(zoo_server: ServerProcess, front: str) -> None:
+    """UNIMPLEMENTED, with the name of the setting, on calls and streams. Deflate is never taken."""
+    if front == "native":
+        pytest.skip("the native front unpacks requests in gzip itself")
+    request = pb.EncodeRequest(model=pb.ModelRef(name="tiny"), pixels=pixels(IMAGES))
+    streamed = inference.ModelInferRequest(raw_input_contents=[bytes(1000)])
+    with stub_of(zoo_server.target) as zoo, inference_stub(zoo_server.target) as stub:
+        for num_bytes in (1000, 60 << 20):
+            request.files[:] = [bytes(num_bytes)]
+            refusal = refused(zoo.Encode, request, compression=grpc.Compression.Gzip)
+            assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
+            assert "--request-compression" in refusal.message
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.ModelStreamInfer(iter([streamed]), compression=grpc.Compression.Gzip))
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        refusal = refused(zoo.Encode, request, compression=grpc.Compression.Deflate)
+        assert refusal.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_compressed_requests_are_read_and_limited(tiny_root: Path) -> None:
+    """With the setting, a request in gzip is answered as it is without; what it unpacks to is limited."""
+    flags = ("--front", "grpcio", "--request-compression", "gzip")
+    with serving(tiny_root, *flags) as server, stub_of(server.target) as stub:
+        request = pb.EncodeRequest(model=pb.ModelRef(name="tiny"), pixels=pixels(IMAGES))
+        plain = stub.Encode(request, timeout=TIMEOUT_S)
+        assert stub.Encode(request, timeout=TIMEOUT_S, compression=grpc.Compression.Gzip) == plain
+        for mib in (2, 65, 200):
+            bomb = pb.EncodeRequest(files=[bytes(mib << 20)])
+            refusal = refused(stub.Encode, bomb, compression=grpc.Compression.Gzip)
+            assert refusal.code is INVALID
+            assert "when it is unpacked" in refusal.violations["request"]
 
 
 def test_a_deadline_that_has_passed_is_answered_and_never_computed(zoo_server: ServerProcess) -> None:

@@ -17,7 +17,7 @@ __all__ = ["HEALTH_PATH", "ChannelFactory", "open_methods"]
 
 HEALTH_PATH = "/grpc.health.v1.Health/Check"
 
-_COMPRESSION = {"gzip": grpc.Compression.Gzip, "deflate": grpc.Compression.Deflate}
+_COMPRESSION = {"gzip": grpc.Compression.Gzip}
 
 _OPTIONS: list[tuple[str, str | int]] = [
     # The client keeps its messages under the limits that GetModel reports. gRPC's default of 4 MiB is lower.

@@ -16,6 +16,7 @@ from convvae_service.api.parse import ImageRequest, read_images, read_latents, r
 from convvae_service.api.serialize import describe_model, list_models, pixels, served_model, vectors
 from convvae_service.batching.batcher import Batcher
 from convvae_service.bundle import rate
+from convvae_service.calls.message_limits import message_limits
 from convvae_service.calls.service import Service
 from convvae_service.calls.waiting import wait
 from convvae_service.engine.cpus import available_cpus
@@ -61,6 +62,7 @@ class VaeServicer:
         """The service that a front serves."""
         return Service(
             descriptor=vae_pb2.DESCRIPTOR.services_by_name["VaeService"],
+            limits=message_limits(self._settings),
             calls={
                 "Encode": self.encode,
                 "Decode": self.decode,

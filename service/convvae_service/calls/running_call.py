@@ -10,7 +10,7 @@ from typing import Any
 
 from convvae_service.calls.waiting import Awaited
 
-__all__ = ["CallerLeft", "RunningCall"]
+__all__ = ["CallerLeft", "RunningCall", "drop_frames"]
 
 
 class CallerLeft(BaseException):
@@ -93,10 +93,10 @@ class RunningCall:
         del self._on_end
         on_end(outcome)
         if isinstance(outcome, BaseException):
-            _drop_frames(outcome)
+            drop_frames(outcome)
 
 
-def _drop_frames(error: BaseException | None) -> None:
+def drop_frames(error: BaseException | None) -> None:
     """Free what the frames of an error hold, such as the request: frames and error hold each other."""
     while error is not None:
         error.__traceback__ = None

@@ -9,10 +9,10 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from convvae_service.errors import InvalidInput, Violation
+from convvae_service.calls.message_limits import MessageLimits
+from convvae_service.calls.request_reader import RequestReader
 from convvae_service.observability.call import Call
 
 __all__ = [
@@ -23,8 +23,6 @@ __all__ = [
     "Service",
     "Stream",
     "StreamHandler",
-    "read_message",
-    "unreadable",
 ]
 
 Handler: TypeAlias = Callable[[Any, Call], Coroutine[Any, Any, Any]]
@@ -79,6 +77,7 @@ class Service:
 
     Args:
         descriptor: The service in the proto, with the types of requests and replies.
+        limits: Limits on the message of a request.
         calls: Methods that `CallRunner` runs: limited in time, counted and logged.
         probes: Methods that answer at once, even while the server starts. They are neither counted nor
             logged.
@@ -86,6 +85,7 @@ class Service:
     """
 
     descriptor: ServiceDescriptor
+    limits: MessageLimits
     calls: Mapping[str, Handler]
     probes: Mapping[str, Probe] = field(default_factory=dict)
     streams: Mapping[str, StreamHandler] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Service:
     def methods(self) -> list[Method]:
         """The calls, with bytes in and bytes out."""
         return [
-            Method(name=name, path=self._path(name), answer=partial(_answer, self._request(name), handle))
+            Method(name=name, path=self._path(name), answer=partial(_answer, self._reader(name), handle))
             for name, handle in self.calls.items()
         ]
 
@@ -102,37 +102,20 @@ class Service:
     def probe_methods(self) -> list[ProbeMethod]:
         """The probes, with bytes in and bytes out."""
         return [
-            ProbeMethod(name=name, path=self._path(name), answer=partial(_probe, self._request(name), probe))
+            ProbeMethod(name=name, path=self._path(name), answer=partial(_probe, self._reader(name), probe))
             for name, probe in self.probes.items()
         ]
 
     def _path(self, name: str) -> str:
         return f"/{self.descriptor.full_name}/{name}"
 
-    def _request(self, name: str) -> type[Message]:
+    def _reader(self, name: str) -> RequestReader:
         method: MethodDescriptor = self.descriptor.methods_by_name[name]
-        return GetMessageClass(method.input_type)
+        return RequestReader(GetMessageClass(method.input_type), self.limits)
 
 
-def read_message(kind: type[Message], data: bytes) -> Any:
-    """Return the message of a type.
-
-    Raises:
-        InvalidInput: The bytes are no such message.
-    """
-    try:
-        return kind.FromString(data)
-    except DecodeError:
-        raise unreadable() from None
-
-
-def unreadable() -> InvalidInput:
-    """Return the error of bytes that are no message of the method's request type."""
-    return InvalidInput([Violation("request", "its bytes are not a message of the method's request type")])
-
-
-async def _answer(kind: type[Message], handle: Handler, data: bytes, call: Call) -> bytes:
-    request = read_message(kind, data)
+async def _answer(reader: RequestReader, handle: Handler, data: bytes, call: Call) -> bytes:
+    request = reader.read(data)
     # The call may wait for long: the message has all of the bytes, and the handler may drop it.
     del data
     handling = handle(request, call)
@@ -141,5 +124,5 @@ async def _answer(kind: type[Message], handle: Handler, data: bytes, call: Call)
     return bytes(reply.SerializeToString())
 
 
-def _probe(kind: type[Message], probe: Probe, data: bytes) -> bytes:
-    return bytes(probe(read_message(kind, data)).SerializeToString())
+def _probe(reader: RequestReader, probe: Probe, data: bytes) -> bytes:
+    return bytes(probe(reader.read(data)).SerializeToString())

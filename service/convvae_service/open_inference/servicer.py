@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from convvae_service.api.limits import call_limits, rows_per_message
 from convvae_service.batching.batcher import Batcher
 from convvae_service.bundle import ROLES, Role
+from convvae_service.calls.message_limits import message_limits
 from convvae_service.calls.on_loop import run_on_loop
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service, Stream
@@ -75,6 +76,7 @@ class OpenInferenceServicer:
         """The service that a front serves."""
         return Service(
             descriptor=pb.DESCRIPTOR.services_by_name["GRPCInferenceService"],
+            limits=message_limits(self._settings),
             calls={
                 "ServerMetadata": self.server_metadata,
                 "ModelMetadata": self.model_metadata,

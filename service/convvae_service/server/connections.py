@@ -2,6 +2,7 @@
 
 import resource
 
+from convvae_service.server.compression import COMPRESSION_OPTIONS
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = [
@@ -63,6 +64,7 @@ def server_options(settings: ServeSettings, *, limits_connections: bool = True) 
     options = [
         ("grpc.max_receive_message_length", receive_limit(settings)),
         ("grpc.max_send_message_length", -1),
+        *COMPRESSION_OPTIONS,
         # A second server on the same port must fail. It must not share the connections.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),

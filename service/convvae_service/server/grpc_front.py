@@ -11,17 +11,20 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 
+from convvae_service.calls.message_limits import message_limits
 from convvae_service.calls.on_loop import run_on_loop
+from convvae_service.calls.request_reader import RequestReader
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, StreamHandler
 from convvae_service.calls.status import Refusal
 from convvae_service.errors import ServiceError, StartupError
 from convvae_service.observability.call import Call
 from convvae_service.server.auth import Tokens
+from convvae_service.server.compression import Unpacking
 from convvae_service.server.connections import server_options
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.listening import listen, why_not
-from convvae_service.server.request_guard import RequestGuard, or_unreadable
+from convvae_service.server.request_guard import RequestGuard
 from convvae_service.server.tls import server_credentials
 from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.server.unsent_replies import UnsentReplies
@@ -66,8 +69,10 @@ class GrpcFront:
         self._guard = RequestGuard(
             runner,
             Tokens(settings.token_file) if settings.token_file else None,
+            Unpacking(settings.request_compression, max_bytes=settings.max_message_bytes),
             max_stream_idle_s=settings.max_stream_idle_s,
         )
+        self._message_limits = message_limits(settings)
         self._partial_messages = self._guard.partial_messages(max_bytes=3 * settings.max_pending_bytes // 8)
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
@@ -151,10 +156,13 @@ class GrpcFront:
 
         Behaviours of `raw` methods take and return bytes, the others messages.
         """
-        handlers = {}
+        handlers: dict[str, Any] = {}
         for method in descriptor.methods:
             if method.name not in behaviours:
                 continue
+            read = (
+                None if raw else RequestReader(GetMessageClass(method.input_type), self._message_limits).read
+            )
             guard = self._guard.stream if method.client_streaming else self._guard.unary
             make = (
                 grpc.stream_stream_rpc_method_handler
@@ -162,10 +170,7 @@ class GrpcFront:
                 else grpc.stream_unary_rpc_method_handler
             )
             handlers[method.name] = make(
-                guard(method.name, behaviours[method.name], needs_token=needs_token),
-                request_deserializer=None
-                if raw
-                else or_unreadable(GetMessageClass(method.input_type).FromString),
+                guard(method.name, behaviours[method.name], read=read, needs_token=needs_token),
                 response_serializer=None if raw else GetMessageClass(method.output_type).SerializeToString,
             )
         # As the generated stubs do: older releases of grpcio find the methods only in a generic handler.

@@ -21,36 +21,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from convvae_service.calls.deadlines import MIN_TIME_LEFT_S
 from convvae_service.calls.runner import CallRunner
-from convvae_service.calls.service import unreadable
+from convvae_service.calls.running_call import drop_frames
 from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError, Violation
 from convvae_service.server.auth import Tokens
+from convvae_service.server.compression import Unpacking, is_packed
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.partial_messages import PartialMessages
 from convvae_service.server.reads import Reads
 
-__all__ = ["Behaviour", "RequestGuard", "or_unreadable"]
+__all__ = ["Behaviour", "Read", "RequestGuard"]
 
 Behaviour: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+Read: TypeAlias = Callable[[bytes], Any]
 
-_UNREADABLE = object()
 # gRPC reports first that no request will come, and within this time that the caller has left.
 _DISCONNECT_DELAY_S = 0.05
-
-
-def or_unreadable(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Return a deserializer that marks bytes that are no message, where `deserialize` would raise."""
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except DecodeError:
-            return _UNREADABLE
-
-    return read
 
 
 class RequestGuard:
@@ -59,14 +47,21 @@ class RequestGuard:
     Args:
         runner: Counts and logs the calls that are refused here.
         tokens: The tokens that callers must have one of; None accepts everybody.
+        unpacking: Unpacks or refuses compressed requests.
         max_stream_idle_s: Maximum seconds for the next message of a stream; 0 for those of one call.
     """
 
     def __init__(
-        self, runner: CallRunner, tokens: Tokens | None = None, *, max_stream_idle_s: float = 0.0
+        self,
+        runner: CallRunner,
+        tokens: Tokens | None,
+        unpacking: Unpacking,
+        *,
+        max_stream_idle_s: float = 0.0,
     ) -> None:
         self._runner = runner
         self._tokens = tokens
+        self._unpacking = unpacking
         self._reads = Reads(
             at_most_s=runner.max_call_s,
             late=lambda: DeadlineExceeded(
@@ -84,17 +79,20 @@ class RequestGuard:
             stopped=runner.not_ready,
         )
 
-    def unary(self, name: str, behave: Behaviour, *, needs_token: bool = True) -> Behaviour:
-        """Return a behaviour that reads one request from a stream, and calls `behave` with it."""
+    def unary(
+        self, name: str, behave: Behaviour, *, read: Read | None = None, needs_token: bool = True
+    ) -> Behaviour:
+        """Return a behaviour that reads one request from a stream, and calls `behave` with it.
+
+        `read` makes the message from bytes, or raises `ServiceError`. Without it, `behave` takes the bytes.
+        """
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             del requests
             self._drop_if_expired(name, context)
             try:
                 self._check_token(context, needs_token)
-                request = await self._reads.run(context.read(), context.peer)
-                if request is _UNREADABLE:
-                    raise unreadable()
+                request = await self._opened(await self._reads.run(context.read(), context.peer), read)
             except ServiceError as error:
                 return await self._refuse(name, error, context)
             if request is grpc.aio.EOF:
@@ -109,11 +107,13 @@ class RequestGuard:
 
         return guarded
 
-    def stream(self, name: str, behave: Callable[..., Any], *, needs_token: bool = True) -> Behaviour:
+    def stream(
+        self, name: str, behave: Callable[..., Any], *, read: Read | None = None, needs_token: bool = True
+    ) -> Behaviour:
         """Return a behaviour that passes on the requests of a stream up to the first bad one.
 
         The requests before it are answered, and then the stream is refused. `behave` is a coroutine function
-        that writes, or an async generator function.
+        that writes, or an async generator function. `read` makes a message from bytes, as for `unary`.
         """
         serve = _write_all(behave) if inspect.isasyncgenfunction(behave) else behave
 
@@ -123,7 +123,7 @@ class RequestGuard:
                 self._check_token(context, needs_token)
             except ServiceError as error:
                 return await self._refuse(name, error, context)
-            readable = _ReadableRequests(lambda: self._next(requests, context))
+            readable = _ReadableRequests(lambda: self._next(requests, read, context))
             await serve(readable, context)
             if readable.error is not None:
                 await self._refuse(name, readable.error, context)
@@ -152,20 +152,26 @@ class RequestGuard:
             self._tokens.check(context.invocation_metadata())
 
     async def _refuse(self, name: str, error: ServiceError, context: Context) -> None:
+        drop_frames(error)
         call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))
 
-    async def _next(self, requests: AsyncIterator[Any], context: Context) -> Any:
+    async def _opened(self, data: Any, read: Read | None) -> Any:
+        """Return a request without its compression, as a message if `read` makes one."""
+        if data is grpc.aio.EOF:
+            return data
+        if is_packed(data):
+            data = await self._unpacking.unpack(data)
+        return data if read is None else read(data)
+
+    async def _next(self, requests: AsyncIterator[Any], read: Read | None, context: Context) -> Any:
         """Return the next request of a stream.
 
         Raises:
             StopAsyncIteration: The caller sends no more requests.
             ServiceError: The request is unreadable, or the server stops.
         """
-        request = await self._stream_reads.run(anext(requests), context.peer)
-        if request is _UNREADABLE:
-            raise unreadable()
-        return request
+        return await self._opened(await self._stream_reads.run(anext(requests), context.peer), read)
 
 
 class _ReadableRequests:
@@ -182,6 +188,7 @@ class _ReadableRequests:
         try:
             return await self._read()
         except ServiceError as error:
+            drop_frames(error)
             self.error = error
             raise StopAsyncIteration from None
 

@@ -118,6 +118,10 @@ class ServeSettings(BaseSettings):
     max_message_bytes: int = Field(
         64 * MIB, ge=65536, le=1024 * MIB, description="maximum bytes in one request or reply"
     )
+    request_compression: Literal["off", "gzip"] = Field(
+        "off",
+        description="requests in gzip: off refuses them, gzip takes them; the native front always takes them",
+    )
     max_pixels_per_file: int = Field(
         32_000_000,
         ge=64,

@@ -25,8 +25,8 @@ SAMPLES_PER_S = 250
 # Folders, modules and functions of convvae_service; the first that a frame begins with decides.
 PARTS = {
     "parse": (
-        "calls/service:read_message", "api/parse", "api/image_rows", "api/limits", "images/",
-        "open_inference/",
+        "calls/request_reader", "calls/wire_format", "api/parse", "api/image_rows", "api/limits",
+        "images/", "open_inference/",
     ),
     "queue": ("batching/",),
     "engine": ("engine/",),

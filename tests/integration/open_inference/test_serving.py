@@ -55,7 +55,7 @@ def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) ->
         inference_stub(server.target) as stub,
     ):
         refusal = refused(stub.ModelInfer, request)
-    assert refusal.violations.keys() == {"inputs"}
+    assert refusal.violations.keys() == {"request"}
     assert "more than the 65536 of one call" in refusal.message
 
 

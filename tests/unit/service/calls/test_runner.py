@@ -20,6 +20,7 @@ from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.settings.loader import load_settings
+from support.message_limits import LIMITS
 from support.wire import Refusal
 
 Handle = Callable[[pb.SampleRequest, Call], Coroutine[Any, Any, pb.SampleResponse]]
@@ -32,7 +33,7 @@ async def call(
     runner = runner or CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
     front = GrpcFront(load_settings(["--models", "unused", "--address", "127.0.0.1:0"]), runner)
     descriptor = pb.DESCRIPTOR.services_by_name["VaeService"]
-    front.add_service(Service(descriptor=descriptor, calls={"Sample": handle}))
+    front.add_service(Service(descriptor=descriptor, limits=LIMITS, calls={"Sample": handle}))
     port = front.open_port()
     await front.start()
     try:

@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convvae.v1 import vae_pb2 as pb
+from convvae_service.calls.request_reader import RequestReader
 from convvae_service.calls.runner import CallRunner
-from convvae_service.calls.service import Method, Service, read_message
+from convvae_service.calls.service import Method, Service
 from convvae_service.calls.state import State
 from convvae_service.calls.status import Refusal
 from convvae_service.errors import InvalidInput
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
+from support.message_limits import LIMITS
 
 RunToEnd = Callable[[Coroutine[Any, Any, Any]], Any]
 # A field of 255 bytes that has ended.
@@ -33,6 +35,7 @@ def get_model(request: pb.GetModelRequest) -> pb.GetModelResponse:
 
 SERVICE = Service(
     descriptor=pb.DESCRIPTOR.services_by_name["VaeService"],
+    limits=LIMITS,
     calls={"Sample": sample},
     probes={"GetModel": get_model},
 )
@@ -81,14 +84,15 @@ def test_a_refused_message_is_counted_as_such() -> None:
 @given(st.binary(max_size=64))
 def test_all_bytes_are_a_message_or_refused(data: bytes) -> None:
     """Whatever arrives, the parser of protobuf decides, and nothing else is raised."""
+    reader = RequestReader(pb.EncodeRequest, LIMITS)
     try:
         expected = pb.EncodeRequest.FromString(data)
     except DecodeError:
         with pytest.raises(InvalidInput):
-            read_message(pb.EncodeRequest, data)
+            reader.read(data)
     else:
         # A float that is not a number differs from itself, so compare the bytes.
-        assert read_message(pb.EncodeRequest, data).SerializeToString() == expected.SerializeToString()
+        assert reader.read(data).SerializeToString() == expected.SerializeToString()
 
 
 def test_a_probe_answers_at_once() -> None:

@@ -31,6 +31,7 @@ from convvae_service.observability.metrics import Metrics
 from convvae_service.server.native_front import NativeFront
 from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.loader import load_settings
+from support.message_limits import LIMITS
 from support.raw_http2 import (
     DATA,
     END_HEADERS,
@@ -96,7 +97,7 @@ async def serving(
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0", *flags])
     front = NativeFront(settings, runner)
     calls: dict[str, Handler] = {"Sample": handlers.sample, "Score": handlers.score}
-    front.add_service(Service(descriptor=SERVICE, calls=calls))
+    front.add_service(Service(descriptor=SERVICE, limits=LIMITS, calls=calls))
     target = f"127.0.0.1:{front.open_port()}"
     await front.start()
     options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]

@@ -8,6 +8,7 @@ from prometheus_client import generate_latest
 from convvae.v1 import vae_pb2
 from convvae_service.calls.runner import CallRunner
 from convvae_service.observability.metrics import Metrics
+from convvae_service.server.compression import Unpacking
 from convvae_service.server.request_guard import RequestGuard
 
 
@@ -36,7 +37,9 @@ async def list_models(request: Any, context: Any) -> vae_pb2.ListModelsResponse:
 
 
 def handler_of(metrics: Metrics) -> Any:
-    guard = RequestGuard(CallRunner(metrics=metrics, max_call_s=1.0))
+    guard = RequestGuard(
+        CallRunner(metrics=metrics, max_call_s=1.0), None, Unpacking("off", max_bytes=1 << 20)
+    )
     return guard.unary("ListModels", list_models)
 
 
@@ -47,7 +50,7 @@ def call(caller: Caller, metrics: Metrics) -> Any:
 @pytest.mark.parametrize("left_s", [0.0, -0.5, 0.0009])
 def test_an_expired_call_is_dropped_unread(left_s: float) -> None:
     """Reading it in vain would take memory that gRPC never frees; it is counted all the same."""
-    caller, metrics = Caller(left_s, [vae_pb2.ListModelsRequest()]), Metrics()
+    caller, metrics = Caller(left_s, [b""]), Metrics()
     with pytest.raises(asyncio.CancelledError):
         call(caller, metrics)
     assert not caller.is_read
@@ -58,7 +61,7 @@ def test_an_expired_call_is_dropped_unread(left_s: float) -> None:
 @pytest.mark.parametrize("left_s", [0.01, None])
 def test_a_call_in_time_is_answered(left_s: float | None) -> None:
     """With time left, or with no deadline, the one request is read and answered."""
-    caller = Caller(left_s, [vae_pb2.ListModelsRequest()])
+    caller = Caller(left_s, [b""])
     assert call(caller, Metrics()) == vae_pb2.ListModelsResponse()
     assert caller.is_read
 

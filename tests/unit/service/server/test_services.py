@@ -7,13 +7,15 @@ import pytest
 from convvae_service.api.servicer import VaeServicer
 from convvae_service.calls.service import Service
 from convvae_service.open_inference.servicer import OpenInferenceServicer
+from convvae_service.settings.loader import load_settings
 
 nothing: Any = None
+SETTINGS = load_settings(["--models", "models"])
 VAE = VaeServicer(
-    settings=nothing, repository=nothing, batcher=nothing, workers=nothing, decoding_threads=nothing
+    settings=SETTINGS, repository=nothing, batcher=nothing, workers=nothing, decoding_threads=nothing
 ).service
 OPEN_INFERENCE = OpenInferenceServicer(
-    settings=nothing,
+    settings=SETTINGS,
     repository=nothing,
     batcher=nothing,
     runner=nothing,
