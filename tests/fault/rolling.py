@@ -23,8 +23,6 @@ from support.tiny_bundle import publish_tiny
 
 LEAST_CALLS = 20_000
 DRAIN_DELAY_S = "1"
-# Under load grpcio sometimes waits for the whole grace although no call is left.
-GRACE_S = "10"
 # The client connects again within 5 s; a replica is replaced when the other answers its calls.
 CONNECT_S = 20.0
 MOST_SECONDS = 240.0
@@ -59,7 +57,6 @@ def measure(
         "sigkill": describe(killed, replacements),
         "target_lost": 0,
         "drain_delay_s": float(DRAIN_DELAY_S),
-        "grace_s": float(GRACE_S),
     }
 
 
@@ -126,9 +123,7 @@ def wait_for_calls(server: ObservedServer) -> None:
 
 def start(models: Path, front: str, address: str) -> ObservedServer:
     """Start a replica, and return when it serves."""
-    server = ObservedServer(
-        models, "--front", front, "--address", address, "--drain-delay-s", DRAIN_DELAY_S, "--grace-s", GRACE_S
-    )
+    server = ObservedServer(models, "--front", front, "--address", address, "--drain-delay-s", DRAIN_DELAY_S)
     try:
         server.wait_for("serving")
     except BaseException:

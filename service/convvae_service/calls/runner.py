@@ -64,6 +64,11 @@ class CallRunner:
         """Number of calls that run now."""
         return len(self._calls)
 
+    @property
+    def calls(self) -> frozenset[Call]:
+        """The calls that run now."""
+        return frozenset(self._calls)
+
     def start(self) -> None:
         """Start the thread that watches the time limits. Without this, the first call starts it.
 

@@ -22,6 +22,7 @@ from convvae_service.observability.call import Call
 from convvae_service.server.auth import Tokens
 from convvae_service.server.compression import Unpacking
 from convvae_service.server.connections import server_options
+from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.listening import listen, why_not
 from convvae_service.server.request_guard import RequestGuard
@@ -60,6 +61,7 @@ class GrpcFront:
             StartupError: One of these files cannot be used.
         """
         self._address = settings.address
+        self._port = 0
         self._runner = runner
         self._credentials = (
             server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
@@ -114,16 +116,19 @@ class GrpcFront:
             for probe in listen(self._address):
                 probe.close()
             if self._credentials is None:
-                return self._server.add_insecure_port(self._address)
-            return self._server.add_secure_port(self._address, self._credentials)
+                self._port = self._server.add_insecure_port(self._address)
+            else:
+                self._port = self._server.add_secure_port(self._address, self._credentials)
         except (OSError, RuntimeError) as error:
             reason = why_not(error)
             raise StartupError(
                 f"address {self._address} cannot be used: {reason}; choose another with --address"
             ) from None
+        return self._port
 
-    def open_socket(self, name: str) -> None:
-        """Open an abstract socket of Unix in place of the port: another front passes calls on to it."""
+    def open_socket(self, name: str, *, port: int) -> None:
+        """Open an abstract socket of Unix: another front, on `port`, passes calls on to it."""
+        self._port = port
         self._server.add_insecure_port(f"unix-abstract:{name}")
 
     async def start(self) -> None:
@@ -138,7 +143,11 @@ class GrpcFront:
 
     async def stop(self, grace_s: float | None) -> None:
         """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
-        await self._server.stop(grace_s)
+        if grace_s is not None:
+            # It closes the port. To end, it needs every peer to leave, also those without a call.
+            stopping = asyncio.ensure_future(self._server.stop(grace_s))
+            await wait_for_calls(stopping.done, self._runner, port=self._port, grace_s=grace_s)
+        await self._server.stop(None)
         self._partial_messages.stop()
         if self._watching is not None:
             self._watching.cancel()

@@ -33,7 +33,6 @@ class HealthServicer:
         self._statuses = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
         self._statuses[LIVENESS] = _SERVING
         self._changed: dict[asyncio.Event, str] = {}
-        self._watches: set[asyncio.Future[None]] = set()
         self._ended = False
 
     def follow(self, models: Mapping[str, bool]) -> None:
@@ -64,10 +63,10 @@ class HealthServicer:
         return bool(self._statuses[""] == _SERVING)
 
     def end_watches(self) -> None:
-        """End all Watch streams. Otherwise they would keep a stopping server until the end of its grace."""
+        """End all Watch streams, except those whose callers do not read: the stop of the front ends them."""
         self._ended = True
-        for watch in self._watches:
-            watch.cancel()
+        for changed in self._changed:
+            changed.set()
 
     async def Check(self, request: HealthCheckRequest, context: Context) -> HealthCheckResponse:
         """Return the state of a name."""
@@ -80,17 +79,7 @@ class HealthServicer:
 
         A watcher that reads slowly gets the latest state, and not each state before it.
         """
-        watch = asyncio.ensure_future(self._report(request.service, context))
-        self._watches.add(watch)
-        try:
-            await asyncio.wait((watch,))
-            if not watch.cancelled():
-                watch.result()
-        finally:
-            watch.cancel()
-            self._watches.discard(watch)
-
-    async def _report(self, name: str, context: Context) -> None:
+        name = request.service
         changed = asyncio.Event()
         self._changed[changed] = name
         sent = None

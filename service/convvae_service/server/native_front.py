@@ -7,8 +7,6 @@ front behind it, on an abstract socket of Unix: it needs no file, and all promis
 import asyncio
 import logging
 import secrets
-import time
-from collections.abc import Callable
 
 from google.protobuf.descriptor import ServiceDescriptor
 from pygrpc_native import NativeGrpcFront
@@ -18,6 +16,7 @@ from convvae_service.calls.service import Method, ProbeMethod, Service
 from convvae_service.errors import StartupError
 from convvae_service.server.auth import Tokens
 from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_limit
+from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.listening import why_not
 from convvae_service.server.native_listening import listen_natively
@@ -32,10 +31,9 @@ _IO_THREADS = 1
 _NO_KEEPALIVE_MS = 2**31 - 1
 # HTTP/2 itself refuses metadata above the limit times this, with a status that callers see as UNKNOWN.
 _METADATA_FACTOR = 4
-# Maximum time to send replies when the last call is answered. A call whose request never arrives cannot be
-# told from a reply that is being sent.
+# Maximum time to send replies when the last call is answered: this front never stops taking calls, and bytes
+# of those that are refused cannot be told from bytes of replies.
 _MAX_SENDING_S = 5.0
-_INTERVAL_S = 0.01
 
 
 class NativeFront:
@@ -54,6 +52,7 @@ class NativeFront:
         self._tokens = Tokens(settings.token_file) if settings.token_file else None
         self._methods: list[Method | ProbeMethod] = []
         self._ports: list[NativePort] = []
+        self._port = 0
         # Each connection may have one to the front behind. A limit there would refuse callers.
         self._behind = GrpcFront(settings, runner, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
@@ -91,13 +90,14 @@ class NativeFront:
                 f"address {address} cannot be used: {why_not(error)}; choose another with --address"
             ) from None
         socket_name = f"convvae-{secrets.token_hex(16)}"
-        self._behind.open_socket(socket_name)
+        self._port = listeners[0].bound_port
+        self._behind.open_socket(socket_name, port=self._port)
         limits = SizeLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
         for listener in listeners:
             # The zero byte is how Linux names an abstract socket.
             listener.set_fallback(f"\0{socket_name}")
             self._ports.append(NativePort(listener, self._methods, self._runner, limits, self._tokens))
-        return listeners[0].bound_port
+        return self._port
 
     async def start(self) -> None:
         """Begin to take calls."""
@@ -117,10 +117,13 @@ class NativeFront:
 
     async def _finish(self, grace_s: float) -> None:
         """Return when all calls are answered and their replies sent, or the time is up."""
-        ended_s = time.monotonic() + grace_s
-        await _wait(lambda: not any(port.running for port in self._ports), until_s=ended_s)
-        ended_s = min(ended_s, time.monotonic() + _MAX_SENDING_S)
-        await _wait(lambda: not any(port.open for port in self._ports), until_s=ended_s)
+        await wait_for_calls(
+            lambda: not any(port.open for port in self._ports),
+            self._runner,
+            port=self._port,
+            grace_s=grace_s,
+            max_sending_s=_MAX_SENDING_S,
+        )
 
     def _listen(self, target: str) -> NativeGrpcFront:
         settings = self._settings
@@ -137,8 +140,3 @@ class NativeFront:
             max_concurrent_streams=settings.max_calls_per_connection,
             max_metadata_size=_METADATA_FACTOR * settings.max_metadata_bytes,
         )
-
-
-async def _wait(is_true: Callable[[], bool], *, until_s: float) -> None:
-    while not is_true() and time.monotonic() < until_s:  # noqa: ASYNC110 - nothing signals the last reply
-        await asyncio.sleep(_INTERVAL_S)

@@ -92,11 +92,6 @@ class NativePort:
         threading.Thread(target=self._read, name="calls", daemon=True).start()
 
     @property
-    def running(self) -> int:
-        """Number of calls that are not answered yet."""
-        return len(self._running)
-
-    @property
     def open(self) -> int:
         """Number of calls that are not read yet, that run, or whose replies are not sent yet."""
         counts = self._listener.metrics() or {"methods": {}}

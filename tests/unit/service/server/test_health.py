@@ -105,21 +105,21 @@ async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
     await asyncio.wait_for(asyncio.gather(*watches), 1)
 
 
-async def test_watches_end_whether_they_are_read_or_not() -> None:
+async def test_watches_end_as_soon_as_they_are_read() -> None:
     """Nor is one begun afterwards kept; a caller that leaves leaves nothing behind."""
     health = HealthServicer([], [])
     lazy: Any = Watcher(hangs=True)
-    left = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
-    stays = asyncio.create_task(health.Watch(HealthCheckRequest(), lazy))
+    left, stays = (asyncio.create_task(health.Watch(HealthCheckRequest(), lazy)) for _ in range(2))
     await rest()
     left.cancel()
     await rest()
     assert left.cancelled()
-    assert len(health._watches) == len(health._changed) == 1
+    assert len(health._changed) == 1
     health.end_watches()
-    await asyncio.wait_for(stays, 1)
     await asyncio.wait_for(health.Watch(HealthCheckRequest(), lazy), 1)
-    assert not health._watches
+    assert not stays.done()
+    lazy.read_on()
+    await asyncio.wait_for(stays, 1)
     assert not health._changed
 
 

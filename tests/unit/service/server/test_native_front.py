@@ -312,7 +312,7 @@ async def test_a_caller_that_leaves_ends_its_call(how: str) -> None:
                 await call
         assert await asyncio.to_thread(handlers.cancelled.wait, 10)
         await until(lambda: runner.in_flight == 0)
-        await until(lambda: not any(port.running for port in ports_of(front)))
+        await until(lambda: not any(port._running for port in ports_of(front)))
 
 
 @pytest.mark.parametrize(("timeout_s", "code"), [(10, "CANCELLED"), (0.2, "DEADLINE_EXCEEDED")])
