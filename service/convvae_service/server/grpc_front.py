@@ -75,7 +75,7 @@ class GrpcFront:
             max_stream_idle_s=settings.max_stream_idle_s,
         )
         self._message_limits = message_limits(settings)
-        self._partial_messages = self._guard.partial_messages(max_bytes=3 * settings.max_pending_bytes // 8)
+        self._partial_messages = self._guard.partial_messages(max_bytes=5 * settings.max_pending_bytes // 4)
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
         self._watching: asyncio.Task[None] | None = None

@@ -2,7 +2,7 @@
 
 gRPC hands a message over when it is whole. Until then it is in memory of gRPC that Python cannot see. Callers
 that send parts of large messages, and then nothing, would fill it. What they have sent is the part of the
-heap that nothing else explains.
+heap that nothing else explains. While gRPC joins the parts of a message, it holds them up to three times.
 """
 
 import asyncio
@@ -32,15 +32,15 @@ _log = logging.getLogger(__name__)
 
 
 class PartialMessages:
-    """Ends the reads that have waited longest, while the messages that are not whole hold too many bytes.
+    """Ends the reads that have waited longest, while calls and messages in part hold too many bytes together.
 
     Above the limit, reads end with a status. That takes the event loop, which one large message blocks for a
-    tenth of a second. Above one and a half times the limit, the connections of callers are closed at once.
+    tenth of a second. Above one and a quarter times the limit, the connections of callers are closed at once.
 
     Args:
         reads: The reads that wait for messages.
         pending: The account of the messages that are whole, and of all else that calls hold.
-        max_bytes: Maximum bytes of all messages that are not whole.
+        max_bytes: Maximum bytes of these, and of the messages that are not whole.
         heap: Returns the bytes in use on the heap of this process.
         close: Closes the connections of callers, given their addresses.
     """
@@ -86,16 +86,18 @@ class PartialMessages:
 
     def check(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look once, and end as many reads as hold the bytes above the limit, the oldest first."""
-        num_bytes = self._heap() - self._pending.num_bytes
+        pending_bytes = self._pending.num_bytes
+        num_bytes = self._heap() - pending_bytes
         until_s = loop.time() - _MIN_WAIT_S
         late = [read for reads in self._reads for read in reads.waiting if read.began_s < until_s]
         late.sort(key=lambda read: read.began_s)
         self._note_own_bytes(num_bytes, is_quiet=not late)
         partial_bytes = num_bytes - self._own_bytes
-        if (excess := partial_bytes - self._max_bytes) <= 0:
+        excess = partial_bytes + pending_bytes - self._max_bytes
+        if excess <= 0 or partial_bytes <= 0:
             return
         chosen = late[: math.ceil(len(late) * excess / partial_bytes)]
-        if chosen and excess > self._max_bytes // 2:
+        if chosen and excess > self._max_bytes // 4:
             self._close({read.peer() for read in chosen})
         elif chosen:
             loop.call_soon_threadsafe(_refuse, chosen)

@@ -78,16 +78,16 @@ async def test_the_oldest_reads_are_ended_as_far_as_needed() -> None:
     tasks = await watched.begin(0, 1, 0, 1)
     watched.heap_mib += 100
     assert await watched.ended(tasks) == []
-    watched.heap_mib += 50
-    assert await watched.ended(tasks) == [0, 1]
-    for task in tasks[:2]:
+    watched.heap_mib += 25
+    assert await watched.ended(tasks) == [0]
+    for task in tasks[:1]:
         with pytest.raises(Overloaded, match="parts of too many messages") as caught:
             task.result()
         assert caught.value.retry_delay_s > 0
-    watched.heap_mib -= 75
-    assert await watched.ended(tasks) == [0, 1]
+    watched.heap_mib -= 50
+    assert await watched.ended(tasks) == [0]
     assert watched.closed == []
-    for task in tasks[2:]:
+    for task in tasks[1:]:
         task.cancel()
 
 
@@ -95,22 +95,32 @@ async def test_far_above_the_limit_connections_are_closed() -> None:
     """The event loop may be blocked, and callers send on: the connections of the oldest reads end at once."""
     watched = Watched()
     tasks = await watched.begin(0, 1, 0, 1)
-    watched.heap_mib += 200
+    watched.heap_mib += 126
     assert await watched.ended(tasks) == []
-    assert watched.closed == [{"ipv4:127.0.0.1:0", "ipv4:127.0.0.1:1"}]
+    assert watched.closed == [{"ipv4:127.0.0.1:0"}]
+    watched.heap_mib += 74
+    assert await watched.ended(tasks) == []
+    assert watched.closed[1:] == [{"ipv4:127.0.0.1:0", "ipv4:127.0.0.1:1"}]
     for task in tasks:
         task.cancel()
 
 
 async def test_what_calls_hold_is_no_partial_message() -> None:
-    """The account explains it."""
+    """The account explains it. It leaves less room for messages in part, but ends no read for itself."""
     watched = Watched()
     tasks = await watched.begin(0)
-    watched.account.hold().add(400 * MIB)
-    watched.heap_mib += 400
+    watched.account.hold().add(80 * MIB)
+    watched.heap_mib += 80
     assert await watched.ended(tasks) == []
-    watched.heap_mib += 101
+    watched.heap_mib += 19
+    assert await watched.ended(tasks) == []
+    watched.heap_mib += 2
     assert await watched.ended(tasks) == [0]
+    alone = await watched.begin(0)
+    watched.account.hold().add(400 * MIB)
+    watched.heap_mib += 379
+    assert await watched.ended(alone) == []
+    alone[0].cancel()
 
 
 async def test_a_read_that_has_just_begun_is_left_alone() -> None:
