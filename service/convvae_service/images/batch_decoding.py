@@ -163,9 +163,9 @@ class _Decoding:
 
     def _decode(self, index: int, *, small_only: bool) -> None:
         """Decode one file. If the result is released, do nothing."""
-        with self._lock:
-            files, images = self._files, self._images
-        if images is None:
+        # `release` may run between these lines: it drops both.
+        files, images = self._files, self._images
+        if not files or images is None:
             return
         file, rules = files[index], self._rules
         try:

@@ -52,6 +52,8 @@ class DecodingChild:
         """
         rule = {"shape": asdict(shape), "resize": asdict(resize), "max_pixels": max_pixels}
         with self._lock:
+            if self._process is not None and self._process.poll() is not None:
+                self._end()  # somebody has killed it, such as the kernel for lack of memory
             pipe = self._pipe or self._start()
             try:
                 pipe.send_bytes(json.dumps(rule).encode())
@@ -68,7 +70,10 @@ class DecodingChild:
         return np.frombuffer(reply, np.uint8, offset=1).reshape(shape.as_tuple)
 
     def close(self) -> None:
-        """End the process. A later file starts another."""
+        """End the process, and fail the file that it decodes. A later file starts another."""
+        process = self._process
+        if process is not None:
+            process.kill()  # before the lock, which is held while a file is decoded
         with self._lock:
             self._end()
 

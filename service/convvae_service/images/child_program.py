@@ -37,7 +37,7 @@ def _answer(rule: dict[str, Any], data: bytes, own_bytes: int) -> bytes:
     max_pixels = rule["max_pixels"]
     # The decoder copies the file up to three times.
     most = own_bytes + 4 * len(data) + most_decoding_bytes(max_pixels) + _SPARE_BYTES
-    resource.setrlimit(resource.RLIMIT_DATA, (most, resource.RLIM_INFINITY))
+    _limit_data(most)
     try:
         pixels = decode_file(
             data, shape=ImageShape(**rule["shape"]), resize=Resize(**rule["resize"]), max_pixels=max_pixels
@@ -46,12 +46,25 @@ def _answer(rule: dict[str, Any], data: bytes, own_bytes: int) -> bytes:
         return REASON + str(error).encode()
     except MemoryError:
         return REASON + b"takes more memory to decode than the limit allows: save it again"
+    finally:
+        _limit_data(resource.RLIM_INFINITY)  # the next file may be larger
     return PIXELS + pixels.tobytes()
+
+
+def _limit_data(num_bytes: int) -> None:
+    """Limit the process's data to a number of bytes, or to the limit of its parent if that is lower."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bounds = [bound for bound in (num_bytes, hard) if bound != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(bounds, default=resource.RLIM_INFINITY), hard))
 
 
 def _data_bytes() -> int:
     """Return the bytes of data that the process has now, as RLIMIT_DATA counts them."""
-    found = re.search(r"VmData:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        status = ""  # /proc is not mounted
+    found = re.search(r"VmData:\s+(\d+) kB", status)
     return int(found[1]) * 1024 if found else 1 << 30
 
 

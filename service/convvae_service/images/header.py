@@ -1,6 +1,6 @@
 """The facts about an image file that are known before its pixels are decoded."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["ImageHeader", "InvalidImage", "LargeFile", "TooManyPixels"]
 
@@ -25,8 +25,7 @@ class LargeFile(Exception):
         super().__init__(num_bytes)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ImageHeader:
+class ImageHeader(NamedTuple):
     """An image file and the facts about it.
 
     Attributes:

@@ -2,10 +2,11 @@
 
 import io
 import os
+import resource
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -88,13 +89,47 @@ def test_a_file_that_takes_too_long_ends_the_process() -> None:
 
 
 def test_a_process_that_is_killed_is_started_again(child: DecodingChild) -> None:
-    """Its file is refused, and the next is decoded."""
+    """It may be killed between two files, and no file is refused for it."""
     data = webp(50)
     child.decode(data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
-    os.kill(process_id(child), signal.SIGKILL)
-    with pytest.raises(InvalidImage, match="its decoder has failed"):
-        child.decode(data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+    first = process_id(child)
+    os.kill(first, signal.SIGKILL)
+    os.waitid(os.P_PID, first, os.WEXITED | os.WNOWAIT)
     child.decode(data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+    assert process_id(child) != first
+
+
+@pytest.mark.parametrize(
+    "end", [lambda child: os.kill(process_id(child), signal.SIGKILL), DecodingChild.close]
+)
+def test_a_process_that_ends_refuses_the_file_that_it_decodes(
+    child: DecodingChild, end: Callable[[DecodingChild], object]
+) -> None:
+    """Nobody waits until the file's time is over, and the next file is decoded."""
+    data = webp(50)
+    child.decode(data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+    os.kill(process_id(child), signal.SIGSTOP)
+    child._timeout_s = WAIT_S
+    with ThreadPoolExecutor(1) as pool:
+        decoding = pool.submit(child.decode, data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+        while not child._lock.locked():
+            time.sleep(0.001)
+        time.sleep(0.1)
+        end(child)
+        with pytest.raises(InvalidImage, match="its decoder has failed"):
+            decoding.result(WAIT_S / 2)
+    child.decode(data, shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+
+
+def test_a_limit_of_the_parent_stays(child: DecodingChild) -> None:
+    """Programs under `ulimit -d` cannot raise it. Between two files the process has no lower limit."""
+    child.decode(webp(50), shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+    number, limits = process_id(child), (1 << 30, 1 << 30)
+    resource.prlimit(number, resource.RLIMIT_DATA, limits)
+    for _ in range(2):
+        child.decode(webp(50), shape=SHAPE, resize=RESIZE, max_pixels=MAX_PIXELS)
+        assert process_id(child) == number
+        assert resource.prlimit(number, resource.RLIMIT_DATA) == limits
 
 
 def test_the_process_ends_with_the_pipe(child: DecodingChild) -> None:
