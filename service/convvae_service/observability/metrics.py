@@ -98,6 +98,15 @@ class Metrics:
         self._queued_rows.set_function(queued_rows)
         self._pending_bytes.set_function(pending_bytes)
 
+    def watch_certificate(self, expires_s: Callable[[], float]) -> None:
+        """Read the Unix time at which the certificate expires from this function, where there is one."""
+        expiry = Gauge(
+            "convvae_certificate_expiry_timestamp_seconds",
+            "Unix time at which the certificate in use expires",
+            registry=self.registry,
+        )
+        expiry.set_function(expires_s)
+
     def show_stuck(self, part: str, stuck: bool) -> None:
         """Show whether a part of the server is stuck."""
         self._stuck.labels(part).set(stuck)

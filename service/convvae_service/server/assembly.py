@@ -29,6 +29,7 @@ from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader
 from convvae_service.repository.loading import EngineOptions
 from convvae_service.repository.trial import LoadLimits
+from convvae_service.server.credentials import Credentials
 from convvae_service.server.fronts import Front, FrontChoice, build_front, choose_front
 from convvae_service.server.health import HealthServicer
 from convvae_service.server.reflection import REFLECTION, REFLECTION_V1, reflection_servicer
@@ -63,6 +64,7 @@ class Parts:
     workers: ThreadPoolExecutor
     decoding_threads: DecodingThreads
     health: HealthServicer
+    credentials: Credentials
     front: Front
     front_choice: FrontChoice
     watchdog: Watchdog | None
@@ -79,17 +81,10 @@ def assemble(settings: ServeSettings) -> Parts:
     settings = _with_parallelism(settings)
     metrics = Metrics()
     tracing = _build_tracing(settings)
-    # One more than decode large files: small files never wait for them.
-    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="worker")
-    decoding_threads = DecodingThreads(
-        workers, max_large=available_cpus(), max_bytes=most_decoding_bytes(settings.max_pixels_per_file)
-    )
     runner = CallRunner(
         metrics=metrics,
         max_call_s=settings.max_call_s,
         pending=PendingBytes(settings.max_pending_bytes),
-        max_request_bytes=settings.max_message_bytes,
-        decoding_bytes=lambda: decoding_threads.held_bytes,
         access_log=AccessLog(settings.access_log_sample),
         tracing=tracing,
     )
@@ -98,8 +93,14 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics)
     metrics.watch_load(lambda: batcher.queued_rows, lambda: runner.pending.num_bytes)
+    # One more than decode large files: small files never wait for them.
+    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="worker")
+    decoding_threads = DecodingThreads(
+        workers, max_large=available_cpus(), max_bytes=most_decoding_bytes(settings.max_pixels_per_file)
+    )
     health = HealthServicer((_VAE.full_name,), repository.models)
-    front = build_front(front_choice, settings, runner)
+    credentials = Credentials(settings)
+    front = build_front(front_choice, settings, runner, credentials)
     parts = Parts(
         metrics=metrics,
         tracing=tracing,
@@ -110,6 +111,7 @@ def assemble(settings: ServeSettings) -> Parts:
         workers=workers,
         decoding_threads=decoding_threads,
         health=health,
+        credentials=credentials,
         front=front,
         front_choice=front_choice,
         watchdog=_build_watchdog(settings, metrics, batcher, decoding_threads, health, front),

@@ -5,18 +5,19 @@ import os
 import ssl
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime
+
+from convvae_service.server.validity import validities
 
 __all__ = ["check_authorities", "check_pair"]
 
-# Codes of OpenSSL's verification.
-_NOT_YET_VALID, _EXPIRED = 9, 10
 _MISMATCHES = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH")
-# A handshake takes three flights.
-_MAX_FLIGHTS = 10
 
 
-def check_pair(certificate: bytes, key: bytes, *, certificate_name: str, key_name: str) -> None:
-    """Check that a server can use a certificate with a key, both PEM. Messages have their names.
+def check_pair(certificate: bytes, key: bytes, *, certificate_name: str, key_name: str) -> datetime:
+    """Check that a server can use a certificate with a key, both PEM, and return when it expires.
+
+    The certificate may have a chain, which is checked too. Messages have the names.
 
     Raises:
         ValueError: One of them is not of its kind, the key is encrypted or of another certificate, or the
@@ -47,16 +48,23 @@ def check_pair(certificate: bytes, key: bytes, *, certificate_name: str, key_nam
             f"{certificate_name} and {key_name} cannot be checked in memory: {error.strerror}"
             " (is /proc mounted?)"
         ) from None
-    _check_dates(context, certificate, certificate_name)
+    return _check_dates(certificate, certificate_name)
 
 
 def check_authorities(authorities: bytes, name: str) -> None:
-    """Check that PEM bytes are certificates. Messages call them `name`.
+    """Check that PEM bytes are certificates, and that one of them is valid today. Messages call them `name`.
 
     Raises:
         ValueError: They are not.
     """
     _check_certificates(authorities, f"{name}, the client authorities, has no certificate in PEM")
+    now = datetime.now(UTC)
+    dates = _dates(authorities, name)
+    if not any(first <= now <= last for first, last in dates):
+        raise ValueError(
+            f"no certificate in {name}, the client authorities, is valid today: the last one was valid until"
+            f" {max(last for _, last in dates):%Y-%m-%d %H:%M} UTC"
+        )
 
 
 def _check_certificates(pem: bytes, message: str) -> None:
@@ -66,32 +74,32 @@ def _check_certificates(pem: bytes, message: str) -> None:
         raise ValueError(message) from None
 
 
-def _check_dates(server: ssl.SSLContext, certificate: bytes, name: str) -> None:
-    """Shake hands in memory with a client that trusts this certificate only: it looks at the dates."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    client.load_verify_locations(cadata=_ascii(certificate))
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = (
-        client.wrap_bio(to_client, to_server),
-        server.wrap_bio(to_server, to_client, server_side=True),
-    )
-    try:
-        for _ in range(_MAX_FLIGHTS):
-            for end in ends:
-                with contextlib.suppress(ssl.SSLWantReadError):
-                    end.do_handshake()
-    except ssl.SSLCertVerificationError as error:
-        if error.verify_code == _EXPIRED:
-            raise ValueError(f"the certificate in {name} has expired: renew it") from None
-        if error.verify_code == _NOT_YET_VALID:
+def _check_dates(pem: bytes, name: str) -> datetime:
+    """Return when the first of the certificates expires. Callers check all of a chain."""
+    now = datetime.now(UTC)
+    dates = _dates(pem, name)
+    for number, (first, last) in enumerate(dates, start=1):
+        which = "the certificate" if number == 1 else f"certificate {number}"
+        if now > last:
             raise ValueError(
-                f"the certificate in {name} is not valid yet: check it, and the clock of this machine"
-            ) from None
-    except ssl.SSLError:
-        # Callers may accept what this client does not.
-        return
+                f"{which} in {name}, valid until {last:%Y-%m-%d %H:%M} UTC, has expired: renew it"
+            )
+        if now < first:
+            raise ValueError(
+                f"{which} in {name} is not valid yet, but from {first:%Y-%m-%d %H:%M} UTC: check it, and the"
+                " clock of this machine"
+            )
+    return min(last for _, last in dates)
+
+
+def _dates(pem: bytes, name: str) -> list[tuple[datetime, datetime]]:
+    try:
+        dates = validities(pem)
+    except ValueError:
+        dates = []
+    if not dates:
+        raise ValueError(f"the dates of a certificate in {name} cannot be read")
+    return dates
 
 
 def _has_key(pem: bytes) -> bool:

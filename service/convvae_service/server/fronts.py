@@ -10,6 +10,7 @@ from convvae.addresses import is_loopback
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.errors import StartupError
+from convvae_service.server.credentials import Credentials
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Front", "FrontChoice", "build_front", "choose_front"]
@@ -78,20 +79,18 @@ def choose_front(settings: ServeSettings) -> FrontChoice:
     return FrontChoice("native", "no setting needs --front grpcio")
 
 
-def build_front(choice: FrontChoice, settings: ServeSettings, runner: CallRunner) -> Front:
-    """Return the chosen front; no port is open yet.
-
-    Raises:
-        StartupError: A file of certificates or tokens cannot be used.
-    """
+def build_front(
+    choice: FrontChoice, settings: ServeSettings, runner: CallRunner, credentials: Credentials
+) -> Front:
+    """Return the chosen front; no port is open yet."""
     # Each loads libraries that the other does not need.
     if choice.name == "native":
         from convvae_service.server.native_front import NativeFront
 
-        return NativeFront(settings, runner)
+        return NativeFront(settings, runner, credentials)
     from convvae_service.server.grpc_front import GrpcFront
 
-    return GrpcFront(settings, runner)
+    return GrpcFront(settings, runner, credentials)
 
 
 def _why_not_native(settings: ServeSettings) -> str | None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -19,22 +18,22 @@ from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, 
 from convvae_service.calls.status import Refusal
 from convvae_service.errors import ServiceError, StartupError
 from convvae_service.observability.call import Call
-from convvae_service.server.auth import Tokens
 from convvae_service.server.compression import Unpacking
 from convvae_service.server.connections import server_options
+from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.grpc_log import GrpcLog
 from convvae_service.server.listening import listen, why_not
 from convvae_service.server.request_guard import RequestGuard
-from convvae_service.server.tls import server_credentials
 from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.server.unsent_replies import UnsentReplies
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["GrpcFront"]
 
-# If gRPC cannot send an answer, its error names such an operation. If it cannot read, it names others.
-_SENDING = re.compile(r'^Failed "execute_batch": .*\bSend\w+Operation\b')
+# One for the process, as gRPC's logger is.
+_GRPC_LOG = GrpcLog()
 
 
 class GrpcFront:
@@ -47,30 +46,25 @@ class GrpcFront:
         self,
         settings: ServeSettings,
         runner: CallRunner,
+        credentials: Credentials,
         *,
         limits_connections: bool = True,
     ) -> None:
-        """Read the files of certificates and tokens; no port is open yet.
+        """Set up; no port is open yet.
 
         Args:
             settings: The settings of the server.
             runner: Runs the calls.
+            credentials: The certificate and the tokens.
             limits_connections: Whether connections above `max_connections` are refused.
-
-        Raises:
-            StartupError: One of these files cannot be used.
         """
         self._address = settings.address
         self._port = 0
         self._runner = runner
-        self._credentials = (
-            server_credentials(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-            if settings.tls_certificate and settings.tls_key
-            else None
-        )
+        self._certificate = credentials.certificate
         self._guard = RequestGuard(
             runner,
-            Tokens(settings.token_file) if settings.token_file else None,
+            credentials.tokens,
             Unpacking(settings.request_compression, max_bytes=settings.max_message_bytes),
             max_stream_idle_s=settings.max_stream_idle_s,
         )
@@ -82,7 +76,7 @@ class GrpcFront:
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
         self._server = server_of_known_methods(options)
-        logging.getLogger("grpc._cython.cygrpc").addFilter(_is_no_caller_that_left)
+        logging.getLogger("grpc._cython.cygrpc").addFilter(_GRPC_LOG)
 
     def add_service(self, service: Service) -> None:
         """Answer the methods of a service."""
@@ -115,10 +109,10 @@ class GrpcFront:
             # gRPC does not say why it cannot listen, and it is content with one address of several.
             for probe in listen(self._address):
                 probe.close()
-            if self._credentials is None:
+            if self._certificate is None:
                 self._port = self._server.add_insecure_port(self._address)
             else:
-                self._port = self._server.add_secure_port(self._address, self._credentials)
+                self._port = self._server.add_secure_port(self._address, self._certificate.credentials)
         except (OSError, RuntimeError) as error:
             reason = why_not(error)
             raise StartupError(
@@ -238,11 +232,3 @@ def _current_task() -> "asyncio.Task[Any]":
     task = asyncio.current_task()
     assert task is not None
     return task
-
-
-def _is_no_caller_that_left(record: logging.LogRecord) -> bool:
-    """Return whether gRPC logs anything else than that a caller left while its answer was being sent."""
-    if not record.getMessage().startswith("ExecuteBatchError raised in core"):
-        return True
-    error = record.exc_info[1] if record.exc_info else None
-    return _SENDING.search(str(error)) is None

@@ -132,6 +132,7 @@ class Server:
         for task in self._background:
             task.cancel()
         await parts.front.stop(None)
+        parts.credentials.close()
         if self._metrics_page is not None:
             await asyncio.to_thread(self._metrics_page.close)
         await asyncio.to_thread(parts.batcher.close)
@@ -150,6 +151,7 @@ class Server:
         try:
             self.parts.runner.start()
             self.parts.batcher.start()
+            self.parts.credentials.start(self.parts.metrics)
         except RuntimeError as error:
             raise StartupError(
                 f"no thread can be started ({error}): allow the process more threads, or give fewer --lanes"

@@ -14,8 +14,8 @@ from pygrpc_native import NativeGrpcFront
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Method, ProbeMethod, Service
 from convvae_service.errors import StartupError
-from convvae_service.server.auth import Tokens
 from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_limit
+from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.listening import why_not
@@ -41,20 +41,16 @@ class NativeFront:
 
     limits_connections = False
 
-    def __init__(self, settings: ServeSettings, runner: CallRunner) -> None:
-        """Read the file of tokens; no port is open yet.
-
-        Raises:
-            StartupError: The file cannot be used.
-        """
+    def __init__(self, settings: ServeSettings, runner: CallRunner, credentials: Credentials) -> None:
+        """Set up; no port is open yet."""
         self._settings = settings
         self._runner = runner
-        self._tokens = Tokens(settings.token_file) if settings.token_file else None
+        self._tokens = credentials.tokens
         self._methods: list[Method | ProbeMethod] = []
         self._ports: list[NativePort] = []
         self._port = 0
         # Each connection may have one to the front behind. A limit there would refuse callers.
-        self._behind = GrpcFront(settings, runner, limits_connections=False)
+        self._behind = GrpcFront(settings, runner, credentials, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
         logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from convvae_service.errors import StartupError
 from convvae_service.server.certificate import check_authorities, check_pair
-from convvae_service.server.tls import server_credentials
+from convvae_service.server.tls import ServerCertificate
 
 NOW = datetime.datetime.now(datetime.UTC)
 DAY = datetime.timedelta(days=1)
@@ -60,8 +60,14 @@ def test_a_pair_that_belongs_together() -> None:
         (CERTIFICATE, CERTIFICATE, "'k.pem' has no private key in PEM"),
         (CERTIFICATE, ENCRYPTED, "the key in 'k.pem' is encrypted: store it without a password"),
         (CERTIFICATE, issue()[1], "the key in 'k.pem' does not belong to the certificate in 'c.pem'"),
-        (*issue(after=NOW - DAY, before=NOW - 2 * DAY), "the certificate in 'c.pem' has expired: renew it"),
-        (*issue(before=NOW + DAY), "the certificate in 'c.pem' is not valid yet: check it, and the clock"),
+        (
+            *issue(after=NOW - DAY, before=NOW - 2 * DAY),
+            "the certificate in 'c.pem', valid until .* UTC, has expired: renew it",
+        ),
+        (
+            *issue(before=NOW + DAY),
+            "the certificate in 'c.pem' is not valid yet, but from .* UTC: check it, and the clock",
+        ),
     ],
 )
 def test_each_fault_has_its_message(certificate: bytes, key: bytes, message: str) -> None:
@@ -99,7 +105,7 @@ def test_no_temporary_folder_is_needed(files: tuple[Path, Path], monkeypatch: py
 
     monkeypatch.setattr(tempfile, "gettempdir", refuse)
     monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc"])
-    assert isinstance(server_credentials(*files, None), grpc.ServerCredentials)
+    assert isinstance(ServerCertificate(*files, None).credentials, grpc.ServerCredentials)
 
 
 def test_a_system_without_files_in_memory_is_said(
@@ -113,14 +119,14 @@ def test_a_system_without_files_in_memory_is_said(
 
     monkeypatch.setattr(os, "memfd_create", refuse, raising=False)
     with pytest.raises(StartupError, match="cannot be checked in memory: Function not implemented"):
-        server_credentials(*files, None)
+        ServerCertificate(*files, None)
 
 
 def test_a_file_that_cannot_be_read_is_named(files: tuple[Path, Path]) -> None:
     """A missing file and a folder in its place are said as the system says it."""
     files[1].unlink()
     with pytest.raises(StartupError, match=r"TLS: '.*k\.pem' cannot be read: No such file or directory"):
-        server_credentials(*files, None)
+        ServerCertificate(*files, None)
     files[1].mkdir()
     with pytest.raises(StartupError, match=r"TLS: '.*k\.pem' cannot be read: Is a directory"):
-        server_credentials(*files, None)
+        ServerCertificate(*files, None)

@@ -28,6 +28,7 @@ from convvae_service.calls.waiting import wait
 from convvae_service.errors import NotFound, StartupError
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
+from convvae_service.server.credentials import Credentials
 from convvae_service.server.native_front import NativeFront
 from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.loader import load_settings
@@ -95,7 +96,7 @@ async def serving(
     """Serve the handlers on the native front; yield its address, a stub, the runner and the front."""
     runner = CallRunner(metrics=Metrics(), max_call_s=60, state=State.SERVING)
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0", *flags])
-    front = NativeFront(settings, runner)
+    front = NativeFront(settings, runner, Credentials(settings))
     calls: dict[str, Handler] = {"Sample": handlers.sample, "Score": handlers.score}
     front.add_service(Service(descriptor=SERVICE, limits=LIMITS, calls=calls))
     target = f"127.0.0.1:{front.open_port()}"
@@ -243,7 +244,8 @@ def test_threads_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyP
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0"])
 
     async def open_port() -> None:
-        NativeFront(settings, CallRunner(metrics=Metrics(), max_call_s=60)).open_port()
+        runner = CallRunner(metrics=Metrics(), max_call_s=60)
+        NativeFront(settings, runner, Credentials(settings)).open_port()
 
     with pytest.raises(StartupError, match=r"^address 127\.0\.0\.1:0 cannot be used: no more threads; "):
         asyncio.run(open_port())
@@ -360,7 +362,7 @@ async def test_what_is_too_large_is_refused_as_grpc_does() -> None:
         for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
             refusal = await refused(stub.Sample(large, timeout=10, compression=compression))
             assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert refusal.message == "received a message of 200009 bytes: the maximum is 125000"
+            assert refusal.message == "received a message of 200009 bytes: the maximum is 200000"
             assert refusal.retry_delay_s is None
         for _ in range(3):
             refusal = await refused(stub.Sample(SAMPLE, timeout=10, metadata=(("note", "x" * 4000),)))
