@@ -22,26 +22,35 @@ SpaceToDepth Split Sqrt Squeeze Sub Tanh Transpose Unsqueeze
 # Operators of graphs from elsewhere.
 _OTHER = """
 Abs Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh AveragePool BitShift BitwiseAnd BitwiseNot
-BitwiseOr BitwiseXor CastLike Ceil Celu Concat ConstantOfShape ConvInteger Cos Cosh CumSum Det
+BitwiseOr BitwiseXor CastLike Ceil Celu Concat ConstantOfShape ConvInteger Cos Cosh CumSum Det Dropout
 DynamicQuantizeLinear Einsum Equal Expand EyeLike Floor Gather GatherElements GatherND GlobalAveragePool
 GlobalLpPool GlobalMaxPool Greater GreaterOrEqual GridSample Hardmax IsInf IsNaN LRN Less LessOrEqual
-LpNormalization LpPool MatMulInteger MaxPool Mean MeanVarianceNormalization Mish Mod Not Or Range
+LpNormalization LpPool MatMulInteger MaxPool Mean MeanVarianceNormalization Mish Mod Not OneHot Or Range
 RMSNormalization ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMin ReduceProd ReduceSum
 ReduceSumSquare Resize ReverseSequence ScatterElements ScatterND Shrink Sign Sin Sinh Size Softsign Sum
 Swish Tan ThresholdedRelu Tile TopK Trilu Upsample Where Xor
 """
 _MICROSOFT = """
-BiasGelu FastGelu FusedConv FusedGemm FusedMatMul Gelu GroupNorm QAttention QGemm QLinearAdd
-QLinearAveragePool QLinearConcat QLinearConv QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul
-QLinearSigmoid QLinearSoftmax QuickGelu SkipGroupNorm
+BiasGelu DynamicQuantizeMatMul FastGelu FusedConv FusedGemm FusedMatMul Gelu GroupNorm
+MatMulIntegerToFloat QAttention QGemm QLinearAdd QLinearAveragePool QLinearConcat QLinearConv
+QLinearGlobalAveragePool QLinearLeakyRelu QLinearMul QLinearSigmoid QLinearSoftmax QuickGelu
+SkipGroupNorm SkipLayerNormalization
 """
+# The converter of scikit-learn writes them to scale the values.
+_ML = frozenset({"Imputer", "Normalizer", "Scaler"})
 _PLAIN = frozenset(_EXPORTED.split())
 _STANDARD = _PLAIN | frozenset(_OTHER.split())
-_ALLOWED = {"": _STANDARD, "ai.onnx": _STANDARD, "com.microsoft": frozenset(_MICROSOFT.split())}
+_ALLOWED = {
+    "": _STANDARD,
+    "ai.onnx": _STANDARD,
+    "ai.onnx.ml": _ML,
+    "com.microsoft": frozenset(_MICROSOFT.split()),
+}
 # The inputs that set the size of a result.
 _SIZE_INPUTS = {
     "ConstantOfShape": (0,),
     "Expand": (1,),
+    "OneHot": (1,),
     "Pad": (1,),
     "Range": (0, 1, 2),
     "Reshape": (1,),

@@ -14,6 +14,7 @@ SIZES_OF_VALUES = [
     ("Tile", ["latent", "whole"]),
     ("Expand", ["latent", "whole"]),
     ("Reshape", ["latent", "whole"]),
+    ("OneHot", ["zero", "whole", "zero"]),
     ("ConstantOfShape", ["whole"]),
     ("Range", ["zero", "whole", "zero"]),
     ("Pad", ["latent", "whole"]),
