@@ -22,6 +22,8 @@ _MAX_INT32 = 2**31 - 1
 _PING_STRIKES = 2
 # Time for a caller to answer a ping.
 KEEPALIVE_TIMEOUT_MS = 20_000
+# Time for a new connection to encrypt and to send HTTP/2's preface; gRPC's own is two minutes.
+_HANDSHAKE_TIMEOUT_MS = 10_000
 # A waiting call has its headers and at most 64 KiB of its message in memory.
 _MAX_PENDING_CALLS = 16_384
 
@@ -68,6 +70,10 @@ def server_options(settings: ServeSettings, *, limits_connections: bool = True) 
         # A second server on the same port must fail. It must not share the connections.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
+        # Otherwise calls that have ended count until gRPC has freed them, and calls of a caller that keeps to
+        # the limit are reset.
+        ("grpc.http.overload_protection", 0),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_TIMEOUT_MS),
         # Both are equal: gRPC refuses calls between the two limits at random.
         ("grpc.max_metadata_size", settings.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", settings.max_metadata_bytes),

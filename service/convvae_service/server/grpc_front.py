@@ -67,6 +67,7 @@ class GrpcFront:
             credentials.tokens,
             Unpacking(settings.request_compression, max_bytes=settings.max_message_bytes),
             max_stream_idle_s=settings.max_stream_idle_s,
+            max_metadata_bytes=settings.max_metadata_bytes,
         )
         self._message_limits = message_limits(settings)
         self._partial_messages = self._guard.partial_messages(max_bytes=5 * settings.max_pending_bytes // 4)

@@ -1,6 +1,7 @@
 """Standard health (`grpc.health.v1`): overall, for each service and model, and a liveness."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import grpc
@@ -13,6 +14,11 @@ __all__ = ["LIVENESS", "HealthServicer"]
 LIVENESS = "liveness"
 _SERVING, _NOT_SERVING = HealthCheckResponse.SERVING, HealthCheckResponse.NOT_SERVING
 _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
+# Watch streams at the same time, for all callers and for those of one address.
+_MAX_WATCHES = 1000
+_MAX_WATCHES_OF_ADDRESS = 250
+# No service or model has a longer name. Each watch keeps its name.
+_MAX_NAME_LENGTH = 1024
 
 
 class HealthServicer:
@@ -33,6 +39,7 @@ class HealthServicer:
         self._statuses = dict.fromkeys((*self._services, *self._models), _NOT_SERVING)
         self._statuses[LIVENESS] = _SERVING
         self._changed: dict[asyncio.Event, str] = {}
+        self._watches_of: Counter[str] = Counter()
         self._ended = False
 
     def follow(self, models: Mapping[str, bool]) -> None:
@@ -77,9 +84,23 @@ class HealthServicer:
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """Send the state of a name, and each change, until the caller leaves or the server stops.
 
-        A watcher that reads slowly gets the latest state, and not each state before it.
+        A watcher that reads slowly gets the latest state, and not each state before it. A name that is too
+        long is INVALID_ARGUMENT, and a watch beyond the limits is RESOURCE_EXHAUSTED.
         """
         name = request.service
+        del request
+        if len(name) > _MAX_NAME_LENGTH:
+            await context.abort(
+                grpc.StatusCode.INVALID_ARGUMENT, f"service: a name has at most {_MAX_NAME_LENGTH} characters"
+            )
+        address = context.peer().rpartition(":")[0]
+        if not self._may_watch(address):
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"a server has at most {_MAX_WATCHES} watches, {_MAX_WATCHES_OF_ADDRESS} of them from one"
+                " address: end others, or use Check",
+            )
+        self._watches_of[address] += 1
         changed = asyncio.Event()
         self._changed[changed] = name
         sent = None
@@ -93,6 +114,14 @@ class HealthServicer:
                     await changed.wait()
         finally:
             del self._changed[changed]
+            self._watches_of[address] -= 1
+            # Otherwise it would keep every address for good.
+            self._watches_of += Counter()
+
+    def _may_watch(self, address: str) -> bool:
+        # Behind another front all callers have the same address.
+        of_address = 0 if address.startswith("unix") else self._watches_of[address]
+        return len(self._changed) < _MAX_WATCHES and of_address < _MAX_WATCHES_OF_ADDRESS
 
     def _set(self, name: str, status: HealthCheckResponse.ServingStatus.ValueType | None) -> None:
         if self._statuses.get(name) == status:

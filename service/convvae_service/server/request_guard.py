@@ -6,6 +6,7 @@
 - A call whose deadline has passed on arrival is dropped unread. gRPC tries to read its request and never
   frees 96 bytes of each such call (grpc/grpc#43360), so a storm of them would use up memory.
 - A call without a valid token is refused before its request is read.
+- A call with too many metadata is refused at once. gRPC does not count all that HPACK references repeat.
 - A caller that opens a call and sends no request has `max_call_s` seconds, and the caller of a stream has
   `max_stream_idle_s` seconds for each message. When the server stops, the guard waits for no request: such
   calls end as UNAVAILABLE, and streams after the requests that have been read.
@@ -49,6 +50,7 @@ class RequestGuard:
         tokens: The tokens that callers must have one of; None accepts everybody.
         unpacking: Unpacks or refuses compressed requests.
         max_stream_idle_s: Maximum seconds for the next message of a stream; 0 for those of one call.
+        max_metadata_bytes: Maximum bytes of a call's metadata, counting 32 for each key.
     """
 
     def __init__(
@@ -58,10 +60,12 @@ class RequestGuard:
         unpacking: Unpacking,
         *,
         max_stream_idle_s: float = 0.0,
+        max_metadata_bytes: int = 16_384,
     ) -> None:
         self._runner = runner
         self._tokens = tokens
         self._unpacking = unpacking
+        self._max_metadata_bytes = max_metadata_bytes
         self._reads = Reads(
             at_most_s=runner.max_call_s,
             late=lambda: DeadlineExceeded(
@@ -90,6 +94,8 @@ class RequestGuard:
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             del requests
             self._drop_if_expired(name, context)
+            if excess := self._excess_metadata(context):
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
             try:
                 self._check_token(context, needs_token)
                 request = await self._opened(await self._reads.run(context.read(), context.peer), read)
@@ -119,6 +125,8 @@ class RequestGuard:
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             self._drop_if_expired(name, context)
+            if excess := self._excess_metadata(context):
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
             try:
                 self._check_token(context, needs_token)
             except ServiceError as error:
@@ -146,6 +154,13 @@ class RequestGuard:
         if left_s is not None and left_s < MIN_TIME_LEFT_S:
             self._runner.count_expired(name)
             raise asyncio.CancelledError
+
+    def _excess_metadata(self, context: Context) -> str:
+        """Return why the metadata are too large, or an empty text."""
+        size = sum(len(key) + len(value) + 32 for key, value in context.invocation_metadata() or ())
+        if size <= self._max_metadata_bytes:
+            return ""
+        return f"received metadata of about {size} bytes: the maximum is {self._max_metadata_bytes}"
 
     def _check_token(self, context: Context, needs_token: bool) -> None:
         if needs_token and self._tokens is not None:

@@ -154,7 +154,7 @@ class ServeSettings(BaseSettings):
         description="maximum number of connections at the same time; 0: no limit; needs the front grpcio",
     )
     max_calls_per_connection: int = Field(
-        1000, ge=1, le=1_000_000, description="maximum number of calls at once on one connection; others wait"
+        50, ge=1, le=1_000_000, description="maximum number of calls at once on one connection; others wait"
     )
     max_metadata_bytes: int = Field(
         16384, ge=1024, le=MIB, description="maximum bytes of a call's metadata, counting 32 for each key"

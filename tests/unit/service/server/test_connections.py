@@ -7,11 +7,14 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
 import pytest
 
+from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.server.connection_watch import ConnectionWatch, count_connections
 from convvae_service.server.connections import connection_limit, many_open_files, server_options
 from convvae_service.settings.loader import load_settings
+from support.local_server import started
 
 
 @pytest.mark.parametrize(
@@ -89,3 +92,13 @@ def test_the_log_says_it_once_a_minute(
     monkeypatch.setattr(Path, "iterdir", refuse)
     watch.look_once()
     assert caplog.messages == ["connections wait: the process cannot open another file"]
+
+
+async def test_as_many_calls_as_allowed_are_never_reset(tiny_root: Path) -> None:
+    """A caller that keeps to the limit of a connection, always at the limit, loses no call."""
+    flags = ("--front", "grpcio", "--max-calls-per-connection", "10")
+    async with started(tiny_root, *flags) as (_, address), grpc.aio.insecure_channel(address) as channel:
+        stub = vae_pb2_grpc.VaeServiceStub(channel)
+        for _ in range(10):
+            calls = [stub.Sample(vae_pb2.SampleRequest(count=1), timeout=30) for _ in range(50)]
+            assert {await call.code() for call in calls} == {grpc.StatusCode.OK}

@@ -2,6 +2,7 @@ import asyncio
 from typing import Any
 
 import grpc
+import pytest
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from convvae_service.server.health import HealthServicer
@@ -16,7 +17,8 @@ class Checked:
     def __init__(self) -> None:
         self.code: grpc.StatusCode | None = None
 
-    async def abort(self, code: grpc.StatusCode) -> None:
+    async def abort(self, code: grpc.StatusCode, details: str = "") -> None:
+        del details
         self.code = code
         raise grpc.aio.AbortError
 
@@ -73,6 +75,9 @@ class Watcher:
     async def write(self, reply: HealthCheckResponse) -> None:
         await self._reads.wait()
         self.seen.append(reply.status)
+
+    def peer(self) -> str:
+        return "ipv4:192.0.2.1:50000"
 
     def read_on(self) -> None:
         """Take what waits, and all that follows."""
@@ -140,3 +145,48 @@ async def test_only_changes_are_written() -> None:
     assert unknown.seen == [SERVICE_UNKNOWN, SERVING]
     health.end_watches()
     await asyncio.gather(*watches)
+
+
+class From(Watcher, Checked):
+    """A watcher at an address."""
+
+    def __init__(self, address: str) -> None:
+        Watcher.__init__(self)
+        Checked.__init__(self)
+        self.address = address
+
+    def peer(self) -> str:
+        return f"{self.address}:50000"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "most"),
+    [(["ipv4:192.0.2.1"], 250), ([f"ipv6:[2001:db8::{n}]" for n in range(10)], 1000), (["unix"], 1000)],
+)
+async def test_watches_are_limited(addresses: list[str], most: int) -> None:
+    """One address leaves places to others, and all together have an end; one that ends frees its place."""
+    health = HealthServicer([], [])
+    callers: list[Any] = [From(addresses[n % len(addresses)]) for n in range(most + 20)]
+    watches = [asyncio.create_task(health.Watch(HealthCheckRequest(), caller)) for caller in callers]
+    await rest()
+    assert [watch.done() for watch in watches] == [False] * most + [True] * 20
+    assert {caller.code for caller in callers[most:]} == {grpc.StatusCode.RESOURCE_EXHAUSTED}
+    assert isinstance(watches[-1].exception(), grpc.aio.AbortError)
+    watches[0].cancel()
+    await rest()
+    again = asyncio.create_task(health.Watch(HealthCheckRequest(), callers[0]))
+    await rest()
+    assert not again.done()
+    health.end_watches()
+    await asyncio.wait((*watches, again), timeout=5)
+    assert not health._changed
+    assert not health._watches_of
+
+
+async def test_a_watch_keeps_no_long_name() -> None:
+    """No model has such a name, and each watch would hold it."""
+    health = HealthServicer([], [])
+    caller: Any = From("ipv4:192.0.2.1")
+    with pytest.raises(grpc.aio.AbortError):
+        await health.Watch(HealthCheckRequest(service="n" * 1025), caller)
+    assert caller.code is grpc.StatusCode.INVALID_ARGUMENT

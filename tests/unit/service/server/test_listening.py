@@ -140,24 +140,3 @@ def test_the_reason_is_named() -> None:
                 MetricsPage(CollectorRegistry(), address)
     with pytest.raises(StartupError, match=r"no\.such\.host\.invalid:1 cannot be used: "):
         MetricsPage(CollectorRegistry(), "no.such.host.invalid:1")
-
-
-def test_readers_that_say_nothing_are_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond the limit a reader is dropped at once; the page comes back when one of them has gone."""
-    monkeypatch.setattr("convvae_service.server.metrics_page._MAX_READERS", 2)
-    monkeypatch.setattr("convvae_service.server.metrics_page._Handler.timeout", 1.0)
-    registry = CollectorRegistry()
-    Gauge("a_gauge", "A gauge", registry=registry).set(3)
-    page = MetricsPage(registry, "127.0.0.1:0")
-    silent = [socket.create_connection(("127.0.0.1", page.port)) for _ in range(3)]
-    try:
-        silent[2].settimeout(5)
-        assert silent[2].recv(1) == b""
-        for each in silent[:2]:
-            each.settimeout(5)
-            assert each.recv(1) == b""
-        assert answers(V4, page.port)
-    finally:
-        for each in silent:
-            each.close()
-        page.close()

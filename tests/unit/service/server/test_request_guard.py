@@ -19,12 +19,21 @@ class Caller:
         self.left_s = left_s
         self.requests = requests
         self.is_read = False
+        self.metadata: list[tuple[str, str]] = []
+        self.status: tuple[grpc.StatusCode, str] | None = None
 
     def peer(self) -> str:
         return "ipv4:127.0.0.1:1"
 
     def time_remaining(self) -> float | None:
         return self.left_s
+
+    def invocation_metadata(self) -> list[tuple[str, str]]:
+        return self.metadata
+
+    async def abort(self, code: grpc.StatusCode, details: str) -> None:
+        self.status = (code, details)
+        raise grpc.aio.AbortError
 
     async def read(self) -> Any:
         self.is_read = True
@@ -76,3 +85,19 @@ async def test_a_call_whose_caller_has_left_is_not_answered() -> None:
         await called
     # Its context cannot be aborted, which would have raised.
     assert "code=" not in generate_latest(metrics.registry).decode()
+
+
+def test_metadata_that_grpc_did_not_count_are_refused_unread() -> None:
+    """HPACK references of one byte repeat a header: what they repeat counts here, at any moment of a call."""
+    caller = Caller(None, [b""])
+    caller.metadata = [("x-a", "v" * 4000)] * 4
+    assert call(caller, Metrics()) == vae_pb2.ListModelsResponse()
+    caller = Caller(None, [b""])
+    caller.metadata = [("accept-encoding", "")] * 400
+    with pytest.raises(grpc.aio.AbortError):
+        call(caller, Metrics())
+    assert not caller.is_read
+    assert caller.status == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "received metadata of about 18800 bytes: the maximum is 16384",
+    )
