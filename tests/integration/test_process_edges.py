@@ -74,7 +74,7 @@ def test_a_signal_during_the_imports_does_not_wait_for_a_full_pipe(tiny_root: Pa
 
 @pytest.mark.parametrize(
     ("module", "number"),
-    [("pydantic_settings", "SIGHUP"), ("numpy", "SIGINT"), ("onnxruntime", "SIGTERM")],
+    [("pydantic_settings", "SIGHUP"), ("numpy", "SIGINT"), ("convvae_service.repository.trial", "SIGTERM")],
 )
 def test_a_check_that_is_stopped_has_no_verdict(tiny_root: Path, module: str, number: str) -> None:
     """It says so in one line, and its exit code is that of the signal."""

@@ -14,17 +14,11 @@ from convvae_service.settings.loader import load_settings
 async def test_callers_that_leave_while_an_answer_is_sent_are_no_errors(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """In a storm of short deadlines gRPC logs some of them; all else that it logs stays."""
+    """In a storm of short deadlines gRPC logs some of them. Other errors are a line in the server's words."""
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0"])
     GrpcFront(settings, CallRunner(metrics=Metrics(), max_call_s=60), Credentials(settings))
     log = logging.getLogger("grpc._cython.cygrpc")
     for operation in ("SendStatusFromServerOperation", "ReceiveMessageOperation"):
         error = RuntimeError(f'Failed "execute_batch": (<grpc._cython.cygrpc.{operation} object at 0x7f>,)')
         log.error("ExecuteBatchError raised in core by servicer method [%s]", operation, exc_info=error)
-    log.error("ExecuteBatchError raised in core by servicer method [%s]", "/a.B/C")
-    log.error("Unexpected [%s] raised by servicer method [%s]", "KeyError", "/a.B/C")
-    assert [record.getMessage() for record in caplog.records] == [
-        "ExecuteBatchError raised in core by servicer method [ReceiveMessageOperation]",
-        "ExecuteBatchError raised in core by servicer method [/a.B/C]",
-        "Unexpected [KeyError] raised by servicer method [/a.B/C]",
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["gRPC could not read or answer a call"]
