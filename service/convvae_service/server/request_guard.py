@@ -124,6 +124,8 @@ class RequestGuard:
         serve = _write_all(behave) if inspect.isasyncgenfunction(behave) else behave
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
+            # gRPC's iterator would hold each message until the next one arrives.
+            del requests
             self._drop_if_expired(name, context)
             if excess := self._excess_metadata(context):
                 await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
@@ -131,7 +133,7 @@ class RequestGuard:
                 self._check_token(context, needs_token)
             except ServiceError as error:
                 return await self._refuse(name, error, context)
-            readable = _ReadableRequests(lambda: self._next(requests, read, context))
+            readable = _ReadableRequests(lambda: self._next(read, context))
             await serve(readable, context)
             if readable.error is not None:
                 await self._refuse(name, readable.error, context)
@@ -179,14 +181,17 @@ class RequestGuard:
             data = await self._unpacking.unpack(data)
         return data if read is None else read(data)
 
-    async def _next(self, requests: AsyncIterator[Any], read: Read | None, context: Context) -> Any:
+    async def _next(self, read: Read | None, context: Context) -> Any:
         """Return the next request of a stream.
 
         Raises:
             StopAsyncIteration: The caller sends no more requests.
             ServiceError: The request is unreadable, or the server stops.
         """
-        return await self._opened(await self._stream_reads.run(anext(requests), context.peer), read)
+        request = await self._opened(await self._stream_reads.run(context.read(), context.peer), read)
+        if request is grpc.aio.EOF:
+            raise StopAsyncIteration
+        return request
 
 
 class _ReadableRequests:
