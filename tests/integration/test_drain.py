@@ -205,4 +205,6 @@ def test_no_answer_is_lost_at_the_moment_of_the_stop(root: Path, after_s: float)
         assert server.wait() == 0
     counted = Counter(line["code"] for line in server.messages("call") if line["method"] == "Sample")
     assert codes[grpc.StatusCode.OK] == counted["OK"] - len(stubs)
-    assert codes.keys() <= {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+    # Calls that gRPC has not handed over when the port closes are CANCELLED, on a busy machine.
+    unread = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+    assert codes.keys() - {grpc.StatusCode.OK} <= unread
