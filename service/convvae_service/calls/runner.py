@@ -44,6 +44,8 @@ class CallRunner:
         metrics: Metrics that count the calls.
         max_call_s: Maximum seconds for one call.
         pending: The account of the bytes that calls hold.
+        max_request_bytes: Maximum bytes of a request. A longer one never passes, so its caller is not told to
+            come again, however full the account is.
         access_log: The log of the calls.
         tracing: Makes the spans of the calls; None makes none.
         state: State of the server: it decides whether calls are taken.
@@ -52,6 +54,7 @@ class CallRunner:
     metrics: Metrics
     max_call_s: float
     pending: PendingBytes = field(default_factory=partial(PendingBytes, sys.maxsize))
+    max_request_bytes: int = sys.maxsize
     access_log: AccessLog = field(default_factory=partial(AccessLog, 1.0))
     tracing: "Tracing | None" = None
     state: State = State.STARTING
@@ -156,7 +159,9 @@ class CallRunner:
         try:
             call.held.add(_COPIES * request_bytes)
         except Overloaded as error:
-            return _raise(error.with_traceback(None))
+            # The handler refuses a request that is too long, at its first step.
+            if request_bytes <= self.max_request_bytes:
+                return _raise(error.with_traceback(None))
         return handle(request, call)
 
     def _too_slow(self) -> DeadlineExceeded:

@@ -85,6 +85,7 @@ def assemble(settings: ServeSettings) -> Parts:
         metrics=metrics,
         max_call_s=settings.max_call_s,
         pending=PendingBytes(settings.max_pending_bytes),
+        max_request_bytes=settings.max_message_bytes,
         access_log=AccessLog(settings.access_log_sample),
         tracing=tracing,
     )

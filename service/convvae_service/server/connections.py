@@ -16,8 +16,7 @@ __all__ = [
 
 # A message above the service's limit must still reach the service, which names the limit in its answer. gRPC
 # would answer RESOURCE_EXHAUSTED, which callers take for a full queue.
-_RECEIVE_FACTOR = 2
-_MAX_INT32 = 2**31 - 1
+_RECEIVE_FACTOR = 1.25
 # Number of pings that may come too soon; the next one closes the connection.
 _PING_STRIKES = 2
 # Time for a caller to answer a ping.
@@ -58,7 +57,7 @@ def many_open_files() -> int:
 
 def receive_limit(settings: ServeSettings) -> int:
     """Return the maximum bytes of a message that the service sees."""
-    return min(_RECEIVE_FACTOR * settings.max_message_bytes, _MAX_INT32)
+    return int(_RECEIVE_FACTOR * settings.max_message_bytes)
 
 
 def server_options(settings: ServeSettings, *, limits_connections: bool = True) -> list[tuple[str, int]]:

@@ -10,12 +10,13 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
+from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.running_call import CallerLeft
 from convvae_service.calls.service import Service
 from convvae_service.calls.state import State
 from convvae_service.calls.waiting import wait
-from convvae_service.errors import DeadlineExceeded, NotFound
+from convvae_service.errors import DeadlineExceeded, InvalidInput, NotFound, Violation
 from convvae_service.observability.call import Call
 from convvae_service.observability.metrics import Metrics
 from convvae_service.server.credentials import Credentials
@@ -163,6 +164,26 @@ def test_an_answer_is_counted_before_it_goes_out() -> None:
         running.start()
     assert replies[0] == pb.SampleResponse()
     assert [reply.code for reply in replies[1:]] == ["NOT_FOUND", "INTERNAL"]
+
+
+@pytest.mark.parametrize(("num_bytes", "code"), [(100, "RESOURCE_EXHAUSTED"), (101, "INVALID_ARGUMENT")])
+def test_a_request_that_never_passes_is_not_told_to_come_again(num_bytes: int, code: str) -> None:
+    """A full account refuses with a delay, and a request that is too long is refused for its length."""
+    pending = PendingBytes(1000)
+    runner = CallRunner(
+        metrics=Metrics(), max_call_s=60, pending=pending, max_request_bytes=100, state=State.SERVING
+    )
+    pending.hold().add(1000)
+    replies: list[Any] = []
+
+    async def refuse(request: bytes, call: Call) -> bytes:
+        raise InvalidInput([Violation("request", "is too long")])
+
+    runner.prepare(
+        Call("Sample", "id-1"), refuse, bytes(num_bytes), replies.append, request_bytes=num_bytes
+    ).start()
+    assert [reply.code for reply in replies] == [code]
+    assert pending.num_bytes == 1000
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,12 @@ import pytest
 
 from convvae.v1 import vae_pb2, vae_pb2_grpc
 from convvae_service.server.connection_watch import ConnectionWatch, count_connections
-from convvae_service.server.connections import connection_limit, many_open_files, server_options
+from convvae_service.server.connections import (
+    connection_limit,
+    many_open_files,
+    receive_limit,
+    server_options,
+)
 from convvae_service.settings.loader import load_settings
 from support.local_server import started
 
@@ -52,6 +57,13 @@ def test_a_front_behind_another_limits_no_connections() -> None:
         settings = load_settings(["--models", "unused", *flags])
         assert option in dict(server_options(settings))
         assert option not in dict(server_options(settings, limits_connections=False))
+
+
+def test_a_message_that_is_received_whole_fits_into_the_account() -> None:
+    """It may be a little too long: the service then names the limit in its answer."""
+    settings = load_settings(["--models", "unused"])
+    assert receive_limit(settings) == 80 << 20
+    assert 2 * receive_limit(settings) < 15 * settings.max_pending_bytes // 16
 
 
 def test_connections_are_counted() -> None:

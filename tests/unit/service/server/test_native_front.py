@@ -362,7 +362,7 @@ async def test_what_is_too_large_is_refused_as_grpc_does() -> None:
         for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
             refusal = await refused(stub.Sample(large, timeout=10, compression=compression))
             assert refusal.code is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert refusal.message == "received a message of 200009 bytes: the maximum is 200000"
+            assert refusal.message == "received a message of 200009 bytes: the maximum is 125000"
             assert refusal.retry_delay_s is None
         for _ in range(3):
             refusal = await refused(stub.Sample(SAMPLE, timeout=10, metadata=(("note", "x" * 4000),)))
