@@ -46,6 +46,7 @@ class CallRunner:
         pending: The account of the bytes that calls hold.
         max_request_bytes: Maximum bytes of a request. A longer one never passes, so its caller is not told to
             come again, however full the account is.
+        decoding_bytes: Returns the bytes that files hold while they are decoded, beside the account.
         access_log: The log of the calls.
         tracing: Makes the spans of the calls; None makes none.
         state: State of the server: it decides whether calls are taken.
@@ -55,6 +56,7 @@ class CallRunner:
     max_call_s: float
     pending: PendingBytes = field(default_factory=partial(PendingBytes, sys.maxsize))
     max_request_bytes: int = sys.maxsize
+    decoding_bytes: Callable[[], int] = int
     access_log: AccessLog = field(default_factory=partial(AccessLog, 1.0))
     tracing: "Tracing | None" = None
     state: State = State.STARTING

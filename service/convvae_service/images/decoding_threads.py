@@ -63,6 +63,11 @@ class DecodingThreads:
         self._started_s: dict[int, float] = {}
 
     @property
+    def held_bytes(self) -> int:
+        """The bytes that the large files that are decoded now hold at their peaks."""
+        return self._held_bytes
+
+    @property
     def busy_since_s(self) -> float | None:
         """The time, by `clock`, at which the oldest turn that still runs has begun; None if there is none."""
         return min(list(self._started_s.values()), default=None)

@@ -81,11 +81,17 @@ def assemble(settings: ServeSettings) -> Parts:
     settings = _with_parallelism(settings)
     metrics = Metrics()
     tracing = _build_tracing(settings)
+    # One more than decode large files: small files never wait for them.
+    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="worker")
+    decoding_threads = DecodingThreads(
+        workers, max_large=available_cpus(), max_bytes=most_decoding_bytes(settings.max_pixels_per_file)
+    )
     runner = CallRunner(
         metrics=metrics,
         max_call_s=settings.max_call_s,
         pending=PendingBytes(settings.max_pending_bytes),
         max_request_bytes=settings.max_message_bytes,
+        decoding_bytes=lambda: decoding_threads.held_bytes,
         access_log=AccessLog(settings.access_log_sample),
         tracing=tracing,
     )
@@ -94,11 +100,6 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics)
     metrics.watch_load(lambda: batcher.queued_rows, lambda: runner.pending.num_bytes)
-    # One more than decode large files: small files never wait for them.
-    workers = ThreadPoolExecutor(available_cpus() + 1, thread_name_prefix="worker")
-    decoding_threads = DecodingThreads(
-        workers, max_large=available_cpus(), max_bytes=most_decoding_bytes(settings.max_pixels_per_file)
-    )
     health = HealthServicer((_VAE.full_name,), repository.models)
     credentials = Credentials(settings)
     front = build_front(front_choice, settings, runner, credentials)

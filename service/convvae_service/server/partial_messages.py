@@ -40,7 +40,8 @@ class PartialMessages:
     Args:
         reads: The reads that wait for messages.
         pending: The account of the messages that are whole, and of all else that calls hold.
-        max_bytes: Maximum bytes of these, and of the messages that are not whole.
+        decoding_bytes: Returns the bytes that files hold while they are decoded. They have a limit of their own.
+        max_bytes: Maximum bytes of the account, and of the messages that are not whole.
         heap: Returns the bytes in use on the heap of this process.
         close: Closes the connections of callers, given their addresses.
     """
@@ -50,23 +51,25 @@ class PartialMessages:
         reads: Sequence[Reads],
         pending: PendingBytes,
         *,
+        decoding_bytes: Callable[[], int],
         max_bytes: int,
         heap: Callable[[], int] = heap_bytes,
         close: Callable[[Set[str]], None] = hang_up,
     ) -> None:
         self._reads = reads
         self._pending = pending
+        self._decoding_bytes = decoding_bytes
         self._max_bytes = max_bytes
         self._heap = heap
         self._close = close
-        # Bytes of the process itself: the heap without what calls hold, in a second without late reads.
+        # Bytes of the process itself: the heap while calls hold nothing, or in a second without late reads.
         self._own_bytes = 0
         self._quiet_bytes: tuple[int, ...] = ()
         self._stopped = False
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Begin to watch, in a thread. The reads belong to `loop`."""
-        self._own_bytes = self._heap() - self._pending.num_bytes
+        self._own_bytes = self._heap() - self._pending.num_bytes - self._decoding_bytes()
         threading.Thread(target=self._watch, args=(loop,), name="partial messages", daemon=True).start()
 
     def stop(self) -> None:
@@ -87,11 +90,12 @@ class PartialMessages:
     def check(self, loop: asyncio.AbstractEventLoop) -> None:
         """Look once, and end as many reads as hold the bytes above the limit, the oldest first."""
         pending_bytes = self._pending.num_bytes
-        num_bytes = self._heap() - pending_bytes
+        known_bytes = pending_bytes + self._decoding_bytes()
+        num_bytes = self._heap() - known_bytes
         until_s = loop.time() - _MIN_WAIT_S
         late = [read for reads in self._reads for read in reads.waiting if read.began_s < until_s]
         late.sort(key=lambda read: read.began_s)
-        self._note_own_bytes(num_bytes, is_quiet=not late)
+        self._note_own_bytes(num_bytes, is_exact=known_bytes == 0, is_quiet=not late)
         partial_bytes = num_bytes - self._own_bytes
         excess = partial_bytes + pending_bytes - self._max_bytes
         if excess <= 0 or partial_bytes <= 0:
@@ -102,12 +106,14 @@ class PartialMessages:
         elif chosen:
             loop.call_soon_threadsafe(_refuse, chosen)
 
-    def _note_own_bytes(self, num_bytes: int, *, is_quiet: bool) -> None:
-        self._own_bytes = min(self._own_bytes, num_bytes)
+    def _note_own_bytes(self, num_bytes: int, *, is_exact: bool, is_quiet: bool) -> None:
+        # Calls and files count with the most that they can hold: beside them, the rest seems too small.
+        if is_exact:
+            self._own_bytes = min(self._own_bytes, num_bytes)
         self._quiet_bytes = (*self._quiet_bytes, num_bytes) if is_quiet else ()
         if len(self._quiet_bytes) == _MIN_QUIET:
             # The lowest: in the last moments, reads may have begun.
-            self._own_bytes = min(self._quiet_bytes)
+            self._own_bytes = max(self._own_bytes, min(self._quiet_bytes))
             self._quiet_bytes = ()
 
 

@@ -143,7 +143,12 @@ class RequestGuard:
 
     def partial_messages(self, *, max_bytes: int) -> PartialMessages:
         """Return the watch over the messages that are being read."""
-        return PartialMessages((self._reads, self._stream_reads), self._runner.pending, max_bytes=max_bytes)
+        return PartialMessages(
+            (self._reads, self._stream_reads),
+            self._runner.pending,
+            decoding_bytes=self._runner.decoding_bytes,
+            max_bytes=max_bytes,
+        )
 
     def stop_reading(self) -> None:
         """Refuse, now and from now on, every call whose request has not arrived, as UNAVAILABLE."""

@@ -34,6 +34,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.heap_mib = 500
+        self.decoding_mib = 0
         self.closed: list[set[str]] = []
         self.account = PendingBytes(1000 * MIB)
         self.reads = [
@@ -43,6 +44,7 @@ class Watched:
         self.watch = PartialMessages(
             self.reads,
             self.account,
+            decoding_bytes=lambda: self.decoding_mib * MIB,
             max_bytes=100 * MIB,
             heap=lambda: self.heap_mib * MIB,
             close=lambda peers: self.closed.append(set(peers)),
@@ -121,6 +123,21 @@ async def test_what_calls_hold_is_no_partial_message() -> None:
     watched.heap_mib += 379
     assert await watched.ended(alone) == []
     alone[0].cancel()
+
+
+async def test_what_counts_with_more_than_it_holds_ends_no_later_read() -> None:
+    """A file counts with the most that decoding may take. Afterwards the process is as large as before."""
+    watched = Watched()
+    tasks = await watched.begin(0)
+    watched.decoding_mib = 400
+    for heap_mib in (510, 890):
+        watched.heap_mib = heap_mib
+        assert await watched.ended(tasks) == []
+    watched.decoding_mib = 0
+    watched.heap_mib = 599
+    assert await watched.ended(tasks) == []
+    watched.heap_mib = 601
+    assert await watched.ended(tasks) == [0]
 
 
 async def test_a_read_that_has_just_begun_is_left_alone() -> None:
