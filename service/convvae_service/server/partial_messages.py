@@ -40,7 +40,8 @@ class PartialMessages:
     Args:
         reads: The reads that wait for messages.
         pending: The account of the messages that are whole, and of all else that calls hold.
-        decoding_bytes: Returns the bytes that files hold while they are decoded. They have a limit of their own.
+        decoding_bytes: Returns the bytes that files hold while they are decoded, which have a limit of their
+            own.
         max_bytes: Maximum bytes of the account, and of the messages that are not whole.
         heap: Returns the bytes in use on the heap of this process.
         close: Closes the connections of callers, given their addresses.
