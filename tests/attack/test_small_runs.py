@@ -1,5 +1,6 @@
 """The attacks with small numbers: that they run, and that they tell when a target is missed."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,12 @@ def test_every_program_is_run() -> None:
     assert set(words.replace("\\", " ").split()) == programs
 
 
+def wait_a_second(_: str) -> Outcome:
+    """Attack with nothing, long enough for an honest call."""
+    time.sleep(1)
+    return Outcome()
+
+
 def test_a_target_that_is_missed_is_told(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes more memory than the limit, keeps it and then ends, misses each target."""
     monkeypatch.setattr("attack.target.MOST_PEAK_MB", 1.0)
@@ -74,7 +81,7 @@ def test_a_target_that_is_missed_is_told(tiny_root: Path, monkeypatch: pytest.Mo
         target.observe("nothing", lambda _: Outcome(sent_bytes=1))
         target.server.process.kill()
         target.server.process.wait()
-        target.observe("afterwards", lambda _: Outcome())
+        target.observe("afterwards", wait_a_second)
         result = target.finish()
     assert result["attacks"]["nothing"]["missed"] == ["peak_mb", "left_mb", "p99_ms"]
     assert result["attacks"]["afterwards"]["missed"] == ["the server has ended"]
