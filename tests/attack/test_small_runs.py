@@ -65,12 +65,6 @@ def test_every_program_is_run() -> None:
     assert set(words.replace("\\", " ").split()) == programs
 
 
-def wait_a_second(_: str) -> Outcome:
-    """Attack with nothing, long enough for an honest call."""
-    time.sleep(1)
-    return Outcome()
-
-
 def test_a_target_that_is_missed_is_told(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes more memory than the limit, keeps it and then ends, misses each target."""
     monkeypatch.setattr("attack.target.MOST_PEAK_MB", 1.0)
@@ -81,7 +75,9 @@ def test_a_target_that_is_missed_is_told(tiny_root: Path, monkeypatch: pytest.Mo
         target.observe("nothing", lambda _: Outcome(sent_bytes=1))
         target.server.process.kill()
         target.server.process.wait()
-        target.observe("afterwards", wait_a_second)
+        # The honest caller makes a call each 50 ms.
+        time.sleep(1)
+        target.observe("afterwards", lambda _: Outcome())
         result = target.finish()
     assert result["attacks"]["nothing"]["missed"] == ["peak_mb", "left_mb", "p99_ms"]
     assert result["attacks"]["afterwards"]["missed"] == ["the server has ended"]

@@ -140,8 +140,8 @@ class GrpcFront:
     async def stop(self, grace_s: float | None) -> None:
         """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
         if grace_s is not None:
-            # It closes the port. To end, it needs every peer to leave, also those without a call. Its own limit
-            # must never pass: if that happens while the other stop below ends, gRPC crashes (grpcio 1.85.1).
+            # It closes the port. To end, it needs every peer to leave, also those without a call. Its own
+            # limit must never pass: if it does while the other stop below ends, gRPC crashes.
             stopping = asyncio.ensure_future(self._server.stop(grace_s + _NEVER_S))
             await wait_for_calls(stopping.done, self._runner, port=self._port, grace_s=grace_s)
         await self._server.stop(None)
