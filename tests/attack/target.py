@@ -218,7 +218,8 @@ class Target:
             caller.kill()
         if self.server.process.poll() is None:
             self.server.process.kill()
-            self.server.wait()
+        # It closes the pipe of the log too, if the server has ended before.
+        self.server.wait()
 
     def _all(self, figure: str) -> bool:
         return bool(self.attacks) and all(
