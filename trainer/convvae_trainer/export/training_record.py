@@ -11,8 +11,14 @@ from convvae_trainer.evaluation.metrics import published_metrics
 from convvae_trainer.export.model_card import BEST_EPOCH, UNFINISHED
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done, num_trained
+from convvae_trainer.settings.recorded import recorded_settings
 
-__all__ = ["training_record"]
+__all__ = ["DATA_SHA256", "SETTINGS", "STEPS", "training_record"]
+
+# Keys of the metrics: `compare` tells by them whether two models were trained alike.
+STEPS = "training_steps"
+SETTINGS = "training_settings"
+DATA_SHA256 = "training_data_sha256"
 
 
 def training_record(
@@ -33,6 +39,9 @@ def training_record(
         "training_seconds": round(progress.elapsed_s, 1),
         "training_precision": run.record.precision,
         "training_device": ", ".join(run.record.distinct("device")),
+        STEPS: progress.step,
+        SETTINGS: recorded_settings(run.config),
+        DATA_SHA256: run.record.data.sha256,
     }
     if not progress.is_finished:
         metrics[UNFINISHED] = _share_done(run, progress, num_images)
