@@ -115,6 +115,7 @@ def _split(config: Config, source: SourceImages) -> Dataset:
     """Return the data set of a source, resized, with test images and the training images that are used."""
     resize = resize_of(config)
     train = source.train.resized(config.image_size, resize)
+    check_size(*train.images.shape[1:3], name=config.dataset)
     if source.test is None:
         train, test, split = hold_out_test(train, name=config.dataset)
     else:
@@ -160,4 +161,3 @@ def _check(train: NDArray[np.uint8], test: NDArray[np.uint8], *, name: str) -> N
         raise BadData(f"{name} has {len(train)} training and {len(test)} test images: 2 and 1 are needed")
     if train.shape[1:] != test.shape[1:]:
         raise BadData(f"training images of {name} are {train.shape[1:]}, test images {test.shape[1:]}")
-    check_size(*train.shape[1:3], name=name)

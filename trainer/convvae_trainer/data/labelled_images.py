@@ -17,7 +17,7 @@ class LabelledImages(NamedTuple):
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
 
-    def take(self, rows: slice | NDArray[np.intp]) -> Self:
+    def take(self, rows: slice | NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """Return these rows."""
         return type(self)(self.images[rows], None if self.labels is None else self.labels[rows])
 

@@ -109,5 +109,5 @@ def test_the_classifier_and_published_graphs_take_few_large_images(
     monkeypatch.setattr(batch, "MAX_VALUES", 12 * 10 * 8 * 3)
     for one, other in zip(found(), whole, strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
-    assert sizes == [3, 3, 2]
-    assert [part.stop for part in model._chunks(8)] == [3, 6, 8]
+    assert sizes == [3, 3, 3, 1]
+    assert [part.stop for part in model._chunks(10)] == [3, 6, 9, 10]

@@ -104,7 +104,7 @@ def test_pictures_show_the_start_and_the_end(fitted: tuple[Fitted, Dataset]) -> 
         assert [event.step for event in events.Images(tag)] == [0, done.progress.step]
     first, last = (picture(event) for event in events.Images("pictures/reconstructions"))
     height, width = dataset.image.height, dataset.image.width
-    assert NUM_PICTURES >= len(dataset.test) == 8
+    assert NUM_PICTURES >= len(dataset.test) == 10
     for shown in (first, last):
         assert np.array_equal(shown[2 : 2 + height, 2 : 2 + width, 0], dataset.test[0, :, :, 0])
     assert not np.array_equal(first, last)
@@ -149,8 +149,8 @@ def test_nothing_is_written_between_two_lines_of_metrics(
     monkeypatch.setattr(TrainState, "step", watched)
     fit(dataclasses.replace(config, epochs=1, batch_size=6), dataset, tmp_path / "run")
     # Before steps 1, 2, 3 ...: lines follow steps 1, 2, 4 and 8.
-    assert len(sizes) == 12
-    grown = [number for number in range(1, 12) if sizes[number] > sizes[number - 1]]
+    assert len(sizes) == 11
+    grown = [number for number in range(1, 11) if sizes[number] > sizes[number - 1]]
     assert grown == [1, 2, 4, 8]
 
 

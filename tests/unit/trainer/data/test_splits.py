@@ -1,0 +1,121 @@
+"""Splits by the hash of pixels: what moves, what does not, and sets that are too small."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.pixel_hash import pixel_hashes
+from convvae_trainer.data.splits import hold_out_test
+from convvae_trainer.errors import BadData
+from convvae_trainer.settings.config import Config
+
+
+def noise(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Return `count` different images of 8x8x1."""
+    return np.random.default_rng(seed).integers(256, size=(count, 8, 8, 1), dtype=np.uint8)
+
+
+def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
+    train, test, text = hold_out_test(LabelledImages(images, None), name="these")
+    return train.images, test.images, text
+
+
+def rows(images: NDArray[Any]) -> set[bytes]:
+    return {image.tobytes() for image in images}
+
+
+def write(folder: Path, images: NDArray[np.uint8], *, first: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, image in enumerate(images, start=first):
+        Image.fromarray(image[..., 0]).save(folder / f"{number:05}.png")
+
+
+def test_about_a_tenth_is_held_out() -> None:
+    """A hash below a tenth of 2^64 makes an image a test image; both parts keep their order."""
+    images = noise(5000)
+    train, test, text = split(images)
+    is_test = np.array([int(value) * 10 < 2**64 for value in pixel_hashes(images)])
+    np.testing.assert_array_equal(test, images[is_test])
+    np.testing.assert_array_equal(train, images[~is_test])
+    assert 440 < len(test) < 560
+    assert text == (
+        f"{len(test)} of 5000 images are held out: the hash of their pixels falls into the lowest tenth"
+    )
+
+
+def test_no_image_moves_when_others_come_go_or_change_places() -> None:
+    """One image more, half of the images, another order: each image stays on its side."""
+    images = noise(2000)
+    train, test, _ = split(images)
+    for others in (
+        np.concatenate([noise(1, seed=1), images]),
+        images[::2],
+        np.random.default_rng(2).permutation(images),
+    ):
+        new_train, new_test, _ = split(others)
+        assert not rows(new_test) & rows(train)
+        assert not rows(new_train) & rows(test)
+
+
+def test_copies_are_on_one_side() -> None:
+    """A picture that a folder holds several times is never trained on and tested on."""
+    images = noise(300)
+    train, test, _ = split(np.concatenate([images, images[::3], images[:50]]))
+    assert not rows(train) & rows(test)
+    assert len(train) + len(test) == 450
+
+
+@pytest.mark.parametrize("count", [3, 4, 7, 12, 20])
+def test_a_small_set_has_a_test_image_and_two_training_images(count: int) -> None:
+    """Where a tenth of the hashes has none or nearly all, the image of the lowest hash is held out."""
+    for seed in range(40):
+        images = noise(count, seed=seed)
+        train, test, text = split(images)
+        assert len(test) >= 1
+        assert len(train) >= 2
+        if "is the lowest" in text:
+            assert len(test) == 1
+            assert pixel_hashes(test)[0] == pixel_hashes(images).min()
+
+
+def test_a_small_set_of_copies_leaves_two_for_training() -> None:
+    """The lowest hash is passed over if its copies leave fewer than two images."""
+    one, other = sorted(noise(2), key=lambda image: int(pixel_hashes(image[None])[0]))
+    train, test, _ = split(np.stack([one, one, other]))
+    assert rows(test) == {other.tobytes()}
+    assert len(train) == 2
+
+
+def test_nothing_but_copies_is_refused() -> None:
+    """Whatever were held out, the model would be trained on it."""
+    with pytest.raises(BadData, match="all 6 images of these are the same: a model needs others"):
+        split(np.repeat(noise(1), 6, axis=0))
+
+
+def test_two_images_are_refused() -> None:
+    """Two training images and one test image are the least."""
+    with pytest.raises(BadData, match="holds 2 images and no test images of its own: at least 3 are needed"):
+        split(noise(2))
+
+
+def test_a_file_more_in_a_folder_moves_no_image(tmp_path: Path) -> None:
+    """Neither a new first file nor other names change which images are trained on."""
+
+    def parts(folder: Path) -> tuple[Dataset, set[bytes], set[bytes]]:
+        dataset = load_dataset(Config(dataset=str(folder)))
+        return dataset, rows(dataset.train), rows(dataset.test)
+
+    write(tmp_path / "one", noise(200))
+    write(tmp_path / "two", noise(1, seed=9))
+    write(tmp_path / "two", noise(200)[::-1], first=1)
+    before, train, test = parts(tmp_path / "one")
+    after, new_train, new_test = parts(tmp_path / "two")
+    assert (len(before.train) + len(before.test), len(after.train) + len(after.test)) == (200, 201)
+    assert train <= new_train
+    assert test <= new_test
