@@ -9,8 +9,11 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from attack.calls import ENCODE, STREAM_INFER
@@ -43,6 +46,23 @@ def send_part(address: str, method: str, mib: float, stated_mib: float, hold_s: 
         return Outcome(sent_bytes=connection.sent_bytes, facts={"sent_of_the_last_caller": sent})
     finally:
         connection.close()
+
+
+def stream_whole(address: str, mib: float, messages: int, leave_after_s: float) -> Outcome:
+    """Stream whole messages as fast as gRPC sends them, and leave in the middle unless it is 0 s."""
+    data = b"\x0a" + bytes(int(mib * MIB) - 1)
+    codes: Counter[str] = Counter()
+    options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(address, options) as channel:
+        call = channel.stream_stream(STREAM_INFER)(iter([data] * messages), timeout=SEND_S)
+        if leave_after_s:
+            threading.Timer(leave_after_s, call.cancel).start()
+        try:
+            for _ in call:
+                pass
+        except grpc.RpcError as error:
+            codes[error.code().name] += 1
+    return Outcome(sent_bytes=len(data) * messages, codes=codes)
 
 
 def infer_unread(address: str, id_bytes: int, requests: int, hold_s: float) -> Outcome:
@@ -80,6 +100,10 @@ def measure(front: str, mib: float = 40.0, hold_s: float = 1.0) -> dict[str, Any
             for name, method in methods.items():
                 parts = f"parts of messages for {name}"
                 target.observe(parts, send_part, method, mib, STATED_MIB, hold_s, callers=CALLERS)
+            for leave_after_s in (0.0, 0.1, 0.4):
+                end = f"left after {leave_after_s:g} s" if leave_after_s else "to their end"
+                name = f"streams of whole messages, {end}"
+                target.observe(name, stream_whole, 1.5 * mib, 6, leave_after_s, callers=4)
             target.observe("stated lengths of 4 GiB", send_part, ENCODE, 0.1, 4095.9, hold_s, callers=64)
             for id_bytes, requests in ((int(mib * MIB), 20), (1000, 2000), (1, 20_000)):
                 name = f"{requests} requests with ids of {id_bytes} B, no reply read"

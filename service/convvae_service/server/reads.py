@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from convvae_service.errors import ServiceError
+from convvae_service.server.lasting_read import lasting
 
 __all__ = ["Reads", "WaitingRead"]
 
@@ -72,7 +73,7 @@ class Reads:
         elif self._timer is None:
             self._timer = loop.call_later(self._at_most_s, self._end_late)
         try:
-            return await read
+            return await lasting(read)
         except asyncio.CancelledError:
             error = self._errors.get(task)
             # The caller may have left at the same moment.
