@@ -19,6 +19,7 @@ _INTERVAL_S = 0.25
 # A collection under load delays calls.
 _MAX_BUSY_INTERVALS = 40
 _MAX_FREE_BYTES = 32 << 20
+_MIN_RETURNED_BYTES = 4 << 20
 _PAGE_BYTES = resource.getpagesize()
 
 
@@ -44,6 +45,7 @@ async def return_freed_memory(
         interval_s: Seconds between two checks.
     """
     seen_s, busy_intervals = None, 0
+    # The part that cannot be returned.
     used_bytes = _kept_bytes()
     while True:
         await asyncio.sleep(interval_s)
@@ -54,10 +56,15 @@ async def return_freed_memory(
         if is_due:
             busy_intervals = 0
             gc.collect()
-        if is_due or _kept_bytes() > used_bytes + _MAX_FREE_BYTES:
+        kept_bytes = _kept_bytes()
+        used_bytes = min(used_bytes, kept_bytes)
+        if is_due or kept_bytes > used_bytes + _MAX_FREE_BYTES:
             # In a thread: it takes some milliseconds, and Python can go on meanwhile.
             await asyncio.to_thread(trim)
-            used_bytes = _kept_bytes()
+            left_bytes = _kept_bytes()
+            # More may have been freed during the trim. Only a trim that returns nothing shows what is in use.
+            is_all = left_bytes > kept_bytes - _MIN_RETURNED_BYTES
+            used_bytes = left_bytes if is_all else min(used_bytes, left_bytes)
 
 
 def _kept_bytes() -> int:

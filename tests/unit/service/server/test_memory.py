@@ -51,6 +51,33 @@ async def test_memory_is_given_back_only_after_calls(monkeypatch: pytest.MonkeyP
     assert len(trims) == 2
 
 
+async def test_what_is_freed_during_a_trim_is_given_back_by_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A busy server is trimmed again while a trim returns memory, and left alone when one returns nothing."""
+    mib = 1 << 20
+    # 40 MiB at the start. The first trim leaves 100 MiB, of which the second returns 20 MiB.
+    kept = {"mib": 40}
+    after_trims = [100, 80, 80]
+    trims: list[int] = []
+
+    def trim() -> bool:
+        trims.append(kept["mib"])
+        kept["mib"] = after_trims[len(trims) - 1]
+        return True
+
+    monkeypatch.setattr(memory, "trim", trim)
+    monkeypatch.setattr(memory, "_kept_bytes", lambda: kept["mib"] * mib)
+    # No call arrives: memory alone is the reason.
+    task = asyncio.create_task(return_freed_memory(lambda: None, interval_s=0.005))  # type: ignore[arg-type, return-value]
+    await asyncio.sleep(0.05)
+    assert trims == []
+    kept["mib"] = 300
+    await asyncio.sleep(0.5)
+    assert trims == [300, 100, 80]
+    task.cancel()
+
+
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there is no `malloc_trim` nothing is done."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _: sys)
