@@ -54,7 +54,8 @@ def stream_whole(address: str, mib: float, messages: int, leave_after_s: float) 
     codes: Counter[str] = Counter()
     options = [("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     with grpc.insecure_channel(address, options) as channel:
-        call = channel.stream_stream(STREAM_INFER)(iter([data] * messages), timeout=SEND_S)
+        begin: Any = channel.stream_stream(STREAM_INFER)
+        call = begin(iter([data] * messages), timeout=SEND_S)
         if leave_after_s:
             threading.Timer(leave_after_s, call.cancel).start()
         try:
