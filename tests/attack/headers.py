@@ -3,7 +3,8 @@
     python tests/attack/headers.py [--front grpcio|native]
 
 A byte of a header block can stand for 3.9 kB that an earlier header put into the table (RFC 7541, 6.1).
-The server has a token file, and the attack has no token.
+The server has a token file, and the attack has no token. It acknowledges the server's settings, which forbid
+such a table, or breaks the protocol and does not.
 """
 
 import sys
@@ -37,10 +38,16 @@ def entry(num_bytes: int) -> bytes:
 
 
 def refer(
-    address: str, seconds: float, value_bytes: int, references: int = 12_000, *, reads: bool = True
+    address: str,
+    seconds: float,
+    value_bytes: int,
+    references: int = 12_000,
+    *,
+    reads: bool = True,
+    acknowledges: bool = False,
 ) -> Outcome:
     """Begin calls on one connection, each of which refers to one entry of the table again and again."""
-    connection = RawConnection(address)
+    connection = RawConnection(address, acknowledges=acknowledges)
     try:
         end_s = time.monotonic() + seconds
         calls = 0
@@ -57,7 +64,7 @@ def refer(
 
 def continue_for_ever(address: str, seconds: float) -> Outcome:
     """Send one call whose headers never end."""
-    connection = RawConnection(address)
+    connection = RawConnection(address, acknowledges=False)
     try:
         end_s = time.monotonic() + seconds
         connection.send(frame(HEADERS, 0, 1, grpc_headers(ENCODE.removeprefix("/")) + entry(ENTRY_BYTES)))
@@ -117,6 +124,7 @@ def measure(front: str, seconds: float = 4.0, connections: int = 200) -> dict[st
 def _attack_all(target: Target, seconds: float, connections: int) -> None:
     target.observe(ONE, refer, seconds, ENTRY_BYTES)
     target.observe(FOUR, refer, seconds, ENTRY_BYTES, callers=4)
+    target.observe("references, settings acknowledged", refer, seconds, ENTRY_BYTES, acknowledges=True)
     target.observe("references, no answer read", refer, seconds, ENTRY_BYTES, reads=False)
     target.observe("references to short headers", refer, seconds, 1)
     target.observe("few references a call", refer, seconds, ENTRY_BYTES, 3)

@@ -30,7 +30,7 @@ WAIT_S = 0.05
 
 
 class RawConnection:
-    """A connection to HOST:PORT.
+    """A connection to HOST:PORT. It acknowledges the server's settings, unless it is told not to.
 
     Attributes:
         sent_bytes: Bytes that were sent.
@@ -39,11 +39,14 @@ class RawConnection:
         closed: Whether the server has ended the connection.
     """
 
-    def __init__(self, address: str, settings: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self, address: str, settings: Mapping[int, int] | None = None, *, acknowledges: bool = True
+    ) -> None:
         pairs = (settings or {}).items()
         payload = b"".join(key.to_bytes(2, "big") + value.to_bytes(4, "big") for key, value in pairs)
         self.sent_bytes = self.received_bytes = self.ended = 0
         self.closed = False
+        self._acknowledges = acknowledges
         self._socket = connect(address, frame(SETTINGS, 0, 0, payload))
         self._window = INITIAL_WINDOW
         self._stream_window = INITIAL_WINDOW
@@ -147,7 +150,8 @@ class RawConnection:
             for at in range(0, len(payload), 6):
                 if int.from_bytes(payload[at : at + 2], "big") == INITIAL_WINDOW_ID:
                     self._change_stream_windows(int.from_bytes(payload[at + 2 : at + 6], "big"))
-            self.send(frame(SETTINGS, ACK, 0, b""))
+            if self._acknowledges:
+                self.send(frame(SETTINGS, ACK, 0, b""))
         elif kind == PING and not flags & ACK:
             self.send(frame(PING, ACK, 0, payload))
         elif kind == RST_STREAM or (kind == HEADERS and flags & END_STREAM):

@@ -23,6 +23,8 @@ _PING_STRIKES = 2
 KEEPALIVE_TIMEOUT_MS = 20_000
 # Time for a new connection to encrypt and to send HTTP/2's preface; gRPC's own is two minutes.
 _HANDSHAKE_TIMEOUT_MS = 10_000
+# Time for a peer to acknowledge the server's settings; gRPC's own is 20 seconds or more.
+_SETTINGS_TIMEOUT_MS = 5_000
 # A waiting call has its headers and at most 64 KiB of its message in memory.
 _MAX_PENDING_CALLS = 16_384
 
@@ -66,6 +68,10 @@ def server_options(settings: ServeSettings, *, limits_connections: bool = True) 
         ("grpc.max_receive_message_length", receive_limit(settings)),
         ("grpc.max_send_message_length", -1),
         *COMPRESSION_OPTIONS,
+        # A byte of a header block may stand for a whole entry of the peer's table. Without a table, it stands
+        # for a short entry of HPACK's own. A peer may have a table until it has acknowledged this.
+        ("grpc.http2.hpack_table_size.decoder", 0),
+        ("grpc.http2.settings_timeout", _SETTINGS_TIMEOUT_MS),
         # A second server on the same port must fail. It must not share the connections.
         ("grpc.so_reuseport", 0),
         ("grpc.max_concurrent_streams", settings.max_calls_per_connection),
