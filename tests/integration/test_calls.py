@@ -183,7 +183,7 @@ def test_get_model(zoo_server: ServerProcess) -> None:
     assert list(plain.capabilities) == ["encode", "decode", "reconstruct"]
     assert colour.limits.max_rows_per_call == 1024
     assert colour.limits.max_message_bytes == 64 << 20
-    assert '"schema_version": 2' in colour.manifest_json
+    assert '"schema_version": 3' in colour.manifest_json
 
 
 def test_each_model_answers_for_itself(zoo_server: ServerProcess) -> None:

@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from convvae_service.bundle import (
     CAPABILITIES,
+    TRAINED_ON_FILE,
     Accuracy,
     Graph,
     ImageShape,
@@ -22,6 +23,7 @@ from convvae_service.bundle import (
     Role,
     Training,
     describe_graph,
+    encode_trained_on,
     publish,
 )
 from convvae_service.images import ModelInput
@@ -107,10 +109,11 @@ def publish_tiny(
     objective: str = "vae",
     seed: int = 0,
     precisions: Sequence[Precision] = ("fp32",),
+    trained_on: NDArray[np.uint64] | None = None,
 ) -> Path:
     """Publish the next version of a tiny model, and return its folder.
 
-    The graphs of each precision have weights of their own, in float32.
+    The graphs of each precision have weights of their own, in float32. `trained_on` are fingerprints.
     """
     graphs: dict[str, bytes] = {}
     described: list[Graph] = []
@@ -132,6 +135,9 @@ def publish_tiny(
             )
             described.append(graph)
             graphs[graph.file] = data
+    entry = None
+    if trained_on is not None:
+        entry, graphs[TRAINED_ON_FILE] = encode_trained_on(trained_on)
     manifest = Manifest(
         model=name,
         objective=objective,
@@ -147,6 +153,7 @@ def publish_tiny(
         accuracy={precision: Accuracy.exact(has_elbo=objective != "ae") for precision in precisions},
         training=Training(dataset="random weights", images=0, epochs=0, seed=seed, commit=""),
         resize=Resize(decode="scaled", library="Pillow"),
+        trained_on=entry,
     )
     return publish(root, manifest, graphs)
 

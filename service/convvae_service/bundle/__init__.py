@@ -26,8 +26,14 @@ from convvae_service.bundle.listing import (
 from convvae_service.bundle.manifest import CAPABILITIES, SCHEMA_VERSION, Manifest
 from convvae_service.bundle.names import VERSION_NAME, check_model_name
 from convvae_service.bundle.publisher import METRICS_FILE, publish
-from convvae_service.bundle.reader import Bundle, read_bundle, read_manifest
+from convvae_service.bundle.reader import Bundle, read_bundle, read_manifest, read_trained_on
 from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
+from convvae_service.bundle.trained_on import (
+    TRAINED_ON_FILE,
+    TrainedOn,
+    decode_trained_on,
+    encode_trained_on,
+)
 
 __all__ = [
     "CAPABILITIES",
@@ -36,6 +42,7 @@ __all__ = [
     "PRECISIONS",
     "ROLES",
     "SCHEMA_VERSION",
+    "TRAINED_ON_FILE",
     "VERSION_NAME",
     "Accuracy",
     "Bundle",
@@ -49,10 +56,13 @@ __all__ = [
     "Resize",
     "Role",
     "TensorSpec",
+    "TrainedOn",
     "Training",
     "check_model_name",
+    "decode_trained_on",
     "describe_graph",
     "distortion",
+    "encode_trained_on",
     "expected_tensors",
     "folder_names",
     "is_version",
@@ -63,6 +73,7 @@ __all__ = [
     "rate",
     "read_bundle",
     "read_manifest",
+    "read_trained_on",
     "reason",
     "sync_folder",
     "warn_once",

@@ -1,11 +1,11 @@
 """The graphs of a bundle: role, precision, file, checksum, and the tensors that each must have."""
 
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from convvae_service.bundle.errors import BundleError
+from convvae_service.bundle.names import check_file_name, check_sha256
 from convvae_service.bundle.records import ImageShape
 
 __all__ = [
@@ -50,15 +50,13 @@ class Graph:
     opset: int
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", self.file):
-            raise BundleError(f"graph file {self.file[:128]!r} is not a plain file name")
+        check_file_name(self.file, "graph file")
         if not 1 <= self.bytes < _MAX_ONNX_BYTES:
             raise BundleError(
                 f"the manifest states {self.bytes} bytes for {self.file}: it must be 1 to"
                 f" {_MAX_ONNX_BYTES - 1}"
             )
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise BundleError(f"sha256 of {self.file} is not 64 lower-case hexadecimal digits")
+        check_sha256(self.sha256, self.file)
 
 
 def expected_tensors(

@@ -98,6 +98,9 @@ def _decode_value(hint: Any, value: Any, where: str) -> Any:
     if hint is Any:
         return value
     accepted = get_args(hint) if origin in (types.UnionType, Union) else (hint,)
+    records = [each for each in accepted if dataclasses.is_dataclass(each) and isinstance(each, type)]
+    if records and value is not None:
+        return decode_record(records[0], value, where)
     if float in accepted and type(value) is int:
         return float(value)
     if type(value) not in accepted or (isinstance(value, float) and not math.isfinite(value)):

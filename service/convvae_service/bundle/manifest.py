@@ -15,17 +15,21 @@ from convvae_service.bundle.graphs import PRECISIONS, ROLES, Graph, Precision, e
 from convvae_service.bundle.json_records import decode_record, parse_object
 from convvae_service.bundle.names import check_model_name, check_objective_name
 from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
+from convvae_service.bundle.trained_on import TrainedOn
 
 __all__ = ["CAPABILITIES", "SCHEMA_VERSION", "Manifest"]
 
-# Version 2 has `accuracy`. In version 1 only fp32 can do without it.
-SCHEMA_VERSION = 2
+# Version 2 has `accuracy`. In version 1 only fp32 can do without it. Version 3 has `trained_on`.
+SCHEMA_VERSION = 3
 CAPABILITIES = ("encode", "decode", "sample", "reconstruct", "score")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """All facts about a model version that a reader needs before it opens a graph."""
+    """All facts about a model version that a reader needs before it opens a graph.
+
+    `trained_on` is the entry for the fingerprints of the training images; None: the version has none.
+    """
 
     model: str
     objective: str
@@ -38,6 +42,7 @@ class Manifest:
     training: Training
     resize: Resize
     accuracy: dict[str, Accuracy] = field(default_factory=dict)
+    trained_on: TrainedOn | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
@@ -81,6 +86,12 @@ class Manifest:
                         f"{name} has no entry for the {precision} graphs, so their results are not checked:"
                         " publish graphs with convvae-train export or quantize"
                     )
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The sha256 of each file that the manifest lists, by name."""
+        listed = {graph.file: graph.sha256 for graph in self.graphs}
+        return listed if self.trained_on is None else {**listed, self.trained_on.file: self.trained_on.sha256}
 
     @property
     def has_log_variance(self) -> bool:

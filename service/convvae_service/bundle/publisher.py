@@ -27,7 +27,7 @@ METRICS_FILE = "metrics.jsonl"
 def publish(
     root: Path,
     manifest: Manifest,
-    graphs: Mapping[str, bytes],
+    files: Mapping[str, bytes],
     extras: Mapping[str, bytes] | None = None,
     *,
     before_rename: Callable[[Path], object] | None = None,
@@ -36,25 +36,24 @@ def publish(
 
     Args:
         root: The model repository; created if it does not exist.
-        manifest: The description of the files in `graphs`.
-        graphs: ONNX bytes by file name.
+        manifest: The description of `files`.
+        files: The bytes of graphs, and of fingerprints if the manifest lists them, by file name.
         extras: Other files by name, such as the model card and images.
         before_rename: Called with the complete temporary folder. An exception stops the publication.
 
     Raises:
-        BundleError: The files in `graphs` are not those of the manifest.
+        BundleError: `files` are not those of the manifest.
         OSError: The folder cannot be written. No file or folder of this version stays.
     """
-    listed = {graph.file: graph.sha256 for graph in manifest.graphs}
-    given = {name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()}
-    if listed != given:
-        raise BundleError(f"graphs {sorted(given)} are not those of the manifest, {sorted(listed)}")
+    given = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    if given != manifest.files:
+        raise BundleError(f"files {sorted(given)} are not those of the manifest, {sorted(manifest.files)}")
     folder = root / manifest.model
     temporary = folder / f".tmp-{secrets.token_hex(6)}"
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         temporary.mkdir(parents=True)
-        for name, data in {**(extras or {}), **graphs}.items():
+        for name, data in {**(extras or {}), **files}.items():
             _write(temporary / name, data)
         _write(temporary / MANIFEST_FILE, manifest.to_json().encode())
         sync_folder(temporary)

@@ -1,7 +1,7 @@
 """A model version in a repository, `ROOT/<model>/<version>/`: read and verified.
 
-A version is a folder with a manifest and the graphs that it lists. Reading needs no ONNX package, no ONNX
-Runtime and no torch.
+A version is a folder with a manifest and the files that it lists. Reading needs no ONNX package, no ONNX
+Runtime and no torch. A server reads the graphs alone.
 """
 
 import errno
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convvae_service.bundle.errors import BundleError
 from convvae_service.bundle.graphs import Graph, Precision, Role
 from convvae_service.bundle.listing import MANIFEST_FILE, reason
@@ -20,8 +23,9 @@ from convvae_service.bundle.manifest import Manifest
 from convvae_service.bundle.names import VERSION_NAME
 from convvae_service.bundle.onnx_file import read_model, refuse_external_data
 from convvae_service.bundle.operators import may_grow, refuse_many_operators, refuse_operators
+from convvae_service.bundle.trained_on import decode_trained_on
 
-__all__ = ["Bundle", "read_bundle", "read_manifest"]
+__all__ = ["Bundle", "read_bundle", "read_manifest", "read_trained_on"]
 
 _MAX_MANIFEST_BYTES = 1 << 20
 # Errors that say nothing about the file: the disk fails, or the process has too many files open.
@@ -93,6 +97,25 @@ def read_bundle(folder: Path) -> Bundle:
     )
 
 
+def read_trained_on(folder: Path, manifest: Manifest) -> NDArray[np.uint64] | None:
+    """Read and verify the fingerprints of the images that the version in `folder` was trained on.
+
+    Returns:
+        uint64 of shape (count,), in ascending order; None if the manifest lists no file of fingerprints.
+
+    Raises:
+        BundleError: The file is missing, damaged or outside the folder.
+        OSError: The file cannot be read now.
+    """
+    entry = manifest.trained_on
+    if entry is None:
+        return None
+    try:
+        return decode_trained_on(_read_file(folder, entry.file, entry.bytes), entry)
+    except MemoryError:
+        raise BundleError(f"{entry.file} does not fit into memory: it has {entry.bytes} bytes") from None
+
+
 def _read_manifest_bytes(folder: Path) -> bytes:
     with _open_inside(folder, MANIFEST_FILE) as file:
         data = file.read(_MAX_MANIFEST_BYTES + 1)
@@ -103,17 +126,23 @@ def _read_manifest_bytes(folder: Path) -> bytes:
 
 def _read_graph(folder: Path, graph: Graph) -> bytes:
     """Return the bytes of a graph's file after a check of their number and checksum."""
-    with _open_inside(folder, graph.file) as file:
-        size = os.fstat(file.fileno()).st_size
-        # A file that grows meanwhile is not read beyond its stated end.
-        data = file.read(graph.bytes) if size == graph.bytes else b""
-    if len(data) != graph.bytes:
-        raise BundleError(f"{graph.file} has {size} bytes, the manifest states {graph.bytes}")
+    data = _read_file(folder, graph.file, graph.bytes)
     digest = hashlib.sha256(data).hexdigest()
     if digest != graph.sha256:
         raise BundleError(
             f"{graph.file} is damaged: its sha256 is {digest[:12]}…, the manifest's {graph.sha256[:12]}…"
         )
+    return data
+
+
+def _read_file(folder: Path, name: str, num_bytes: int) -> bytes:
+    """Return the bytes of a file of which the manifest states the number."""
+    with _open_inside(folder, name) as file:
+        size = os.fstat(file.fileno()).st_size
+        # A file that grows meanwhile is not read beyond its stated end.
+        data = file.read(num_bytes) if size == num_bytes else b""
+    if len(data) != num_bytes:
+        raise BundleError(f"{name} has {size} bytes, the manifest states {num_bytes}")
     return data
 
 

@@ -27,7 +27,8 @@ class Finding:
 def check_repository(root: Path, limits: LoadLimits = DEFAULT_LIMITS) -> Iterator[Finding]:
     """Verify each version under `root`: manifest, checksums, inputs and outputs, and one run on the CPU.
 
-    Each version is tried in a process of its own, within the limits; as many at a time as there are CPUs.
+    The fingerprints of the training images are verified too, though no server reads them. Each version is
+    tried in a process of its own, within the limits; as many at a time as there are CPUs.
 
     Raises:
         BundleError: `root` is not a folder.

@@ -68,7 +68,8 @@ class Trial:
             folder: ROOT/<model>/<version>.
             limits: The limits of time and memory.
             precision: The graphs to try; None takes fp32 if the bundle has it, or else its first precision.
-            every: Whether to try the graphs of every precision instead.
+            every: Whether to try the graphs of every precision instead, and to verify the fingerprints of
+                the training images, which no server needs.
         """
         self._limits = limits
         self._order = {

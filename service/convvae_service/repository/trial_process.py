@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from convvae_service.bundle import BundleError, read_bundle
+from convvae_service.bundle import BundleError, read_bundle, read_trained_on
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
 
@@ -58,6 +58,9 @@ def _try(order: dict[str, Any]) -> dict[str, Any]:
     try:
         bundle = read_bundle(Path(order["folder"]))
         manifest = bundle.manifest
+        if order["every"]:
+            # For the trainer alone: no server reads them, and a version without the file serves.
+            read_trained_on(Path(order["folder"]), manifest)
         for precision in manifest.precisions if order["every"] else [order["precision"]]:
             engine = Engine(bundle, precision=precision, device="cpu")
             engine.warm(1)

@@ -34,6 +34,14 @@ def export(
             "--unfinished", metavar="", help="Export a run that has not ended. The version says so."
         ),
     ] = False,
+    no_fingerprints: Annotated[
+        bool,
+        typer.Option(
+            "--no-fingerprints",
+            metavar="",
+            help="Leave the fingerprints of the training images out of the version.",
+        ),
+    ] = False,
 ) -> None:
     """Publish the weights of a run as the next version of a model, after a comparison with PyTorch."""
     require(*TRAINER_PACKAGES)
@@ -43,5 +51,12 @@ def export(
 
     raise_on_signals()
     location = DataLocation(dataset=dataset, data_root=data_root, download=download)
-    exported = run_export(run_dir, models=models, name=name, data=location, unfinished=unfinished)
+    exported = run_export(
+        run_dir,
+        models=models,
+        name=name,
+        data=location,
+        unfinished=unfinished,
+        fingerprints=not no_fingerprints,
+    )
     print_exported(Console(file=required_stdout()), exported, models=models)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from convvae_trainer.console import say
+from convvae_trainer.data.trained_on import left_out_text
 
 if TYPE_CHECKING:
     from convvae_trainer.commands.quantize import Quantized
@@ -56,6 +57,7 @@ def print_quantized(console: Console, found: "Quantized") -> None:
     """Print the place of a new version, the accuracy of its graphs, and the next command."""
     print_line(console, "quantised", f"{found.follows} as {found.folder}")
     print_line(console, "tested on", f"{found.dataset.name}: {found.dataset.split}")
+    print_line(console, "left out", left_out_text(found.left_out))
     for one in found.converted:
         accuracy = one.accuracy
         cosines = f"{accuracy.cosine_mean:.5f} in the mean, {accuracy.cosine_p01:.5f} at the 1st percentile"
@@ -72,6 +74,10 @@ def print_quantized(console: Console, found: "Quantized") -> None:
 def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:
     bound, optional = evaluation.bound, evaluation.optional
     yield "evaluated", f"{evaluation.dataset}: {evaluation.split}"
+    if evaluation.left_out is None:
+        yield "trained on", "cannot be told: the run keeps no fingerprints of its training images"
+    elif evaluation.left_out:
+        yield "left out", f"{evaluation.left_out} of these, which the run was trained on"
     if bound.elbo is not None:
         yield "test ELBO", f"{bound.elbo:.2f} nats per image ({evaluation.images} images)"
     yield "distortion", f"{bound.distortion:.2f} nats per image"

@@ -1,5 +1,6 @@
 """Compare models as the command `compare` does: check, measure, and write the report."""
 
+import dataclasses
 import datetime
 import json
 import os
@@ -7,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convvae_service.bundle import Manifest
-from convvae_trainer.commands.model_data import load_model_data
+from convvae_service.bundle import BundleError, Manifest, read_trained_on
+from convvae_trainer.commands.model_data import load_model_data, without_seen
 from convvae_trainer.compare.bundle_model import open_model
 from convvae_trainer.compare.claims import lecture_claims
 from convvae_trainer.compare.comparison import Comparison
@@ -28,6 +29,8 @@ from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_s
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.sources import DIGITS
+from convvae_trainer.data.trained_on import Fingerprints
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.folder import write_obstacle
 from convvae_trainer.runs.provenance import library_versions
@@ -68,14 +71,17 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
     Raises:
         BadConfig: A model does not exist, or the report cannot be written.
         BundleError: A model is damaged, or its images have another shape than those of the first model.
-        BadData: The data cannot be read, or have another shape than the models' images.
+        BadData: The data cannot be read, have another shape than the models' images, or have no test image
+            that no model was trained on.
     """
     configure_process()
     _check_out(options.out)
     versions = find_versions(options.models)
     check_same_shape(versions)
+    trained_on = _fingerprints(options, versions)
     dataset = load_data(options, versions[0].manifest)
     check_image_shape(dataset, versions[0].manifest.image, label=versions[0].label)
+    dataset, left_out = without_seen(dataset, trained_on)
     bundles = [open_model(version) for version in versions]
     sample = draw_sample(dataset, limit=options.images, columns=options.columns, seed=options.seed)
     with enough_memory():
@@ -89,6 +95,7 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
     comparison = Comparison(
         dataset=dataset.name,
         split=dataset.split,
+        left_out=left_out,
         image=dataset.image,
         sample=sample,
         seed=options.seed,
@@ -105,6 +112,31 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
     )
     write(comparison, pictures(comparison), json.dumps(comparison.to_json_object(), indent=2), options.out)
     return comparison
+
+
+def _fingerprints(
+    options: CompareOptions, versions: Sequence[PublishedVersion]
+) -> dict[str, Fingerprints | None]:
+    """Return the fingerprints of each version's training images, by its label; None where they say nothing.
+
+    Images that are resized for this comparison have other pixels than in the training of a model that was
+    trained with another resizing.
+    """
+    is_resized = options.image_size is not None or options.dataset.lower() == DIGITS
+    found: dict[str, Fingerprints | None] = {}
+    for version in versions:
+        try:
+            found[version.label] = read_trained_on(version.folder, version.manifest)
+        except BundleError as error:
+            raise BundleError(f"{version.folder}: {error}") from None
+        if is_resized and not _is_resized_alike(version, versions[0]):
+            found[version.label] = None
+    return found
+
+
+def _is_resized_alike(version: PublishedVersion, first: PublishedVersion) -> bool:
+    resize, other = version.manifest.resize, first.manifest.resize
+    return dataclasses.replace(resize, library=other.library) == other
 
 
 def _check_out(out: Path) -> None:

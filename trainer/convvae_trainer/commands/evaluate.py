@@ -1,6 +1,7 @@
 """Evaluate a run as the command `evaluate` does, on its own test images or on other data."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -41,8 +42,9 @@ def run_evaluate(
 ) -> Evaluation:
     """Evaluate the checkpoint of a run on its own test images, or on the images of another data set.
 
-    Another data set is evaluated on its test images, or on all images where it has no test split. The run
-    folder keeps the figures on the run's own test images, if the run has ended.
+    Another data set is evaluated on its test images, or on all images where it has no test split. Images that
+    the run was trained on are left out. The run folder keeps the figures on the run's own test images, if the
+    run has ended.
 
     Args:
         run_dir: The run folder.
@@ -56,7 +58,7 @@ def run_evaluate(
 
     Raises:
         BadRun: The run cannot be used, or its data have changed.
-        BadData: The data set is missing, damaged or of another shape.
+        BadData: The data set is missing, damaged or of another shape, or the run was trained on all of it.
         BadConfig: An option is not allowed or cannot be computed from the data.
     """
     if out is not None:
@@ -127,5 +129,6 @@ def _evaluate(
         binarize=config.binarize,
         seed=config.seed,
     )
+    evaluation = replace(evaluation, left_out=data.left_out)
     dataset = data.dataset if isinstance(data, OwnData) else None
     return add_optional_metrics(evaluation, options, train_state, data.images, dataset, console=console)

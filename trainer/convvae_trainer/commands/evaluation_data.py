@@ -1,23 +1,34 @@
 """The images that a run is evaluated on: its own test images, or images of other data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae_trainer.commands.model_data import without_seen
 from convvae_trainer.commands.stored_run import StoredRun
 from convvae_trainer.data.dataset import Dataset, load_dataset, load_other
+from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.trained_on import Fingerprints, unseen
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
 __all__ = ["OtherData", "OwnData", "check_shape", "load_evaluation_data"]
 
+_RUN = "the run"
+
 
 @dataclass(frozen=True, slots=True)
 class OwnData:
-    """The data that the run was trained on; its held-out images are evaluated."""
+    """The data that the run was trained on; its held-out images are evaluated.
+
+    `left_out` counts the held-out images that the run was trained on all the same, such as copies. They are
+    not in the data set any more.
+    """
 
     dataset: Dataset
+    left_out: int
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -37,17 +48,22 @@ class OwnData:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OtherData:
-    """Images that the run does not know: uint8 (N, H, W, C), labels (N,) or None, words for their choice."""
+    """Images of other data: uint8 (N, H, W, C), labels (N,) or None, and words for their choice.
+
+    `left_out` counts the images that the run was trained on, and that are not here for that reason; it is
+    None if that cannot be told.
+    """
 
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     split: str
+    left_out: int | None
 
 
 def load_evaluation_data(
     stored: StoredRun, config: Config, *, is_named: bool, download: bool
 ) -> OwnData | OtherData:
-    """Load the images to evaluate.
+    """Load the images to evaluate, without those that the run was trained on.
 
     Args:
         stored: The run.
@@ -56,19 +72,31 @@ def load_evaluation_data(
         download: Whether to download a torchvision set that is absent.
 
     Raises:
-        BadRun: The data set is not named, and the data in its place are not those of the run.
-        BadData: The data set is missing or damaged.
+        BadRun: The data set is not named, and the data in its place are not those of the run. Or the
+            fingerprints in the run folder are damaged.
+        BadData: The data set is missing or damaged, or the run was trained on all of its images.
     """
+    trained_on = {_RUN: stored.folder.read_trained_on()}
     if not is_named:
         dataset = load_dataset(config, download=download)
         # The held-out images of changed data may be images that the run was trained on.
         stored.folder.check_same(stored.folder.config, dataset)
-        return OwnData(dataset)
+        return _own_data(dataset, trained_on)
     own = stored.folder.record.data
     (images, labels), split, moved = load_other(
         config, own=own.sha256, channels=own.image.channels, download=download
     )
-    return OtherData(images=images, labels=labels, split=split) if moved is None else OwnData(moved)
+    if moved is not None:
+        return _own_data(moved, trained_on)
+    found = unseen(LabelledImages(images, labels), trained_on, name=config.dataset)
+    images, labels = found.data
+    return OtherData(images=images, labels=labels, split=split, left_out=found.left_out[_RUN])
+
+
+def _own_data(dataset: Dataset, trained_on: Mapping[str, Fingerprints | None]) -> OwnData:
+    dataset, left_out = without_seen(dataset, trained_on)
+    # Without fingerprints: the split of the run's own data is known.
+    return OwnData(dataset, left_out[_RUN] or 0)
 
 
 def check_shape(stored: StoredRun, data: OwnData | OtherData, *, dataset: str) -> None:

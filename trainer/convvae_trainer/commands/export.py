@@ -22,6 +22,7 @@ def run_export(
     name: str,
     data: DataLocation = _AS_RECORDED,
     unfinished: bool = False,
+    fingerprints: bool = True,
 ) -> Exported:
     """Export the checkpoint of a run. The data of the run serve for the parity check and the pictures.
 
@@ -31,6 +32,7 @@ def run_export(
         name: The name of the model.
         data: The place of the run's data.
         unfinished: Whether a run that has not ended is exported too. The version then says so.
+        fingerprints: Whether the version has the fingerprints of the training images that the run keeps.
 
     Raises:
         BadRun: The run has not ended, it trains no encoder yet, or the data are not those of the run.
@@ -52,5 +54,12 @@ def run_export(
     figures = stored.folder.read_evaluation() if stored.has_ended else None
     figures = figures or evaluate_run(stored.train_state, dataset).to_json_object()
     return export(
-        stored.folder, stored.train_state, dataset, stored.progress, figures, models=models, name=name
+        stored.folder,
+        stored.train_state,
+        dataset,
+        stored.progress,
+        figures,
+        models=models,
+        name=name,
+        with_fingerprints=fingerprints,
     )

@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from convvae_service.bundle import ROLES, Bundle, BundleError, Precision, Role, read_bundle
-from convvae_trainer.commands.model_data import load_model_data
+from convvae_service.bundle import ROLES, Bundle, BundleError, Precision, Role, read_bundle, read_trained_on
+from convvae_trainer.commands.model_data import load_model_data, without_seen
 from convvae_trainer.compare.published import PublishedVersion, find_version
 from convvae_trainer.compare.sample import check_image_shape
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
+from convvae_trainer.data.trained_on import Fingerprints, SeenCounts
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.export.accuracy import Reference
 from convvae_trainer.export.calibration import calibration
@@ -48,11 +49,15 @@ class QuantizeOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quantized:
-    """A new version: its folder, the one that it follows, the data set, and the converted graphs."""
+    """A new version: its folder, the one that it follows, the data set, and the converted graphs.
+
+    `left_out` counts the images that the model was trained on and that are no test images for that reason.
+    """
 
     folder: Path
     follows: Path
     dataset: Dataset
+    left_out: SeenCounts
     converted: Sequence[Converted]
 
     def to_json_object(self) -> dict[str, Any]:
@@ -62,6 +67,7 @@ class Quantized:
             "follows": str(self.follows),
             "dataset": self.dataset.name,
             "split": self.dataset.split,
+            "left_out": self.left_out,
             "precisions": {one.precision: one.to_json_object() for one in self.converted},
         }
 
@@ -84,12 +90,18 @@ def run_quantize(options: QuantizeOptions, *, say: _Say = str) -> Quantized:
     _check_precisions(version, options.precisions)
     if reason := write_obstacle(version.folder.parent):
         raise BadConfig(f"{version.folder.parent} cannot be written: {reason}")
-    bundle = _read(version)
-    dataset = _load_data(options, version)
+    bundle, trained_on = _read(version)
+    dataset, left_out = without_seen(_load_data(options, version), {version.label: trained_on})
     with enough_memory():
         converted = _convert(options, bundle, dataset, say)
-    made = publish_successor(version.folder, bundle, converted)
-    return Quantized(folder=made.folder, follows=version.folder, dataset=dataset, converted=converted)
+    made = publish_successor(version.folder, bundle, converted, trained_on)
+    return Quantized(
+        folder=made.folder,
+        follows=version.folder,
+        dataset=dataset,
+        left_out=left_out,
+        converted=converted,
+    )
 
 
 def _check_precisions(version: PublishedVersion, precisions: Sequence[Precision]) -> None:
@@ -104,9 +116,9 @@ def _check_precisions(version: PublishedVersion, precisions: Sequence[Precision]
             )
 
 
-def _read(version: PublishedVersion) -> Bundle:
+def _read(version: PublishedVersion) -> tuple[Bundle, Fingerprints | None]:
     try:
-        return read_bundle(version.folder)
+        return read_bundle(version.folder), read_trained_on(version.folder, version.manifest)
     except BundleError as error:
         raise BundleError(f"{version.folder}: {error}") from None
 

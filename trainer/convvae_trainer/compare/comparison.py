@@ -10,6 +10,7 @@ from convvae_trainer.compare.latent_scatter import LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.precisions import PrecisionFigures
 from convvae_trainer.compare.sample import TestSample
+from convvae_trainer.data.trained_on import SeenCounts
 
 __all__ = ["Comparison"]
 
@@ -18,11 +19,13 @@ __all__ = ["Comparison"]
 class Comparison:
     """Everything that the report states.
 
+    `left_out` counts for each model the test images that it was trained on; no model is measured on them.
     `no_classifier` says why there is no classifier, or is empty. `precisions` has the versions with several.
     """
 
     dataset: str
     split: str
+    left_out: SeenCounts
     image: ImageShape
     sample: TestSample
     seed: int
@@ -45,6 +48,7 @@ class Comparison:
             "libraries": self.libraries,
             "dataset": self.dataset,
             "split": self.split,
+            "left_out": self.left_out,
             "image": list(self.image.as_tuple),
             "images": len(self.sample.images),
             "shown": self.sample.rows[self.sample.shown].tolist(),

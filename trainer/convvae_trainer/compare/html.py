@@ -12,6 +12,7 @@ from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.precision_table import precision_table
 from convvae_trainer.compare.style import STYLE
 from convvae_trainer.compare.table import table
+from convvae_trainer.data.trained_on import left_out_text
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.lock import locked
@@ -89,7 +90,7 @@ def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) 
 <header>
 <h1>{escape(title)}</h1>
 <p class="lead">{len(comparison.sample.images)} test images of {escape(str(comparison.image))}:
-{escape(comparison.split)}.</p>
+{escape(comparison.split)}. Left out: {escape(left_out_text(comparison.left_out))}.</p>
 <nav>{links}</nav>
 </header>
 {body}

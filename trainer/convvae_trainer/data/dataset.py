@@ -15,6 +15,7 @@ from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.selection import lacking
 from convvae_trainer.data.sources import SourceImages, read_source, resize_of
 from convvae_trainer.data.splits import hold_out_test
+from convvae_trainer.data.trained_on import without_copies
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
@@ -124,6 +125,9 @@ def _split(config: Config, source: SourceImages) -> Dataset:
     if config.train_images is not None:
         split += f"; {_first_images_text(config.train_images, train, name=config.dataset)}"
         train = train.take(slice(config.train_images))
+    if source.test is not None:
+        test, copies = without_copies(test, train, name=config.dataset)
+        split += f"; {copies}" if copies else ""
     if source.note:
         split += f"; {source.note}"
     _check(train.images, test.images, name=config.dataset)

@@ -20,7 +20,7 @@ from convvae_trainer.data.torchvision_sets import find_set, near_names, read_set
 from convvae_trainer.errors import BadData, MissingExtra
 from convvae_trainer.settings.config import Config
 
-__all__ = ["SourceImages", "read_source", "resize_of", "with_absolute_paths"]
+__all__ = ["DIGITS", "SourceImages", "read_source", "resize_of", "with_absolute_paths"]
 
 DIGITS = "digits"
 DIGITS_SIZE = (32, 32)

@@ -56,7 +56,9 @@ class Evaluation:
 
     `split` describes which images of `dataset` they are. `seed` is the seed of the posterior draws.
     `reconstruction` compares the images decoded from posterior means with the encoder's input.
-    `sample_sharpness` is the mean sharpness of draws from the prior; an autoencoder has none.
+    `sample_sharpness` is the mean sharpness of draws from the prior; an autoencoder has none. `left_out`
+    counts the images that the run was trained on and that are no test images for that reason; it is None if
+    that cannot be told.
     """
 
     dataset: str
@@ -68,6 +70,7 @@ class Evaluation:
     reconstruction: ReconstructionQuality
     sample_sharpness: float | None
     optional: OptionalMetrics = field(default_factory=OptionalMetrics)
+    left_out: int | None = 0
 
     @property
     def binarize_seed(self) -> int | None:
@@ -87,6 +90,7 @@ class Evaluation:
             "dataset": self.dataset,
             "split": self.split,
             "images": self.images,
+            "left_out": self.left_out,
             **asdict(self.bound),
             "rate_per_dimension": list(self.bound.rate_per_dimension),
             "seed": self.seed,
@@ -100,7 +104,7 @@ class Evaluation:
         }
 
 
-# The keys of evaluation.json.
+# The keys of every evaluation.json; files of earlier versions have no others.
 EVALUATION_KEYS = frozenset(
     {
         *("dataset", "split", "images", "seed", "binarize", "binarize_seed"),

@@ -1,7 +1,7 @@
 """Export: publish a trained run as a bundle with graphs, manifest, model card and pictures."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from convvae_service.bundle import (
     Role,
     check_model_name,
     describe_graph,
+    encode_trained_on,
     publish,
 )
 from convvae_trainer.data.dataset import Dataset
@@ -82,6 +83,7 @@ def export(
     *,
     models: Path,
     name: str,
+    with_fingerprints: bool = True,
 ) -> Exported:
     """Publish the averaged weights as the next version of `name` under `models`.
 
@@ -93,13 +95,17 @@ def export(
         evaluation: The metrics on the test images, as `Evaluation.to_json_object` returns them.
         models: The model repository.
         name: The name of the model.
+        with_fingerprints: Whether the version has the fingerprints of the training images that the run keeps.
 
     Raises:
         BadConfig: The version cannot be published under this name.
+        BadRun: The fingerprints in the run folder are damaged.
         ExportFailed: ONNX Runtime and PyTorch disagree, or the disk cannot be written; nothing was published.
         MissingExtra: A package is missing.
     """
     check_target(models, name)
+    fingerprints = run.read_trained_on() if with_fingerprints else None
+    entry, trained_on = (None, b"") if fingerprints is None else encode_trained_on(fingerprints)
     with train_state.ema.swapped_in():
         graphs = _make_graphs(train_state, dataset)
         parity = check_parity(
@@ -108,7 +114,9 @@ def export(
             graphs=graphs.onnx,
             images=dataset.test,
         )
-        manifest = _manifest(name, run, train_state, dataset, progress, evaluation, graphs, parity)
+        manifest = replace(
+            _manifest(name, run, train_state, dataset, progress, evaluation, graphs, parity), trained_on=entry
+        )
         files = bundle_pictures(graphs.modules, dataset, latent_dim=run.config.latent_dim)
     card = model_card(
         manifest,
@@ -120,9 +128,11 @@ def export(
     files[MODEL_CARD] = card.encode()
     # The loss curves are part of the bundle: `compare` draws them.
     files[METRICS_FILE] = "".join(json.dumps(line) + "\n" for line in run.read_metrics()).encode()
-    graph_files = {graph.file: graphs.onnx[graph.role] for graph in manifest.graphs}
+    listed = {graph.file: graphs.onnx[graph.role] for graph in manifest.graphs}
+    if entry is not None:
+        listed[entry.file] = trained_on
     try:
-        folder = publish(models, manifest, graph_files, files)
+        folder = publish(models, manifest, listed, files)
     except OSError as error:
         raise ExportFailed(f"{models / name} cannot be written: {error.strerror}") from None
     return Exported(folder=folder, manifest=manifest)

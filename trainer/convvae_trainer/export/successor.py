@@ -9,13 +9,16 @@ import onnx
 from convvae_service.bundle import (
     MANIFEST_FILE,
     SCHEMA_VERSION,
+    TRAINED_ON_FILE,
     Accuracy,
     Bundle,
     Graph,
     Manifest,
     describe_graph,
+    encode_trained_on,
     publish,
 )
+from convvae_trainer.data.trained_on import Fingerprints
 from convvae_trainer.errors import ExportFailed
 from convvae_trainer.export.card_tables import accuracy_table
 from convvae_trainer.export.conversion import Converted
@@ -24,13 +27,16 @@ from convvae_trainer.export.publish import MODEL_CARD, Exported
 __all__ = ["publish_successor"]
 
 
-def publish_successor(folder: Path, bundle: Bundle, converted: Sequence[Converted]) -> Exported:
+def publish_successor(
+    folder: Path, bundle: Bundle, converted: Sequence[Converted], trained_on: Fingerprints | None = None
+) -> Exported:
     """Publish the next version of a model: that of `folder`, with converted graphs beside its own.
 
     Args:
         folder: The folder of the version that is followed, ROOT/MODEL/VERSION.
         bundle: The version, read and verified.
         converted: Its graphs in further precisions.
+        trained_on: Its fingerprints of the training images; None: it has none.
 
     Raises:
         ExportFailed: The disk cannot be read or written; nothing was published.
@@ -39,6 +45,9 @@ def publish_successor(folder: Path, bundle: Bundle, converted: Sequence[Converte
     described = [(graph, one.graphs[graph.role]) for one in converted for graph in _described(manifest, one)]
     files = {graph.file: bundle.graphs[graph.role, graph.precision] for graph in manifest.graphs}
     files |= {graph.file: data for graph, data in described}
+    entry = None
+    if trained_on is not None:
+        entry, files[TRAINED_ON_FILE] = encode_trained_on(trained_on)
     successor = dataclasses.replace(
         manifest,
         schema_version=SCHEMA_VERSION,
@@ -48,6 +57,7 @@ def publish_successor(folder: Path, bundle: Bundle, converted: Sequence[Converte
         accuracy={"fp32": Accuracy.exact(has_elbo=manifest.has_log_variance)}
         | manifest.accuracy
         | {one.precision: one.accuracy for one in converted},
+        trained_on=entry,
     )
     try:
         extras = _extras(folder, without={*files, MANIFEST_FILE})

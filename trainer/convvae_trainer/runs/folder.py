@@ -4,6 +4,7 @@ run.json                 the record: command, precision, threads, data set, segm
 config.json              every setting, including the defaults
 metrics.jsonl            one JSON object per line: early steps, then one per epoch
 checkpoint.safetensors   the state to resume from and the weights to export
+trained_on.bin           fingerprints of the training images (see `bundle.trained_on`), if the run keeps them
 evaluation.json          figures on the test images, written at the end
 reproduce.txt            how to repeat the run
 tensorboard              figures and pictures for TensorBoard, if the run writes them
@@ -18,7 +19,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from convvae_service.bundle import BundleError, decode_trained_on
 from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.trained_on import Fingerprints
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import EVALUATION_KEYS
 from convvae_trainer.objectives.registry import objective_class
@@ -65,14 +68,22 @@ class RunFolder:
         return self.path / "tensorboard"
 
     @classmethod
-    def create(cls, path: Path, *, config: Config, record: RunRecord) -> Self:
+    def create(cls, path: Path, *, config: Config, record: RunRecord, trained_on: bytes = b"") -> Self:
         """Write settings and record to an empty folder, which this process has locked (see `ownership`).
+
+        Args:
+            path: The folder.
+            config: The settings.
+            record: The record.
+            trained_on: The fingerprints, if the record has an entry for them.
 
         Raises:
             OSError: The folder cannot be written.
         """
         run = cls(path, config=config, record=record)
         replace_file(path / CONFIG_FILE, _json(to_json_object(config)))
+        if (entry := record.data.trained_on) is not None:
+            replace_file(path / entry.file, trained_on)
         run._write_record()
         return run
 
@@ -120,6 +131,22 @@ class RunFolder:
         own = self.record.data.labels_sha256
         if own is not None and dataset.labels_fingerprint() != own:
             raise BadRun(f"the labels of {dataset.name} are not the labels of the run in {self.path}")
+
+    def read_trained_on(self) -> Fingerprints | None:
+        """Return the fingerprints of the images that the run trains on, or None if the run keeps none.
+
+        Raises:
+            BadRun: The file is missing or damaged.
+        """
+        entry = self.record.data.trained_on
+        if entry is None:
+            return None
+        try:
+            return decode_trained_on((self.path / entry.file).read_bytes(), entry)
+        except OSError as error:
+            raise BadRun(f"{self.path / entry.file} cannot be read: {error.strerror}") from None
+        except BundleError as error:
+            raise BadRun(f"{self.path}: {error}: restore the file from a copy") from None
 
     def begin_segment(self, segment: RunSegment) -> None:
         """Record a resume."""

@@ -5,13 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from convvae_service.bundle import TRAINED_ON_FILE
 from convvae_trainer.runs.folder import RunFolder, check_new
 from convvae_trainer.runs.lock import RunLock, check_unlocked, locked
 
 __all__ = ["has_checkpoint", "made_folder", "new_folder", "resumed_folder"]
 
 _CHECKPOINT = "checkpoint.safetensors"
-_FILES = ("config.json", "run.json", "reproduce.txt", "metrics.jsonl", "evaluation.json")
+_FILES = ("config.json", "run.json", "reproduce.txt", "metrics.jsonl", TRAINED_ON_FILE, "evaluation.json")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self, TypeVar
 
-from convvae_service.bundle import ImageShape
+from convvae_service.bundle import ImageShape, TrainedOn
 from convvae_trainer.data.dataset import Dataset
 
 __all__ = ["DataRecord", "RunRecord", "RunSegment"]
@@ -20,7 +20,10 @@ _KIND_NAMES = {str: "a string", int: "an integer", dict: "an object", list: "a l
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataRecord:
-    """The data set of a run. The fingerprints are sha256 digests; `labels_sha256` is None without labels."""
+    """The data set of a run. `sha256` is that of all pixels; `labels_sha256` is None without labels.
+
+    `trained_on` is the entry for the fingerprints of the training images; None: the run keeps none.
+    """
 
     name: str
     image: ImageShape
@@ -29,9 +32,10 @@ class DataRecord:
     split: str
     sha256: str
     labels_sha256: str | None
+    trained_on: TrainedOn | None = None
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Self:
+    def of(cls, dataset: Dataset, trained_on: TrainedOn | None = None) -> Self:
         """Return the record of a data set in memory."""
         return cls(
             name=dataset.name,
@@ -41,6 +45,7 @@ class DataRecord:
             split=dataset.split,
             sha256=dataset.fingerprint(),
             labels_sha256=dataset.labels_fingerprint(),
+            trained_on=trained_on,
         )
 
     def to_json_object(self) -> dict[str, Any]:
@@ -66,6 +71,7 @@ class DataRecord:
             split=_field(values, "split", str),
             sha256=_field(values, "sha256", str),
             labels_sha256=_field(values, "labels_sha256", str) if has_labels else None,
+            trained_on=_trained_on(values),
         )
 
 
@@ -166,6 +172,18 @@ class RunRecord:
             for name, version in segment.libraries.items():
                 versions.setdefault(name, {})[version] = None
         return {name: ", ".join(different) for name, different in versions.items()}
+
+
+def _trained_on(values: Mapping[str, Any]) -> TrainedOn | None:
+    # Runs from before the key have none.
+    if values.get("trained_on") is None:
+        return None
+    entry = _field(values, "trained_on", dict)
+    return TrainedOn(
+        file=_field(entry, "file", str),
+        sha256=_field(entry, "sha256", str),
+        count=_field(entry, "count", int),
+    )
 
 
 def _field(values: Mapping[str, Any], name: str, kind: type[_T]) -> _T:

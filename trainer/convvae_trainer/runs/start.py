@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from convvae_service.bundle import TrainedOn, encode_trained_on
 from convvae_trainer.compute.device import gpu_name, pick_device
 from convvae_trainer.compute.precision import autocast_dtype, choose_precision
 from convvae_trainer.compute.process import check_process
+from convvae_trainer.data.trained_on import fingerprints
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.context import RunContext
@@ -35,15 +37,16 @@ def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainStat
     values: dict[str, Any] = {}
     if dist.is_first:
         precision = choose_precision(config.precision, context.device)
+        entry, trained_on = _fingerprints(context)
         record = RunRecord(
             command=context.command,
             precision=precision.name,
             threads=threads,
             reason=precision.reason,
-            data=DataRecord.of(context.dataset),
+            data=DataRecord.of(context.dataset, entry),
             segments=(_segment(context, step=0),),
         )
-        RunFolder.create(run_dir, config=config, record=record)
+        RunFolder.create(run_dir, config=config, record=record, trained_on=trained_on)
         values = record.to_json_object()
     record = RunRecord.from_json_object(dist.broadcast(values))
     run = RunFolder(run_dir, config=config, record=record)
@@ -111,6 +114,13 @@ def _restore(run: RunFolder, train_state: TrainState) -> TrainProgress:
         raise BadRun(f"{run.checkpoint} is damaged: it does not say where training stopped") from None
     train_state.restore(tensors, num_steps=progress.step)
     return progress
+
+
+def _fingerprints(context: RunContext) -> tuple[TrainedOn | None, bytes]:
+    """Return the entry and the file of the fingerprints; None and no bytes if the run keeps none."""
+    if not context.config.fingerprints:
+        return None, b""
+    return encode_trained_on(fingerprints(context.train_images))
 
 
 def _segment(context: RunContext, *, step: int) -> RunSegment:

@@ -294,6 +294,12 @@ class Config:
     )
 
     tensorboard: bool = setting(True, Panel.RUN, "Write files for TensorBoard into the run folder.")
+    fingerprints: bool = setting(
+        True,
+        Panel.RUN,
+        "Keep fingerprints of the training images in the run folder and in exported versions, so that no test"
+        " image is one of them.",
+    )
 
     def __post_init__(self) -> None:
         Rules({name: getattr(self, name) for name in SETTINGS}, SETTINGS).check()

@@ -49,8 +49,8 @@ def test_survives_json(manifest: Manifest) -> None:
     [
         (
             "schema_version",
-            3,
-            "but this program reads versions up to 2: upgrade convvae",
+            4,
+            "but this program reads versions up to 3: upgrade convvae",
         ),
         ("schema_version", "1", "manifest schema_version is '1', not a positive integer"),
         ("schema_version", True, "manifest schema_version is True, not a positive integer"),
