@@ -51,7 +51,7 @@ def test_dockerfile_command_is_accepted() -> None:
     settings = load_settings(flags)
     assert command == "run"
     assert settings.models == Path("/models")
-    assert settings.address == "0.0.0.0:50051"
+    assert settings.address == ("0.0.0.0:50051",)
     assert settings.metrics_address == "0.0.0.0:9464"
     assert last("EXPOSE").split() == ["50051", "9464"]
 
@@ -67,7 +67,7 @@ def test_compose_command_is_accepted(server: dict[str, Any], monkeypatch: pytest
     settings = load_settings(flags)
     assert str(settings.models) == server["volumes"][0]["target"]
     published = {port.rpartition(":")[2] for port in server["ports"]}
-    assert published == {a.rpartition(":")[2] for a in (settings.address, settings.metrics_address)}
+    assert published == {a.rpartition(":")[2] for a in (*settings.address, settings.metrics_address)}
 
 
 def test_an_unknown_flag_would_be_found(server: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,8 +2,6 @@
 
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -12,23 +10,12 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from convvae.v1 import vae_pb2 as pb
-from support.serving import ServerProcess, serving
+from support.serving import ServerProcess, serving, start_failure
 from support.tiny_bundle import SHAPE, publish_tiny
 from support.wire import pixels, random_images, refused, stub_of
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def start_failure(*flags: str) -> str:
-    """Run a server that must not start, and return its one line of complaint."""
-    words = [sys.executable, "-m", "convvae_service", "run", "--metrics-address", "127.0.0.1:0", *flags]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    return errors[0].removeprefix("error: ")
 
 
 @pytest.mark.usefixtures("each_front")

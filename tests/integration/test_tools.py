@@ -50,6 +50,24 @@ def test_grpcurl_finds_everything_by_reflection(tiny_server: ServerProcess) -> N
     assert (reply["seed"], reply["model"]["name"], reply["latents"]["count"]) == ("7", "tiny", 2)
 
 
+@pytest.mark.parametrize("method", ["convvae.v1.VaeService.Sample", "convvae.v1.VaeService/Sample"])
+def test_ghz_finds_a_method_by_reflection(tiny_server: ServerProcess, method: str) -> None:
+    """The load generator asks for the method's own name, in either form, and every call is answered."""
+    words = ("--insecure", "--call", method, "-d", '{"count": 2}', "-n", "40", "-c", "4", "-O", "json")
+    done = tool("ghz", *words, tiny_server.target)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["statusCodeDistribution"] == {"OK": 40}
+
+
+def test_grpcurl_lists_the_health_of_every_name(tiny_server: ServerProcess) -> None:
+    """One call shows services, models and `liveness`."""
+    done = tool("grpcurl", "-plaintext", tiny_server.target, "grpc.health.v1.Health/List")
+    statuses = json.loads(done.stdout)["statuses"]
+    assert statuses.keys() == {"", "convvae.v1.VaeService", "liveness", "tiny"}
+    assert all(found == {"status": "SERVING"} for found in statuses.values())
+
+
 def test_grpcurl_infers_by_reflection(tiny_server: ServerProcess) -> None:
     """A tool without any proto finds the service, its methods and its messages, and calls it."""
     images = random_images(3, *SHAPE.as_tuple)

@@ -14,6 +14,6 @@ async def started(models: Path, *flags: str) -> AsyncIterator[tuple[Server, str]
     words = ["--models", str(models), "--address", "127.0.0.1:0", "--metrics-address", "off", *flags]
     server = Server(load_settings([*words, "--device", "cpu"]))
     try:
-        yield server, f"127.0.0.1:{await server.start()}"
+        yield server, (await server.start())[0]
     finally:
         await server.close()

@@ -155,3 +155,14 @@ def serving(models: Path, *flags: str, environ: Mapping[str, str] | None = None)
         yield server
     finally:
         server.stop()
+
+
+def start_failure(*flags: str) -> str:
+    """Run a server that must not start, and return its one line of complaint."""
+    words = [sys.executable, "-m", "convvae_service", "run", "--metrics-address", "127.0.0.1:0", *flags]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    return errors[0].removeprefix("error: ")

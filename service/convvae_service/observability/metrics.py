@@ -8,6 +8,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from convvae_service.batching.report import BatchReport
+from convvae_service.observability.grpc_metrics import GrpcMetrics
 from convvae_service.observability.logs import log_handler
 
 __all__ = ["Metrics"]
@@ -81,6 +82,8 @@ class Metrics:
         )
         self._stuck = Gauge("convvae_stuck", "1 for a part that is stuck", ["part"], registry=self.registry)
         self.registry.register(_DroppedLogLines())
+        self.grpc = GrpcMetrics()
+        self.registry.register(self.grpc)
         # To find the child of some labels takes longer than to count. These labels have few values.
         self._calls_of = cache(self.calls.labels)
         self._rows_of = cache(self.rows.labels)

@@ -4,16 +4,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from pathlib import Path
 
 from convvae_service.observability.logs import facts
+from convvae_service.server.local_ends import LocalEnd
 
 __all__ = ["ConnectionWatch", "count_connections"]
 
 _INTERVAL_S = 1.0
 _MIN_SILENCE_S = 60.0
-_ESTABLISHED = "01"
+# States of connections that are open, in the tables of TCP and of Unix sockets.
+_ESTABLISHED, _CONNECTED = "01", "03"
 
 _log = logging.getLogger(__name__)
 
@@ -22,7 +24,7 @@ class ConnectionWatch:
     """Logs, once a minute at most, that connections are refused, or will soon wait for a free file.
 
     Args:
-        port: The port of the server.
+        ends: The server's ends of its connections.
         limit: Number of connections from which on others are refused. If the front refuses none, the number
             of open files from which on the log warns: a connection may take several files there.
         refuses: Whether the front refuses connections above the limit.
@@ -32,12 +34,12 @@ class ConnectionWatch:
     def __init__(
         self,
         *,
-        port: int,
+        ends: Set[LocalEnd],
         limit: int,
         refuses: bool = True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._port = port
+        self._ends = ends
         self._limit = limit
         self._refuses = refuses
         self._clock = clock
@@ -67,7 +69,7 @@ class ConnectionWatch:
                 "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)",
                 open_files=files,
             )
-        elif (number := count_connections(self._port)) >= self._limit:
+        elif (number := count_connections(self._ends)) >= self._limit:
             self._say("the limit of connections is reached: others are refused", connections=number)
 
     def _say(self, message: str, **details: object) -> None:
@@ -75,13 +77,19 @@ class ConnectionWatch:
         _log.warning(message, extra=facts(limit=self._limit, **details))
 
 
-def count_connections(port: int) -> int:
-    """Return the number of TCP connections to a local port; 0 where the system has no such table."""
+def count_connections(ends: Set[LocalEnd]) -> int:
+    """Return the number of connections to these ends; 0 where the system has no such tables."""
     number = 0
     for table in ("tcp", "tcp6"):
-        with contextlib.suppress(OSError), Path("/proc/self/net", table).open() as lines:
-            next(lines, None)
-            for line in lines:
-                _, local, _, state, *_ = line.split()
-                number += state == _ESTABLISHED and int(local.rpartition(":")[2], 16) == port
+        for _, local, _, state, *_ in _rows(table):
+            number += state == _ESTABLISHED and int(local.rpartition(":")[2], 16) in ends
+    for _, _, _, _, _, state, _, *path in _rows("unix"):
+        number += state == _CONNECTED and " ".join(path) in ends
     return number
+
+
+def _rows(table: str) -> list[list[str]]:
+    """Return the words of each row of a table of connections."""
+    with contextlib.suppress(OSError):
+        return [line.split() for line in Path("/proc/self/net", table).read_text().splitlines()[1:]]
+    return []

@@ -4,10 +4,11 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from convvae_service.calls.runner import CallRunner
-from convvae_service.server.sent_bytes import acknowledged_bytes
+from convvae_service.server.local_ends import LocalEnd
+from convvae_service.server.sent_bytes import taken_bytes
 
 __all__ = ["wait_for_calls", "wait_until_quiet"]
 
@@ -30,7 +31,7 @@ async def wait_for_calls(
     is_over: Callable[[], bool],
     runner: CallRunner,
     *,
-    port: int,
+    ends: Set[LocalEnd],
     grace_s: float,
     max_sending_s: float = math.inf,
 ) -> None:
@@ -42,19 +43,20 @@ async def wait_for_calls(
     Args:
         is_over: Returns whether there is nothing to wait for: every answer is sent.
         runner: Knows the calls that run.
-        port: The port of the server.
+        ends: The server's ends of the connections.
         grace_s: Maximum seconds for all of it.
         max_sending_s: Maximum seconds for the answers when the last call has ended.
     """
     calls = runner.calls
     ends_s = time.monotonic() + grace_s
-    still_looks, acknowledged = 0, -1
+    still_looks = 0
+    taken: int | None = None
     while not is_over() and time.monotonic() < ends_s and still_looks < _MAX_STILL_LOOKS:
         await asyncio.sleep(_INTERVAL_S)
         # Calls that arrive now are refused, and not waited for: there may be no end of them.
         if not calls.isdisjoint(runner.calls):
             continue
-        if acknowledged < 0:
+        if taken is None:
             ends_s = min(ends_s, time.monotonic() + max_sending_s)
-        before, acknowledged = acknowledged, acknowledged_bytes(port)
-        still_looks = still_looks + 1 if acknowledged == before else 0
+        before, taken = taken, taken_bytes(ends)
+        still_looks = still_looks + 1 if taken == before else 0

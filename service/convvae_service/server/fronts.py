@@ -11,6 +11,7 @@ from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.errors import StartupError
 from convvae_service.server.credentials import Credentials
+from convvae_service.server.local_ends import LocalEnd
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Front", "FrontChoice", "build_front", "choose_front"]
@@ -27,6 +28,10 @@ class Front(Protocol):
     limits_connections: bool
 
     @property
+    def ends(self) -> frozenset[LocalEnd]:
+        """The server's ends of its callers' connections, once the addresses are open."""
+
+    @property
     def busy_since_s(self) -> float | None:
         """The `time.monotonic` since which the front starts the same calls; None while it waits for calls."""
 
@@ -38,8 +43,8 @@ class Front(Protocol):
     ) -> None:
         """Answer a service with an object of grpcio that has a method for each name in the proto."""
 
-    def open_port(self) -> int:
-        """Open the port of the settings, and return its number."""
+    def open_addresses(self) -> tuple[str, ...]:
+        """Open the addresses of the settings, and return them with their ports."""
 
     async def start(self) -> None:
         """Begin to take calls."""
@@ -48,7 +53,7 @@ class Front(Protocol):
         """Refuse, now and from now on, every call whose request has not arrived, if the front can tell."""
 
     async def stop(self, grace_s: float | None) -> None:
-        """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
+        """Close the addresses. Calls in flight have `grace_s` seconds to finish; None cancels them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +122,9 @@ def _why_not_native(settings: ServeSettings) -> str | None:
 
 def _why_rather_grpcio(settings: ServeSettings) -> str | None:
     """Return why the native front could serve with these settings but is not the best choice, or None."""
-    if not is_loopback(settings.address):
-        return f"callers at {settings.address} are not known; --front native trusts them"
+    for address in settings.address:
+        if not is_loopback(address):
+            return f"callers at {address} are not known; --front native trusts them"
     if settings.token_file is not None:
         return "--token-file: the native front reads a request of any size before it checks the token"
     try:

@@ -16,15 +16,18 @@ from convvae_service.calls.request_reader import RequestReader
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, StreamHandler
 from convvae_service.calls.status import Refusal
-from convvae_service.errors import ServiceError, StartupError
+from convvae_service.errors import ServiceError
 from convvae_service.observability.call import Call
+from convvae_service.observability.grpc_metrics import OTHER
 from convvae_service.server.compression import Unpacking
 from convvae_service.server.connections import server_options
 from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.grpc_log import GrpcLog
-from convvae_service.server.listening import listen, why_not
+from convvae_service.server.listening import listen
+from convvae_service.server.local_addresses import LocalAddresses
+from convvae_service.server.local_ends import LocalEnd
 from convvae_service.server.request_guard import RequestGuard
 from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.server.unsent_replies import UnsentReplies
@@ -38,7 +41,7 @@ _NEVER_S = 1e6
 
 
 class GrpcFront:
-    """One grpcio server on one port, with encryption and tokens where the settings have them."""
+    """One grpcio server on its addresses, with encryption and tokens where the settings have them."""
 
     # It has no thread of its own, only the event loop.
     busy_since_s = None
@@ -51,7 +54,7 @@ class GrpcFront:
         *,
         limits_connections: bool = True,
     ) -> None:
-        """Set up; no port is open yet.
+        """Set up; no address is open yet.
 
         Args:
             settings: The settings of the server.
@@ -59,8 +62,8 @@ class GrpcFront:
             credentials: The certificate and the tokens.
             limits_connections: Whether connections above `max_connections` are refused.
         """
-        self._address = settings.address
-        self._port = 0
+        self._addresses = LocalAddresses(settings)
+        self._ends_in_front: frozenset[LocalEnd] = frozenset()
         self._runner = runner
         self._certificate = credentials.certificate
         self._guard = RequestGuard(
@@ -77,7 +80,7 @@ class GrpcFront:
         self._watching: asyncio.Task[None] | None = None
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
-        self._server = server_of_known_methods(options)
+        self._server = server_of_known_methods(options, runner.metrics.grpc.totals_of(OTHER))
         logging.getLogger("grpc._cython.cygrpc").addFilter(_GRPC_LOG)
 
     def add_service(self, service: Service) -> None:
@@ -101,30 +104,22 @@ class GrpcFront:
         behaviours = {name: getattr(servicer, name) for name in names}
         self._register(descriptor, behaviours, needs_token=needs_token, name=name)
 
-    def open_port(self) -> int:
-        """Open the port of the settings, and return its number.
+    @property
+    def ends(self) -> frozenset[LocalEnd]:
+        """The server's ends of its callers' connections, once the addresses are open."""
+        return self._addresses.ends | self._ends_in_front
+
+    def open_addresses(self) -> tuple[str, ...]:
+        """Open the addresses of the settings, and return them with their ports.
 
         Raises:
-            StartupError: The address cannot be used.
+            StartupError: An address cannot be used.
         """
-        try:
-            # gRPC does not say why it cannot listen, and it is content with one address of several.
-            for probe in listen(self._address):
-                probe.close()
-            if self._certificate is None:
-                self._port = self._server.add_insecure_port(self._address)
-            else:
-                self._port = self._server.add_secure_port(self._address, self._certificate.credentials)
-        except (OSError, RuntimeError) as error:
-            reason = why_not(error)
-            raise StartupError(
-                f"address {self._address} cannot be used: {reason}; choose another with --address"
-            ) from None
-        return self._port
+        return self._addresses.open(self._bind)
 
-    def open_socket(self, name: str, *, port: int) -> None:
-        """Open an abstract socket of Unix: another front, on `port`, passes calls on to it."""
-        self._port = port
+    def open_socket(self, name: str, *, ends: frozenset[LocalEnd]) -> None:
+        """Open an abstract Unix socket for another front, whose callers are at `ends`."""
+        self._ends_in_front = ends
         self._server.add_insecure_port(f"unix-abstract:{name}")
 
     async def start(self) -> None:
@@ -138,16 +133,26 @@ class GrpcFront:
         self._guard.stop_reading()
 
     async def stop(self, grace_s: float | None) -> None:
-        """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
+        """Close the addresses. Calls in flight have `grace_s` seconds to finish; None cancels them."""
+        self._addresses.close()
         if grace_s is not None:
-            # It closes the port. To end, it needs every peer to leave, also those without a call. Its own
-            # limit must never pass: if it does while the other stop below ends, gRPC crashes.
+            # It closes the listeners. To end, it needs every peer to leave, also those without a call. Its
+            # own limit must never pass: if it does while the other stop below ends, gRPC crashes.
             stopping = asyncio.ensure_future(self._server.stop(grace_s + _NEVER_S))
-            await wait_for_calls(stopping.done, self._runner, port=self._port, grace_s=grace_s)
+            await wait_for_calls(stopping.done, self._runner, ends=self.ends, grace_s=grace_s)
         await self._server.stop(None)
         self._partial_messages.stop()
         if self._watching is not None:
             self._watching.cancel()
+
+    def _bind(self, address: str) -> int:
+        if not address.startswith("unix:"):
+            # gRPC does not say why it cannot listen, and it is content with one address of several.
+            for probe in listen(address):
+                probe.close()
+        if self._certificate is None:
+            return self._server.add_insecure_port(address)
+        return self._server.add_secure_port(address, self._certificate.credentials)
 
     def _register(
         self,
@@ -162,6 +167,7 @@ class GrpcFront:
 
         Behaviours of `raw` methods take and return bytes, the others messages.
         """
+        service = name or descriptor.full_name
         handlers: dict[str, Any] = {}
         for method in descriptor.methods:
             if method.name not in behaviours:
@@ -176,11 +182,16 @@ class GrpcFront:
                 else grpc.stream_unary_rpc_method_handler
             )
             handlers[method.name] = make(
-                guard(method.name, behaviours[method.name], read=read, needs_token=needs_token),
+                guard(
+                    method.name,
+                    behaviours[method.name],
+                    totals=self._runner.metrics.grpc.totals_of(f"{service}/{method.name}"),
+                    read=read,
+                    needs_token=needs_token,
+                ),
                 response_serializer=None if raw else GetMessageClass(method.output_type).SerializeToString,
             )
         # As the generated stubs do: older releases of grpcio find the methods only in a generic handler.
-        service = name or descriptor.full_name
         self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
         self._server.add_registered_method_handlers(service, handlers)
 

@@ -5,7 +5,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import grpc
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import (
+    HealthCheckRequest,
+    HealthCheckResponse,
+    HealthListRequest,
+    HealthListResponse,
+)
 
 from convvae_service.server.grpc_context import Context
 
@@ -17,12 +22,14 @@ _UNKNOWN = HealthCheckResponse.SERVICE_UNKNOWN
 # Watch streams at the same time, for all callers and for those of one address.
 _MAX_WATCHES = 1000
 _MAX_WATCHES_OF_ADDRESS = 250
+# Names in one answer of List, which then has about 100 KB.
+_MAX_LISTED = 1000
 # No service or model has a longer name. Each watch keeps its name.
 _MAX_NAME_LENGTH = 1024
 
 
 class HealthServicer:
-    """Answers Check and Watch. Every name except `liveness` starts as NOT_SERVING.
+    """Answers Check, List and Watch. Every name except `liveness` starts as NOT_SERVING.
 
     A change takes effect at once, and slow watchers cannot delay it: each is told as soon as it reads. (In
     grpcio-health-checking, a watcher that reads nothing holds a lock that every later change needs.)
@@ -80,6 +87,19 @@ class HealthServicer:
         if (status := self._statuses.get(request.service)) is None:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return HealthCheckResponse(status=status)
+
+    async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
+        """Return the state of each name (gRFC A90). Very many names are RESOURCE_EXHAUSTED."""
+        del request
+        if len(self._statuses) > _MAX_LISTED:
+            await context.abort(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"the server has {len(self._statuses)} names of health, and List has {_MAX_LISTED} at most:"
+                " use Check",
+            )
+        return HealthListResponse(
+            statuses={name: HealthCheckResponse(status=status) for name, status in self._statuses.items()}
+        )
 
     async def Watch(self, request: HealthCheckRequest, context: Context) -> None:
         """Send the state of a name, and each change, until the caller leaves or the server stops.

@@ -18,6 +18,7 @@ from convvae_service.server.connections import connection_limit, many_open_files
 from convvae_service.server.draining import wait_until_quiet
 from convvae_service.server.memory import return_freed_memory
 from convvae_service.server.metrics_page import MetricsPage
+from convvae_service.server.service_manager import READY, STOPPING, notify_manager
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Server"]
@@ -45,8 +46,8 @@ class Server:
         self._background: list[asyncio.Task[None]] = []
         self._stop_loading = threading.Event()
 
-    async def start(self, *, before_ready: Callable[[], None] = lambda: None) -> int:
-        """Open the port, load and warm every model, report SERVING, and return the port.
+    async def start(self, *, before_ready: Callable[[], None] = lambda: None) -> tuple[str, ...]:
+        """Open the addresses, load and warm every model, report SERVING, and return the addresses.
 
         Args:
             before_ready: Called when all models are loaded and no call is in flight yet.
@@ -56,7 +57,7 @@ class Server:
         """
         started_s = time.monotonic()
         parts, settings = self.parts, self._settings
-        port = parts.front.open_port()
+        opened = parts.front.open_addresses()
         if settings.metrics_address != "off":
             self._metrics_page = MetricsPage(parts.metrics.registry, settings.metrics_address)
         self._start_threads()
@@ -64,20 +65,22 @@ class Server:
         await parts.front.start()
         if parts.watchdog is not None:
             self._run_in_background(parts.watchdog.run())
-        self._watch_connections(port)
+        self._watch_connections()
         self._run_in_background(return_freed_memory(lambda: parts.runner.last_arrival_s))
         await parts.loader.load(stop=self._stop_loading)
         if self._stop_loading.is_set():
-            return port
+            return opened
         before_ready()
         parts.runner.state = State.SERVING
         self._report_health()
         if settings.watch:
             self._watch = asyncio.create_task(self._build_watch().run())
         _log.info(
-            "serving", extra=facts(**self._description(port), seconds=round(time.monotonic() - started_s, 3))
+            "serving",
+            extra=facts(**self._description(opened), seconds=round(time.monotonic() - started_s, 3)),
         )
-        return port
+        notify_manager(READY)
+        return opened
 
     def stop_loading(self) -> None:
         """End a start that is under way. A version that a thread is loading is dropped."""
@@ -91,6 +94,7 @@ class Server:
         calls. Then let those in flight finish; calls that need more than `grace_s` seconds are cancelled.
         """
         runner = self.parts.runner
+        notify_manager(STOPPING)
         await self._stop_watching()
         runner.state = State.DRAINING
         self.parts.health.set_unready()
@@ -125,7 +129,7 @@ class Server:
         return not batcher.runs
 
     async def close(self) -> None:
-        """Close the port at once, and then every other part."""
+        """Close the addresses at once, and then every other part."""
         parts = self.parts
         parts.runner.state = State.STOPPING
         await self._stop_watching()
@@ -157,7 +161,7 @@ class Server:
                 f"no thread can be started ({error}): allow the process more threads, or give fewer --lanes"
             ) from None
 
-    def _watch_connections(self, port: int) -> None:
+    def _watch_connections(self) -> None:
         refuses = self.parts.front.limits_connections
         wanted = self._settings.max_connections
         limit = connection_limit(wanted) if refuses else many_open_files()
@@ -167,7 +171,8 @@ class Server:
                 extra=facts(max_connections=wanted, open_files=open_file_limit(), connections=limit),
             )
         if limit:
-            self._run_in_background(ConnectionWatch(port=port, limit=limit, refuses=refuses).run())
+            watch = ConnectionWatch(ends=self.parts.front.ends, limit=limit, refuses=refuses)
+            self._run_in_background(watch.run())
 
     def _build_watch(self) -> Watch:
         return Watch(
@@ -188,12 +193,12 @@ class Server:
         models = self.parts.repository.models
         self.parts.health.follow({name: entry.default is not None for name, entry in models.items()})
 
-    def _description(self, port: int) -> dict[str, Any]:
+    def _description(self, opened: tuple[str, ...]) -> dict[str, Any]:
         """Return the facts for the log line of a server that serves."""
         settings, page = self._settings, self._metrics_page
         metrics_host = settings.metrics_address.rpartition(":")[0]
         return {
-            "address": f"{settings.address.rpartition(':')[0]}:{port}",
+            "address": ", ".join(opened),
             "front": self.parts.front_choice.name,
             "front_reason": self.parts.front_choice.reason,
             "tls": settings.tls_certificate is not None,

@@ -13,12 +13,12 @@ from pygrpc_native import NativeGrpcFront
 
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Method, ProbeMethod, Service
-from convvae_service.errors import StartupError
 from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_limit
 from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_front import GrpcFront
-from convvae_service.server.listening import why_not
+from convvae_service.server.local_addresses import LocalAddresses
+from convvae_service.server.local_ends import LocalEnd
 from convvae_service.server.native_listening import listen_natively
 from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.serve import ServeSettings
@@ -37,22 +37,28 @@ _MAX_SENDING_S = 5.0
 
 
 class NativeFront:
-    """Listeners in Rust on every address of one port, and a grpcio front behind them."""
+    """Listeners in Rust on every address, and a grpcio front behind them."""
 
     limits_connections = False
 
     def __init__(self, settings: ServeSettings, runner: CallRunner, credentials: Credentials) -> None:
-        """Set up; no port is open yet."""
+        """Set up; no address is open yet."""
         self._settings = settings
         self._runner = runner
         self._tokens = credentials.tokens
         self._methods: list[Method | ProbeMethod] = []
+        self._addresses = LocalAddresses(settings)
+        self._listeners: list[NativeGrpcFront] = []
         self._ports: list[NativePort] = []
-        self._port = 0
         # Each connection may have one to the front behind. A limit there would refuse callers.
         self._behind = GrpcFront(settings, runner, credentials, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
         logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
+
+    @property
+    def ends(self) -> frozenset[LocalEnd]:
+        """The server's ends of its callers' connections, once the addresses are open."""
+        return self._addresses.ends
 
     @property
     def busy_since_s(self) -> float | None:
@@ -72,28 +78,23 @@ class NativeFront:
         """Answer a service with an object that has a method (request, context) for each name in the proto."""
         self._behind.add_servicer(descriptor, servicer, needs_token=needs_token, name=name)
 
-    def open_port(self) -> int:
-        """Open the port of the settings, and return its number.
+    def open_addresses(self) -> tuple[str, ...]:
+        """Open the addresses of the settings, and return them with their ports.
 
         Raises:
-            StartupError: The address cannot be used.
+            StartupError: An address cannot be used.
         """
-        address = self._settings.address
-        try:
-            listeners = listen_natively(address, self._listen)
-        except (OSError, RuntimeError) as error:
-            raise StartupError(
-                f"address {address} cannot be used: {why_not(error)}; choose another with --address"
-            ) from None
+        opened = self._addresses.open(self._bind)
         socket_name = f"convvae-{secrets.token_hex(16)}"
-        self._port = listeners[0].bound_port
-        self._behind.open_socket(socket_name, port=self._port)
+        self._behind.open_socket(socket_name, ends=self.ends)
         limits = SizeLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
-        for listener in listeners:
+        for listener in self._listeners:
             # The zero byte is how Linux names an abstract socket.
             listener.set_fallback(f"\0{socket_name}")
-            self._ports.append(NativePort(listener, self._methods, self._runner, limits, self._tokens))
-        return self._port
+            port = NativePort(listener, self._methods, self._runner, limits, self._tokens)
+            self._runner.metrics.grpc.add_source(port.totals)
+            self._ports.append(port)
+        return opened
 
     async def start(self) -> None:
         """Begin to take calls."""
@@ -106,7 +107,8 @@ class NativeFront:
         self._behind.stop_reading()
 
     async def stop(self, grace_s: float | None) -> None:
-        """Close the port. Calls in flight have `grace_s` seconds to finish; None cancels them at once."""
+        """Close the addresses. Calls in flight have `grace_s` seconds to finish; None cancels them."""
+        self._addresses.close()
         await asyncio.gather(self._behind.stop(grace_s), self._finish(grace_s or 0.0))
         for port in self._ports:
             await asyncio.to_thread(port.close)
@@ -116,10 +118,18 @@ class NativeFront:
         await wait_for_calls(
             lambda: not any(port.open for port in self._ports),
             self._runner,
-            port=self._port,
+            ends=self.ends,
             grace_s=grace_s,
             max_sending_s=_MAX_SENDING_S,
         )
+
+    def _bind(self, address: str) -> int:
+        if address.startswith("unix:"):
+            listeners = [self._listen(address)]
+        else:
+            listeners = listen_natively(address, self._listen)
+        self._listeners += listeners
+        return listeners[0].bound_port
 
     def _listen(self, target: str) -> NativeGrpcFront:
         settings = self._settings

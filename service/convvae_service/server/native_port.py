@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeAlias
@@ -19,6 +19,7 @@ from convvae_service.calls.service import Method, ProbeMethod
 from convvae_service.calls.status import DETAILS_KEY, Refusal
 from convvae_service.errors import ServiceError
 from convvae_service.observability.call import Call
+from convvae_service.observability.grpc_metrics import Distribution, MethodTotals, StatusTotals
 from convvae_service.server.auth import Tokens
 
 __all__ = ["NativePort", "SizeLimits"]
@@ -99,6 +100,14 @@ class NativePort:
             method["started"] - sum(status["count"] for status in method["status"].values())
             for method in counts["methods"].values()
         )
+
+    def totals(self) -> dict[str, MethodTotals]:
+        """Return what the listener has counted, for gRPC's own metrics."""
+        counts = self._listener.metrics() or {"methods": {}}
+        return {
+            path.removeprefix("/"): _totals(counts["methods"][path])
+            for path in counts["methods"].keys() & {method.path for method in self._methods}
+        }
 
     def close(self) -> None:
         """Abandon the calls that run, and close the address. Replies that are not sent yet are lost."""
@@ -190,3 +199,16 @@ class NativePort:
                 running.abandon()
             except Exception:  # noqa: BLE001 - the other calls must be read
                 _log.exception("internal error: a call could not be abandoned")
+
+
+def _totals(counts: Mapping[str, Any]) -> MethodTotals:
+    """Return the counts of one method. pygrpc-native has the bounds of gRFC A66 too."""
+    ended = {
+        code_pb2.Code.Name(int(code)): StatusTotals(
+            seconds=Distribution(found["buckets"], found["sum"]),
+            sent=Distribution(found["sent"]["buckets"], found["sent"]["sum"]),
+            received=Distribution(found["rcvd"]["buckets"], found["rcvd"]["sum"]),
+        )
+        for code, found in counts["status"].items()
+    }
+    return MethodTotals(counts["started"], ended)

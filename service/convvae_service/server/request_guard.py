@@ -27,9 +27,11 @@ from convvae_service.calls.deadlines import MIN_TIME_LEFT_S
 from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.running_call import drop_frames
 from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError, Violation
+from convvae_service.observability.grpc_metrics import MethodTotals
 from convvae_service.server.auth import Tokens
 from convvae_service.server.compression import Unpacking, is_packed
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.metering import Metering, metered
 from convvae_service.server.partial_messages import PartialMessages
 from convvae_service.server.reads import Reads
 
@@ -84,60 +86,81 @@ class RequestGuard:
         )
 
     def unary(
-        self, name: str, behave: Behaviour, *, read: Read | None = None, needs_token: bool = True
+        self,
+        name: str,
+        behave: Behaviour,
+        *,
+        totals: MethodTotals,
+        read: Read | None = None,
+        needs_token: bool = True,
     ) -> Behaviour:
         """Return a behaviour that reads one request from a stream, and calls `behave` with it.
 
-        `read` makes the message from bytes, or raises `ServiceError`. Without it, `behave` takes the bytes.
+        `read` makes the message from bytes, or raises `ServiceError`. Without it, `behave` takes and returns
+        bytes. Each call is counted in `totals`.
         """
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             del requests
-            self._drop_if_expired(name, context)
-            if excess := self._excess_metadata(context):
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
-            try:
-                self._check_token(context, needs_token)
-                request = await self._opened(await self._reads.run(context.read(), context.peer), read)
-            except ServiceError as error:
-                return await self._refuse(name, error, context)
-            if request is grpc.aio.EOF:
-                # The caller may have disconnected. In that case gRPC cancels this call now.
-                self._runner.count_arrival()
-                await asyncio.sleep(_DISCONNECT_DELAY_S)
-                missing = InvalidInput([Violation("request", "is missing")])
-                return await self._refuse(name, missing, context)
-            answering = behave(request, context)
-            del request
-            return await answering
+            with Metering(totals, context) as metering:
+                self._drop_if_expired(name, context)
+                if excess := self._excess_metadata(context):
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
+                try:
+                    self._check_token(context, needs_token)
+                    data = await self._reads.run(context.read(), context.peer)
+                    request = await self._opened(data, read, metering)
+                    del data
+                except ServiceError as error:
+                    return await self._refuse(name, error, context)
+                if request is grpc.aio.EOF:
+                    # The caller may have disconnected. In that case gRPC cancels this call now.
+                    self._runner.count_arrival()
+                    await asyncio.sleep(_DISCONNECT_DELAY_S)
+                    missing = InvalidInput([Violation("request", "is missing")])
+                    return await self._refuse(name, missing, context)
+                answering = behave(request, context if read is None else metered(context, metering))
+                del request
+                reply = await answering
+                # A behaviour that writes its replies returns none.
+                if reply is not None:
+                    metering.sent = len(reply) if isinstance(reply, bytes) else reply.ByteSize()
+                return reply
 
         return guarded
 
     def stream(
-        self, name: str, behave: Callable[..., Any], *, read: Read | None = None, needs_token: bool = True
+        self,
+        name: str,
+        behave: Callable[..., Any],
+        *,
+        totals: MethodTotals,
+        read: Read | None = None,
+        needs_token: bool = True,
     ) -> Behaviour:
         """Return a behaviour that passes on the requests of a stream up to the first bad one.
 
         The requests before it are answered, and then the stream is refused. `behave` is a coroutine function
-        that writes, or an async generator function. `read` makes a message from bytes, as for `unary`.
+        that writes, or an async generator function. `read` and `totals` are as for `unary`.
         """
         serve = _write_all(behave) if inspect.isasyncgenfunction(behave) else behave
 
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             # gRPC's iterator would hold each message until the next one arrives.
             del requests
-            self._drop_if_expired(name, context)
-            if excess := self._excess_metadata(context):
-                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
-            try:
-                self._check_token(context, needs_token)
-            except ServiceError as error:
-                return await self._refuse(name, error, context)
-            readable = _ReadableRequests(lambda: self._next(read, context))
-            await serve(readable, context)
-            if readable.error is not None:
-                await self._refuse(name, readable.error, context)
-            return None
+            with Metering(totals, context) as metering:
+                self._drop_if_expired(name, context)
+                if excess := self._excess_metadata(context):
+                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
+                try:
+                    self._check_token(context, needs_token)
+                except ServiceError as error:
+                    return await self._refuse(name, error, context)
+                readable = _ReadableRequests(lambda: self._next(read, context, metering))
+                await serve(readable, metered(context, metering))
+                if readable.error is not None:
+                    await self._refuse(name, readable.error, context)
+                return None
 
         return guarded
 
@@ -178,22 +201,24 @@ class RequestGuard:
         call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))
 
-    async def _opened(self, data: Any, read: Read | None) -> Any:
+    async def _opened(self, data: Any, read: Read | None, metering: Metering) -> Any:
         """Return a request without its compression, as a message if `read` makes one."""
         if data is grpc.aio.EOF:
             return data
+        metering.received += len(data)
         if is_packed(data):
             data = await self._unpacking.unpack(data)
         return data if read is None else read(data)
 
-    async def _next(self, read: Read | None, context: Context) -> Any:
+    async def _next(self, read: Read | None, context: Context, metering: Metering) -> Any:
         """Return the next request of a stream.
 
         Raises:
             StopAsyncIteration: The caller sends no more requests.
             ServiceError: The request is unreadable, or the server stops.
         """
-        request = await self._opened(await self._stream_reads.run(context.read(), context.peer), read)
+        data = await self._stream_reads.run(context.read(), context.peer)
+        request = await self._opened(data, read, metering)
         if request is grpc.aio.EOF:
             raise StopAsyncIteration
         return request

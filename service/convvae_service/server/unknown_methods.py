@@ -15,6 +15,8 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]
 
+from convvae_service.observability.grpc_metrics import MethodTotals
+
 __all__ = ["server_of_known_methods"]
 
 _log = logging.getLogger(__name__)
@@ -22,10 +24,13 @@ _log = logging.getLogger(__name__)
 _NAME = "unknown"
 
 
-def server_of_known_methods(options: Sequence[tuple[str, Any]]) -> grpc.aio.Server:
-    """Return a server whose methods must all be registered; it answers others with UNIMPLEMENTED."""
+def server_of_known_methods(options: Sequence[tuple[str, Any]], others: MethodTotals) -> grpc.aio.Server:
+    """Return a server whose methods must all be registered; it answers others with UNIMPLEMENTED.
+
+    `others` counts those.
+    """
     plain = cygrpc.AioServer
-    cygrpc.AioServer = _KnownMethods
+    cygrpc.AioServer = type(_KnownMethods.__name__, (_KnownMethods,), {"others": others})
     try:
         return grpc.aio.server(options=options)
     finally:
@@ -41,6 +46,8 @@ class _NoMethods:
 
 class _KnownMethods(cygrpc.AioServer):  # type: ignore[misc]
     """Receives calls of unknown methods in a task of their own."""
+
+    others: MethodTotals
 
     def _make_request_call_future(self, method: bytes | None) -> "asyncio.Future[Any]":
         if method is not None:
@@ -61,6 +68,8 @@ class _KnownMethods(cygrpc.AioServer):  # type: ignore[misc]
             except Exception:  # noqa: BLE001 - it has no public name
                 # The server stops.
                 return
+            self.others.started += 1
+            self.others.end("UNIMPLEMENTED", 0.0, sent=0, received=0)
             try:
                 refusal = cygrpc._handle_rpc(_NAME, _NoMethods(), (), state, loop, False)
                 task = loop.create_task(cygrpc._schedule_rpc_coro(refusal, state, loop, _NAME))

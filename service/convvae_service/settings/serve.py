@@ -20,11 +20,12 @@ from convvae_service.engine.arena import ArenaUse
 from convvae_service.settings.environment import ENV_PREFIX
 from convvae_service.settings.precision_policy import PrecisionPolicies, parse_precision_policies
 from convvae_service.settings.values import (
-    Address,
+    Addresses,
     Device,
     MetricsAddress,
     PinnedVersions,
     PrecisionWords,
+    SocketMode,
     VersionWords,
 )
 from convvae_service.settings.version_policy import VersionPolicies, parse_version_policies
@@ -51,8 +52,12 @@ class ServeSettings(BaseSettings):
     )
 
     models: Path = Field(description="model repository: a folder ROOT/<model>/<version>/")
-    address: Address = Field(
-        "127.0.0.1:50051", description="HOST:PORT of the gRPC server; port 0 takes a free port"
+    address: Addresses = Field(
+        ("127.0.0.1:50051",),
+        description="HOST:PORT or unix:PATH of the gRPC server; port 0 takes a free port; repeatable",
+    )
+    socket_mode: SocketMode = Field(
+        "660", description="permissions of Unix sockets in octal: who may write there may call"
     )
     metrics_address: MetricsAddress = Field(
         "127.0.0.1:9464", description="HOST:PORT of the Prometheus metrics; 'off' serves none"
@@ -239,12 +244,18 @@ class ServeSettings(BaseSettings):
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("--tls-client-ca needs --tls-certificate and --tls-key")
         plain = self.tls_certificate is None and not self.allow_insecure_tokens
-        if self.token_file and plain and not is_loopback(self.address):
+        exposed = [address for address in self.address if not is_loopback(address)]
+        if self.token_file and plain and exposed:
             raise ValueError(
-                f"tokens would travel in plain text to {self.address}: give --tls-certificate and --tls-key,"
+                f"tokens would travel in plain text to {exposed[0]}: give --tls-certificate and --tls-key,"
                 " or --allow-insecure-tokens if you trust the network"
             )
         return self
+
+    @property
+    def socket_permissions(self) -> int:
+        """`socket_mode` as a number."""
+        return int(self.socket_mode, 8)
 
     @property
     def pinned_versions(self) -> dict[str, int]:

@@ -7,24 +7,26 @@ from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_settings import NoDecode
 
 from convvae_service.engine.device_name import is_device_name
+from convvae_service.settings.addresses import check_address, check_addresses, check_socket_mode
 from convvae_service.settings.precision_policy import parse_precision_policies
 from convvae_service.settings.version_policy import parse_version_policies
 
-__all__ = ["Address", "Device", "MetricsAddress", "PinnedVersions", "PrecisionWords", "VersionWords"]
+__all__ = [
+    "Addresses",
+    "Device",
+    "MetricsAddress",
+    "PinnedVersions",
+    "PrecisionWords",
+    "SocketMode",
+    "VersionWords",
+]
 
-
-def _check_address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    is_number = port.isascii() and port.isdecimal() and int(port) <= 65535
-    if not host or host == "unix" or not is_number:
-        raise ValueError(f"{value!r} is not HOST:PORT, as in 127.0.0.1:50051")
-    if (":" in host or "[" in host) and not re.fullmatch(r"\[[^][]*:[^][]*\]", host):
-        raise ValueError(f"{value!r} is not HOST:PORT: an IPv6 address stands in brackets, as in [::1]:50051")
-    return value
+# Words of lists, for the message about a value that is no list.
+_EXAMPLES = {"address": "127.0.0.1:50051", "precision": "mnist=int8"}
 
 
 def _check_metrics_address(value: str) -> str:
-    return value if value == "off" else _check_address(value)
+    return value if value == "off" else check_address(value)
 
 
 def _check_device(value: str) -> str:
@@ -38,7 +40,7 @@ def _split_words(value: object, info: ValidationInfo) -> object:
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     if isinstance(value, dict):
-        example = "mnist=int8" if info.field_name == "precision" else "mnist=2"
+        example = _EXAMPLES.get(info.field_name or "", "mnist=2")
         raise ValueError(f'must be a list, as in {info.field_name} = ["{example}"]')
     return value
 
@@ -63,10 +65,11 @@ def _check_precision_words(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-Address: TypeAlias = Annotated[str, AfterValidator(_check_address)]
 MetricsAddress: TypeAlias = Annotated[str, AfterValidator(_check_metrics_address)]
 Device: TypeAlias = Annotated[str, AfterValidator(_check_device)]
+SocketMode: TypeAlias = Annotated[str, AfterValidator(check_socket_mode)]
 _Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
+Addresses: TypeAlias = Annotated[_Words, AfterValidator(check_addresses)]
 PinnedVersions: TypeAlias = Annotated[_Words, AfterValidator(_check_pinned_versions)]
 VersionWords: TypeAlias = Annotated[_Words, AfterValidator(_check_version_words)]
 PrecisionWords: TypeAlias = Annotated[_Words, AfterValidator(_check_precision_words)]

@@ -37,10 +37,10 @@ async def call(
     front = GrpcFront(settings, runner, Credentials(settings))
     descriptor = pb.DESCRIPTOR.services_by_name["VaeService"]
     front.add_service(Service(descriptor=descriptor, limits=LIMITS, calls={"Sample": handle}))
-    port = front.open_port()
+    (target,) = front.open_addresses()
     await front.start()
     try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        async with grpc.aio.insecure_channel(target) as channel:
             stub = vae_pb2_grpc.VaeServiceStub(channel)
             metadata = (("x-request-id", request_id),)
             try:

@@ -70,17 +70,17 @@ def test_connections_are_counted() -> None:
     """A socket that listens is no connection."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert count_connections(port) == 0
+        assert count_connections({port}) == 0
         with socket.create_connection(("127.0.0.1", port)):
-            assert count_connections(port) == 1
+            assert count_connections({port}) == 1
 
 
 def test_a_front_without_a_limit_warns_of_open_files(caplog: pytest.LogCaptureFixture) -> None:
     """All files count, not connections alone: behind the native front a caller may take three."""
     files = len(list(Path("/dev/fd").iterdir()))
-    ConnectionWatch(port=1, limit=files + 20, refuses=False).look_once()
+    ConnectionWatch(ends={1}, limit=files + 20, refuses=False).look_once()
     assert caplog.messages == []
-    ConnectionWatch(port=1, limit=files - 5, refuses=False).look_once()
+    ConnectionWatch(ends={1}, limit=files - 5, refuses=False).look_once()
     assert caplog.messages == [
         "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
     ]
@@ -91,11 +91,11 @@ def test_the_log_says_it_once_a_minute(
 ) -> None:
     """The reason is in the line: as many as allowed, or no file left."""
     monkeypatch.setattr("convvae_service.server.connection_watch.count_connections", lambda _: 3)
-    watch = ConnectionWatch(port=1, limit=3)
+    watch = ConnectionWatch(ends={1}, limit=3)
     watch.look_once()
     assert caplog.messages == ["the limit of connections is reached: others are refused"]
     caplog.clear()
-    ConnectionWatch(port=1, limit=100_000).look_once()
+    ConnectionWatch(ends={1}, limit=100_000).look_once()
     assert caplog.messages == []
 
     def refuse(_: Path) -> Iterator[Path]:

@@ -3,7 +3,7 @@ from typing import Any
 
 import grpc
 import pytest
-from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse, HealthListRequest
 
 from convvae_service.server.health import HealthServicer
 
@@ -181,6 +181,32 @@ async def test_watches_are_limited(addresses: list[str], most: int) -> None:
     await asyncio.wait((*watches, again), timeout=5)
     assert not health._changed
     assert not health._watches_of
+
+
+async def test_a_list_has_every_name_once() -> None:
+    """Services, models and `liveness`, as Check has them."""
+    health = HealthServicer(["service"], ["good", "bad"])
+    health.follow({"good": True, "bad": False})
+    caller: Any = From("ipv4:192.0.2.1")
+    reply = await health.List(HealthListRequest(), caller)
+    listed = {name: found.status for name, found in reply.statuses.items()}
+    assert listed == await states(health, "", "service", "good", "bad", "liveness")
+    assert listed == {
+        "": SERVING,
+        "service": SERVING,
+        "good": SERVING,
+        "bad": NOT_SERVING,
+        "liveness": SERVING,
+    }
+
+
+async def test_a_list_that_would_be_too_long_is_refused() -> None:
+    """Anybody may ask, without a token, so the answer has an end."""
+    health = HealthServicer([], [f"model-{number}" for number in range(1000)])
+    caller: Any = From("ipv4:192.0.2.1")
+    with pytest.raises(grpc.aio.AbortError):
+        await health.List(HealthListRequest(), caller)
+    assert caller.code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 async def test_a_watch_keeps_no_long_name() -> None:

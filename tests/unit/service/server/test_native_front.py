@@ -99,7 +99,7 @@ async def serving(
     front = NativeFront(settings, runner, Credentials(settings))
     calls: dict[str, Handler] = {"Sample": handlers.sample, "Score": handlers.score}
     front.add_service(Service(descriptor=SERVICE, limits=LIMITS, calls=calls))
-    target = f"127.0.0.1:{front.open_port()}"
+    target = front.open_addresses()[0]
     await front.start()
     options = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     try:
@@ -243,12 +243,12 @@ def test_threads_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("convvae_service.server.native_front.NativeGrpcFront", fail)
     settings = load_settings(["--models", "unused", "--address", "127.0.0.1:0"])
 
-    async def open_port() -> None:
+    async def open_addresses() -> None:
         runner = CallRunner(metrics=Metrics(), max_call_s=60)
-        NativeFront(settings, runner, Credentials(settings)).open_port()
+        NativeFront(settings, runner, Credentials(settings)).open_addresses()
 
     with pytest.raises(StartupError, match=r"^address 127\.0\.0\.1:0 cannot be used: no more threads; "):
-        asyncio.run(open_port())
+        asyncio.run(open_addresses())
 
 
 async def test_more_callers_than_max_connections_reach_the_front_behind(

@@ -35,6 +35,9 @@ class Caller:
         self.status = (code, details)
         raise grpc.aio.AbortError
 
+    def code(self) -> Any:
+        return self.status[0] if self.status else 0
+
     async def read(self) -> Any:
         self.is_read = True
         return self.requests.pop(0) if self.requests else grpc.aio.EOF
@@ -49,7 +52,7 @@ def handler_of(metrics: Metrics) -> Any:
     guard = RequestGuard(
         CallRunner(metrics=metrics, max_call_s=1.0), None, Unpacking("off", max_bytes=1 << 20)
     )
-    return guard.unary("ListModels", list_models)
+    return guard.unary("ListModels", list_models, totals=metrics.grpc.totals_of("ListModels"))
 
 
 def call(caller: Caller, metrics: Metrics) -> Any:
