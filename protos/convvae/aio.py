@@ -9,15 +9,14 @@ from numpy.typing import ArrayLike
 from convvae import results
 from convvae.calls.exchanges import Exchange, ModelCache, check_health, list_models, run_operation
 from convvae.calls.image_operations import Encode, Reconstruct, Score
-from convvae.calls.images import check_images
-from convvae.calls.inputs import check_latents
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
-from convvae.client import ImagesLike
 from convvae.coalescing.small_call import small_call
 from convvae.coalescing.tasks import TaskCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import ConvvaeError
+from convvae.inputs.arguments import check_latents
+from convvae.inputs.given_images import ImagesLike, check_images
 from convvae.model_name import ModelName
 from convvae.transport.asynchronous import AsyncConnection
 from convvae.transport.channel import ChannelFactory

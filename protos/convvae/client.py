@@ -1,25 +1,22 @@
 """The synchronous client: sends the requests of `convvae.calls.exchanges` and waits for the replies."""
 
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from convvae import results
 from convvae.calls.exchanges import Exchange, ModelCache, check_health, list_models, run_operation
 from convvae.calls.image_operations import Encode, Reconstruct, Score
-from convvae.calls.images import check_images
-from convvae.calls.inputs import check_latents
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
 from convvae.coalescing.small_call import small_call
 from convvae.coalescing.threads import ThreadCoalescer
 from convvae.config import ClientConfig, RetryConfig, TLSConfig, check_timeout
 from convvae.errors import ConvvaeError
+from convvae.inputs.arguments import check_latents
+from convvae.inputs.given_images import ImagesLike, check_images
 from convvae.model_name import ModelName
 from convvae.transport.blocking import BlockingConnection
 from convvae.transport.channel import ChannelFactory
@@ -27,10 +24,9 @@ from convvae.transport.forks import FORKS
 from convvae.transport.retry import RetryPolicy
 from convvae.transport.scheduler import TimeLimit
 
-__all__ = ["Client", "ImagesLike"]
+__all__ = ["Client"]
 
 R = TypeVar("R")
-ImagesLike = NDArray[np.uint8] | Sequence[bytes | Path]
 
 
 class Client:
@@ -107,8 +103,9 @@ class Client:
         """Map images to the parameters of their posterior.
 
         Args:
-            images: uint8 array (N, H, W, C) of the model's size, (N, H, W) for a grey model, or a list of
-                JPEG, PNG or WebP files as bytes or `pathlib.Path`, of any size.
+            images: uint8 array (N, H, W, C) of the model's size, or (N, H, W) for a grey model. Or one image
+                or a list of images: JPEG, PNG or WebP files of any size as paths or bytes, pictures of
+                Pillow, or uint8 arrays of the model's size. A folder stands for its image files, sorted.
             include_log_variance: Whether to return `log_variance` as well.
             model: `NAME` or `NAME@VERSION`; None uses the client's.
             timeout_s: Time limit in seconds; None uses the client's.

@@ -1,18 +1,27 @@
-"""The results of the client's methods: frozen records of numpy arrays and of models."""
+"""The results of the client's methods: frozen records of numpy arrays and of models.
 
+A notebook shows images as a grid. Everywhere else an array is shown by its dtype and shape.
+"""
+
+import base64
+import html
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae.errors import ConvvaeError
+from convvae.pictures import encode_png, grid, shown_count
+
 __all__ = [
     "Answer",
     "Decoded",
     "Encoded",
     "Health",
+    "ImageAnswer",
     "Likelihood",
     "Limits",
     "ModelInfo",
@@ -24,7 +33,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Answer:
     """The model version that answered. Row i of every array belongs to row i of the input.
 
@@ -38,8 +47,45 @@ class Answer:
     version: int
     precision: str
 
+    def __repr__(self) -> str:
+        values = ", ".join(f"{each.name}={_shown(getattr(self, each.name))}" for each in fields(self))
+        return f"{type(self).__name__}({values})"
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+
+def _shown(value: object) -> str:
+    return f"{value.dtype} {value.shape}" if isinstance(value, np.ndarray) else repr(value)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class ImageAnswer(Answer):
+    """The base of answers with images, which a notebook shows as a grid.
+
+    Attributes:
+        images: uint8, (N, H, W, C).
+    """
+
+    images: NDArray[np.uint8]
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the first images as a grid, or None where Pillow is not installed."""
+        try:
+            return encode_png(grid(self.images[: shown_count(self.images.shape)]))
+        except ConvvaeError:
+            return None
+
+    def _repr_html_(self) -> str | None:
+        """Return the grid with a line on what it shows."""
+        picture = self._repr_png_()
+        if picture is None:
+            return None
+        count, shown = len(self.images), shown_count(self.images.shape)
+        words = [f"{count} images" if shown == count else f"the first {shown} of {count} images"]
+        words.append(f"by {self.model}@{self.version} ({self.precision})")
+        data = base64.b64encode(picture).decode()
+        return f'<img src="data:image/png;base64,{data}"/><br/>{html.escape(" ".join(words))}'
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Encoded(Answer):
     """The posterior q(z|x) of images.
 
@@ -52,19 +98,17 @@ class Encoded(Answer):
     log_variance: NDArray[np.float32] | None = None
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Decoded(Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Decoded(ImageAnswer):
     """The images of latent vectors: the means of p(x|z).
 
     Attributes:
         images: uint8, (N, H, W, C).
     """
 
-    images: NDArray[np.uint8]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sampled(Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Sampled(ImageAnswer):
     """Images drawn from the prior.
 
     Attributes:
@@ -73,23 +117,20 @@ class Sampled(Answer):
         seed: Seed of the noise. The same seed gives the same latents.
     """
 
-    images: NDArray[np.uint8]
     latents: NDArray[np.float32]
     seed: int
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reconstructed(Answer):
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Reconstructed(ImageAnswer):
     """Images encoded and decoded again.
 
     Attributes:
         images: uint8, (N, H, W, C).
     """
 
-    images: NDArray[np.uint8]
 
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Scored(Answer):
     """The evidence lower bound of images, in nats per image: elbo = -(distortion + rate).
 
@@ -159,7 +200,7 @@ class ModelInfo:
     capabilities: tuple[str, ...]
     precisions: tuple[str, ...]
     limits: Limits
-    manifest_json: str
+    manifest_json: str = field(repr=False)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from convvae import AsyncClient, Client, Limits, ModelInfo
 from convvae.calls.chunks import OVERHEAD_BYTES, split_rows
 from convvae.calls.image_operations import Encode, Reconstruct, Score
-from convvae.calls.images import check_images
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.calls.operation import Operation
+from convvae.inputs.given_images import check_images
 from convvae.model_name import ModelName
 from convvae.results import Likelihood
 from convvae.v1 import vae_pb2

@@ -28,6 +28,8 @@ FORBIDDEN = {
     "convvae": HEAVY | {"PIL", "typer", "rich", "pydantic", "convvae_service", "convvae_trainer"},
     "convvae.v1.vae_pb2_grpc": HEAVY | {"PIL", "numpy", "convvae_service", "convvae_trainer"},
     "convvae.cli.app": HEAVY | {"pydantic", "convvae_service", "convvae_trainer"},
+    "convvae_service": HEAVY | {"pydantic", "grpc", "numpy", "convvae", "convvae_trainer"},
+    "convvae_service.local.opening": HEAVY | {"pydantic", "grpc", "convvae_trainer"},
     "convvae_service.__main__": HEAVY | {"pydantic", "grpc", "numpy", "convvae_trainer"},
     "convvae_service.bundle": HEAVY | {"pydantic", "grpc", "convvae", "convvae_trainer"},
     "convvae_service.images": HEAVY | {"pydantic", "grpc", "convvae", "convvae_trainer"},
@@ -52,6 +54,7 @@ for _module in FORBIDDEN.keys() - {"convvae_service.server.lifecycle"}:
 LOADS_LATER = {
     "convvae",
     "convvae.v1.vae_pb2_grpc",
+    "convvae_service",
     "convvae_service.__main__",
     "convvae_service.pipeline.__main__",
     "convvae_trainer.__main__",

@@ -81,6 +81,7 @@ def test_the_summary_is_what_was_measured() -> None:
         f"{parity['image_steps']} steps of 255",
         f"{results['start_up']['median_s']:.2f} s",
         f"{results['embed_throughput']['cpu_ratio']:.2f} times",
+        ", ".join(f"{results['open_model'][graph]['cpu_ratio']:.2f}" for graph in ("28x28x1", "64x64x3")),
         *int8_figures(results["quantized_graphs"]),
         *gpu_figures(results),
         *(figure for folder in fronts for figure in fault_figures(folder)),

@@ -25,6 +25,8 @@ ORDER: dict[str, tuple[str, ...]] = {
         "repository",
         "calls",
         "api",
+        "local",
+        "__init__",
         "open_inference",
         "server",
         "__main__",
@@ -54,7 +56,9 @@ ORDER: dict[str, tuple[str, ...]] = {
         "errors",
         "model_name",
         "config",
+        "pictures",
         "results",
+        "inputs",
         "calls",
         "transport",
         "coalescing",
@@ -68,7 +72,7 @@ ORDER: dict[str, tuple[str, ...]] = {
 # What one package may take from another: wings of the service, and of the client what anyone may import.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "convvae_trainer": {"convvae_service": ("bundle", "images", "engine")},
-    "convvae_service": {"convvae": ("v1", "__init__", "addresses")},
+    "convvae_service": {"convvae": ("v1", "__init__", "addresses", "inputs")},
     "convvae": {},
 }
 # Wings with a face: others import what it lists, and none of its modules.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from convvae.calls.image_operations import Encode
-from convvae.calls.images import FileImages
 from convvae.coalescing.small_call import Joinable, SmallCall, small_call
 from convvae.errors import InvalidInput, Violation
+from convvae.inputs.images import FileImages
 from convvae.results import Encoded
 from support.waiting import wait_until
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from convvae.calls.inputs import MAX_LISTED, refuse
 from convvae.errors import InvalidInput, Violation
+from convvae.inputs.arguments import MAX_LISTED, refuse
 from convvae.results import Limits
 
 __all__ = ["OVERHEAD_BYTES", "chunks_in_flight", "message_room", "split_rows"]

@@ -94,6 +94,13 @@ def run_operation(
     again in three cases: before the client refuses arguments because of it, after the server refused them or
     sent an unexpected reply, and before one version is fixed for several chunks.
     """
+    try:
+        return (yield from _run(operation, name, models, max_in_flight))
+    except InvalidInput as error:
+        raise operation.named(error) from None
+
+
+def _run(operation: Operation[R], name: ModelName, models: ModelCache, max_in_flight: int) -> Exchange[R]:
     info = models.get(name)
     fresh = info is None
     if info is None:

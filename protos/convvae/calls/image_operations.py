@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from convvae import results
-from convvae.calls.images import Images, check_images
-from convvae.calls.inputs import check_first_row, check_num_samples, check_seed
 from convvae.calls.operation import FLOAT32_BYTES, ChunkReply, IndependentRows
 from convvae.calls.replies import read_pixels, read_served, read_values, read_vectors
+from convvae.errors import InvalidInput
+from convvae.inputs.arguments import check_first_row, check_num_samples, check_seed
+from convvae.inputs.given_images import check_images
+from convvae.inputs.images import Images
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
@@ -31,6 +33,9 @@ class _ImageOperation(IndependentRows):
 
     def check(self, info: ModelInfo) -> None:
         self.images.check(info)
+
+    def named(self, error: InvalidInput) -> InvalidInput:
+        return self.images.named(error)
 
     def request_bytes(self, info: ModelInfo) -> int | Sequence[int]:
         return self.images.row_bytes(info)

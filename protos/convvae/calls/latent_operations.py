@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae import results
-from convvae.calls.inputs import check_count, check_first_row, check_seed, check_temperature, refuse
-from convvae.calls.operation import FLOAT32_BYTES, ChunkReply, IndependentRows
+from convvae.calls.operation import FLOAT32_BYTES, ChunkReply, IndependentRows, UnnamedRows
 from convvae.calls.replies import read_pixels, read_served, read_vectors
+from convvae.inputs.arguments import check_count, check_first_row, check_seed, check_temperature, check_width
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
@@ -34,11 +34,7 @@ class Decode(IndependentRows):
 
     def check(self, info: ModelInfo) -> None:
         """Raise `InvalidInput` unless the vectors have the model's dimension."""
-        if self.latents.shape[1] != info.latent_dim:
-            raise refuse(
-                "latents",
-                f"shape is {self.latents.shape}; model {info.model!r} takes (N, {info.latent_dim})",
-            )
+        check_width(self.latents, info)
 
     def request_bytes(self, info: ModelInfo) -> int:
         """Return the bytes of one vector."""
@@ -61,7 +57,7 @@ class Decode(IndependentRows):
 
 
 @dataclass(frozen=True)
-class Sample:
+class Sample(UnnamedRows):
     """The operation that draws images from the prior."""
 
     rows: int

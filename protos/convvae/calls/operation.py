@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol, Self, TypeVar
 from numpy.typing import NDArray
 
 from convvae.calls.replies import Served
+from convvae.errors import InvalidInput
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
-__all__ = ["FLOAT32_BYTES", "ChunkReply", "IndependentRows", "Operation"]
+__all__ = ["FLOAT32_BYTES", "ChunkReply", "IndependentRows", "Operation", "UnnamedRows"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -54,6 +55,9 @@ class Operation(Protocol[R_co]):
     def check(self, info: ModelInfo, /) -> None:
         """Raise `InvalidInput` if the arguments do not fit the model."""
 
+    def named(self, error: InvalidInput, /) -> InvalidInput:
+        """Return the error with the caller's names of the rows, such as paths."""
+
     def request_bytes(self, info: ModelInfo, /) -> int | Sequence[int]:
         """Return the bytes that a row adds to a request: one number for all rows, or one per row."""
 
@@ -74,7 +78,15 @@ class Operation(Protocol[R_co]):
         """
 
 
-class IndependentRows:
+class UnnamedRows:
+    """The base of operations whose rows have indices only."""
+
+    def named(self, error: InvalidInput) -> InvalidInput:
+        """Return the error itself."""
+        return error
+
+
+class IndependentRows(UnnamedRows):
     """The base of operations whose rows count once, and whose chunks need no common seed."""
 
     draws = 1

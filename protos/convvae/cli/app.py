@@ -11,11 +11,12 @@ import typer
 
 from convvae.cli.connect import connected
 from convvae.cli.outputs import Form, Output
-from convvae.cli.pictures import read_for_grid
-from convvae.cli.sources import describe_left_out, read_array, read_images
+from convvae.cli.shown_images import read_for_grid
+from convvae.cli.sources import read_array, read_images
 from convvae.cli.terminal import complain, note, printable, say
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
+from convvae.inputs.folders import describe_left_out
 from convvae.results import Answer, Health
 from convvae.version import distribution_version
 

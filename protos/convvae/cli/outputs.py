@@ -18,8 +18,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae.cli.pictures import check_grid, encode_png, grid
 from convvae.errors import ConvvaeError, InvalidInput
+from convvae.pictures import check_grid, encode_png, grid
 
 __all__ = ["Form", "Output"]
 

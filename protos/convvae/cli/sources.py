@@ -1,10 +1,9 @@
 """The inputs of the command line: image files, folders and arrays."""
 
-import os
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.errors import InvalidInput
+from convvae.inputs.folders import images_in
 
 __all__ = [
     "ARRAY_SUFFIXES",
-    "IMAGE_SUFFIXES",
     "ImageSource",
-    "describe_left_out",
     "read_array",
     "read_images",
 ]
@@ -27,14 +25,6 @@ __all__ = [
 _TWICE = re.compile(r"^(.+): \1: ", re.DOTALL)
 _INDEX = re.compile(r"\bfiles\[(\d+)\]")
 ARRAY_SUFFIXES = (".npy", ".npz")
-# A longer suffix is usually a part of the name, not a kind of file.
-_MAX_SUFFIX_LETTERS = 8
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
-
-
-def describe_left_out(left_out: Mapping[str, int]) -> str:
-    """Return the numbers of entries that were left out, in words."""
-    return f"left out: {', '.join(f'{number} {kind}' for kind, number in left_out.items())}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +67,7 @@ def read_images(paths: Sequence[Path]) -> ImageSource:
     left_out: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            found, others = _find_images(path)
-            if not found:
-                text = f"no images ({', '.join(IMAGE_SUFFIXES)}) in {path}"
-                raise InvalidInput(f"{text}; {describe_left_out(others)}" if others else text)
+            found, others = images_in(path)
             files += found
             left_out.update(others)
         elif path.is_file():
@@ -90,46 +77,6 @@ def read_images(paths: Sequence[Path]) -> ImageSource:
         else:
             raise InvalidInput(f"{path} does not exist{' (a broken link)' if path.is_symlink() else ''}")
     return ImageSource(files, [str(file) for file in files], dict(left_out))
-
-
-def _find_images(folder: Path) -> tuple[list[Path], dict[str, int]]:
-    """Return the image files at any depth, sorted, and the number of other entries by their kind.
-
-    Links to folders and names that start with a dot are left out, as in bulk embedding.
-    """
-    found: list[Path] = []
-    others: Counter[str] = Counter()
-    for below, folders, files in os.walk(folder, onerror=_refuse_listing):
-        for name in list(folders):
-            path = Path(below, name)
-            if name.startswith(".") or path.is_symlink():
-                folders.remove(name)
-                others["hidden" if name.startswith(".") else "links to folders"] += 1
-        for name in files:
-            path = Path(below, name)
-            kind = _kind(path)
-            if kind == "image":
-                found.append(path)
-            else:
-                others[kind] += 1
-    return sorted(found), dict(sorted(others.items(), key=lambda item: (-item[1], item[0])))
-
-
-def _refuse_listing(error: OSError) -> None:
-    raise InvalidInput(f"{error.filename} cannot be listed: {error.strerror}")
-
-
-def _kind(path: Path) -> str:
-    """Return "image", or the name under which the entry is counted."""
-    if path.name.startswith("."):
-        return "hidden"
-    # A link that leads nowhere counts as the file that is missing: it is an error, if it is an image.
-    if not path.is_file() and path.exists():
-        return "not regular files"
-    suffix = path.suffix.lower()
-    if suffix in IMAGE_SUFFIXES:
-        return "image"
-    return suffix if suffix[1:].isalnum() and len(suffix) <= _MAX_SUFFIX_LETTERS else "of other kinds"
 
 
 def read_array(path: Path, *, keys: Sequence[str]) -> NDArray[Any]:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from convvae.calls.image_operations import Encode, Reconstruct, Score
-from convvae.calls.images import FileImages, PixelImages, join_images
 from convvae.calls.latent_operations import Decode
 from convvae.calls.operation import Operation
 from convvae.errors import InvalidInput
+from convvae.inputs.images import FileImages, PixelImages, join_images
 
 __all__ = ["MAX_BYTES", "MAX_ROWS", "CallKind", "Joinable", "SmallCall", "join", "small_call"]
 

@@ -12,9 +12,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["MAX_SEED", "draw_seed", "latent_noise"]
+__all__ = ["MAX_SEED", "MAX_TEMPERATURE", "draw_seed", "latent_noise"]
 
 MAX_SEED = 2**64 - 1
+# Far above any use, and far below the value where noise times temperature overflows.
+MAX_TEMPERATURE = 1e6
 _TO_UNIT = 2.0**-53
 
 

@@ -9,14 +9,12 @@ from numpy.typing import NDArray
 from convvae.v1 import vae_pb2
 from convvae_service.api.image_rows import ImageRows
 from convvae_service.api.limits import CallLimits
-from convvae_service.api.noise import MAX_SEED
+from convvae_service.api.noise import MAX_SEED, MAX_TEMPERATURE
 from convvae_service.bundle import ImageShape
 from convvae_service.errors import InvalidInput, Violation
 
 __all__ = ["ImageRequest", "read_images", "read_latents", "read_sample", "read_score"]
 
-# Far above any use, and far below the value where noise times temperature overflows.
-_MAX_TEMPERATURE = 1e6
 _LITTLE_FLOAT32 = np.dtype("<f4")
 
 
@@ -78,8 +76,8 @@ def read_sample(request: vae_pb2.SampleRequest, *, limits: CallLimits) -> tuple[
     """
     _check_count(request.count, "count", limits)
     temperature = request.temperature if request.HasField("temperature") else 1.0
-    if not 0 <= temperature <= _MAX_TEMPERATURE:
-        raise _invalid("temperature", f"is {temperature:g}, it must be from 0 to {_MAX_TEMPERATURE:g}")
+    if not 0 <= temperature <= MAX_TEMPERATURE:
+        raise _invalid("temperature", f"is {temperature:g}, it must be from 0 to {MAX_TEMPERATURE:g}")
     _check_rows(request.first_row, request.count)
     return request.count, temperature
 

@@ -28,6 +28,7 @@ from convvae_service.bundle.names import VERSION_NAME, check_model_name
 from convvae_service.bundle.publisher import METRICS_FILE, publish
 from convvae_service.bundle.reader import Bundle, read_bundle, read_manifest, read_trained_on
 from convvae_service.bundle.records import Accuracy, ImageShape, LikelihoodSpec, Parity, Resize, Training
+from convvae_service.bundle.references import NoSuchVersion, version_folder
 from convvae_service.bundle.trained_on import (
     TRAINED_ON_FILE,
     TrainedOn,
@@ -51,6 +52,7 @@ __all__ = [
     "ImageShape",
     "LikelihoodSpec",
     "Manifest",
+    "NoSuchVersion",
     "Parity",
     "Precision",
     "Resize",
@@ -76,5 +78,6 @@ __all__ = [
     "read_trained_on",
     "reason",
     "sync_folder",
+    "version_folder",
     "warn_once",
 ]

@@ -165,7 +165,7 @@ def test_wrong_usage_and_version() -> None:
     [
         ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae"),
         (
-            "sys.modules['PIL'] = None; from convvae.cli.pictures import encode_png; encode_png([])",
+            "sys.modules['PIL'] = None; from convvae.pictures import encode_png; encode_png([])",
             "pip install Pillow",
         ),
     ],

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convvae.calls.image_operations import Encode, Reconstruct, Score
-from convvae.calls.images import FileImages, PixelImages, check_images
 from convvae.calls.latent_operations import Decode, Sample
 from convvae.coalescing.small_call import MAX_BYTES, MAX_ROWS, join, small_call
+from convvae.inputs.given_images import check_images
+from convvae.inputs.images import FileImages, PixelImages
 from support.spoilt_servicer import images
 
 LATENTS = np.zeros((2, 3), np.float32)

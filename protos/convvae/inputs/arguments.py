@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae.errors import InvalidInput, Violation
+from convvae.results import ModelInfo
 
 __all__ = [
     "MAX_LISTED",
@@ -18,6 +19,7 @@ __all__ = [
     "check_num_samples",
     "check_seed",
     "check_temperature",
+    "check_width",
     "refuse",
 ]
 
@@ -58,6 +60,14 @@ def check_latents(latents: Any) -> NDArray[np.float32]:
             violations=[Violation(f"latents[{row}]", why) for row in bad[:MAX_LISTED]],
         )
     return array_NZ
+
+
+def check_width(latents_NZ: NDArray[np.float32], info: ModelInfo) -> None:
+    """Raise `InvalidInput` unless latent vectors have the model's dimension."""
+    if latents_NZ.shape[1] != info.latent_dim:
+        raise refuse(
+            "latents", f"shape is {latents_NZ.shape}; model {info.model!r} takes (N, {info.latent_dim})"
+        )
 
 
 def check_count(count: Any) -> int:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convvae.cli.pictures import MAX_GRID_IMAGES, encode_png, grid
 from convvae.errors import InvalidInput
+from convvae.pictures import MAX_GRID_IMAGES, encode_png, grid
 
 
 def test_grid_shows_every_image_once() -> None:

@@ -2,24 +2,29 @@
 
 import io
 import math
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convvae.errors import ConvvaeError, InvalidInput
-from convvae.results import ModelInfo
 
-__all__ = ["MAX_GRID_IMAGES", "check_grid", "encode_png", "grid", "read_for_grid"]
+__all__ = ["MAX_GRID_IMAGES", "check_grid", "encode_png", "grid", "pillow", "shown_count"]
 
 MAX_GRID_IMAGES = 4096
 _GAP = 2
+# What a notebook shows of an answer: it keeps the picture in its file.
+_MAX_SHOWN_IMAGES = 100
+_MAX_SHOWN_PIXELS = 2_000_000
 _CELL_PIXELS = 64  # Small images are enlarged to about this size, by an integer factor.
 
 
-def _pillow() -> Any:
+def pillow() -> Any:
+    """Return the modules `Image` and `ImageOps` of Pillow.
+
+    Raises:
+        ConvvaeError: Pillow is not installed.
+    """
     try:
         from PIL import Image, ImageOps
     except ImportError:
@@ -29,7 +34,7 @@ def _pillow() -> Any:
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """Return the bytes of a PNG file with one image, uint8 (H, W, 1 or 3)."""
-    image_module, _ = _pillow()
+    image_module, _ = pillow()
     file = io.BytesIO()
     image_module.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
     return file.getvalue()
@@ -41,6 +46,12 @@ def check_grid(count: int) -> None:
         raise InvalidInput(
             f"a grid shows up to {MAX_GRID_IMAGES} images, not {count}: write a folder or an .npy file"
         )
+
+
+def shown_count(shape: tuple[int, ...]) -> int:
+    """Return how many of images of shape (N, H, W, C) a notebook shows."""
+    count, height, width, _ = shape
+    return min(count, _MAX_SHOWN_IMAGES, max(1, _MAX_SHOWN_PIXELS // (height * width)))
 
 
 def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -70,17 +81,3 @@ def grid(*bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
             large = image.repeat(scale, axis=0).repeat(scale, axis=1)
             picture[y : y + height * scale, x : x + width * scale] = large
     return picture
-
-
-def read_for_grid(images: NDArray[Any] | Sequence[Path], info: ModelInfo) -> NDArray[np.uint8]:
-    """Return the sent images at the model's size, for a grid. The server's own resizing may differ."""
-    if isinstance(images, np.ndarray):
-        return images.reshape(len(images), *info.image_shape)
-    image_module, ops = _pillow()
-    shown = np.empty((len(images), *info.image_shape), np.uint8)
-    for row, path in enumerate(images):
-        with image_module.open(path) as image:
-            upright = ops.exif_transpose(image).convert("L" if info.channels == 1 else "RGB")
-            fitted = ops.fit(upright, (info.width, info.height))
-        shown[row] = np.asarray(fitted).reshape(info.image_shape)
-    return shown

@@ -1,24 +1,25 @@
 """The images of a call: an array of pixels, or image files."""
 
 import math
+import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae.calls.inputs import refuse
 from convvae.errors import InvalidInput, Violation
+from convvae.inputs.arguments import refuse
 from convvae.results import ModelInfo
 from convvae.v1 import vae_pb2
 
-__all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "check_images", "join_images"]
+__all__ = ["FileImages", "Images", "ImagesMessage", "PixelImages", "join_images"]
 
 ImagesMessage = vae_pb2.EncodeRequest | vae_pb2.ReconstructRequest | vae_pb2.ScoreRequest
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_INDEX = re.compile(r"\bfiles\[(\d{1,10})\]: ")
 _FIELD_OVERHEAD_BYTES = 12  # At least the tag and the length of one entry of `files`.
 
 
@@ -43,6 +44,10 @@ class PixelImages:
             "images", f"shape is {shape}; model {info.model!r} takes (N, {height}, {width}, {channels})"
         )
 
+    def named(self, error: InvalidInput) -> InvalidInput:
+        """Return the error: rows of an array have no names."""
+        return error
+
     @property
     def num_bytes(self) -> int:
         """Bytes of all rows."""
@@ -63,16 +68,57 @@ class PixelImages:
 
 
 class FileImages:
-    """Images as JPEG, PNG or WebP files: bytes, or paths that are read when their request is built."""
+    """Images as JPEG, PNG or WebP files: bytes, or paths that are read when their request is built.
+
+    Args:
+        files: The files.
+        names: The path of each file, or "" for bytes. None takes the paths in `files`.
+        shapes: By its row, the shape of each file that was an array: it must be the model's.
+    """
 
     field = "files"
 
-    def __init__(self, files: Sequence[bytes | Path]) -> None:
+    def __init__(
+        self,
+        files: Sequence[bytes | Path],
+        *,
+        names: Sequence[str] | None = None,
+        shapes: Mapping[int, tuple[int, ...]] | None = None,
+    ) -> None:
         self.files = files
         self.rows = len(files)
+        self.names = (
+            ["" if isinstance(file, bytes) else str(file) for file in files] if names is None else names
+        )
+        self.shapes = shapes or {}
 
-    def check(self, _info: ModelInfo) -> None:
-        """Do nothing: the server resizes files to the model's size."""
+    def check(self, info: ModelInfo) -> None:
+        """Raise `InvalidInput` unless arrays have the model's size. The server resizes files to it."""
+        for row, shape in self.shapes.items():
+            if shape not in (info.image_shape, info.image_shape[: 2 if info.channels == 1 else 3]):
+                text = f"is an array of shape {shape}; model {info.model!r} takes {info.image_shape}"
+                raise refuse(f"images[{row}]", text)
+
+    def named(self, error: InvalidInput) -> InvalidInput:
+        """Return the error with the path of each file that it names by its index."""
+
+        def with_name(found: re.Match[str]) -> str:
+            row = int(found[1])
+            name = self.names[row] if row < self.rows else ""
+            is_there = not name or found.string.startswith(name, found.end())
+            return found[0] if is_there else f"{found[0]}{name}: "
+
+        violations = []
+        for violation in error.violations:
+            field, _, text = _INDEX.sub(with_name, str(violation)).partition(": ")
+            violations.append(Violation(field, text) if violation.field else violation)
+        return InvalidInput(
+            _INDEX.sub(with_name, error.message),
+            violations=violations,
+            code=error.code,
+            request_id=error.request_id,
+            retry_delay_s=error.retry_delay_s,
+        )
 
     @property
     def num_bytes(self) -> int:
@@ -92,8 +138,8 @@ class FileImages:
             if fault is None and size == 0:
                 fault = "the file is empty"
             if fault is not None:
-                name = "" if isinstance(file, bytes) else f"{file}: "
-                bad.append(Violation(f"files[{row}]", f"{name}{fault}"))
+                name = self.names[row]
+                bad.append(Violation(f"files[{row}]", f"{name}: {fault}" if name else fault))
             sizes.append(size + _FIELD_OVERHEAD_BYTES)
         if bad:
             raise InvalidInput(str(bad[0]), violations=bad)
@@ -105,13 +151,18 @@ class FileImages:
         Raises:
             InvalidInput: A path cannot be read.
         """
-        return FileImages([self._read(row) for row in range(self.rows)])
+        return FileImages([self.read(row) for row in range(self.rows)], names=self.names, shapes=self.shapes)
 
     def fill(self, request: ImagesMessage, rows: range, _info: ModelInfo) -> None:
         """Add these rows to `request`."""
-        request.files.extend(self._read(row) for row in rows)
+        request.files.extend(self.read(row) for row in rows)
 
-    def _read(self, row: int) -> bytes:
+    def read(self, row: int) -> bytes:
+        """Return the bytes of a file.
+
+        Raises:
+            InvalidInput: The path cannot be read.
+        """
         file = self.files[row]
         if isinstance(file, bytes):
             return file
@@ -146,50 +197,7 @@ def join_images(parts: Sequence[Images]) -> Images:
     arrays = [part.array for part in parts if isinstance(part, PixelImages)]
     if arrays:
         return PixelImages(np.concatenate(arrays))
-    return FileImages([file for part in parts if isinstance(part, FileImages) for file in part.files])
-
-
-def check_images(images: Any) -> Images:
-    """Check the caller's images, which are a uint8 array or a list of file bytes and paths.
-
-    Raises:
-        InvalidInput: The images are neither, empty, of another dtype, or without a batch axis.
-    """
-    if isinstance(images, np.ndarray):
-        return PixelImages(_check_array(images))
-    if isinstance(images, bytes | bytearray | memoryview | Path | str):
-        raise refuse("images", f"got one {type(images).__name__}; give a list of file bytes or pathlib.Path")
-    try:
-        items = list(images)
-    except TypeError:
-        raise refuse(
-            "images", f"got {type(images).__name__}; give a uint8 array or a list of files"
-        ) from None
-    if not items:
-        raise refuse("images", "the list is empty")
-    for row, item in enumerate(items):
-        if isinstance(item, np.ndarray):
-            raise refuse("images", "got a list of arrays; give one array: np.stack(images)")
-        if not isinstance(item, bytes | bytearray | memoryview | Path):
-            raise refuse(
-                f"files[{row}]", f"is {type(item).__name__}; give the file's bytes or a pathlib.Path"
-            )
-    return FileImages([item if isinstance(item, bytes | Path) else bytes(item) for item in items])
-
-
-def _check_array(array: NDArray[Any]) -> NDArray[np.uint8]:
-    if array.dtype.kind in "fb":
-        raise refuse(
-            "images",
-            f"the dtype is {array.dtype}; the model takes uint8, 0 to 255. "
-            "For values in 0..1: (images * 255).round().astype(np.uint8)",
-        )
-    if array.dtype != np.uint8:
-        raise refuse("images", f"the dtype is {array.dtype}; for values in 0..255: images.astype(np.uint8)")
-    if array.ndim == 2:
-        raise refuse("images", f"shape {array.shape} is one image; a batch of one is images[np.newaxis]")
-    if array.ndim not in (3, 4):
-        raise refuse("images", f"shape is {array.shape}; it must be (N, H, W, C)")
-    if 0 in array.shape:
-        raise refuse("images", f"shape {array.shape} is empty")
-    return array
+    files = [part for part in parts if isinstance(part, FileImages)]
+    return FileImages(
+        [file for part in files for file in part.files], names=[name for part in files for name in part.names]
+    )
