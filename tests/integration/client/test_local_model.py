@@ -1,12 +1,13 @@
 """The same calls to a model in this process and to a server give the same results."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from convvae import Client, ConvvaeError
+from convvae import Client, InvalidInput
 from convvae_service import open_model
 from support.serving import serving
 from support.tiny_bundle import LATENT_DIM, SHAPE
@@ -23,7 +24,7 @@ def test_results_are_those_of_a_server(tiny_root: Path, tmp_path: Path) -> None:
         Client(server.target, model="tiny") as client,
         open_model(tiny_root / "tiny", device="cpu") as model,
     ):
-        for method, arguments in [
+        calls: list[tuple[str, dict[str, Any]]] = [
             ("encode", {"images": IMAGES, "include_log_variance": True}),
             ("encode", {"images": tmp_path}),
             ("decode", {"latents": LATENTS}),
@@ -31,7 +32,8 @@ def test_results_are_those_of_a_server(tiny_root: Path, tmp_path: Path) -> None:
             ("reconstruct", {"images": Image.open(tmp_path / "large.jpg")}),
             ("score", {"images": IMAGES}),
             ("score", {"images": IMAGES, "num_samples": 3, "seed": 7, "first_row": 9}),
-        ]:
+        ]
+        for method, arguments in calls:
             theirs, ours = (getattr(each, method)(**arguments) for each in (client, model))
             assert type(ours) is type(theirs)
             for name, value in vars(theirs).items():
@@ -55,7 +57,7 @@ def test_refusals_are_those_of_a_server(tiny_root: Path, tmp_path: Path) -> None
     ):
         found = []
         for each in (client, model):
-            with pytest.raises(ConvvaeError) as caught:
+            with pytest.raises(InvalidInput) as caught:
                 each.encode(str(tmp_path))
             found.append((type(caught.value), caught.value.message, caught.value.violations))
     assert found[0] == found[1]
