@@ -87,6 +87,7 @@ def _serve(words: Sequence[str]) -> None:
 
     from convvae_service.errors import StartupError
     from convvae_service.observability.logs import flush_logs, set_up_logging
+    from convvae_service.observability.uncaught import log_uncaught
     from convvae_service.settings.loader import load_settings
 
     # The caller gets an error for a damaged file; the log needs no warning.
@@ -94,6 +95,7 @@ def _serve(words: Sequence[str]) -> None:
     try:
         settings = load_settings(words)
         set_up_logging(form=settings.log_format, level=settings.log_level)
+        log_uncaught()
         from convvae_service.server.process import run
 
         try:

@@ -22,11 +22,13 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from convvae_service.batching.report import SliceObserver, SliceReport
 from convvae_service.observability.call import Call, no_observer
+from convvae_service.printable import printable
 
 __all__ = ["Tracing", "otlp_processor"]
 
 _SERVICE = "convvae-serve"
 _MAX_CLOSE_S = 3.0
+_MAX_AGENT_CHARS = 200
 # The codes that are faults of a server; the others are faults of its caller, as OpenTelemetry defines them.
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
 
@@ -64,7 +66,7 @@ class Tracing:
         texts = {key: value for key, value in metadata if isinstance(value, str)}
         attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": call.method}
         if agent := texts.get("user-agent"):
-            attributes["rpc.user_agent"] = agent
+            attributes["rpc.user_agent"] = printable(agent[:_MAX_AGENT_CHARS])
         call.span = self._tracer.start_span(
             f"/{service}/{call.method}",
             propagate.extract(texts, context.Context()),

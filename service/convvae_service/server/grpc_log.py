@@ -8,10 +8,10 @@ import logging
 import re
 import threading
 import time
-import traceback
 from collections.abc import Callable
 
 from convvae_service.observability.logs import facts
+from convvae_service.observability.uncaught import place_of
 
 __all__ = ["GrpcLog"]
 
@@ -50,7 +50,7 @@ class GrpcLog(logging.Filter):
         record.levelno, record.levelname = logging.WARNING, "WARNING"
         record.exc_info = record.exc_text = record.stack_info = None
         record.__dict__.update(
-            facts(error=type(error).__name__ if error else "", at=_place(error), left_out=left_out)
+            facts(error=type(error).__name__ if error else "", at=place_of(error), left_out=left_out)
         )
         return True
 
@@ -60,9 +60,3 @@ def _is_caller_that_left(message: str, error: BaseException | None) -> bool:
     if not message.startswith("ExecuteBatchError raised in core"):
         return False
     return _SENDING.search(str(error)) is not None
-
-
-def _place(error: BaseException | None) -> str:
-    """Return the file, line and function that raised an error. Nothing of that comes from a caller."""
-    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
-    return f"{frames[-1].filename}:{frames[-1].lineno} {frames[-1].name}" if frames else ""
