@@ -104,12 +104,7 @@ def _read_files(request: ImageRequest, shape: ImageShape, limits: CallLimits) ->
     # Count before copying: a message has room for millions of empty files.
     _check_count(len(request.files), "files", limits)
     files = tuple(request.files)
-    num_bytes = sum(map(len, files))
-    if num_bytes > limits.max_message_bytes:
-        raise _invalid(
-            "files", f"have {num_bytes} bytes, more than the {limits.max_message_bytes} of one call"
-        )
-    return ImageRows(pixels=None, files=files, num_bytes=num_bytes, shape=shape)
+    return ImageRows(pixels=None, files=files, num_bytes=sum(map(len, files)), shape=shape)
 
 
 def _read_pixels(pixels: vae_pb2.Pixels, shape: ImageShape, limits: CallLimits) -> ImageRows:

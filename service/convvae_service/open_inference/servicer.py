@@ -209,11 +209,8 @@ class OpenInferenceServicer:
         if capability not in graph.served.manifest.capabilities:
             raise CapabilityMissing(f"model {graph.served.name!r} cannot {capability}")
         outputs = requested_outputs(request, graph=graph)
-        max_bytes = self._settings.max_message_bytes
         max_rows = self._max_rows(graph, outputs)
-        values = await read_input(
-            request, graph=graph, max_rows=max_rows, max_message_bytes=max_bytes, workers=self._workers
-        )
+        values = await read_input(request, graph=graph, max_rows=max_rows, workers=self._workers)
         call.rows = len(values)
         call.held.add(values.nbytes + call.rows * graph.row_bytes(outputs))
         stage, names = graph.stage_for(outputs)

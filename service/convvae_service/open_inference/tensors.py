@@ -62,7 +62,6 @@ async def read_input(
     *,
     graph: GraphModel,
     max_rows: int,
-    max_message_bytes: int,
     workers: Executor,
 ) -> NDArray[Any]:
     """Return the values of the graph's one input, checked. `workers` convert long lists of typed values.
@@ -74,10 +73,6 @@ async def read_input(
     given = _only_input(request, graph)
     _check_parameters("inputs[0]", given.parameters)
     shape = _checked_shape(given.shape, expected, max_rows)
-    if (size := request.ByteSize()) > max_message_bytes:
-        raise _wrong(
-            "inputs", f"are in a message of {size} bytes, more than the {max_message_bytes} of one call"
-        )
     typed = given.HasField("contents")
     if typed and request.raw_input_contents:
         raise _wrong("inputs[0].contents", "is set, and so is raw_input_contents: send one of the two")

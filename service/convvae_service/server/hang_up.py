@@ -1,10 +1,10 @@
 """The end of a caller's connection, where gRPC's API for Python has none."""
 
-import os
 import socket
 from collections.abc import Set
 from contextlib import suppress
-from pathlib import Path
+
+from convvae_service.server.open_connections import open_connections
 
 __all__ = ["hang_up"]
 
@@ -18,24 +18,11 @@ def hang_up(peers: Set[str]) -> None:
         peers: Addresses of callers as gRPC writes them, such as `ipv4:127.0.0.1:57284`. Those that are not
             connected are left out.
     """
-    for file in Path("/proc/self/fd").iterdir():
-        # The file may be closed meanwhile, and another one opened under its number.
+    for connection in open_connections():
+        # A socket that listens has no peer.
         with suppress(OSError):
-            if file.readlink().name.startswith("socket:"):
-                _hang_up_if(int(file.name), peers)
-
-
-def _hang_up_if(number: int, peers: Set[str]) -> None:
-    # A copy: the file itself belongs to gRPC.
-    copy = os.dup(number)
-    try:
-        connection = socket.socket(fileno=copy)
-    except OSError:
-        os.close(copy)
-        raise
-    with connection:
-        if connection.family in _INTERNET and _peer_of(connection) in peers:
-            connection.shutdown(socket.SHUT_RDWR)
+            if connection.family in _INTERNET and _peer_of(connection) in peers:
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _peer_of(connection: socket.socket) -> str:

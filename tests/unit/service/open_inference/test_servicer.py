@@ -27,7 +27,7 @@ from convvae_service.repository.loaded_version import LoadedVersion
 from open_inference import inference_pb2 as pb
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 
-MAX_ROWS, MAX_BYTES = 5, 1000
+MAX_ROWS = 5
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ Read = Callable[..., Any]
 def read(run_to_end: Callable[[Coroutine[Any, Any, Any]], Any]) -> Iterator[Read]:
     """Read the input of a request for a graph, within the limits of these tests."""
     with ThreadPoolExecutor(1, thread_name_prefix="worker") as workers:
-        limits = {"max_rows": MAX_ROWS, "max_message_bytes": MAX_BYTES, "workers": workers}
+        limits = {"max_rows": MAX_ROWS, "workers": workers}
         yield lambda request, graph, **changes: run_to_end(
             read_input(request, graph=graph, **{**limits, **changes})
         )
@@ -143,7 +143,7 @@ def test_many_typed_values_are_read_by_a_worker(
         return original(*words)
 
     monkeypatch.setattr(tensors, "_typed", noted)
-    images = read(request, GraphModel.of(served, "encoder"), max_rows=rows, max_message_bytes=10**9)
+    images = read(request, GraphModel.of(served, "encoder"), max_rows=rows)
     assert images.ravel().tolist() == values
     assert [name.startswith("worker") for name in readers] == [aside]
 
