@@ -45,6 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 PROTOCOL = {
     "dataset": "mnist",
     "train_images": 50000,
+    "validation_share": 0.0,
     "binarize": "dynamic",
     "likelihood": "bernoulli",
     "latent_dim": 40,

@@ -7,10 +7,14 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from convvae_service.bundle import read_bundle
+from convvae_trainer.data.pixel_hash import pixel_hashes
 from convvae_trainer.runs.checkpoint import read_checkpoint
+from convvae_trainer.runs.folder import RunFolder
 
 TRAIN = [sys.executable, "-m", "convvae_trainer"]
 # The same command, with ten checkpoints a second: the first one would come after 20 seconds.
@@ -36,17 +40,48 @@ def test_digits_become_a_bundle(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
-    assert "the last 180 of 1797 images after a shuffle by seed 0 are held out" in done.stdout
+    assert "test       168 of 1797 images are held out: the hash of their pixels falls into" in done.stdout
+    assert "validation 90 of 1629 training images, by the hash of their pixels" in done.stdout
+    assert "classes    10: 0 (" in done.stdout
     folder = tmp_path / "models" / "digits" / "1"
     assert f"exported      {folder}" in done.stdout
     bundle = read_bundle(folder)
     assert bundle.manifest.training.dataset == "digits"
     assert {path.name for path in folder.iterdir()} == {
         *("manifest.json", "encoder.onnx", "decoder.onnx", "MODEL_CARD.md", "metrics.jsonl"),
-        *("reconstructions.png", "samples.png"),
+        *("reconstructions.png", "samples.png", "trained_on.bin"),
     }
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["command"].startswith("convvae-train fit --dataset digits --epochs 1 ")
+
+
+@pytest.mark.slow
+def test_a_file_more_changes_no_image_that_is_trained_on(tmp_path: Path) -> None:
+    """After one file more, a new run trains on the same images, and at most on the new one besides."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    images = np.random.default_rng(0).integers(256, size=(241, 12, 10), dtype=np.uint8)
+    known: list[set[int]] = []
+    for last, name in ((240, "first"), (241, "second")):
+        for number, pixels in enumerate(images[:last]):
+            # The last image is the first file.
+            Image.fromarray(pixels).save(folder / f"{(number + 1) % 241:03}.png")
+        done = train(
+            "fit", "--dataset", str(folder), "--run-dir", str(tmp_path / name), "--epochs", "1", *SMALL
+        )
+        assert done.returncode == 0, done.stderr
+        trained_on = RunFolder.open(tmp_path / name).read_trained_on()
+        assert trained_on is not None
+        known.append(set(trained_on.tolist()))
+    hashes = pixel_hashes(images[..., None]).tolist()
+    held_out = {value for value in hashes if value * 10 < 2**64}
+    validation = {value for value in hashes if value % 2**32 * 20 < 2**32} - held_out
+    assert known[0] == set(hashes[:240]) - held_out - validation
+    assert known[1] == set(hashes) - held_out - validation
+    # The first model's training images are none of those that are evaluated, and the other way round.
+    for name in ("first", "second"):
+        found = train("evaluate", str(tmp_path / name), "--dataset", str(folder), "--json")
+        assert json.loads(found.stdout)["left_out"] in (0, len(known[0]))
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ TINY: dict[str, Any] = {
     "latent_dim": 4,
     "batch_size": 16,
     "epochs": 4,
+    "validation_share": 0.0,
     "precision": "fp32",
     "threads": 1,
     "device": "cpu",

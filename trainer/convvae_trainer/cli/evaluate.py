@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import Download, RunDataRoot, RunDevice, RunMaxPixels, RunOnError
+from convvae_trainer.cli.flags import (
+    Download,
+    RunDataRoot,
+    RunDevice,
+    RunMaxPixels,
+    RunOnError,
+    RunTestDataset,
+    RunValidationDataset,
+)
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
 from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.runs.signals import raise_on_signals
@@ -32,6 +40,8 @@ def evaluate(
             rich_help_panel=Panel.DATA,
         ),
     ] = None,
+    test_dataset: RunTestDataset = None,
+    validation_dataset: RunValidationDataset = None,
     data_root: RunDataRoot = None,
     download: Download = False,
     max_pixels: RunMaxPixels = None,
@@ -120,7 +130,13 @@ def evaluate(
     evaluation = run_evaluate(
         run_dir,
         data=DataLocation(
-            dataset=dataset, data_root=data_root, download=download, max_pixels=max_pixels, on_error=on_error
+            dataset=dataset,
+            test_dataset=test_dataset,
+            validation_dataset=validation_dataset,
+            data_root=data_root,
+            download=download,
+            max_pixels=max_pixels,
+            on_error=on_error,
         ),
         binarize=binarize,
         seed=seed,

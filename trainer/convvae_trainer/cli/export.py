@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import Download, RunDataRoot
+from convvae_trainer.cli.flags import Download, RunDataRoot, RunTestDataset, RunValidationDataset
 from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_exported
 from convvae_trainer.runs.signals import raise_on_signals
@@ -26,6 +26,8 @@ def export(
         str | None,
         typer.Option(metavar="DATASET", help="Read the run's data here, if they were moved."),
     ] = None,
+    test_dataset: RunTestDataset = None,
+    validation_dataset: RunValidationDataset = None,
     data_root: RunDataRoot = None,
     download: Download = False,
     unfinished: Annotated[
@@ -50,7 +52,13 @@ def export(
     from convvae_trainer.commands.stored_run import DataLocation
 
     raise_on_signals()
-    location = DataLocation(dataset=dataset, data_root=data_root, download=download)
+    location = DataLocation(
+        dataset=dataset,
+        test_dataset=test_dataset,
+        validation_dataset=validation_dataset,
+        data_root=data_root,
+        download=download,
+    )
     exported = run_export(
         run_dir,
         models=models,

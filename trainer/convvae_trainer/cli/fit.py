@@ -26,6 +26,8 @@ __all__ = ["fit"]
 
 # Flags of the first command that a resumed run needs again: they are no settings of the run, or may differ.
 _REPEATED = ("models", "name", "data_root", "device")
+# Those that a resumed run needs again, where it found its data in another place.
+_MOVED_DATA = ("dataset", "test_dataset", "validation_dataset")
 
 
 @with_setting_flags
@@ -131,7 +133,7 @@ def _run_config(
 def _resume_command(run_dir: Path, given: dict[str, Any], *, resume: bool) -> str:
     """Return the command that continues a run, with the flags that the run folder does not know."""
     words = ["convvae-train", "fit", "--resume", "--run-dir", str(run_dir)]
-    for name in (*_REPEATED, "dataset") if resume else _REPEATED:
+    for name in (*_REPEATED, *_MOVED_DATA) if resume else _REPEATED:
         if given[name] is not None:
             words += ["--" + name.replace("_", "-"), str(given[name])]
     if resume and given["cuda_graph"] is not None:

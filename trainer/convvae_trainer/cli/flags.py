@@ -20,6 +20,8 @@ __all__ = [
     "RunDevice",
     "RunMaxPixels",
     "RunOnError",
+    "RunTestDataset",
+    "RunValidationDataset",
     "objectives_help",
     "setting_option",
     "with_setting_flags",
@@ -100,6 +102,8 @@ OnError = Annotated[str | None, setting_option("on_error")]
 RunDataRoot = Annotated[str | None, setting_option("data_root", default="the folder of the run")]
 RunMaxPixels = Annotated[int | None, setting_option("max_pixels", default="that of the run")]
 RunOnError = Annotated[str | None, setting_option("on_error", default="as in the run")]
+RunTestDataset = Annotated[str | None, setting_option("test_dataset", default="as in the run")]
+RunValidationDataset = Annotated[str | None, setting_option("validation_dataset", default="as in the run")]
 RunDevice = Annotated[str | None, setting_option("device", default="the device of the run")]
 Download = Annotated[
     bool,

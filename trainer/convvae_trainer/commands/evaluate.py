@@ -71,6 +71,8 @@ def run_evaluate(
     options.check(stored.folder.config)
     config = stored.config_with(
         dataset=data.dataset,
+        test_dataset=data.test_dataset,
+        validation_dataset=data.validation_dataset,
         data_root=data.data_root,
         max_pixels=data.max_pixels,
         on_error=data.on_error,

@@ -46,7 +46,12 @@ def run_export(
         raise BadRun(
             f"{stored.unfinished_text}: {stored.resume_command}, or export it as it is with --unfinished"
         )
-    config = stored.config_with(dataset=data.dataset, data_root=data.data_root)
+    config = stored.config_with(
+        dataset=data.dataset,
+        test_dataset=data.test_dataset,
+        validation_dataset=data.validation_dataset,
+        data_root=data.data_root,
+    )
     dataset = load_dataset(config, download=data.download)
     stored.folder.check_same(config, dataset)
     if not stored.has_ended:

@@ -92,8 +92,8 @@ def run_fit(
     device = pick_device(config.device)
     # The paths in the run folder must not depend on the folder in which the command was typed.
     config = with_absolute_paths(config)
-    check_utf8(config.dataset)
-    check_utf8(config.data_root)
+    for name in (config.dataset, config.test_dataset, config.validation_dataset, config.data_root):
+        check_utf8(name or "")
     with joined(device) as dist, _one_interruption(dist):
         dataset = _load(config, dist, download=download)
         threads = RunFolder.open(run_dir).record.threads if resume else config.threads

@@ -31,7 +31,8 @@ def load_model_data(manifest: Manifest, flags: Mapping[str, Any], *, download: b
         "resize_filter": manifest.resize.filter,
         "resize_decode": manifest.resize.decode,
     }
-    config = config_from(resizing, Layer(flags, FLAGS))
+    # No model is trained that would need validation images.
+    config = config_from({**resizing, "validation_share": 0.0}, Layer(flags, FLAGS))
     return load_dataset(config, download=download, channels=manifest.image.channels)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from convvae_trainer.errors import BadRun
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.progress import TrainProgress, fraction_done, num_trained
+from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from, to_json_object
 from convvae_trainer.settings.layers import FLAGS, Layer
@@ -23,6 +23,8 @@ class DataLocation:
 
     Args:
         dataset: A name or a path. None: as the run recorded it.
+        test_dataset: The same, of test images from another data set.
+        validation_dataset: The same, of validation images from another data set.
         data_root: The folder of torchvision sets. None: as the run recorded it.
         download: Whether to download a torchvision set that is absent.
         max_pixels: Largest width x height of an image file. None: as the run recorded it.
@@ -30,6 +32,8 @@ class DataLocation:
     """
 
     dataset: str | None = None
+    test_dataset: str | None = None
+    validation_dataset: str | None = None
     data_root: str | None = None
     download: bool = False
     max_pixels: int | None = None
@@ -66,7 +70,7 @@ class StoredRun:
             BadRun: There is no run, its checkpoint cannot be read, or it trains no encoder yet.
         """
         folder, train_state, progress = load_run(run_dir, device=device)
-        images = num_trained(folder.config, folder.record.data.train_images)
+        images = folder.record.data.train_images
         stored = cls(
             folder=folder,
             train_state=train_state,

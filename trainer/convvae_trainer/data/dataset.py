@@ -1,4 +1,4 @@
-"""Data sets in memory: uint8 images and labels, split into training and test images."""
+"""Data sets in memory: uint8 images and labels, split into training, validation and test images."""
 
 import contextlib
 import hashlib
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape
 from convvae_trainer.data.arrays import check_size
+from convvae_trainer.data.classes import ClassNames
+from convvae_trainer.data.held_out_sets import check_held_out_sets
 from convvae_trainer.data.labelled_images import LabelledImages
-from convvae_trainer.data.selection import lacking
+from convvae_trainer.data.parts import data_parts, own_test_text
 from convvae_trainer.data.sources import SourceImages, read_source, resize_of
-from convvae_trainer.data.splits import hold_out_test
-from convvae_trainer.data.trained_on import without_copies
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
@@ -26,8 +26,19 @@ __all__ = ["Dataset", "load_dataset", "load_other"]
 class Dataset:
     """Images in memory, uint8 of shape (N, H, W, C), and labels, int64 of shape (N,), or None.
 
-    `split` is a sentence on the choice of the test images. `skipped` has the path and fault of each file that
-    was skipped.
+    Attributes:
+        name: The data set, as the settings name it.
+        split: A sentence on the choice of the test images.
+        train: The images to train on, all of them.
+        test: The test images.
+        train_labels: The labels of the training images.
+        test_labels: The labels of the test images, of the same classes.
+        skipped: Path and fault of each file that was skipped.
+        validation: The images that validate, or None.
+        validation_split: A sentence on their choice, or on why there are none.
+        class_names: The names of the labels, if they are known.
+        hints: Sentences on what may have been meant in another way.
+        resized_from: The sizes of the images before they were resized, in words, or "".
     """
 
     name: str
@@ -37,6 +48,11 @@ class Dataset:
     train_labels: NDArray[np.int64] | None = None
     test_labels: NDArray[np.int64] | None = None
     skipped: Sequence[str] = ()
+    validation: NDArray[np.uint8] | None = None
+    validation_split: str = ""
+    class_names: ClassNames | None = None
+    hints: Sequence[str] = ()
+    resized_from: str = ""
 
     @property
     def image(self) -> ImageShape:
@@ -45,8 +61,9 @@ class Dataset:
         return ImageShape(height=height, width=width, channels=channels)
 
     def fingerprint(self) -> str:
-        """Return the sha256 of all pixels and shapes, which is equal if and only if the images are."""
-        return _sha256((self.train, self.test))
+        """Return the sha256 of all pixels and shapes, which is equal if and only if images and parts are."""
+        parts = (self.train, self.validation, self.test)
+        return _sha256(part for part in parts if part is not None)
 
     def labels_fingerprint(self) -> str | None:
         """Return the sha256 of all labels, or None if training or test images have none."""
@@ -74,9 +91,11 @@ def load_dataset(config: Config, *, download: bool = False, channels: int | None
 
     Raises:
         BadData: The data set is unknown, missing or damaged, its images have an unusable size, or there are
-            too few of them.
+            too few of them. Or the test or validation images of another data set do not fit.
     """
-    return _split(config, read_source(config, download=download, channels=channels))
+    check_held_out_sets(config)
+    source = read_source(config, download=download, channels=channels)
+    return _split(config, source, download=download)
 
 
 def load_other(
@@ -84,8 +103,8 @@ def load_other(
 ) -> tuple[LabelledImages, str, Dataset | None]:
     """Load the images on which a run is evaluated from a data set that may not be the run's.
 
-    They are the data set's own test images, or all of its images. If the data set is the run's, in another
-    place, they are the run's test images.
+    They are the data set's own test images, or else its validation images, or all of its images. If the data
+    set is the run's, in another place, they are the run's test images.
 
     Args:
         config: Names the data set.
@@ -99,69 +118,35 @@ def load_other(
     Raises:
         BadData: As `load_dataset`.
     """
-    source = read_source(config, download=download, channels=channels)
+    source = read_source(config, download=download, channels=channels, needs_train=False)
     # A data set that cannot be split is not the run's.
     with contextlib.suppress(BadData):
-        dataset = _split(config, source)
+        dataset = _split(config, source, download=download)
         if dataset.fingerprint() == own:
             return LabelledImages(dataset.test, dataset.test_labels), dataset.split, dataset
-    data = (source.test or source.train).resized(config.image_size, resize_of(config))
+    own_part = source.test or source.validation
+    data = (own_part or source.train).resized(config.image_size, resize_of(config))
     check_size(*data.images.shape[1:3], name=config.dataset)
     count = len(data.images)
-    split = f"all {count} images" if source.test is None else f"the data set's own {count} test images"
+    split = f"all {count} images" if own_part is None else own_test_text(source, count)
     return data, f"{split}; {source.note}" if source.note else split, None
 
 
-def _split(config: Config, source: SourceImages) -> Dataset:
-    """Return the data set of a source, resized, with test images and the training images that are used."""
-    resize = resize_of(config)
-    train = source.train.resized(config.image_size, resize)
-    check_size(*train.images.shape[1:3], name=config.dataset)
-    if source.test is None:
-        train, test, split = hold_out_test(train, name=config.dataset)
-    else:
-        test = source.test.resized(config.image_size, resize)
-        split = f"the data set's own {len(test.images)} test images"
-    if config.train_images is not None:
-        split += f"; {_first_images_text(config.train_images, train, name=config.dataset)}"
-        train = train.take(slice(config.train_images))
-    if source.test is not None:
-        test, copies = without_copies(test, train, name=config.dataset)
-        split += f"; {copies}" if copies else ""
-    if source.note:
-        split += f"; {source.note}"
-    _check(train.images, test.images, name=config.dataset)
+def _split(config: Config, source: SourceImages, *, download: bool) -> Dataset:
+    parts = data_parts(config, source, download=download)
+    sizes = source.sizes or "x".join(map(str, source.train.images.shape[1:3]))
+    size = "x".join(map(str, parts.train.images.shape[1:3]))
     return Dataset(
         name=config.dataset,
-        split=split,
-        train=train.images,
-        test=test.images,
-        train_labels=train.labels,
-        test_labels=test.labels,
+        split=parts.split,
+        train=parts.train.images,
+        test=parts.test.images,
+        train_labels=parts.train.labels,
+        test_labels=parts.test.labels,
         skipped=source.skipped,
+        validation=None if parts.validation is None else parts.validation.images,
+        validation_split=parts.validation_split,
+        class_names=source.class_names,
+        hints=source.hints,
+        resized_from="" if sizes == size else sizes,
     )
-
-
-def _first_images_text(count: int, train: LabelledImages, *, name: str) -> str:
-    """Return a sentence on training on the first `count` images only.
-
-    Raises:
-        BadData: There are fewer images.
-    """
-    available = len(train.images)
-    if count > available:
-        raise BadData(
-            f"train_images is {count}, but {name} has {available} training images: give"
-            f" --train-images {available}, or fewer, which wins over a preset and a file"
-        )
-    text = f"trained on the first {count} training images"
-    if words := lacking(train.labels, count):
-        text += f", which are {words}"
-    return text
-
-
-def _check(train: NDArray[np.uint8], test: NDArray[np.uint8], *, name: str) -> None:
-    if len(train) < 2 or len(test) < 1:
-        raise BadData(f"{name} has {len(train)} training and {len(test)} test images: 2 and 1 are needed")
-    if train.shape[1:] != test.shape[1:]:
-        raise BadData(f"training images of {name} are {train.shape[1:]}, test images {test.shape[1:]}")

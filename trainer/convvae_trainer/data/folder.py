@@ -19,6 +19,7 @@ from convvae_service.images import (
     read_header,
 )
 from convvae_trainer.data.image_stack import ImageStack
+from convvae_trainer.data.split_folders import FolderLayout, folder_layout
 from convvae_trainer.errors import BadData
 
 __all__ = ["MAX_NAMED", "FolderImages", "read_folder"]
@@ -31,17 +32,20 @@ class FolderImages(NamedTuple):
 
     Attributes:
         images: uint8, (N, H, W, C).
-        labels: int64, (N,): numbers of the folders of the first level in sorted order, or None if a file is
-            in no such folder.
+        paths: The path of each image, relative to the folder, in sorted order.
         note: A sentence on files that were read in other colours than they have, and on those that were not
             read, or "".
         skipped: Path and fault of each file that was skipped.
+        layout: How the first level of the folder is read.
+        sizes: The sizes that the pictures had before they were resized, in words.
     """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    paths: Sequence[str]
     note: str
     skipped: Sequence[str] = ()
+    layout: FolderLayout = FolderLayout()
+    sizes: str = ""
 
 
 def read_folder(
@@ -52,6 +56,7 @@ def read_folder(
     channels: int | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     skip: bool = False,
+    needs_train: bool = False,
 ) -> FolderImages:
     """Read all images in `folder`, sorted by path.
 
@@ -62,10 +67,11 @@ def read_folder(
         channels: Channels of the result: 1 (grey) or 3 (RGB). None: 3 if any file is in colour.
         max_pixels: Largest width x height of a file.
         skip: Whether to skip files that cannot be used.
+        needs_train: Whether a folder that names its parts must have one to train on.
 
     Raises:
         BadData: There are no images, they have different sizes, or files cannot be used; the message names
-            the files.
+            the files. Or the first level names parts of a data set in a way that leaves a doubt.
     """
     try:
         names, left_out = image_files(folder)
@@ -74,6 +80,7 @@ def read_folder(
     if not names:
         text = f"no images in {printable(str(folder))}: it must hold JPEG, PNG or WebP files, at any depth"
         raise BadData(f"{text}; {left_out}" if left_out.counts else text)
+    layout = folder_layout(printable(str(folder)), names, needs_train=needs_train)
     rows = ImageStack(len(names), image_size=image_size, channels=channels)
     used: list[str] = []
     bad: list[str] = []
@@ -93,7 +100,7 @@ def read_folder(
         raise BadData(_refusal(bad, len(names)))
     skipped = f"{len(bad)} of {len(names)} files cannot be used and were skipped" if bad else ""
     note = "; ".join(text for text in (rows.note, skipped, str(left_out)) if text)
-    return FolderImages(rows.images, _labels(used), note, bad)
+    return FolderImages(rows.images, used, note, bad, layout, rows.sizes)
 
 
 def _refusal(bad: Sequence[str], count: int) -> str:
@@ -107,11 +114,3 @@ def _refusal(bad: Sequence[str], count: int) -> str:
         f"{len(bad)} of {count} files cannot be used: {', '.join(shown)}{more}:"
         f" {advice.replace('file', 'files')}"
     )
-
-
-def _labels(names: list[str]) -> NDArray[np.int64] | None:
-    parts = [name.split("/") for name in names]
-    if any(len(part) == 1 for part in parts):
-        return None
-    classes = {name: number for number, name in enumerate(sorted({part[0] for part in parts}))}
-    return np.array([classes[part[0]] for part in parts], dtype=np.int64)

@@ -1,5 +1,7 @@
 """An array that is filled picture by picture."""
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,6 +33,9 @@ class ImageStack:
         self._filled = 0
         self._num_grey = 0
         self._next_is_grey = False
+        self._next_size = (0, 0)
+        # The sizes of the smallest and the largest picture.
+        self._smallest = self._largest = (0, 0)
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -46,6 +51,12 @@ class ImageStack:
             return ""
         all_of = f"{number} of {self._filled} pictures" if number < self._filled else f"all {number} pictures"
         return f"{all_of} are in colour, read as grey" if is_grey else f"{all_of} are grey, read as RGB"
+
+    @property
+    def sizes(self) -> str:
+        """The sizes that the pictures had before they were resized, such as "28x28" or "20x30 to 200x300"."""
+        sizes = dict.fromkeys((self._smallest, self._largest))
+        return " to ".join(f"{height}x{width}" for height, width in sizes)
 
     def next_shape(self, picture: tuple[int, int, int], *, name: str) -> ImageShape:
         """Return the shape that the next picture must have when it is added.
@@ -69,6 +80,7 @@ class ImageStack:
                 f"images have different sizes: {self._first} is {self._size[0]}x{self._size[1]}, {name} is"
                 f" {height}x{width}; give --image-size"
             )
+        self._next_size = height, width
         self._next_is_grey = channels == 1
         row_channels = self._channels or max(channels, self._rows.shape[3])
         return ImageShape(height=self._size[0], width=self._size[1], channels=row_channels)
@@ -78,6 +90,10 @@ class ImageStack:
         if image.shape[2] > self._rows.shape[3]:
             self._widen()
         self._num_grey += self._next_is_grey
+        if not self._filled:
+            self._smallest = self._largest = self._next_size
+        self._smallest = min(self._smallest, self._next_size, key=math.prod)
+        self._largest = max(self._largest, self._next_size, key=math.prod)
         self._rows[self._filled] = image
         self._filled += 1
 

@@ -12,31 +12,47 @@ import PIL
 from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
-from convvae_service.images import is_array_file
+from convvae_service.images import is_array_file, printable
 from convvae_trainer.data.arrays import read_array_file
-from convvae_trainer.data.folder import read_folder
+from convvae_trainer.data.classes import ClassNames, folder_labels
+from convvae_trainer.data.folder import FolderImages, read_folder
+from convvae_trainer.data.folder_hints import folder_hints
+from convvae_trainer.data.folder_parts import folder_parts
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.torchvision_sets import find_set, near_names, read_set
 from convvae_trainer.errors import BadData, MissingExtra
 from convvae_trainer.settings.config import Config
 
-__all__ = ["DIGITS", "SourceImages", "read_source", "resize_of", "with_absolute_paths"]
+__all__ = ["DIGITS", "SourceImages", "check_source", "read_source", "resize_of", "with_absolute_paths"]
 
 DIGITS = "digits"
 DIGITS_SIZE = (32, 32)
 
 
 class SourceImages(NamedTuple):
-    """The images of a source. `test` is None without a test split of its own.
+    """The images of a source.
 
-    `note` says how many pictures were read in other colours than they have, and which files were not read, or
-    is "". `skipped` has the path and fault of each file that was skipped.
+    Attributes:
+        train: The training images: all images of a source without parts. A source that is read to be tested
+            on may have none.
+        test: The test part, or None without one.
+        note: A sentence on pictures that were read in other colours than they have, on files that were not
+            read, and on folders that are parts, or "".
+        skipped: Path and fault of each file that was skipped.
+        validation: The validation part, or None without one.
+        class_names: The names of the labels, if they are known.
+        hints: Sentences on what may have been meant in another way.
+        sizes: The sizes that picture files had before they were resized, in words, if they are known.
     """
 
     train: LabelledImages
     test: LabelledImages | None
     note: str
     skipped: Sequence[str] = ()
+    validation: LabelledImages | None = None
+    class_names: ClassNames | None = None
+    hints: Sequence[str] = ()
+    sizes: str = ""
 
 
 def resize_of(config: Config) -> Resize:
@@ -50,13 +66,16 @@ def resize_of(config: Config) -> Resize:
     )
 
 
-def read_source(config: Config, *, download: bool, channels: int | None) -> SourceImages:
+def read_source(
+    config: Config, *, download: bool, channels: int | None, needs_train: bool = True
+) -> SourceImages:
     """Read the images that `config` names.
 
     Args:
         config: Names the source, and says how its pictures are resized.
         download: Whether to download a torchvision set that is absent.
         channels: Channels of picture files: 1 (grey) or 3 (RGB). None: 3 if any picture is in colour.
+        needs_train: Whether a folder that names its parts must have one to train on.
 
     Raises:
         BadData: The source is unknown, missing or damaged.
@@ -80,7 +99,7 @@ def read_source(config: Config, *, download: bool, channels: int | None) -> Sour
             raise BadData(f"{error}; to read {name} in this folder instead, write ./{name}") from None
         return SourceImages(train, test, note)
     try:
-        return _read_path(config, path, channels)
+        return _read_path(config, path, channels, needs_train=needs_train)
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror}") from None
 
@@ -92,11 +111,22 @@ def with_absolute_paths(config: Config) -> Config:
         BadData: A path starts with the home folder of an unknown user.
     """
     changes: dict[str, Any] = {"data_root": str(_expanded(config.data_root).absolute())}
-    is_name = _is_digits(config.dataset) or _torchvision_class(config.dataset) is not None
-    # A path that is missing or cannot be read stays as it is; `read_source` reports it.
-    if not is_name and os.path.exists(path := _expanded(config.dataset)):  # noqa: PTH110
-        changes["dataset"] = str(path.absolute())
+    for setting in ("dataset", "test_dataset", "validation_dataset"):
+        name = getattr(config, setting)
+        # A path that is missing or cannot be read stays as it is; `read_source` reports it.
+        if name is not None and not _is_name(name) and os.path.exists(path := _expanded(name)):  # noqa: PTH110
+            changes[setting] = str(path.absolute())
     return dataclasses.replace(config, **changes)
+
+
+def check_source(dataset: str) -> None:
+    """Raise `BadData` unless there is a data set of this name, or a file or folder at this path."""
+    if not _is_name(dataset) and not os.path.exists(path := _expanded(dataset)):  # noqa: PTH110
+        raise _absent(dataset, path)
+
+
+def _is_name(dataset: str) -> bool:
+    return _is_digits(dataset) or _torchvision_class(dataset) is not None
 
 
 def _expanded(path: str) -> Path:
@@ -115,29 +145,65 @@ def _torchvision_class(dataset: str) -> Any | None:
     return None if os.sep in dataset or is_array_file(Path(dataset)) else find_set(dataset)
 
 
-def _read_path(config: Config, path: Path, channels: int | None) -> SourceImages:
-    name = config.dataset
+def _read_path(config: Config, path: Path, channels: int | None, *, needs_train: bool) -> SourceImages:
     if path.is_dir():
-        images, labels, note, skipped = read_folder(
+        return _in_parts(
             path,
-            image_size=config.image_size,
-            resize=resize_of(config),
-            channels=channels,
-            max_pixels=config.max_pixels,
-            skip=config.on_error == "skip",
+            read_folder(
+                path,
+                image_size=config.image_size,
+                resize=resize_of(config),
+                channels=channels,
+                max_pixels=config.max_pixels,
+                skip=config.on_error == "skip",
+                needs_train=needs_train,
+            ),
         )
-        return SourceImages(LabelledImages(images, labels), None, note, skipped)
     if path.is_file():
         if not is_array_file(path):
             raise BadData(f"{path} is not a data set: give a folder of images, or an .npy, .npz or idx file")
         return SourceImages(LabelledImages(*read_array_file(path)), None, "")
     if path.exists():
         raise BadData(f"{path} is not a folder and not a regular file")
+    raise _absent(config.dataset, path)
+
+
+def _absent(name: str, path: Path) -> BadData:
+    """Return the error for what is neither a data set's name nor a path."""
     if os.sep in name or is_array_file(path):
-        raise BadData(f"{path} does not exist")
+        return BadData(f"{path} does not exist")
     near = near_names(name)
     hint = f"did you mean {', '.join(near)}?" if near else "give digits, or a torchvision set such as mnist"
-    raise BadData(f"unknown data set {name!r}: {hint} (and no such path exists)")
+    return BadData(f"unknown data set {name!r}: {hint} (and no such path exists)")
+
+
+def _in_parts(folder: Path, found: FolderImages) -> SourceImages:
+    """Return the images of a folder in its parts, with the labels that the folders of each part give."""
+    shown = printable(str(folder))
+    layout = found.layout
+    if not layout.parts:
+        labels, names = folder_labels(found.paths)
+        return SourceImages(
+            LabelledImages(found.images, labels),
+            None,
+            found.note,
+            found.skipped,
+            class_names=names,
+            hints=(*layout.hints, *folder_hints(shown, found.paths)),
+            sizes=found.sizes,
+        )
+    parts, names, hints = folder_parts(shown, found.images, found.paths, layout.parts)
+    note = f"{found.note}; {layout.note}" if found.note else layout.note
+    return SourceImages(
+        parts["train"],
+        parts.get("test"),
+        note,
+        found.skipped,
+        validation=parts.get("validation"),
+        class_names=names,
+        hints=hints,
+        sizes=found.sizes,
+    )
 
 
 def _digits(size: tuple[int, int], resize: Resize) -> LabelledImages:

@@ -71,21 +71,37 @@ def unseen(data: LabelledImages, trained_on: Mapping[str, Fingerprints | None], 
     return UnseenImages(data.take(rows) if is_seen_N.any() else data, rows, left_out)
 
 
-def without_copies(test: LabelledImages, train: LabelledImages, *, name: str) -> tuple[LabelledImages, str]:
-    """Return the test images that are not copies of training images, and a sentence on the others or "".
+def without_copies(
+    data: LabelledImages,
+    other: LabelledImages,
+    *,
+    name: str,
+    part: str = "test",
+    other_part: str = "training",
+) -> tuple[LabelledImages, str]:
+    """Return the images of a part that are not copies of another part's, and a sentence on the rest or "".
+
+    Args:
+        data: The images of the part.
+        other: The images of the other part.
+        name: The data set's name in the error message.
+        part: The name of the part in the error message.
+        other_part: The name of the other part.
 
     Raises:
-        BadData: All test images are copies.
+        BadData: All images are copies.
     """
-    is_copy_N = np.isin(pixel_hashes(test.images), fingerprints(train.images))
+    is_copy_N = np.isin(pixel_hashes(data.images), fingerprints(other.images))
     if not (count := int(is_copy_N.sum())):
-        return test, ""
-    if count == len(test.images):
-        raise BadData(f"all {count} test images of {name} are copies of training images: give other ones")
-    text = "1 of them is left out, a copy of a training image"
+        return data, ""
+    if count == len(data.images):
+        raise BadData(
+            f"all {count} {part} images of {name} are copies of {other_part} images: give other ones"
+        )
+    text = f"1 of them is left out, a copy of a {other_part} image"
     if count > 1:
-        text = f"{count} of them are left out, copies of training images"
-    return test.take(np.flatnonzero(~is_copy_N)), text
+        text = f"{count} of them are left out, copies of {other_part} images"
+    return data.take(np.flatnonzero(~is_copy_N)), text
 
 
 def left_out_text(left_out: SeenCounts) -> str:

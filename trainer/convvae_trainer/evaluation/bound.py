@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convvae_trainer.evaluation.binarization import encoder_input
 from convvae_trainer.evaluation.inference import PosteriorDraws, posterior_draws
 from convvae_trainer.networks.likelihoods import LOG_SIGMA_RANGE
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, kl_to_prior
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["BoundAccumulator", "BoundMetrics", "fit_sigma", "mean_bound"]
+__all__ = ["BoundAccumulator", "BoundMetrics", "fit_sigma", "most_likely_log_sigma"]
 
 # The Gaussian's variance is kept above this, so that its logarithm exists.
 MIN_VARIANCE = 1e-12
@@ -86,27 +85,6 @@ class BoundAccumulator:
 
 
 @torch.no_grad()
-def mean_bound(
-    train_state: TrainState, images_NHWC: NDArray[np.uint8], *, binarize: str, seed: int = 0
-) -> float:
-    """Return the ELBO of the averaged weights, as `evaluate` does; for an autoencoder minus the distortion.
-
-    Args:
-        train_state: Networks and likelihood.
-        images_NHWC: uint8 images.
-        binarize: `dynamic` draws the images to 0 and 255 first.
-        seed: The seed of the posterior draws.
-    """
-    bound = BoundAccumulator(train_state)
-    images_NHWC = encoder_input(images_NHWC, binarize=binarize)
-    with train_state.ema.swapped_in():
-        for draws in posterior_draws(train_state, images_NHWC, seed=seed):
-            bound.add(draws)
-        metrics = bound.metrics()
-    return -metrics.distortion if metrics.elbo is None else metrics.elbo
-
-
-@torch.no_grad()
 def fit_sigma(train_state: TrainState, images_NHWC: NDArray[np.uint8], *, seed: int = 0) -> float:
     """Set the Gaussian's sigma to its most likely value on these images, and return it.
 
@@ -116,8 +94,12 @@ def fit_sigma(train_state: TrainState, images_NHWC: NDArray[np.uint8], *, seed: 
     with train_state.ema.swapped_in():
         for draws in posterior_draws(train_state, images_NHWC, seed=seed):
             squared_error += (draws.pixel_mean - draws.images).double().square().sum().item()
-    log_sigma = 0.5 * math.log(max(squared_error / images_NHWC.size, MIN_VARIANCE))
-    low, high = LOG_SIGMA_RANGE
-    log_sigma = min(max(log_sigma, low), high)
+    log_sigma = most_likely_log_sigma(squared_error / images_NHWC.size)
     train_state.ema.fill("likelihood.log_sigma", log_sigma)
     return math.exp(log_sigma)
+
+
+def most_likely_log_sigma(squared_error: float) -> float:
+    """Return the logarithm of the Gaussian's most likely sigma, from the mean squared error of a pixel."""
+    low, high = LOG_SIGMA_RANGE
+    return min(max(0.5 * math.log(max(squared_error, MIN_VARIANCE)), low), high)

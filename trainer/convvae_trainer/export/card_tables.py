@@ -88,10 +88,9 @@ def data_table(manifest: Manifest, data: DataRecord) -> str:
         data: The data in the run's record.
     """
     resize, training = manifest.resize, manifest.training
-    validation = data.train_images - training.images
     rows: list[Row] = [("Data set", training.dataset), ("Training images", str(training.images))]
-    if validation:
-        rows.append(("Validation images", f"{validation}, for early stopping"))
+    if data.validation_images:
+        rows.append(("Validation images", f"{data.validation_images}: {data.validation_split}"))
     rows += [
         ("Test images", f"{data.test_images}: {data.split}"),
         ("Resizing", f"{resize.mode}, {resize.filter}, JPEG decoded {resize.decode} ({resize.library})"),

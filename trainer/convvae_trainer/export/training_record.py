@@ -10,7 +10,7 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import published_metrics
 from convvae_trainer.export.model_card import BEST_EPOCH, UNFINISHED
 from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done, num_trained
+from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.settings.recorded import recorded_settings
 
 __all__ = ["DATA_SHA256", "SETTINGS", "STEPS", "training_record"]
@@ -32,7 +32,7 @@ def training_record(
         progress: The progress of the run.
         evaluation: The metrics on the test images, as `Evaluation.to_json_object` returns them.
     """
-    num_images = num_trained(run.config, len(dataset.train))
+    num_images = len(dataset.train)
     steps_per_epoch = num_images // batch_size(run.config, num_images)
     metrics = {
         **published_metrics(evaluation),

@@ -3,15 +3,12 @@
 from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.compute.distributed import DistContext
 from convvae_trainer.data.dataset import Dataset
-from convvae_trainer.data.splits import hold_out_validation
 from convvae_trainer.errors import BadConfig, BadData
 from convvae_trainer.runs.progress import batch_size
 from convvae_trainer.settings.config import Config
@@ -21,16 +18,10 @@ __all__ = ["RunContext"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """The inputs of a run. Make one with `create`.
-
-    The data set's training images, uint8 (N, H, W, C), are split in two: the run trains on `train_images`,
-    and `validation_images` decide when it stops early, or are None. `device` is this process's own.
-    """
+    """The inputs of a run. Make one with `create`. `device` is this process's own."""
 
     config: Config
     dataset: Dataset
-    train_images: NDArray[np.uint8]
-    validation_images: NDArray[np.uint8] | None
     device: torch.device
     dist: DistContext
     console: Console
@@ -44,19 +35,20 @@ class RunContext:
 
         Raises:
             BadConfig: The processes cannot share a batch equally, or the device does not exist.
-            BadData: The processes have read different images.
+            BadData: The processes have read different images, or there are no validation images and the run
+                needs some.
         """
         if console is None or not dist.is_first:
             console = Console(quiet=True)
-        train_images, validation_images = dataset.train, None
-        if config.early_stop_epochs is not None:
-            train_images, validation_images = hold_out_validation(dataset.train)
-        _check_shares(config, dataset, len(train_images), dist)
+        if config.early_stop_epochs is not None and dataset.validation is None:
+            raise BadData(
+                f"{dataset.name} has {len(dataset.train)} training images, too few to hold one out for early"
+                " stopping: omit --early-stop-epochs"
+            )
+        _check_shares(config, dataset, dist)
         return cls(
             config=config,
             dataset=dataset,
-            train_images=train_images,
-            validation_images=validation_images,
             device=dist.device(pick_device(config.device)),
             dist=dist,
             console=console,
@@ -64,7 +56,8 @@ class RunContext:
         )
 
 
-def _check_shares(config: Config, dataset: Dataset, num_images: int, dist: DistContext) -> None:
+def _check_shares(config: Config, dataset: Dataset, dist: DistContext) -> None:
+    num_images = len(dataset.train)
     if (size := batch_size(config, num_images)) % dist.size:
         raise BadConfig(
             f"a batch of {size} images cannot be shared equally by {dist.size} processes: make batch_size"

@@ -37,7 +37,9 @@ __all__ = ["RunFolder", "check_new", "write_obstacle"]
 RECORD_FILE = "run.json"
 CONFIG_FILE = "config.json"
 # A resumed run may find its data elsewhere and use another device. Everything else decides the results.
-MAY_DIFFER_ON_RESUME = frozenset({"dataset", "data_root", "device", "cuda_graph"})
+MAY_DIFFER_ON_RESUME = frozenset(
+    {"dataset", "test_dataset", "validation_dataset", "data_root", "device", "cuda_graph"}
+)
 # The keys of evaluation.json whose values must be numbers.
 _NUMBERS = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
 # An objective without a rate has none of these.
@@ -100,7 +102,7 @@ class RunFolder:
             raise BadRun(f"{path} is a file, not a run folder")
         if not (path / RECORD_FILE).is_file():
             raise BadRun(f"{path} is not a run folder: it has no {RECORD_FILE}")
-        settings = _read_json_object(path / CONFIG_FILE)
+        settings = _with_validation(_read_json_object(path / CONFIG_FILE))
         try:
             record = RunRecord.from_json_object(_read_json_object(path / RECORD_FILE))
         except ValueError as error:
@@ -124,7 +126,13 @@ class RunFolder:
         """Raise `BadRun` unless `config` and the images are the run's."""
         self.check_settings(config)
         if dataset.fingerprint() != self.record.data.sha256:
-            raise BadRun(f"the images of {dataset.name} are not the images of the run in {self.path}")
+            text = f"the images of {dataset.name} are not the images of the run in {self.path}"
+            if self.record.data.validation_images is None:
+                text += (
+                    "; an earlier version trained it, which held out other images: go on with that version,"
+                    " or start a new run"
+                )
+            raise BadRun(text)
 
     def check_same_labels(self, dataset: Dataset) -> None:
         """Raise `BadRun` if the run's data have labels and they are not the same."""
@@ -244,6 +252,13 @@ def _read_json_object(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise BadRun(f"{path} cannot be read: {error}") from None
     return values
+
+
+def _with_validation(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run; one of an earlier version validated only to stop early."""
+    if "validation_share" in settings or settings.get("early_stop_epochs") is not None:
+        return settings
+    return {**settings, "validation_share": 0.0}
 
 
 def _json(values: Mapping[str, Any]) -> bytes:

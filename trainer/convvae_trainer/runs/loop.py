@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from convvae_trainer.compute.device import synchronise
 from convvae_trainer.console import say
 from convvae_trainer.errors import Interrupted, TrainingFailed
-from convvae_trainer.evaluation.bound import fit_sigma, mean_bound
+from convvae_trainer.evaluation.bound import fit_sigma
+from convvae_trainer.evaluation.validation import validation_terms
 from convvae_trainer.runs.checkpoint_saver import CheckpointSaver
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
@@ -33,6 +34,8 @@ CHECKPOINT_EVERY_S = 20.0
 # Steps between two checks of skipped steps and of the checkpoint's age: each waits for the device.
 CHECK_EVERY_STEPS = 50
 MAX_SKIPPED_IN_A_ROW = 100
+# Begins the names of the figures on validation images.
+VALIDATION = "validation_"
 
 
 def train(
@@ -80,7 +83,7 @@ def train(
         was_done = loop.is_done
         loop.run_to_end()
     if not progress.is_finished:
-        finish(train_state, context.train_images)
+        finish(train_state, context.dataset.train)
         # Before the save, so that no checkpoint counts as the end without its final weights.
         progress.is_finished = True
         loop.save(is_last=True)
@@ -142,7 +145,7 @@ class TrainingLoop:
 
     def __post_init__(self) -> None:
         # On a CPU the tensor shares the array's memory; channels first would double it.
-        self.images = torch.from_numpy(self.context.train_images).to(self.context.device)
+        self.images = torch.from_numpy(self.context.dataset.train).to(self.context.device)
         self._batch_size = batch_size(self.context.config, len(self.images))
         # All batches have one size. The images left over at the end of an epoch may come early in the next.
         self._steps_per_epoch = len(self.images) // self._batch_size
@@ -231,29 +234,41 @@ class TrainingLoop:
         if self._is_epoch_done:
             progress.epoch += 1
             progress.step_in_epoch = 0
-        if self.context.validation_images is not None:
-            summary |= self._validate(self.context.validation_images)
+        if self.context.dataset.validation is not None and self._has_encoder:
+            summary |= self._validate(self.context.dataset.validation)
         self._log(summary)
         self.train_state.step_metrics.clear()
         self._check_finite()
         if self._is_save_due():
             self.save()
 
+    @property
+    def _has_encoder(self) -> bool:
+        """Whether the encoder has been trained: not in the first phase of a GAN."""
+        objective = self.train_state.objective
+        return self._fraction > objective.encoder_start(self.context.config)
+
     def _validate(self, images_NHWC: NDArray[np.uint8]) -> dict[str, float]:
-        """Evaluate the validation images, keep the best weights, and decide whether to stop early."""
-        progress, config, dist = self.progress, self.context.config, self.context.dist
-        elbo = 0.0
+        """Return the terms of the bound on the validation images, as figures of a line of metrics."""
+        config, dist = self.context.config, self.context.dist
+        terms: dict[str, float] = {}
         if dist.is_first:
-            elbo = mean_bound(self.train_state, images_NHWC, binarize=config.binarize)
-        elbo = dist.broadcast(elbo)
+            terms = validation_terms(self.train_state, images_NHWC, binarize=config.binarize)
+        terms = dist.broadcast(terms)
+        if config.early_stop_epochs is not None:
+            elbo = terms["elbo"] if "elbo" in terms else -terms["distortion"]
+            self._keep_best(elbo, patience=config.early_stop_epochs)
+        return {f"{VALIDATION}{name}": value for name, value in terms.items()}
+
+    def _keep_best(self, elbo: float, *, patience: int) -> None:
+        """Keep the weights if they are the best so far, or decide to stop early."""
+        progress = self.progress
         if math.isfinite(elbo) and (progress.best_elbo is None or elbo > progress.best_elbo):
             progress.best_elbo, progress.best_epoch = elbo, progress.epoch
             self.train_state.ema.keep_best()
-        elif progress.epoch - progress.best_epoch >= (config.early_stop_epochs or 0):
+        elif progress.epoch - progress.best_epoch >= patience:
             progress.is_stopped = True
         self._sync_processes()
-        has_rate = self.train_state.objective.has_rate
-        return {"validation_elbo": elbo} if has_rate else {"validation_distortion": -elbo}
 
     def _check_finite(self) -> None:
         """Raise `TrainingFailed` if all recent steps were skipped: training has stopped to make progress."""

@@ -2,10 +2,9 @@
 
 from dataclasses import dataclass
 
-from convvae_trainer.data.splits import num_validation
 from convvae_trainer.settings.config import Config
 
-__all__ = ["TrainProgress", "batch_size", "fraction_done", "num_trained"]
+__all__ = ["TrainProgress", "batch_size", "fraction_done"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -13,8 +12,9 @@ class TrainProgress:
     """The progress of a run: finished epochs, steps of the current epoch, all steps, training time.
 
     `skipped` counts the steps whose loss or gradient was not finite. `best_elbo` is the highest ELBO of the
-    validation images, after `best_epoch` epochs; None without such images. `is_stopped` says that the run
-    stopped early, `is_finished` that its weights are final: the last step is done, and what follows it.
+    validation images, after `best_epoch` epochs, in a run that may stop early; else None. `is_stopped` says
+    that the run stopped early, `is_finished` that its weights are final: the last step is done, and what
+    follows it.
     """
 
     epoch: int = 0
@@ -31,11 +31,6 @@ class TrainProgress:
 def batch_size(config: Config, num_images: int) -> int:
     """Return the number of images in a step of a run that trains on `num_images`."""
     return min(config.batch_size, num_images)
-
-
-def num_trained(config: Config, num_images: int) -> int:
-    """Return how many of a data set's training images are trained on: all except validation images."""
-    return num_images if config.early_stop_epochs is None else num_images - num_validation(num_images)
 
 
 def fraction_done(config: Config, progress: TrainProgress, num_images: int) -> float:

@@ -22,14 +22,18 @@ _KIND_NAMES = {str: "a string", int: "an integer", dict: "an object", list: "a l
 class DataRecord:
     """The data set of a run. `sha256` is that of all pixels; `labels_sha256` is None without labels.
 
-    `trained_on` is the entry for the fingerprints of the training images; None: the run keeps none.
+    `split` and `validation_split` are sentences on the choice of the test and validation images. A run of an
+    earlier version, which held out other images, has None for `validation_images`. `trained_on` is the entry
+    for the fingerprints of the training images; None: the run keeps none.
     """
 
     name: str
     image: ImageShape
     train_images: int
+    validation_images: int | None
     test_images: int
     split: str
+    validation_split: str
     sha256: str
     labels_sha256: str | None
     trained_on: TrainedOn | None = None
@@ -41,8 +45,10 @@ class DataRecord:
             name=dataset.name,
             image=dataset.image,
             train_images=len(dataset.train),
+            validation_images=0 if dataset.validation is None else len(dataset.validation),
             test_images=len(dataset.test),
             split=dataset.split,
+            validation_split=dataset.validation_split,
             sha256=dataset.fingerprint(),
             labels_sha256=dataset.labels_fingerprint(),
             trained_on=trained_on,
@@ -60,6 +66,7 @@ class DataRecord:
             ValueError: A field is missing or of another type.
         """
         has_labels = values.get("labels_sha256", "") is not None
+        is_of_earlier_version = "validation_images" not in values
         image = _field(values, "image", list)
         if len(image) != 3 or not all(type(side) is int for side in image):
             raise ValueError("'image' is not a list of height, width and channels")
@@ -67,8 +74,10 @@ class DataRecord:
             name=_field(values, "name", str),
             image=ImageShape(height=image[0], width=image[1], channels=image[2]),
             train_images=_field(values, "train_images", int),
+            validation_images=None if is_of_earlier_version else _field(values, "validation_images", int),
             test_images=_field(values, "test_images", int),
             split=_field(values, "split", str),
+            validation_split="" if is_of_earlier_version else _field(values, "validation_split", str),
             sha256=_field(values, "sha256", str),
             labels_sha256=_field(values, "labels_sha256", str) if has_labels else None,
             trained_on=_trained_on(values),

@@ -20,8 +20,9 @@ def reproduce_text(config: Config, record: RunRecord) -> str:
 1. Install the same versions:
 {libraries}
    code at commit {start.commit or "(not under git)"}
-2. Use the same data: {data.name}, {data.train_images} training and {data.test_images} test images
-   of {data.image} ({data.split});
+2. Use the same data: {data.name}, {data.train_images} training, {data.validation_images or 0} validation and
+   {data.test_images} test images of {data.image}
+   (test: {data.split}; validation: {data.validation_split or "none"});
    sha256 of all pixels {data.sha256}
 3. Run in this folder, with a new folder for the new run:
    {reproducing_command(record)}

@@ -72,7 +72,7 @@ def resume_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainStat
         run.discard_leftovers()
         run.rewind_metrics(step=progress.step)
         # A finished run is not trained further, so it has no new segment.
-        if fraction_done(config, progress, len(context.train_images)) < 1:
+        if fraction_done(config, progress, len(context.dataset.train)) < 1:
             run.begin_segment(_segment(context, step=progress.step))
     context.console.print(f"resuming at step {progress.step}", highlight=False)
     return run, train_state, progress
@@ -120,7 +120,7 @@ def _fingerprints(context: RunContext) -> tuple[TrainedOn | None, bytes]:
     """Return the entry and the file of the fingerprints; None and no bytes if the run keeps none."""
     if not context.config.fingerprints:
         return None, b""
-    return encode_trained_on(fingerprints(context.train_images))
+    return encode_trained_on(fingerprints(context.dataset.train))
 
 
 def _segment(context: RunContext, *, step: int) -> RunSegment:

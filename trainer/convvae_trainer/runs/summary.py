@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from convvae_trainer.data.classes import class_counts
+from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.folder import MAX_NAMED
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.context import RunContext
@@ -10,18 +12,23 @@ from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["summary_lines"]
 
+_MAX_CLASSES = 20
+
 
 def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) -> Iterator[str]:
     """Yield the lines that describe a run."""
     config, dataset, record = run.config, context.dataset, run.record
-    yield f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}"
+    resized = f", resized from {dataset.resized_from}" if dataset.resized_from else ""
+    yield f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}{resized}"
+    yield f"classes    {_classes(dataset)}"
     yield f"test       {dataset.split}"
+    yield f"validation {dataset.validation_split}"
+    for hint in dataset.hints:
+        yield f"hint       {hint}"
     for text in dataset.skipped[:MAX_NAMED]:
         yield f"skipped    {text}"
     if len(dataset.skipped) > MAX_NAMED:
         yield f"skipped    {len(dataset.skipped) - MAX_NAMED} more files"
-    if context.validation_images is not None:
-        yield f"validation {len(context.validation_images)} of the training images, for early stopping"
     parameters = train_state.model.num_parameters()
     yield f"model      {parameters:,} parameters, {config.latent_dim} latent dimensions"
     yield f"objective  {objective_class(config.objective).describe(config)}"
@@ -35,3 +42,13 @@ def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) 
         words.append(f"{context.dist.size} processes")
     yield f"device     {', '.join(words)}"
     yield f"run        {run.path}"
+
+
+def _classes(dataset: Dataset) -> str:
+    """Return words for the classes of the training images, with the number of images of each."""
+    if dataset.train_labels is None:
+        return "none, since the images have no labels"
+    counts = class_counts(dataset.train_labels, dataset.class_names)
+    named = ", ".join(f"{name} ({count})" for name, count in counts[:_MAX_CLASSES])
+    more = f", and {len(counts) - _MAX_CLASSES} more" if len(counts) > _MAX_CLASSES else ""
+    return f"{len(counts)}: {named}{more}"

@@ -44,6 +44,26 @@ class Config:
         bounds=(2, 10**9),
         default_text="all",
     )
+    test_dataset: str | None = setting(
+        None,
+        Panel.DATA,
+        "Test on this data set, of any kind that dataset may be. It is never trained on.",
+        default_text="the data set's own test part, or else about a tenth of its images",
+    )
+    validation_dataset: str | None = setting(
+        None,
+        Panel.DATA,
+        "Validate on this data set, of any kind that dataset may be. It is never trained on.",
+        default_text="the data set's own validation part, or else validation_share",
+    )
+    validation_share: float | None = setting(
+        None,
+        Panel.DATA,
+        "Keep about this share of the training images for validation: they are not trained on, and their ELBO"
+        " is computed after each epoch. 0 validates nothing.",
+        bounds=(0.0, 0.5),
+        default_text="0.05, and at most 1000 images",
+    )
     image_size: tuple[int, int] | None = setting(
         None,
         Panel.DATA,
@@ -214,7 +234,7 @@ class Config:
         None,
         Panel.OPTIMISATION,
         "Stop after this number of epochs without a better ELBO of the validation images, and keep the best"
-        " weights. A tenth of the training images are the validation images.",
+        " weights.",
         bounds=(1, 10**6),
         default_text="never",
     )

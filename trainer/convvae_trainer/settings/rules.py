@@ -35,8 +35,9 @@ class Rules:
             BadConfig: A value is not allowed, the objective does not use it, or it contradicts another one.
                 The message names all settings that are involved.
         """
-        if not self.values["dataset"]:
-            raise self._bad("dataset", "is empty: name a data set, a folder or a file")
+        for name in ("dataset", "test_dataset", "validation_dataset"):
+            if self.values[name] == "":
+                raise self._bad(name, "is empty: name a data set, a folder or a file")
         if self.values["image_size"] is not None:
             check_image_size(*self.values["image_size"])
         if not is_device_name(self.values["device"]):
@@ -46,6 +47,7 @@ class Rules:
         if self.values["epochs"] is not None and self.values["minutes"] is not None:
             text = " are both set: give one of them"
             raise BadSetting(self._value("epochs"), " and ", self._value("minutes"), text)
+        self._check_validation()
         self._check_objective()
         self._check_likelihood()
         self._check_bound()
@@ -58,6 +60,15 @@ class Rules:
             low, high = setting.declaration.bounds
             if not low <= value <= high:
                 raise self._bad(setting.name, f"is {value}: it must be from {setting.allowed}")
+
+    def _check_validation(self) -> None:
+        if self.values["validation_dataset"] is not None:
+            if self.values["validation_share"]:
+                share, own = self._value("validation_share"), self._value("validation_dataset")
+                raise BadSetting(share, " and ", own, " are both set: give one of them")
+        elif self.values["validation_share"] == 0 and self.values["early_stop_epochs"] is not None:
+            patience, share = self._value("early_stop_epochs"), self._value("validation_share")
+            raise BadSetting(patience, " cannot be combined with ", share, ": it needs validation images")
 
     def _check_objective(self) -> None:
         for name, users in settings_by_user().items():

@@ -67,7 +67,7 @@ def test_fit_evaluate_export(
     run_dir, models = str(tmp_path / "run"), str(tmp_path / "models")
     assert run_train(monkeypatch, "fit", "--dataset", str(blobs), "--run-dir", run_dir, *SHORT) == 0
     output = capsys.readouterr().out
-    assert "the last 8 of 80 images after a shuffle by seed 0 are held out" in output
+    assert "10 of 80 images are held out: the hash of their pixels falls into the lowest tenth" in output
     assert "test ELBO" in output
     assert f"next          convvae-train export {run_dir} --models models --name NAME" in output
 

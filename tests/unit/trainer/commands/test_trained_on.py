@@ -102,13 +102,15 @@ def test_a_run_keeps_the_fingerprints_of_what_it_trains_on(fitted: tuple[Fitted,
     assert RunFolder.open(done.run.path).record == done.run.record
 
 
-def test_validation_images_are_not_trained_on(config: Config, dataset: Dataset, tmp_path: Path) -> None:
-    """A run with early stopping has no fingerprints of the images that decide when it stops."""
-    few = Config(**{**TINY, "dataset": config.dataset, "epochs": 1, "early_stop_epochs": 5})
-    done = fit(few, dataset, tmp_path / "early")
-    known = done.run.record.data.trained_on
+def test_validation_images_are_not_trained_on(config: Config, tmp_path: Path) -> None:
+    """A run has no fingerprints of the images that validate."""
+    few = Config(**{**TINY, "dataset": config.dataset, "epochs": 1, "validation_share": 0.1})
+    dataset = load_dataset(few)
+    assert dataset.validation is not None
+    known = fit(few, dataset, tmp_path / "run").run.read_trained_on()
     assert known is not None
-    assert known.count < len(dataset.train)
+    np.testing.assert_array_equal(known, fingerprints(dataset.train))
+    assert not np.isin(fingerprints(dataset.validation), known).any()
 
 
 def test_a_bundle_has_the_runs_fingerprints(

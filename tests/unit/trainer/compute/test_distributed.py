@@ -24,7 +24,7 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"binarize": "dynamic", "free_bits": 0.05},
     "vae-gan": {"objective": "vae-gan", "adversarial_start": 0.3},
     "vae-disl": {"objective": "vae-disl", "gan_share": 0.5},
-    "stopping early": {"early_stop_epochs": 1, "importance_samples": 2},
+    "stopping early": {"early_stop_epochs": 1, "validation_share": 0.1, "importance_samples": 2},
 }
 COMMAND_LINE = """
 from convvae_trainer.__main__ import main

@@ -13,7 +13,7 @@ from convvae_service.images import decode_file
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.data.folder import read_folder
 from convvae_trainer.errors import BadData
-from convvae_trainer.settings.config import Config
+from convvae_trainer.settings.config import Config, config_from
 from support.odd_folder import LEFT_OUT, add_odd_entries
 
 
@@ -90,7 +90,7 @@ def test_names_with_control_characters_are_one_line(tmp_path: Path) -> None:
     """Neither an escape code nor a line break of a name reaches the terminal; names need not be UTF-8."""
     folder = tmp_path / os.fsdecode(b"a\xe9")
     good_files(folder, 10)
-    assert len(load_dataset(Config(dataset=str(folder))).train) == 9
+    assert len(load_dataset(Config(dataset=str(folder), validation_share=0.0)).train) == 9
     (folder / "x\n\x1b[31m.png").touch()
     with pytest.raises(BadData, match=r"a\\xe9/x\\n\\x1b\[31m\.png cannot be used: the file is empty"):
         load_dataset(Config(dataset=str(folder)))
@@ -117,5 +117,6 @@ def test_limit_may_exceed_that_of_pillow(tmp_path: Path) -> None:
     Image.new("1", (20_000, 9_000)).save(tmp_path / "z.png")
     with pytest.raises(BadData, match="20000x9000 is more than the limit of 100000000 pixels"):
         load_dataset(Config(dataset=str(tmp_path), image_size=(16, 16)))
-    dataset = load_dataset(Config(dataset=str(tmp_path), image_size=(16, 16), max_pixels=180_000_000))
+    settings = {"image_size": (16, 16), "max_pixels": 180_000_000, "validation_share": 0.0}
+    dataset = load_dataset(config_from({"dataset": str(tmp_path), **settings}))
     assert len(dataset.train) == 3

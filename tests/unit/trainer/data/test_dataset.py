@@ -41,8 +41,11 @@ def idx_bytes(array: np.ndarray[Any, np.dtype[np.uint8]]) -> bytes:
 def test_digits_are_enlarged_and_split() -> None:
     """`digits` are 1,797 images of 32x32 with the whole range of levels, about a tenth of them held out."""
     dataset = load_dataset(Config(dataset="Digits"))
-    assert dataset.train.shape == (1629, 32, 32, 1)
+    assert dataset.train.shape == (1539, 32, 32, 1)
     assert dataset.test.shape == (168, 32, 32, 1)
+    assert dataset.validation is not None
+    assert dataset.validation.shape == (90, 32, 32, 1)
+    assert dataset.validation_split == "90 of 1629 training images, by the hash of their pixels"
     assert (int(dataset.train.min()), int(dataset.train.max())) == (0, 255)
     assert dataset.split == (
         "168 of 1797 images are held out: the hash of their pixels falls into the lowest tenth"
@@ -52,14 +55,17 @@ def test_digits_are_enlarged_and_split() -> None:
 
 
 def test_the_split_is_the_same_every_time(blobs: Path) -> None:
-    """The run's seed has no part in it, and both parts keep the order of the file."""
+    """The run's seed has no part in it, and all parts keep the order of the file."""
     first, second = load(blobs), load(blobs, seed=5)
     assert first.fingerprint() == second.fingerprint()
     images = np.load(blobs)
     is_test = pixel_hashes(images[..., None]) < 2**64 // 10
     np.testing.assert_array_equal(first.test[..., 0], images[is_test])
-    np.testing.assert_array_equal(first.train[..., 0], images[~is_test])
-    assert (len(first.train), len(first.test)) == (70, 10)
+    validates = (pixel_hashes(images[..., None]) & 0xFFFFFFFF) < 2**32 // 20
+    np.testing.assert_array_equal(first.train[..., 0], images[~is_test & ~validates])
+    assert first.validation is not None
+    np.testing.assert_array_equal(first.validation[..., 0], images[~is_test & validates])
+    assert (len(first.train), len(first.validation), len(first.test)) == (69, 1, 10)
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", "-idx3-ubyte", "-idx3-ubyte.gz"])
@@ -200,8 +206,10 @@ def test_a_folder_gives_labels_by_its_first_level(tmp_path: Path) -> None:
     picture(tmp_path / ".hidden" / "x.png", size=(5, 5))
     (tmp_path / "a" / "notes.txt").write_text("no image")
     dataset = load(tmp_path)
-    assert len(dataset.train) + len(dataset.test) == 12
+    assert dataset.validation is not None
+    assert len(dataset.train) + len(dataset.validation) + len(dataset.test) == 12
     assert dataset.image.as_tuple == (10, 12, 1)
+    assert dataset.class_names == ("a", "b")
     assert dataset.train_labels is not None
     np.testing.assert_array_equal(dataset.train[:, 0, 0, 0] >= 20, dataset.train_labels == 1)
 
@@ -232,7 +240,7 @@ def test_mixed_sizes_name_two_files(tmp_path: Path) -> None:
         load(tmp_path)
     message = str(raised.value)
     assert f"{tmp_path / 'a.png'} is 10x12, {tmp_path / 'b0.png'} is 16x20; give --image-size" in message
-    assert load(tmp_path, image_size=(9, 8)).train.shape == (3, 9, 8, 1)
+    assert load(tmp_path, image_size=(9, 8), validation_share=0.0).train.shape == (3, 9, 8, 1)
 
 
 @pytest.mark.parametrize("damage", ["text", "truncated"])
@@ -274,9 +282,14 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_more_training_images_than_there_are_is_refused(blobs: Path) -> None:
-    """`train_images` takes the first ones, and must not be more than there are."""
-    assert len(load(blobs, train_images=20).train) == 20
-    assert load(blobs, train_images=20).split.endswith("trained on the first 20 training images")
+    """`train_images` takes the first ones, some of which validate, and must not be more than there are."""
+    dataset = load(blobs, train_images=20)
+    assert dataset.split.endswith("; the first 20 training images are used")
+    assert dataset.validation is not None
+    assert (len(dataset.train), len(dataset.validation)) == (19, 1)
+    whole = load(blobs, train_images=20, validation_share=0.0)
+    np.testing.assert_array_equal(whole.train, load(blobs, validation_share=0.0).train[:20])
+    assert (whole.validation, whole.validation_split) == (None, "none")
     message = r"train_images is 71, but .* has 70 training images: give --train-images 70, or fewer"
     with pytest.raises(BadData, match=message):
         load(blobs, train_images=71)

@@ -140,14 +140,14 @@ def mixed_folder(folder: Path, *, grey: int, colour: int) -> None:
 def test_a_folder_sorted_by_class_keeps_its_colours(tmp_path: Path) -> None:
     """Colour anywhere makes all images RGB, the mixture is said, and grey files are as if read as RGB."""
     mixed_folder(tmp_path, grey=70, colour=4)
-    images, labels, note, _ = read_folder(tmp_path, image_size=None, resize=Resize())
+    images, paths, note, *_ = read_folder(tmp_path, image_size=None, resize=Resize())
     assert images.shape == (74, 8, 9, 3)
-    assert labels is not None
+    assert (paths[0], paths[-1]) == ("a_scans/000.png", "b_photos/003.png")
     assert note == "70 of 74 pictures are grey, read as RGB"
     assert load(tmp_path).split.endswith(f"; {note}")
     forced, *_ = read_folder(tmp_path, image_size=None, resize=Resize(), channels=3)
     np.testing.assert_array_equal(images, forced)
-    grey, _, note, _ = read_folder(tmp_path, image_size=(8, 8), resize=Resize(), channels=1)
+    grey, _, note, *_ = read_folder(tmp_path, image_size=(8, 8), resize=Resize(), channels=1)
     assert grey.shape == (74, 8, 8, 1)
     assert note == "4 of 74 pictures are in colour, read as grey"
 

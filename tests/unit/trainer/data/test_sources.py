@@ -16,7 +16,7 @@ from convvae_trainer.settings.config import Config
 
 
 def digits() -> Dataset:
-    return load_dataset(Config(dataset="digits", image_size=(8, 8)))
+    return load_dataset(Config(dataset="digits", image_size=(8, 8), validation_share=0.0))
 
 
 def images_and_labels(dataset: Dataset) -> list[tuple[bytes, int]]:

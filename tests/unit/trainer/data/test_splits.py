@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.pixel_hash import pixel_hashes
-from convvae_trainer.data.splits import hold_out_test
+from convvae_trainer.data.splits import hold_out_test, hold_out_validation
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
@@ -24,6 +24,13 @@ def noise(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
 def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
     train, test, text = hold_out_test(LabelledImages(images, None), name="these")
     return train.images, test.images, text
+
+
+def validation_split(
+    images: NDArray[np.uint8], share: float | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    train, validation = hold_out_validation(LabelledImages(images, None), share=share)
+    return train.images, images[:0] if validation is None else validation.images
 
 
 def rows(images: NDArray[Any]) -> set[bytes]:
@@ -104,18 +111,64 @@ def test_two_images_are_refused() -> None:
         split(noise(2))
 
 
-def test_a_file_more_in_a_folder_moves_no_image(tmp_path: Path) -> None:
-    """Neither a new first file nor other names change which images are trained on."""
+def test_a_twentieth_validates_and_no_image_moves() -> None:
+    """The lower half of the hash decides, and keeps an image on its side whatever others there are."""
+    images = noise(4000)
+    train, validation = validation_split(images)
+    assert 150 < len(validation) < 250
+    np.testing.assert_array_equal(
+        validation, images[[int(value) % 2**32 * 20 < 2**32 for value in pixel_hashes(images)]]
+    )
+    others = np.concatenate([noise(1, seed=1), images[::-1]])
+    new_train, new_validation = validation_split(others)
+    assert not rows(new_train) & rows(validation)
+    assert not rows(new_validation) & rows(train)
 
-    def parts(folder: Path) -> tuple[Dataset, set[bytes], set[bytes]]:
+
+def test_validation_does_not_depend_on_the_test() -> None:
+    """As large a share of the test images would validate as of the others."""
+    train, test, _ = split(noise(20_000))
+    shares = [len(validation_split(part, 0.3)[1]) / len(part) for part in (train, test)]
+    assert shares == pytest.approx([0.3, 0.3], abs=0.03)
+
+
+def test_at_most_a_thousand_images_validate() -> None:
+    """The share is halved until they are few enough; the images that are left validated before."""
+    images = noise(30_000)
+    _, validation = validation_split(images)
+    hashes = pixel_hashes(images).tolist()
+    assert rows(validation) == rows(images[[value % 2**32 * 40 < 2**32 for value in hashes]])
+    assert 500 < len(validation) <= 1000
+    assert rows(validation) < rows(validation_split(images, 0.05)[1])
+    assert len(validation_split(images, 0.05)[1]) > 1000
+
+
+def test_a_small_set_has_a_validation_image_if_two_others_are_left() -> None:
+    """Three images are enough; two are not, and copies stay together."""
+    for seed in range(20):
+        train, validation = validation_split(noise(3, seed=seed))
+        assert (len(train), len(validation)) == (2, 1)
+        assert len(validation_split(noise(2, seed=seed))[1]) == 0
+    assert len(validation_split(np.repeat(noise(1), 9, axis=0))[1]) == 0
+
+
+def test_no_share_validates_nothing() -> None:
+    """With a share of 0 all images are trained on."""
+    train, validation = validation_split(noise(500), 0.0)
+    assert (len(train), len(validation)) == (500, 0)
+
+
+def test_a_file_more_in_a_folder_moves_no_image(tmp_path: Path) -> None:
+    """Neither a new first file nor other names change which images are trained, validated or tested on."""
+
+    def parts(folder: Path) -> list[set[bytes]]:
         dataset = load_dataset(Config(dataset=str(folder)))
-        return dataset, rows(dataset.train), rows(dataset.test)
+        assert dataset.validation is not None
+        return [rows(part) for part in (dataset.train, dataset.validation, dataset.test)]
 
     write(tmp_path / "one", noise(200))
     write(tmp_path / "two", noise(1, seed=9))
     write(tmp_path / "two", noise(200)[::-1], first=1)
-    before, train, test = parts(tmp_path / "one")
-    after, new_train, new_test = parts(tmp_path / "two")
-    assert (len(before.train) + len(before.test), len(after.train) + len(after.test)) == (200, 201)
-    assert train <= new_train
-    assert test <= new_test
+    before, after = parts(tmp_path / "one"), parts(tmp_path / "two")
+    assert (sum(map(len, before)), sum(map(len, after))) == (200, 201)
+    assert all(part <= new_part for part, new_part in zip(before, after, strict=True))

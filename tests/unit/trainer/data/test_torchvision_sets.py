@@ -65,10 +65,10 @@ def test_idx_sets_read_with_their_own_split(tmp_path: Path) -> None:
     dataset = load_dataset(Config(dataset="mnist", data_root=str(tmp_path), train_images=10))
     assert dataset.train.shape == (10, 28, 28, 1)
     assert dataset.test.shape == (5, 28, 28, 1)
-    words = "trained on the first 10 training images, which are of 10 of the 12 classes"
+    words = "the first 10 training images are used, which are of 10 of the 12 classes"
     assert dataset.split == f"the data set's own 5 test images; {words}"
     whole = load_dataset(Config(dataset="mnist", data_root=str(tmp_path), train_images=12))
-    assert whole.split == "the data set's own 5 test images; trained on the first 12 training images"
+    assert whole.split == "the data set's own 5 test images; the first 12 training images are used"
     assert dataset.test_labels is not None
     assert dataset.test_labels.tolist() == list(range(5))
 

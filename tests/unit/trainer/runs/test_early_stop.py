@@ -14,11 +14,10 @@ import torch
 from rich.console import Console
 
 from convvae_trainer.data.dataset import Dataset, load_dataset
-from convvae_trainer.data.splits import hold_out_validation
 from convvae_trainer.errors import Interrupted
-from convvae_trainer.evaluation.bound import mean_bound
 from convvae_trainer.evaluation.image_quality import QualityAccumulator
 from convvae_trainer.evaluation.metrics import evaluate
+from convvae_trainer.evaluation.validation import validation_terms
 from convvae_trainer.export.publish import export
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit
@@ -27,7 +26,7 @@ from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY
 
-STEPS_PER_EPOCH = 63 // 16
+STEPS_PER_EPOCH = 64 // 16
 TURN = 2
 PATIENCE = 3
 
@@ -39,8 +38,14 @@ class Killed(BaseException):
 @pytest.fixture
 def config(blobs: Path) -> Config:
     """A run that would take 30 epochs, and stops three after its best."""
-    quick = {"learning_rate": 0.01, "warmup_steps": 1}
+    quick = {"learning_rate": 0.01, "warmup_steps": 1, "validation_share": 0.1}
     return config_from({"dataset": str(blobs), **TINY, **quick, "epochs": 30, "early_stop_epochs": PATIENCE})
+
+
+@pytest.fixture
+def dataset(config: Config) -> Dataset:
+    """The images of `blobs`, of which 64 are for training and 6 for validation."""
+    return load_dataset(config)
 
 
 @pytest.fixture(autouse=True)
@@ -81,14 +86,14 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
     assert 1 < best < len(elbos) == best + PATIENCE == done.progress.epoch < 30
     assert (done.progress.best_epoch, done.progress.best_elbo) == (best, max(elbos))
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert "validation 7 of the training images, for early stopping" in text
+    assert "validation 6 of 70 training images, by the hash of their pixels" in text
     words = (
         rf"stopped early after epoch {best + PATIENCE}: the weights after epoch {best} are kept, .* nats\)"
     )
     assert re.search(words, text)
-    _, validation = hold_out_validation(dataset.train)
+    assert dataset.validation is not None
     _, loaded, _ = load_run(tmp_path / "run")
-    again = evaluate(loaded, validation, dataset="", binarize="none")
+    again = evaluate(loaded, dataset.validation, dataset="", binarize="none")
     assert again.bound.elbo == pytest.approx(max(elbos), abs=1e-4)
     assert (
         evaluate(loaded, dataset.test, dataset="", binarize="none").bound.elbo == done.evaluation.bound.elbo
@@ -106,7 +111,7 @@ def test_it_stops_with_the_best_weights(config: Config, dataset: Dataset, tmp_pa
 
 @pytest.mark.slow
 def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp_path: Path) -> None:
-    """Images and epochs leave out those that validate: 63 images are 3 steps of 17, and 70 would be 4."""
+    """Images and epochs leave out those that validate: 64 images are 3 steps of 17, and 70 would be 4."""
     config = dataclasses.replace(config, batch_size=17, epochs=2)
     done = fit(config, dataset, tmp_path / "run")
     figures, models = done.evaluation.to_json_object(), tmp_path / "models"
@@ -115,10 +120,10 @@ def test_a_bundle_says_what_was_trained_on(config: Config, dataset: Dataset, tmp
     )
     assert done.progress.step == 2 * 3
     training = exported.manifest.training
-    assert (training.images, training.epochs) == (63, 2.0)
+    assert (training.images, training.epochs) == (64, 2.0)
     card = (exported.folder / "MODEL_CARD.md").read_text()
-    assert "| Training images | 63 |" in card
-    assert "| Validation images | 7, for early stopping |" in card
+    assert "| Training images | 64 |" in card
+    assert "| Validation images | 6: 6 of 70 training images, by the hash of their pixels |" in card
 
 
 @pytest.mark.parametrize("settings", [{}, {"objective": "ae"}, {"binarize": "dynamic"}])
@@ -129,8 +134,9 @@ def test_the_bound_is_that_of_an_evaluation(dataset: Dataset, settings: dict[str
     whole = evaluate(train_state, dataset.train, dataset="", binarize=config.binarize)
     decoded: list[int] = []
     train_state.model.decoder.register_forward_hook(lambda *call: decoded.append(len(call[-1])))
-    bound = mean_bound(train_state, dataset.train, binarize=config.binarize)
-    assert bound == (-whole.bound.distortion if whole.bound.elbo is None else whole.bound.elbo)
+    terms = validation_terms(train_state, dataset.train, binarize=config.binarize)
+    expected = {"elbo": whole.bound.elbo, "distortion": whole.bound.distortion, "rate": whole.bound.rate}
+    assert terms == {name: value for name, value in expected.items() if value is not None}
     assert sum(decoded) == len(dataset.train)
 
 
@@ -216,8 +222,9 @@ def test_validation_images_are_never_trained_on(
     monkeypatch.setattr("convvae_trainer.runs.loop.effective_beta", lambda *_: 1.0)
     done = fit(config, dataset, tmp_path / "run")
     assert done.progress.epoch == 8
-    train, validation = hold_out_validation(dataset.train)
-    numbers = [set(part[:, 0, 0, 0].tolist()) for part in (train, validation, dataset.test)]
+    assert dataset.validation is not None
+    parts = (dataset.train, dataset.validation, dataset.test)
+    numbers = [set(part[:, 0, 0, 0].tolist()) for part in parts]
     assert [len(part) for part in numbers] == [63, 7, 10]
     assert set.union(*numbers) == set(range(80))
     assert seen == numbers[0]

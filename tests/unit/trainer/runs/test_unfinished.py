@@ -13,7 +13,7 @@ from rich.console import Console
 
 from convvae_service.bundle import list_versions, read_bundle
 from convvae_trainer.commands.export import run_export
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import read_checkpoint
@@ -90,12 +90,15 @@ def test_a_gans_first_phase_is_not_published(dataset: Dataset, tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("settings", [{"objective": "vae-gan"}, {"early_stop_epochs": 4}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{"objective": "vae-gan"}, {"early_stop_epochs": 4, "validation_share": 0.1}], ids=str
+)
 def test_an_unfinished_run_is_scored_as_it_is_published(
     dataset: Dataset, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """The figures are of the weights that export takes; a line says how far the run is; nothing is kept."""
-    stop(config_from({"dataset": dataset.name, **TINY, **settings}), dataset, tmp_path / "run", step=6)
+    config = config_from({"dataset": dataset.name, **TINY, **settings})
+    stop(config, load_dataset(config), tmp_path / "run", step=6)
     version = exported(tmp_path / "run", tmp_path / "models", unfinished=True)
     screen = io.StringIO()
     options = EvalOptions(importance_samples=2)
@@ -127,14 +130,16 @@ def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings", [{"objective": "vae-gan"}, {"objective": "vae-disl"}, {"early_stop_epochs": 4}]
+    "settings",
+    [{"objective": "vae-gan"}, {"objective": "vae-disl"}, {"early_stop_epochs": 4, "validation_share": 0.1}],
 )
 def test_a_kill_before_the_last_checkpoint_leaves_no_end(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """Weights that still lack their sigma, or the best of them, are not taken for the end by export."""
     config = config_from({"dataset": dataset.name, **TINY, **settings})
-    fit(config, dataset, tmp_path / "whole")
+    data = load_dataset(config)
+    fit(config, data, tmp_path / "whole")
 
     def die(*_: Any) -> None:
         raise Killed
@@ -142,11 +147,11 @@ def test_a_kill_before_the_last_checkpoint_leaves_no_end(
     with monkeypatch.context() as patch:
         patch.setattr("convvae_trainer.runs.loop.finish", die)
         with pytest.raises(Killed):
-            fit(config, dataset, tmp_path / "killed", checkpoint_every_s=0)
+            fit(config, data, tmp_path / "killed", checkpoint_every_s=0)
     progress = TrainProgress(**read_checkpoint(tmp_path / "killed" / "checkpoint.safetensors")[1]["progress"])
-    assert (fraction_done(config, progress, 63), progress.is_finished) == (1.0, False)
+    assert (fraction_done(config, progress, len(data.train)), progress.is_finished) == (1.0, False)
     with pytest.raises(BadRun, match="the run has not ended"):
         exported(tmp_path / "killed", tmp_path / "models")
-    fit(config, dataset, tmp_path / "killed", resume=True)
+    fit(config, data, tmp_path / "killed", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
     assert exported(tmp_path / "killed", tmp_path / "models").folder.name == "1"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from, to_json_object
@@ -78,7 +78,7 @@ def test_a_run_that_is_killed_within_an_epoch_loses_little(
     ("settings", "step"),
     [
         ({"binarize": "dynamic"}, 4),
-        ({"early_stop_epochs": 2}, 6),
+        ({"early_stop_epochs": 2, "validation_share": 0.1}, 6),
         ({"objective": "vae-gan", "adversarial_start": 0.3}, 7),
         ({"objective": "vae-disl", "gan_share": 0.4}, 7),
     ],
@@ -88,14 +88,15 @@ def test_every_objective_goes_on_within_an_epoch(
 ) -> None:
     """Wherever the kill falls, right after an epoch's end too, weights and metrics end the same."""
     config = config_from({"dataset": dataset.name, **TINY, **settings})
-    fit(config, dataset, tmp_path / "whole")
+    data = load_dataset(config)
+    fit(config, data, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr("convvae_trainer.runs.loop.CHECK_EVERY_STEPS", 1)
         before_step(patch, step, kill)
         with pytest.raises(Killed):
-            fit(config, dataset, tmp_path / "killed", checkpoint_every_s=0)
+            fit(config, data, tmp_path / "killed", checkpoint_every_s=0)
     assert position_of(tmp_path / "killed")["step"] == step
-    fit(config, dataset, tmp_path / "killed", resume=True)
+    fit(config, data, tmp_path / "killed", resume=True)
     assert_same(tmp_path / "whole", tmp_path / "killed")
     epochs = [line for line in metrics(tmp_path / "killed") if line["kind"] == "epoch"]
     assert len(epochs) == len({line["step"] for line in epochs})

@@ -222,6 +222,16 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
             "adversarial_loss is 'wasserstein': use non-saturating or minimax",
         ),
         ({"terms": "elbo"}, "terms is 'elbo': use both, distortion or rate"),
+        ({"test_dataset": ""}, "test_dataset is empty: name a data set, a folder or a file"),
+        ({"validation_share": 0.6}, "validation_share is 0.6: it must be from 0 to 0.5"),
+        (
+            {"validation_share": 0.1, "validation_dataset": "y"},
+            "validation_share=0.1 and validation_dataset=y are both set: give one of them",
+        ),
+        (
+            {"validation_share": 0.0, "early_stop_epochs": 3},
+            "early_stop_epochs=3 cannot be combined with validation_share=0.0: it needs validation images",
+        ),
         ({"gan_share": 1.0, "objective": "vae-disl"}, "gan_share is 1.0: it must be from 0.01 to 0.99"),
     ],
 )
