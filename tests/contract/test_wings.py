@@ -45,6 +45,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "runs",
         "export",
         "compare",
+        "study",
         "commands",
         "cli",
         "__main__",

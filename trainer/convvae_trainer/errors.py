@@ -6,6 +6,7 @@ TrainerError            one line on the screen without a traceback; `exit_code` 
 ├── BadRun              the run folder or its checkpoint cannot be used for the command
 ├── MissingExtra        a package is not installed; the message names the extra that installs it
 ├── TrainingFailed      training cannot go on: steps are not finite, or another process has ended
+├── RunsFailed          runs of a study failed; the others are finished
 ├── ExportFailed        graphs do not compute what they should, or cannot be written; nothing was published
 ├── OutputFailed        standard output cannot be written, so the results are not complete
 └── Interrupted         a signal stopped the training; a checkpoint was saved
@@ -21,6 +22,7 @@ __all__ = [
     "Interrupted",
     "MissingExtra",
     "OutputFailed",
+    "RunsFailed",
     "TrainerError",
     "TrainingFailed",
 ]
@@ -59,6 +61,12 @@ class MissingExtra(TrainerError):
 
 class TrainingFailed(TrainerError):
     """Training cannot go on: steps are not finite, or another process of the run has ended."""
+
+
+class RunsFailed(TrainerError):
+    """Runs of a study failed; the others are finished."""
+
+    exit_code = 1
 
 
 class ExportFailed(TrainerError):

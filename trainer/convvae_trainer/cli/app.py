@@ -8,6 +8,7 @@ from convvae_trainer.cli.export import export
 from convvae_trainer.cli.fit import fit
 from convvae_trainer.cli.flags import objectives_help
 from convvae_trainer.cli.quantize import quantize
+from convvae_trainer.cli.study import study
 
 __all__ = ["app"]
 
@@ -23,4 +24,5 @@ app.command(epilog=objectives_help())(fit)
 app.command()(evaluate)
 app.command()(export)
 app.command()(compare)
+app.command(epilog=objectives_help())(study)
 app.command()(quantize)

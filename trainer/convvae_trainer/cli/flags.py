@@ -1,7 +1,7 @@
 """Flags of the command line, made from the declarations of the settings."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 import typer
@@ -46,16 +46,21 @@ def setting_option(name: str, *, default: str = "") -> Any:
     )
 
 
-def with_setting_flags(command: Callable[..., None]) -> Callable[..., None]:
+def with_setting_flags(command: Callable[..., None], *, without: Collection[str] = ()) -> Callable[..., None]:
     """Replace the parameter `**settings` of a command by an option for each setting that has a flag.
 
     The command receives None for a flag that is not given. The help shows keyword-only parameters last.
+    Settings in `without` have no flag.
     """
     signature = inspect.signature(command)
     own = list(signature.parameters.values())
     parameters = [
         *(each for each in own if each.kind is each.POSITIONAL_OR_KEYWORD),
-        *(_parameter(setting) for setting in SETTINGS.values() if setting.declaration.is_flag),
+        *(
+            _parameter(setting)
+            for name, setting in SETTINGS.items()
+            if setting.declaration.is_flag and name not in without
+        ),
         *(each for each in own if each.kind is each.KEYWORD_ONLY),
     ]
     command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]

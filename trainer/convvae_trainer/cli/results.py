@@ -17,11 +17,14 @@ if TYPE_CHECKING:
     from convvae_trainer.evaluation.importance import LogLikelihood
     from convvae_trainer.evaluation.metrics import Evaluation
     from convvae_trainer.export.publish import Exported
+    from convvae_trainer.study.result import Figure, StudyResult
 
-__all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "quoted"]
+__all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "print_study", "quoted"]
 
 # A line of the result: label and text. A line without a label continues the one above.
 Line = tuple[str, str]
+# The figures of a study on the screen: name, label, digits.
+_STUDY_FIGURES = (("test_elbo_nats", "ELBO", 2), ("test_mse", "MSE", 5), ("test_ssim", "SSIM", 4))
 
 
 def quoted(path: Path) -> str:
@@ -69,6 +72,30 @@ def print_quantized(console: Console, found: "Quantized") -> None:
             print_line(console, "", f"kept in fp32: {kept}")
     root, precision = quoted(found.folder.parent.parent), found.converted[0].precision
     print_line(console, "next", f"convvae-serve --models {root} --precision {precision}")
+
+
+def print_study(console: Console, result: "StudyResult") -> None:
+    """Print the figures of each system with their deviation over seeds, the claims, and the report."""
+    for system in result.plan.systems:
+        figures = result.figures(system)
+        words = [
+            f"{label} {_with_deviation(figures[name], digits)}"
+            for name, label, digits in _STUDY_FIGURES
+            if name in figures
+        ]
+        count = result.seeds(system)
+        say(console, f"{system}  ({count} {'seed' if count == 1 else 'seeds'})")
+        say(console, f"    {', '.join(words)}")
+    if result.comparison is not None:
+        for claim in result.comparison.claims:
+            say(console, f"{claim.verdict:<24}  {claim.text}")
+        print_line(console, "report", str(result.folder.report))
+    print_line(console, "next", f"tensorboard --logdir {quoted(result.folder.path)}")
+
+
+def _with_deviation(figure: "Figure", digits: int) -> str:
+    deviation = "" if figure.deviation is None else f" ± {figure.deviation:.{digits}f}"
+    return f"{figure.mean:.{digits}f}{deviation}"
 
 
 def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:

@@ -8,6 +8,7 @@ trained_on.bin           fingerprints of the training images (see `bundle.traine
 evaluation.json          figures on the test images, written at the end
 reproduce.txt            how to repeat the run
 tensorboard              figures and pictures for TensorBoard, if the run writes them
+log.txt                  the lines on the screen, if a study trains the run
 .lock                    the process that writes in the folder, while it runs (see `lock`)
 """
 
@@ -32,10 +33,11 @@ from convvae_trainer.runs.reproduce import reproduce_text
 from convvae_trainer.settings.config import Config, config_from, to_json_object
 from convvae_trainer.settings.layers import Layer
 
-__all__ = ["RunFolder", "check_new", "write_obstacle"]
+__all__ = ["LOG_FILE", "MAY_DIFFER_ON_RESUME", "RunFolder", "check_new", "holds_run", "write_obstacle"]
 
 RECORD_FILE = "run.json"
 CONFIG_FILE = "config.json"
+LOG_FILE = "log.txt"
 # A resumed run may find its data elsewhere and use another device. Everything else decides the results.
 MAY_DIFFER_ON_RESUME = frozenset(
     {"dataset", "test_dataset", "validation_dataset", "data_root", "device", "cuda_graph"}
@@ -214,6 +216,11 @@ class RunFolder:
         return self.path / "evaluation.json"
 
 
+def holds_run(path: Path) -> bool:
+    """Return whether `path` is the folder of a run, which can be resumed."""
+    return (path / RECORD_FILE).is_file()
+
+
 def write_obstacle(folder: Path) -> str:
     """Return why no files can be made in `folder`, or in place of it if it is absent; "" if they can.
 
@@ -238,7 +245,7 @@ def check_new(path: Path) -> None:
         raise BadRun(f"{path} already holds a run: --resume continues it, another --run-dir starts a new one")
     if path.exists() and not path.is_dir():
         raise BadRun(f"{path} is a file: --run-dir must be a new or an empty folder")
-    if path.is_dir() and any(entry.name != LOCK_FILE for entry in path.iterdir()):
+    if path.is_dir() and any(entry.name not in (LOCK_FILE, LOG_FILE) for entry in path.iterdir()):
         raise BadRun(f"{path} is not empty and holds no run: --run-dir must be a new or an empty folder")
     if reason := write_obstacle(path):
         raise BadRun(f"run folder {path} cannot be written: {reason}: choose another --run-dir")

@@ -19,7 +19,7 @@ from typing import Self
 
 from convvae_trainer.errors import BadRun
 
-__all__ = ["LOCK_FILE", "RunLock", "check_unlocked", "locked"]
+__all__ = ["LOCK_FILE", "RunLock", "check_unlocked", "has_orphans", "locked"]
 
 LOCK_FILE = ".lock"
 # A process writes its name into the file right after it has the lock.
@@ -90,6 +90,11 @@ class RunLock:
         self._folder = path.parent.stat()
 
     @property
+    def handle(self) -> int:
+        """The open lock file. A child process that inherits it holds the lock too, until both have ended."""
+        return self._handle
+
+    @property
     def is_in_place(self) -> bool:
         """Whether the folder is still the one that was locked, and no other process has locked it since.
 
@@ -153,6 +158,24 @@ def check_unlocked(folder: Path) -> None:
             _refuse_the_holder(path, handle)
     finally:
         os.close(handle)
+
+
+def has_orphans(folder: Path) -> bool:
+    """Return whether the lock of `folder` is held by child processes alone, after the holder was killed."""
+    path = folder / LOCK_FILE
+    try:
+        check_unlocked(folder)
+    except BadRun:
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            holder = Holder.read(handle)
+        finally:
+            os.close(handle)
+        return holder is not None and holder.has_ended
+    return False
 
 
 def _acquire(folder: Path) -> RunLock:
