@@ -79,8 +79,10 @@ def run_study(options: StudyOptions, *, command: str, console: Console) -> Study
     with folder.held() as lock:
         record = _written(folder, record)
         failed = _train(folder, plan, record, lock, jobs=jobs, console=console)
-    manifests = _manifests(folder, plan)
-    comparison = _report(folder, plan, manifests, command, console) if options.report and manifests else None
+        manifests = _manifests(folder, plan)
+        comparison = None
+        if options.report and manifests:
+            comparison = _report(folder, plan, manifests, command=command, console=console)
     return StudyResult(folder=folder, plan=plan, manifests=manifests, failed=failed, comparison=comparison)
 
 
@@ -89,12 +91,11 @@ def _description(plan: StudyPlan) -> list[str]:
     parts = [f"objectives {', '.join(plan.objectives)}"]
     parts += [f"{name} {', '.join(map(str, values))}" for name, values in plan.vary.items()]
     parts.append(f"seeds {', '.join(map(str, plan.seeds))}")
-    config = plan.runs[0].config
-    shared = [f"shared     {reason}" for reason in plan.reasons]
+    epochs = ", ".join(dict.fromkeys(str(run.config.total_epochs) for run in plan.runs))
     return [
-        f"study      {len(plan.runs)} runs of {config.total_epochs} epochs",
+        f"study      {len(plan.runs)} runs of {epochs} epochs",
         *(f"           {part}" for part in parts),
-        *shared,
+        *(f"shared     {reason}" for reason in plan.reasons),
     ]
 
 
@@ -185,13 +186,20 @@ def _manifests(folder: StudyFolder, plan: StudyPlan) -> dict[str, Manifest]:
 
 
 def _training_s(manifest: Manifest) -> float:
+    """Return the seconds that the training of a model took."""
     seconds = manifest.training.metrics.get("training_seconds")
     return float(seconds) if isinstance(seconds, int | float) else 0.0
 
 
 def _report(
-    folder: StudyFolder, plan: StudyPlan, manifests: Mapping[str, Manifest], command: str, console: Console
+    folder: StudyFolder,
+    plan: StudyPlan,
+    manifests: Mapping[str, Manifest],
+    *,
+    command: str,
+    console: Console,
 ) -> Comparison:
+    """Write the report on the models of all finished runs."""
     config = plan.runs[0].config
     options = CompareOptions(
         models=[str(folder.models / name) for name in manifests],

@@ -110,6 +110,7 @@ class StudyRecord:
             ("objectives", self.objectives, other.objectives),
             ("seeds", self.seeds, other.seeds),
             ("varied settings", _assignments(self.vary), _assignments(other.vary)),
+            ("runs", tuple(self.runs), tuple(other.runs)),
         ):
             if own != given:
                 return f"{name} {_list(own)}, not {_list(given)}"
