@@ -116,6 +116,7 @@ class Children:
                 child.run = ""
                 if child.has_ended:
                     self._children.remove(child)
+                    _end(child)
                 yield reply, seconds
 
     def stop(self) -> None:
@@ -127,9 +128,12 @@ class Children:
 
     @contextmanager
     def ended(self) -> Iterator[None]:
-        """End all children after the block, at once if it fails."""
+        """End all children after the block; if it fails, with checkpoints, and at a second signal at once."""
         try:
             yield
+        except Exception:
+            self.stop()
+            raise
         except BaseException:
             for child in self._children:
                 child.process.kill()
