@@ -159,6 +159,10 @@ PY_SPY := 0.4.3
 TRITONCLIENT := 2.73.0
 TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
 
+# KServe's own client of the same protocol.
+KSERVE := 0.21.0
+KSERVE_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6
+
 tools:
 	@mkdir -p .tools/bin
 	failed=0
@@ -181,6 +185,7 @@ tools:
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
 	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient[grpc] $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
+	add kserve $(KSERVE) $(PYTHON) with_venv kserve $(KSERVE) $(KSERVE_NEEDS)
 	add ghz $(GHZ) go with_go github.com/bojand/ghz/cmd/ghz $(GHZ)
 	add py-spy $(PY_SPY) $(PYTHON) with_venv py-spy $(PY_SPY)
 	exit $$failed

@@ -41,6 +41,7 @@ def test_absent_toolchains_are_named(tmp_path: Path) -> None:
         ("grpcurl", "go"),
         ("grpc-health-probe", "go"),
         ("tritonclient", "python3"),
+        ("kserve", "python3"),
         ("ghz", "go"),
         ("py-spy", "python3"),
     ):

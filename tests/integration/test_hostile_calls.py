@@ -70,7 +70,7 @@ def test_odd_names_are_names_of_no_model(
     with inference_stub(zoo_server.target) as stub:
         refusal = refused(stub.ModelInfer, request)
     assert refusal.code is grpc.StatusCode.NOT_FOUND
-    assert refusal.message.endswith(" on this server: RepositoryIndex lists the models")
+    assert refusal.message.endswith(" and RepositoryIndex lists them")
     assert refusal.metadata["x-request-id"]
 
 

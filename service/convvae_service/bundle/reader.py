@@ -60,21 +60,28 @@ def read_manifest(folder: Path) -> Manifest:
     return Manifest.from_json(_read_manifest_bytes(folder))
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, *, model: str | None = None, version: int | None = None) -> Bundle:
     """Read and verify the version in `folder`. Each file is read once.
+
+    Args:
+        folder: ROOT/<model>/<version>, or any folder if `version` is given.
+        model: The model that the manifest must name. Without it, that is the folder's <model>; with `version`
+            alone, it is any.
+        version: The number of the version; None takes the folder's.
 
     Raises:
         BundleError: A file is missing, damaged or outside the folder. A graph has external data, or operators
-            that a bundle may not have. Or the manifest is wrong, or names another model than the folder
-            above it.
+            that a bundle may not have. Or the manifest is wrong, or names another model.
         OSError: A file cannot be read now.
     """
-    if not VERSION_NAME.fullmatch(folder.name):
-        raise BundleError(f"{folder.name!r} is not a version: it must be a positive integer")
+    if version is None:
+        if not VERSION_NAME.fullmatch(folder.name):
+            raise BundleError(f"{folder.name!r} is not a version: it must be a positive integer")
+        model, version = model or folder.parent.name, int(folder.name)
     data = _read_manifest_bytes(folder)
     manifest = Manifest.from_json(data)
-    if manifest.model != folder.parent.name:
-        raise BundleError(f"manifest is of model {manifest.model!r}, its folder of {folder.parent.name!r}")
+    if model is not None and manifest.model != model:
+        raise BundleError(f"manifest is of model {manifest.model!r}, its folder of {model!r}")
     graphs: dict[tuple[Role, Precision], bytes] = {}
     growing = set()
     for graph in manifest.graphs:
@@ -90,7 +97,7 @@ def read_bundle(folder: Path) -> Bundle:
             growing.add(graph.precision)
     return Bundle(
         manifest=manifest,
-        version=int(folder.name),
+        version=version,
         graphs=graphs,
         growing=frozenset(growing),
         sha256=hashlib.sha256(data).hexdigest(),

@@ -8,7 +8,7 @@ from typing import Literal
 from convvae_service.bundle import ROLES, VERSION_NAME, Role
 from convvae_service.bundle import TensorSpec as ManifestTensor
 from convvae_service.engine.stages import Stage
-from convvae_service.errors import InvalidInput, NotFound, Violation
+from convvae_service.errors import InvalidInput, Violation
 from convvae_service.repository.loaded_version import LoadedVersion
 
 __all__ = ["ITEM_BYTES", "GraphModel", "GraphTensor", "graph_name", "split_name", "version_number"]
@@ -39,24 +39,21 @@ class GraphTensor:
 
 @dataclass(frozen=True, slots=True)
 class GraphModel:
-    """The encoder or decoder of a loaded version."""
+    """The encoder or decoder of a loaded version. `name` is its name in the protocol, as it was asked for."""
 
+    name: str
     served: LoadedVersion
     role: Role
     input: GraphTensor
     outputs: tuple[GraphTensor, ...]
 
     @classmethod
-    def of(cls, served: LoadedVersion, role: Role) -> "GraphModel":
-        """Return a graph as the manifest describes it."""
+    def of(cls, served: LoadedVersion, role: Role, *, name: str = "") -> "GraphModel":
+        """Return a graph as the manifest describes it, under the name that was asked for or its own."""
         manifest = served.manifest
         (graph,) = (g for g in manifest.graphs if g.role == role and g.precision == served.engine.precision)
-        return cls(served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, graph.outputs)))
-
-    @property
-    def name(self) -> str:
-        """Name of the graph in the protocol."""
-        return graph_name(self.served.name, self.role)
+        name = name or graph_name(served.name, role)
+        return cls(name, served, role, _tensor(graph.inputs[0]), tuple(map(_tensor, graph.outputs)))
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -88,19 +85,12 @@ def graph_name(model: str, role: Role) -> str:
 
 
 def split_name(name: str) -> tuple[str, Role]:
-    """Return the model and the graph that a name refers to.
-
-    Raises:
-        NotFound: The name is not of the form MODEL.encoder or MODEL.decoder.
-    """
+    """Return the model and the graph that a name refers to. A model's own name stands for its encoder."""
     model, _, suffix = name.rpartition(".")
     for role in ROLES:
         if model and suffix == role:
             return model, role
-    raise NotFound(
-        f"no model {name[:64]!r} on this server: models are the graphs MODEL.encoder and MODEL.decoder,"
-        " and RepositoryIndex lists them"
-    )
+    return name, "encoder"
 
 
 def version_number(text: str, field: str) -> int:

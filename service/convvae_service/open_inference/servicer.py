@@ -69,7 +69,7 @@ class OpenInferenceServicer:
         self._is_live = is_live
         # Totals are dropped with their version. A version that is loaded again starts at 0.
         self._totals_lock = threading.RLock()
-        self._totals: WeakKeyDictionary[LoadedVersion, dict[str, InferenceTotals]] = WeakKeyDictionary()
+        self._totals: WeakKeyDictionary[LoadedVersion, dict[Role, InferenceTotals]] = WeakKeyDictionary()
 
     @property
     def service(self) -> Service:
@@ -139,7 +139,8 @@ class OpenInferenceServicer:
         if request.name:
             graph = self._lease(request.name, request.version, call)
             # Without a version, all loaded versions of the graph.
-            graphs = [graph] if request.version else [other for other in graphs if other.name == graph.name]
+            own = GraphModel.of(graph.served, graph.role)
+            graphs = [own] if request.version else [other for other in graphs if other.name == own.name]
         with self._totals_lock:
             return pb.ModelStatisticsResponse(
                 model_stats=[statistics(graph, self._totals_of(graph)) for graph in graphs]
@@ -229,19 +230,22 @@ class OpenInferenceServicer:
         served = self._repository.lease(model, number)
         call.on_end.append(served.release)
         call.model, call.version = served.name, served.version
-        return GraphModel.of(served, role)
+        return GraphModel.of(served, role, name=name)
 
     def _address(self, name: str, version: str, version_field: str) -> tuple[str, Role, int]:
         """Return the model, the graph and the version that a request names; 0 is the default version."""
         model, role = split_name(name)
         number = version_number(version, version_field)
-        if model not in self._repository.models:
-            raise NotFound(f"no model {name[:64]!r} on this server: RepositoryIndex lists the models")
+        if self._repository.aliases.get(model, model) not in self._repository.models:
+            raise NotFound(
+                f"no model {name[:64]!r} on this server: models are the graphs MODEL.encoder and"
+                " MODEL.decoder, and RepositoryIndex lists them"
+            )
         return model, role, number
 
     def _totals_of(self, graph: GraphModel) -> InferenceTotals:
         with self._totals_lock:
-            return self._totals.setdefault(graph.served, {}).setdefault(graph.name, InferenceTotals())
+            return self._totals.setdefault(graph.served, {}).setdefault(graph.role, InferenceTotals())
 
     def _max_rows(self, graph: GraphModel, outputs: tuple[GraphTensor, ...]) -> int:
         """Return the maximum rows of a call: as in `convvae.v1`, or fewer if these outputs need more room."""

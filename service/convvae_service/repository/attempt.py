@@ -7,7 +7,6 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Any, TypeVar
 
 from convvae_service.bundle import Precision
@@ -15,6 +14,7 @@ from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loading import EngineOptions, LoadResult, try_to_load
 from convvae_service.repository.stamp import Stamp, stamp_of
 from convvae_service.repository.trial import Trial, TrialResult, too_slow
+from convvae_service.repository.version_folder import VersionFolder
 
 __all__ = ["Attempt", "is_loading"]
 
@@ -34,7 +34,7 @@ class Attempt:
 
     def __init__(
         self,
-        folder: Path,
+        folder: VersionFolder,
         options: EngineOptions,
         precision: Precision | None,
         check: Callable[[LoadedVersion], None],
@@ -66,7 +66,7 @@ class Attempt:
     async def _try(self) -> tuple[Stamp | None, TrialResult]:
         trial = Trial(self._folder, self._options.limits, precision=self._precision, every=False)
         # Taken before reading, so that files that change meanwhile are tried again.
-        work = self._in_thread(lambda: (stamp_of(self._folder), trial.run()))
+        work = self._in_thread(lambda: (stamp_of(self._folder.path), trial.run()))
         self.trying = True
         try:
             return await asyncio.wrap_future(work)

@@ -2,33 +2,29 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 from convvae_service.bundle import (
     BundleError,
     check_model_name,
-    is_version,
-    list_models,
-    list_versions,
     warn_once,
 )
 from convvae_service.errors import InvalidInput, NotFound, StartupError, VersionNotLoaded, Violation
 from convvae_service.repository.entry import ModelEntry, VersionEntry
 from convvae_service.repository.loaded_version import LoadedVersion
+from convvae_service.repository.place import find_place, names_shown
 from convvae_service.settings.precision_policy import PrecisionPolicies
 from convvae_service.settings.version_policy import VersionPolicies
 
 __all__ = ["Repository", "nothing_published"]
 
-_MAX_NAMES_SHOWN = 10
-
 
 class Repository:
-    """The models under one root, by name. A `Loader` loads their versions into it.
+    """The models of one place, by name. A `Loader` loads their versions into it.
 
     Attributes:
-        root: The folder ROOT/<model>/<version>/.
+        place: Where they are published.
+        aliases: Names in manifests that stand for the names of models here.
         models: The published models.
         lock: Held for each change that calls must see in one step, and while a call looks for its version.
     """
@@ -40,36 +36,40 @@ class Repository:
         pinned: Mapping[str, int],
         policies: VersionPolicies | None = None,
         precisions: PrecisionPolicies | None = None,
+        model_name: str = "",
         may_be_empty: bool = False,
     ) -> None:
-        """List the versions that are published under `root`; none is loaded yet.
+        """List the versions that are published at `root`; none is loaded yet.
 
         Args:
-            root: The folder ROOT/<model>/<version>/.
+            root: The folder ROOT/<model>/<version>/, that of one model, or one bundle.
             pinned: The default version of some models. For the others it is the highest loaded version.
             policies: Which versions to load.
             precisions: Which of their graphs to run.
+            model_name: The name of the only model; empty for the one in its manifest.
             may_be_empty: Whether the first model may be published later.
 
         Raises:
             StartupError: There is nothing to serve, or a setting names a model or a version that is not
-                published.
+                published, or one name is given to several models.
         """
-        self.root = root
         self.lock = threading.RLock()
         self.may_be_empty = may_be_empty
         self._pinned = dict(pinned)
         self._policies = policies or VersionPolicies()
         self._precisions = precisions or PrecisionPolicies()
         try:
-            names = [name for name in list_models(root) if self.admits(name)]
+            self.place = find_place(root, model_name)
+            published = self.place.published()
         except BundleError as error:
             raise StartupError(str(error)) from None
-        if not names and not may_be_empty:
-            raise StartupError(nothing_published(root))
+        self.aliases = self.place.aliases
         self.models: dict[str, ModelEntry] = {}
-        for name in names:
-            self.add(name).versions = {version: VersionEntry() for version in list_versions(root, name)}
+        for name, versions in published.items():
+            if self.admits(name):
+                self.add(name).versions = {version: VersionEntry() for version in versions}
+        if not self.models and not may_be_empty:
+            raise StartupError(nothing_published(root))
         self._check_settings()
 
     def admits(self, name: str) -> bool:
@@ -79,7 +79,7 @@ class Repository:
         except BundleError as error:
             warn_once(
                 "a folder of the repository is no model and is skipped",
-                str(self.root / name),
+                str(self.place.root / name),
                 error=str(error),
             )
             return False
@@ -145,9 +145,7 @@ class Repository:
             NotFound: There is no model.
         """
         if len(self.models) > 1:
-            names = ", ".join(list(self.models)[:_MAX_NAMES_SHOWN]) + (
-                ", …" if len(self.models) > _MAX_NAMES_SHOWN else ""
-            )
+            names = names_shown(self.models)
             raise InvalidInput(
                 [Violation("model.name", f"is empty, and this server has several models: {names}")]
             )
@@ -160,7 +158,7 @@ class Repository:
             raise InvalidInput(
                 [Violation("model.version", f"is {version}, it must be >= 1, or 0 for the default")]
             )
-        name = name or self.only_model()
+        name = self.aliases.get(name, name) or self.only_model()
         entry = self.models.get(name)
         if entry is None:
             raise NotFound(f"no model {name[:64]!r} on this server: ListModels lists the models")
@@ -189,25 +187,17 @@ class Repository:
         for name, version, flag in named:
             if name not in self.models or version not in self.models[name].versions:
                 raise StartupError(
-                    f"{flag} {name}={version}: no such version is published under {str(self.root)!r}"
+                    f"{flag} {name}={version}: no such version is published under {str(self.place.root)!r}"
                 )
+        not_published = f"not published under {str(self.place.root)!r}"
         for flag, models in (
             ("--versions", self._policies.by_model),
             ("--precision", self._precisions.by_model),
         ):
             if unknown := sorted(set(models) - set(self.models)):
-                raise StartupError(
-                    f"{flag} names the model {unknown[0]!r}, which is not published under {str(self.root)!r}"
-                )
+                raise StartupError(f"{flag} names the model {unknown[0]!r}, which is {not_published}")
 
 
 def nothing_published(root: Path) -> str:
-    """Return the message for a repository without a version. It names the folder that was probably meant."""
-    message = f"no model version is published under {str(root)!r}"
-    place = root.resolve()
-    with suppress(OSError):
-        if is_version(place):
-            return f"{message}: it is the folder of one version, give {str(place.parent.parent)!r}"
-        if list_versions(place.parent, place.name):
-            return f"{message}: it is the folder of one model, give {str(place.parent)!r}"
-    return f"{message}: export one there first"
+    """Return the message for a folder without a version."""
+    return f"no model version is published under {str(root)!r}: export one there first"

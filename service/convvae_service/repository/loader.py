@@ -192,7 +192,7 @@ class Loader:
         before = found.state
         if found.loaded is None:
             found.state = VersionState.LOADING
-        folder = self._repository.root / name / str(version)
+        folder = self._repository.place.folder(name, version)
         attempt = Attempt(folder, self._options, entry.precision, self._check)
         work = asyncio.create_task(attempt.run(try_first=try_first))
         self._attempts[name] = (version, attempt, work)

@@ -4,9 +4,8 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
-from convvae_service.bundle import Bundle, BundleError, Precision, read_bundle
+from convvae_service.bundle import Bundle, BundleError, Precision
 from convvae_service.engine.arena import DEFAULT_ARENAS, Arenas
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
@@ -14,6 +13,7 @@ from convvae_service.observability.logs import facts
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.stamp import Stamp, stamp_of
 from convvae_service.repository.trial import DEFAULT_LIMITS, LoadLimits, too_slow
+from convvae_service.repository.version_folder import VersionFolder
 
 __all__ = ["EngineOptions", "LoadResult", "load_version", "try_to_load"]
 
@@ -64,7 +64,7 @@ class ChangedVersion(Exception):
 
 
 def load_version(
-    folder: Path,
+    folder: VersionFolder,
     options: EngineOptions,
     *,
     precision: Precision | None = None,
@@ -74,7 +74,7 @@ def load_version(
     """Read, verify, load, warm and check the version in `folder`.
 
     Args:
-        folder: ROOT/<model>/<version>.
+        folder: The version's folder.
         options: The options of its engine.
         precision: The graphs to run; None takes fp32 if the bundle has it, or else its first precision.
         check: Raises StartupError for a version that the server's settings do not allow.
@@ -87,7 +87,7 @@ def load_version(
         StartupError: The device cannot be used, or `check` raised it.
         OSError: A file cannot be read now.
     """
-    bundle = read_bundle(folder)
+    bundle = folder.read()
     _check_trial(bundle, precision, tried)
     engine = Engine(
         bundle,
@@ -99,7 +99,7 @@ def load_version(
     try:
         _warm(engine, options)
         loaded = LoadedVersion(
-            name=folder.parent.name,
+            name=folder.name,
             version=bundle.version,
             manifest=bundle.manifest,
             manifest_json=bundle.manifest.to_json(),
@@ -113,7 +113,7 @@ def load_version(
 
 
 def try_to_load(
-    folder: Path,
+    folder: VersionFolder,
     options: EngineOptions,
     precision: Precision | None,
     check: Callable[[LoadedVersion], None],
@@ -124,7 +124,7 @@ def try_to_load(
     An error is returned as text: an exception would keep the engine alive, by its traceback.
     """
     # Taken before reading, so that files that change meanwhile are tried again.
-    stamp = stamp_of(folder)
+    stamp = stamp_of(folder.path)
     try:
         loaded = load_version(folder, options, precision=precision, check=check, tried=tried)
     except UntriedVersion:
@@ -139,7 +139,7 @@ def try_to_load(
         # A failing disk or network says nothing about the version: try it again.
         return LoadResult(stamp=None, error=f"cannot be read: {error.strerror or 'input or output error'}")
     except Exception:  # noqa: BLE001 - the versions that serve must go on after any error
-        _log.exception("model version cannot be loaded", extra=facts(folder=str(folder)))
+        _log.exception("model version cannot be loaded", extra=facts(folder=str(folder.path)))
         return LoadResult(stamp=stamp, error="internal error, described in the server's log")
     return LoadResult(stamp=stamp, loaded=loaded)
 

@@ -13,10 +13,10 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from convvae_service.bundle import Precision
+from convvae_service.repository.version_folder import VersionFolder
 
 __all__ = ["DEFAULT_LIMITS", "LoadLimits", "Trial", "TrialResult", "too_slow"]
 
@@ -61,11 +61,13 @@ class TrialResult:
 class Trial:
     """One trial. `run` is called once; `stop` ends it from another thread."""
 
-    def __init__(self, folder: Path, limits: LoadLimits, *, precision: Precision | None, every: bool) -> None:
+    def __init__(
+        self, folder: VersionFolder, limits: LoadLimits, *, precision: Precision | None, every: bool
+    ) -> None:
         """Describe a trial; nothing runs yet.
 
         Args:
-            folder: ROOT/<model>/<version>.
+            folder: The version's folder.
             limits: The limits of time and memory.
             precision: The graphs to try; None takes fp32 if the bundle has it, or else its first precision.
             every: Whether to try the graphs of every precision instead, and to verify the fingerprints of
@@ -73,7 +75,9 @@ class Trial:
         """
         self._limits = limits
         self._order = {
-            "folder": str(folder),
+            "folder": str(folder.path),
+            "model": folder.model,
+            "version": folder.version,
             "precision": precision,
             "every": every,
             "timeout_s": limits.timeout_s,

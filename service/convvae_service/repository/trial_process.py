@@ -56,7 +56,7 @@ def _try(order: dict[str, Any]) -> dict[str, Any]:
         " --max-load-bytes"
     )
     try:
-        bundle = read_bundle(Path(order["folder"]))
+        bundle = read_bundle(Path(order["folder"]), model=order["model"], version=order["version"])
         manifest = bundle.manifest
         if order["every"]:
             # For the trainer alone: no server reads them, and a version without the file serves.

@@ -9,10 +9,10 @@ import logging
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from convvae_service.bundle import folder_names, published_versions
 from convvae_service.observability.logs import facts
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loader import Loader, Published
+from convvae_service.repository.place import Place
 from convvae_service.repository.stamp import Stamp, stamp_of
 
 __all__ = ["Watch", "look"]
@@ -50,7 +50,7 @@ class Watch:
         self._interval_s = interval_s
         self._after_change = after_change
         self._on_error = on_error
-        self._identity = _identity(repository.root)
+        self._identity = _identity(repository.place.root)
         self._last_error = ""
 
     async def run(self) -> None:
@@ -88,8 +88,7 @@ class Watch:
         Raises:
             OSError: The folder cannot be read, or an empty folder is in its place.
         """
-        root = self._repository.root
-        found, identity = await asyncio.to_thread(look, root, self._repository.tried())
+        found, identity = await asyncio.to_thread(look, self._repository.place, self._repository.tried())
         published = {name: versions for name, versions in found.items() if self._repository.admits(name)}
         if not published and identity != self._identity:
             raise OSError(errno.ENODEV, "an empty folder is in its place; the mount may be lost")
@@ -104,23 +103,23 @@ class Watch:
             _log.error("repository cannot be listed: versions stay as they are", extra=facts(error=error))
 
 
-def look(root: Path, known: Mapping[str, Mapping[int, bool]]) -> tuple[Published, _Identity | None]:
-    """Return the published versions under `root`, and the identity of that folder.
+def look(place: Place, known: Mapping[str, Mapping[int, bool]]) -> tuple[Published, _Identity | None]:
+    """Return the published versions of a place, and the identity of its folder.
 
     Args:
-        root: The folder of the repository.
+        place: The place.
         known: The versions that the server knows, by model, and whether each was tried. The files of those
             that were are stamped.
 
     Raises:
         OSError: It cannot be said now whether a folder or a manifest exists.
     """
-    identity = _identity(root)
+    identity = _identity(place.root)
     published: dict[str, dict[int, Stamp | None] | None] = {}
-    for name in folder_names(root, known=known):
+    for name in place.names(known=known):
         tried = known.get(name, {})
         try:
-            versions = _versions(root / name, tried)
+            versions = _versions(place, name, tried)
         except OSError as error:
             if error.errno not in _CLOSED:
                 raise
@@ -130,15 +129,15 @@ def look(root: Path, known: Mapping[str, Mapping[int, bool]]) -> tuple[Published
             continue
         if versions:
             published[name] = {
-                version: stamp_of(root / name / str(version)) if tried.get(version) else None
+                version: stamp_of(place.folder(name, version).path) if tried.get(version) else None
                 for version in versions
             }
     return published, identity
 
 
-def _versions(folder: Path, known: Collection[int]) -> list[int]:
+def _versions(place: Place, name: str, known: Collection[int]) -> list[int]:
     try:
-        return published_versions(folder, known=known)
+        return place.versions(name, known=known)
     except OSError as error:
         if error.errno in _GONE:
             return []

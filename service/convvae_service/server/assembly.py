@@ -100,7 +100,7 @@ def assemble(settings: ServeSettings) -> Parts:
     loader = _build_loader(settings, repository, VersionMetrics(metrics, repository, runner))
     batcher = _build_batcher(settings, metrics)
     metrics.watch_load(lambda: batcher.queued_rows, lambda: runner.pending.num_bytes)
-    health = HealthServicer((_VAE.full_name,), repository.models)
+    health = HealthServicer((_VAE.full_name,), (*repository.models, *repository.aliases))
     credentials = Credentials(settings)
     front = build_front(front_choice, settings, runner, credentials)
     parts = Parts(
@@ -134,6 +134,7 @@ def _build_repository(settings: ServeSettings) -> Repository:
         pinned=settings.pinned_versions,
         policies=settings.version_policies,
         precisions=settings.precision_policies,
+        model_name=settings.model_name,
         may_be_empty=settings.watch,
     )
 

@@ -190,8 +190,10 @@ class Server:
             await asyncio.wait((self._watch,))
 
     def _report_health(self) -> None:
-        models = self.parts.repository.models
-        self.parts.health.follow({name: entry.default is not None for name, entry in models.items()})
+        repository = self.parts.repository
+        ready = {name: entry.default is not None for name, entry in repository.models.items()}
+        ready |= {alias: ready[name] for alias, name in repository.aliases.items() if name in ready}
+        self.parts.health.follow(ready)
 
     def _description(self, opened: tuple[str, ...]) -> dict[str, Any]:
         """Return the facts for the log line of a server that serves."""

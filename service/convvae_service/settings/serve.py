@@ -23,6 +23,7 @@ from convvae_service.settings.values import (
     Addresses,
     Device,
     MetricsAddress,
+    NewModelName,
     PinnedVersions,
     PrecisionWords,
     SocketMode,
@@ -51,7 +52,12 @@ class ServeSettings(BaseSettings):
         nested_model_default_partial_update=False,
     )
 
-    models: Path = Field(description="model repository: a folder ROOT/<model>/<version>/")
+    models: Path = Field(
+        description="model repository: a folder ROOT/<model>/<version>/, or one of the folders in it"
+    )
+    model_name: NewModelName = Field(
+        "", description="name of the only model for callers, beside the one in its manifest"
+    )
     address: Addresses = Field(
         ("127.0.0.1:50051",),
         description="HOST:PORT or unix:PATH of the gRPC server; port 0 takes a free port; repeatable",

@@ -6,6 +6,7 @@ from typing import Annotated, TypeAlias
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo
 from pydantic_settings import NoDecode
 
+from convvae_service.bundle import BundleError, check_model_name
 from convvae_service.engine.device_name import is_device_name
 from convvae_service.settings.addresses import check_address, check_addresses, check_socket_mode
 from convvae_service.settings.precision_policy import parse_precision_policies
@@ -15,6 +16,7 @@ __all__ = [
     "Addresses",
     "Device",
     "MetricsAddress",
+    "NewModelName",
     "PinnedVersions",
     "PrecisionWords",
     "SocketMode",
@@ -33,6 +35,13 @@ def _check_device(value: str) -> str:
     if not is_device_name(value):
         raise ValueError(f"{value!r} is not auto, cpu, cuda or cuda:N")
     return value
+
+
+def _check_model_name(value: str) -> str:
+    try:
+        return value and check_model_name(value)
+    except BundleError as error:
+        raise ValueError(str(error)) from None
 
 
 def _split_words(value: object, info: ValidationInfo) -> object:
@@ -67,6 +76,7 @@ def _check_precision_words(words: tuple[str, ...]) -> tuple[str, ...]:
 
 MetricsAddress: TypeAlias = Annotated[str, AfterValidator(_check_metrics_address)]
 Device: TypeAlias = Annotated[str, AfterValidator(_check_device)]
+NewModelName: TypeAlias = Annotated[str, AfterValidator(_check_model_name)]
 SocketMode: TypeAlias = Annotated[str, AfterValidator(check_socket_mode)]
 _Words: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_words)]
 Addresses: TypeAlias = Annotated[_Words, AfterValidator(check_addresses)]

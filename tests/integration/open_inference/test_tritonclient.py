@@ -104,7 +104,9 @@ def test_tritonclient_streams(findings: dict[str, Any]) -> None:
     """A stream answers in order; an error is its request's alone; a final reply is marked where asked for."""
     for number, (reply_id, error, final) in enumerate(findings["stream"]):
         if number == 11:
-            assert error.startswith("NOT_FOUND: no model 'absent.encoder' on this server: RepositoryIndex")
+            assert error.startswith(
+                "NOT_FOUND: no model 'absent.encoder' on this server: models are the graphs"
+            )
         else:
             assert (reply_id, error, final) == (str(number), None, number == 3)
 
@@ -145,7 +147,7 @@ def test_tritonclient_shows_mistakes(findings: dict[str, Any]) -> None:
         ],
         "model": [
             "StatusCode.NOT_FOUND",
-            f"no model 'tiny' on this server: {NOT_A_GRAPH}",
+            f"no model 'absent' on this server: {NOT_A_GRAPH}",
         ],
         "version": [
             "StatusCode.NOT_FOUND",

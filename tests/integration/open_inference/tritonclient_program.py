@@ -46,7 +46,7 @@ def health(client: Any) -> Any:
         client.is_model_ready("tiny.encoder"),
         client.is_model_ready("tiny.encoder", "1"),
         client.is_model_ready("tiny.encoder", "7"),
-        client.is_model_ready("tiny"),
+        client.is_model_ready("absent"),
     ]
 
 
@@ -177,7 +177,7 @@ def mistakes(client: Any) -> Any:
                 "tiny.encoder", images(), outputs=[triton.InferRequestedOutput("mean", class_count=2)]
             )
         ),
-        "model": failure(lambda: client.infer("tiny", images())),
+        "model": failure(lambda: client.infer("absent", images())),
         "version": failure(lambda: client.infer("tiny.encoder", images(), model_version="7")),
         "load": failure(lambda: client.load_model("tiny.encoder")),
         "shared memory": failure(lambda: client.get_system_shared_memory_status()),

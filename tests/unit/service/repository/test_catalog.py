@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from convvae_service.bundle import list_models
-from convvae_service.errors import StartupError
 from convvae_service.repository.catalog import Repository
 from convvae_service.repository.check import check_repository
+from convvae_service.repository.place import find_place
 from convvae_service.repository.stamp import stamp_of
 from convvae_service.repository.watch import look
 from support.tiny_bundle import publish_tiny
@@ -34,7 +34,7 @@ def test_a_folder_that_cannot_be_a_model_is_skipped(tmp_path: Path, caplog: pyte
     repository = Repository(tmp_path, pinned={})
     assert list(repository.models) == ["tiny"]
     assert len(warnings_in(caplog)) == len(ODD_NAMES)
-    found, _ = look(tmp_path, repository.tried())
+    found, _ = look(repository.place, repository.tried())
     assert [name for name in found if repository.admits(name)] == ["tiny"]
     assert len(warnings_in(caplog)) == len(ODD_NAMES)
 
@@ -66,15 +66,5 @@ def test_a_link_to_itself_does_not_stop_the_listing(tmp_path: Path) -> None:
     """Other models are followed on."""
     publish_tiny(tmp_path)
     (tmp_path / "loop").symlink_to("loop")
-    found, _ = look(tmp_path, {})
+    found, _ = look(find_place(tmp_path), {})
     assert list(found) == ["tiny"]
-
-
-def test_the_folder_that_was_meant_is_named(tmp_path: Path) -> None:
-    """A model's or a version's own folder in place of the repository is a frequent mistake."""
-    folder = publish_tiny(tmp_path)
-    for root, kind in ((folder, "version"), (folder.parent, "model")):
-        with pytest.raises(StartupError) as caught:
-            Repository(root, pinned={})
-        wanted = f"no model version is published under {str(root)!r}: it is the folder of one {kind}, give"
-        assert str(caught.value) == f"{wanted} {str(tmp_path)!r}"

@@ -17,6 +17,7 @@ from convvae_service.repository.catalog import Repository
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader, VersionChange
 from convvae_service.repository.loading import EngineOptions, LoadResult
+from convvae_service.repository.version_folder import VersionFolder
 from support.tiny_bundle import publish_tiny
 
 
@@ -142,9 +143,9 @@ class Swapping:
         self.repository = Repository(root, pinned={})
         self.loader = Loader(self.repository, EngineOptions(device="cpu"), on_change=self._note)
 
-    def _attempt(self, folder: Path, *_: Any) -> SimpleNamespace:
+    def _attempt(self, folder: VersionFolder, *_: Any) -> SimpleNamespace:
         async def run(**_: bool) -> LoadResult:
-            version = loaded(folder.parent.name, int(folder.name))
+            version = loaded(folder.name, folder.version)
             self.versions.append(version)
             return LoadResult(stamp=self.stamps[version.name].get(version.version), loaded=version)
 

@@ -18,6 +18,7 @@ from convvae_service.repository.entry import VersionState
 from convvae_service.repository.loader import Loader
 from convvae_service.repository.loading import EngineOptions, load_version
 from convvae_service.repository.trial import LoadLimits
+from convvae_service.repository.version_folder import VersionFolder
 from convvae_service.repository.watch import Watch
 from support.hostile_version import compute_for_hours, take_memory
 from support.tiny_bundle import publish_tiny
@@ -97,14 +98,14 @@ async def test_a_load_that_does_not_come_back_is_left(
     go_on, closed = threading.Event(), threading.Event()
     monkeypatch.setattr("convvae_service.repository.attempt._MARGIN_S", 0.1)
 
-    def wait(folder: Path, options: EngineOptions, **more: Any) -> Any:
+    def wait(folder: VersionFolder, options: EngineOptions, **more: Any) -> Any:
         assert go_on.wait(20)
         return load_version(folder, options, **more)
 
     monkeypatch.setattr(loading, "load_version", wait)
     monkeypatch.setattr(Engine, "close", lambda _: closed.set())
     options = EngineOptions(device="cpu", limits=LoadLimits(timeout_s=0.1))
-    attempt = Attempt(tmp_path / "tiny" / "1", options, None, lambda _: None)
+    attempt = Attempt(VersionFolder.in_repository(tmp_path / "tiny" / "1"), options, None, lambda _: None)
     result = await attempt.run(try_first=False)
     assert result.error.startswith("did not load and run within 0.1 s")
     assert attempt.threads == []
@@ -130,4 +131,4 @@ def test_a_warm_up_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Engine, "interrupt", interrupt)
     options = EngineOptions(device="cpu", limits=LoadLimits(timeout_s=0.1))
     with pytest.raises(BundleError, match=r"did not load and run within 0\.1 s"):
-        load_version(publish_tiny(tmp_path), options)
+        load_version(VersionFolder.in_repository(publish_tiny(tmp_path)), options)

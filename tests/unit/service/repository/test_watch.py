@@ -17,7 +17,9 @@ from convvae_service.repository.entry import VersionState
 from convvae_service.repository.loaded_version import LoadedVersion
 from convvae_service.repository.loader import Loader, VersionChange
 from convvae_service.repository.loading import EngineOptions, load_version
+from convvae_service.repository.place import Place
 from convvae_service.repository.stamp import stamp_of
+from convvae_service.repository.version_folder import VersionFolder
 from convvae_service.repository.watch import Watch, look
 from convvae_service.settings.version_policy import parse_version_policies
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
@@ -93,7 +95,7 @@ async def test_look_finds_what_is_published(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     async with Followed(tmp_path) as followed:
-        published, _ = look(tmp_path, followed.repository.tried())
+        published, _ = look(followed.repository.place, followed.repository.tried())
         assert published == {
             "a": {1: None, 2: stamp_of(tmp_path / "a" / "2")},
             "b": {1: stamp_of(tmp_path / "b" / "1")},
@@ -163,7 +165,7 @@ async def test_a_load_that_is_given_up_changes_nothing(
     publish_tiny(tmp_path)
     begun, go_on = threading.Event(), threading.Event()
 
-    def wait(folder: Path, options: EngineOptions, **more: Any) -> LoadedVersion:
+    def wait(folder: VersionFolder, options: EngineOptions, **more: Any) -> LoadedVersion:
         begun.set()
         assert go_on.wait(20)
         return load_version(folder, options, **more)
@@ -288,7 +290,7 @@ async def test_the_event_loop_runs_on_while_a_version_loads(
         loop = asyncio.get_running_loop()
         seen: list[int] = []
 
-        def wait_for_the_loop(folder: Path, options: EngineOptions, **more: Any) -> LoadedVersion:
+        def wait_for_the_loop(folder: VersionFolder, options: EngineOptions, **more: Any) -> LoadedVersion:
             # Comes back only if the event loop answers in the middle of the load.
             answer = asyncio.run_coroutine_threadsafe(ask(), loop)
             seen.append(answer.result(timeout=10))
@@ -310,10 +312,10 @@ async def test_a_folder_without_permission(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "lost+found").mkdir()
     original = watch_module._versions
 
-    def refuse(folder: Path, known: Collection[int]) -> list[int]:
-        if folder.name in ("tiny", "lost+found"):
+    def refuse(place: Place, name: str, known: Collection[int]) -> list[int]:
+        if name in ("tiny", "lost+found"):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-        return original(folder, known)
+        return original(place, name, known)
 
     async with Followed(tmp_path) as followed:
         monkeypatch.setattr(watch_module, "_versions", refuse)
