@@ -60,7 +60,10 @@ def fit(
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", metavar="", help="Continue the run in --run-dir.", rich_help_panel=Panel.RUN
+            "--resume",
+            metavar="",
+            help="Continue the run in --run-dir. With --epochs or --minutes, train it to this later end.",
+            rich_help_panel=Panel.RUN,
         ),
     ] = False,
     models: Annotated[
@@ -97,6 +100,8 @@ def fit(
             run_config,
             run_dir,
             resume=resume,
+            # The end of a resumed run may be moved by the flags.
+            extend=settings["epochs"] is not None or settings["minutes"] is not None,
             download=download,
             target=None if models is None or name is None else ExportTarget(models, name),
             command=shlex.join(["convvae-train", *sys.argv[1:]]),

@@ -20,8 +20,10 @@ from convvae_trainer.export.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder, check_new, write_obstacle
 from convvae_trainer.runs.lock import check_unlocked
+from convvae_trainer.runs.new_end import check_new_end, has_new_end
+from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import Stopped
-from convvae_trainer.runs.start import load_run
+from convvae_trainer.runs.start import load_run, read_progress
 from convvae_trainer.settings.config import Config, to_json_object
 from convvae_trainer.step.train_state import TrainState
 from convvae_trainer.streams import check_utf8
@@ -55,6 +57,7 @@ def run_fit(
     run_dir: Path,
     *,
     resume: bool,
+    extend: bool = False,
     download: bool,
     target: ExportTarget | None,
     command: str,
@@ -69,6 +72,7 @@ def run_fit(
         config: The settings of the run.
         run_dir: The run folder: a new one, or with `resume` an existing one.
         resume: Whether to continue the run in the folder.
+        extend: Whether the resumed run gets the epochs or minutes of `config`, if they are others.
         download: Whether to download a torchvision set that is absent.
         target: The place to export to; None exports nothing.
         command: The command line, which the run folder records.
@@ -84,7 +88,7 @@ def run_fit(
     if resume:
         if reason := write_obstacle(run_dir):
             raise BadRun(f"run folder {run_dir} cannot be written: {reason}")
-        RunFolder.open(run_dir).check_settings(config)
+        _check_resume(RunFolder.open(run_dir), config, extend=extend)
     else:
         check_new(run_dir)
     if target is not None:
@@ -99,11 +103,28 @@ def run_fit(
         threads = RunFolder.open(run_dir).record.threads if resume else config.threads
         threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
         configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
-        fitted = fit(config, dataset, run_dir, resume=resume, command=command, console=console, dist=dist)
+        fitted = fit(
+            config,
+            dataset,
+            run_dir,
+            resume=resume,
+            extend=extend,
+            command=command,
+            console=console,
+            dist=dist,
+        )
     if not dist.is_first:
         return None
     exported = None if target is None else _export(fitted, dataset, target)
     return FitResult(evaluation=fitted.evaluation, exported=exported)
+
+
+def _check_resume(run: RunFolder, config: Config, *, extend: bool) -> None:
+    """Refuse other settings than the run's, and an end that it cannot have, before the data are read."""
+    run.check_settings(config, may_extend=extend)
+    progress = read_progress(run) if extend else TrainProgress()
+    if extend and has_new_end(run.config, config, progress):
+        check_new_end(run.config, config, progress, num_images=run.record.data.train_images)
 
 
 def _load(config: Config, dist: DistContext, *, download: bool) -> Dataset:

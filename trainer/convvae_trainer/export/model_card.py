@@ -1,6 +1,6 @@
 """The model card: what a bundle is, its metrics, its origin and its limits, for people to read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_service.bundle import Manifest
@@ -29,7 +29,7 @@ def model_card(
     *,
     record: RunRecord,
     evaluation: Mapping[str, Any],
-    reproduce: str,
+    reproduce: Sequence[str],
     repeatability: str,
 ) -> str:
     """Return the card as Markdown.
@@ -38,10 +38,10 @@ def model_card(
         manifest: The manifest of the version.
         record: The record of the run.
         evaluation: The metrics on the test images, as `Evaluation.to_json_object` returns them.
-        reproduce: The command that repeats the run.
+        reproduce: The commands that repeat the run.
         repeatability: A line that says how equal a repeated run is, or "".
     """
-    training = manifest.training
+    training, commands = manifest.training, "\n    ".join(reproduce)
     kind, source, latents = "variational autoencoder", " from the posterior mean", "draws from the prior"
     if not _has_prior(manifest):
         kind, source, latents = "autoencoder", "", "standard normal vectors"
@@ -76,7 +76,7 @@ data, all-0 and all-255 images, and {latents}.
 {parity_table(manifest.parity["fp32"])}
 ## How to reproduce it
 
-    {reproduce}
+    {commands}
 
 with the run folder's `config.json`, code at commit {training.commit or "(not under git)"}, seed
 {training.seed}, {training.epochs:g} epochs{_best_epoch(manifest)}. Versions:

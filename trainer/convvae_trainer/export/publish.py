@@ -32,7 +32,7 @@ from convvae_trainer.export.pictures import bundle_pictures
 from convvae_trainer.export.training_record import training_record
 from convvae_trainer.runs.folder import RunFolder, write_obstacle
 from convvae_trainer.runs.progress import TrainProgress
-from convvae_trainer.runs.reproduce import repeatability, reproducing_command
+from convvae_trainer.runs.reproduce import repeatability, reproducing_commands
 from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["MODEL_CARD", "Exported", "check_target", "export"]
@@ -122,7 +122,7 @@ def export(
         manifest,
         record=run.record,
         evaluation=evaluation,
-        reproduce=reproducing_command(run.record),
+        reproduce=reproducing_commands(run.record),
         repeatability=repeatability(run.config, run.record),
     )
     files[MODEL_CARD] = card.encode()

@@ -3,8 +3,8 @@
 import json
 import os
 import secrets
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 from convvae_service.bundle import sync_folder
 from convvae_trainer.errors import BadRun
 
-__all__ = ["read_checkpoint", "replace_file", "write_checkpoint"]
+__all__ = ["read_checkpoint", "read_state", "replace_file", "write_checkpoint"]
 
 FORMAT = "convvae-checkpoint-1"
 
@@ -38,15 +38,31 @@ def read_checkpoint(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]
     Raises:
         BadRun: The file is missing, damaged, or not a checkpoint.
     """
+    with _opened(path) as (file, state):
+        return {name: file.get_tensor(name) for name in file.keys()}, state  # noqa: SIM118 - not a mapping
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Return the state of a checkpoint without its tensors.
+
+    Raises:
+        BadRun: The file is missing, damaged, or not a checkpoint.
+    """
+    with _opened(path) as (_, state):
+        return state
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """Open a checkpoint, and yield its file and its state."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-        if metadata.get("format") != FORMAT:
-            raise BadRun(f"{path} is not a checkpoint of the format {FORMAT}")
-        return tensors, json.loads(metadata["state"])
+            if metadata.get("format") != FORMAT:
+                raise BadRun(f"{path} is not a checkpoint of the format {FORMAT}")
+            yield file, json.loads(metadata["state"])
     except FileNotFoundError:
         raise BadRun(f"{path} does not exist: the run was stopped before its first checkpoint") from None
     except (SafetensorError, OSError, ValueError, KeyError) as error:

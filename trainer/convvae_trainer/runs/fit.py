@@ -47,6 +47,7 @@ def fit(
     run_dir: Path,
     *,
     resume: bool = False,
+    extend: bool = False,
     command: str = "",
     console: Console | None = None,
     dist: DistContext = SINGLE_PROCESS,
@@ -62,6 +63,7 @@ def fit(
         dataset: The data set that `config` names, loaded.
         run_dir: A new or empty folder, or with `resume` the folder of the run to continue.
         resume: Continue from the run's checkpoint, or from its start if it has none yet.
+        extend: With `resume`, train to the epochs or minutes of `config`, which may differ from the run's.
         command: The command line, for the run's record.
         console: Where the first process shows progress. None: nowhere.
         dist: The processes that train together. Each calls this with the same arguments.
@@ -80,8 +82,10 @@ def fit(
         context = RunContext.create(config, dataset, dist=dist, console=console, command=command)
         # A signal before the first step is noted too: it stops the loop, which then saves a checkpoint.
         with noted_signals() as signals:
-            start = resume_run if resume else create_run
-            run, train_state, progress = start(context, run_dir)
+            if resume:
+                run, train_state, progress = resume_run(context, run_dir, extend=extend)
+            else:
+                run, train_state, progress = create_run(context, run_dir)
             first_step = progress.step
             for line in summary_lines(context, run, train_state):
                 say(context.console, line)

@@ -17,6 +17,7 @@ import json
 import os
 import types
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -42,6 +43,7 @@ LOG_FILE = "log.txt"
 MAY_DIFFER_ON_RESUME = frozenset(
     {"dataset", "test_dataset", "validation_dataset", "data_root", "device", "cuda_graph"}
 )
+_END = frozenset({"epochs", "minutes"})
 # The keys of evaluation.json whose values must be numbers.
 _NUMBERS = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
 # An objective without a rate has none of these.
@@ -112,21 +114,23 @@ class RunFolder:
                 f"{path / RECORD_FILE} is damaged: {error}; restore it from a copy, or start a new run"
             ) from None
         config = config_from(Layer(settings, str(path / CONFIG_FILE)))
+        record = record.with_known_ends(epochs=config.total_epochs, minutes=config.minutes)
         return cls(path, config=config, record=record)
 
-    def check_settings(self, config: Config) -> None:
-        """Raise `BadRun` unless `config` has the run's settings."""
+    def check_settings(self, config: Config, *, may_extend: bool = False) -> None:
+        """Raise `BadRun` unless `config` has the run's settings; with `may_extend` the end may differ."""
         own, given = to_json_object(self.config), to_json_object(config)
+        free = MAY_DIFFER_ON_RESUME | _END if may_extend else MAY_DIFFER_ON_RESUME
         for name, value in own.items():
-            if name not in MAY_DIFFER_ON_RESUME and given[name] != value:
+            if name not in free and given[name] != value:
                 raise BadRun(
                     f"the run in {self.path} has {name}={value}, not {given[name]}:"
                     " resume it with its own settings, or start a new run in another folder"
                 )
 
-    def check_same(self, config: Config, dataset: Dataset) -> None:
-        """Raise `BadRun` unless `config` and the images are the run's."""
-        self.check_settings(config)
+    def check_same(self, config: Config, dataset: Dataset, *, may_extend: bool = False) -> None:
+        """Raise `BadRun` unless `config` and the images are the run's; see `check_settings`."""
+        self.check_settings(config, may_extend=may_extend)
         if dataset.fingerprint() != self.record.data.sha256:
             text = f"the images of {dataset.name} are not the images of the run in {self.path}"
             if self.record.data.validation_images is None:
@@ -157,6 +161,12 @@ class RunFolder:
             raise BadRun(f"{self.path / entry.file} cannot be read: {error.strerror}") from None
         except BundleError as error:
             raise BadRun(f"{self.path}: {error}: restore the file from a copy") from None
+
+    def move_end(self, config: Config) -> None:
+        """Give the run the end of other settings. Figures of the weights before are dropped."""
+        self.config = replace(self.config, epochs=config.epochs, minutes=config.minutes)
+        self._evaluation.unlink(missing_ok=True)
+        replace_file(self.path / CONFIG_FILE, _json(to_json_object(self.config)))
 
     def begin_segment(self, segment: RunSegment) -> None:
         """Record a resume."""

@@ -266,7 +266,7 @@ class TrainingLoop:
         if math.isfinite(elbo) and (progress.best_elbo is None or elbo > progress.best_elbo):
             progress.best_elbo, progress.best_epoch = elbo, progress.epoch
             self.train_state.ema.keep_best()
-        elif progress.epoch - progress.best_epoch >= patience:
+        elif progress.epoch - max(progress.best_epoch, progress.patience_epoch) >= patience:
             progress.is_stopped = True
         self._sync_processes()
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from convvae_trainer.settings.config import Config
 
-__all__ = ["TrainProgress", "batch_size", "fraction_done"]
+__all__ = ["TrainProgress", "batch_size", "end_text", "epochs_done", "fraction_done"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -12,8 +12,9 @@ class TrainProgress:
     """The progress of a run: finished epochs, steps of the current epoch, all steps, training time.
 
     `skipped` counts the steps whose loss or gradient was not finite. `best_elbo` is the highest ELBO of the
-    validation images, after `best_epoch` epochs, in a run that may stop early; else None. `is_stopped` says
-    that the run stopped early, `is_finished` that its weights are final: the last step is done, and what
+    validation images, after `best_epoch` epochs, in a run that may stop early; else None. `patience_epoch` is
+    the epoch from which a run that was given a later end counts those without a better ELBO. `is_stopped`
+    says that the run stopped early, `is_finished` that its weights are final: the last step is done, and what
     follows it.
     """
 
@@ -24,6 +25,7 @@ class TrainProgress:
     skipped: int = 0
     best_elbo: float | None = None
     best_epoch: int = 0
+    patience_epoch: int = 0
     is_stopped: bool = False
     is_finished: bool = False
 
@@ -39,5 +41,14 @@ def fraction_done(config: Config, progress: TrainProgress, num_images: int) -> f
         return 1.0
     if config.minutes is not None:
         return min(1.0, progress.elapsed_s / (60 * config.minutes))
-    steps_per_epoch = num_images // batch_size(config, num_images)
-    return progress.step / ((config.total_epochs or 0) * steps_per_epoch)
+    return epochs_done(config, progress, num_images) / (config.total_epochs or 0)
+
+
+def epochs_done(config: Config, progress: TrainProgress, num_images: int) -> float:
+    """Return how many epochs a run that trains on `num_images` has had, with the part of the current one."""
+    return progress.step / (num_images // batch_size(config, num_images))
+
+
+def end_text(config: Config) -> str:
+    """Return the end of a run in words: its epochs or minutes."""
+    return f"{config.total_epochs} epochs" if config.minutes is None else f"{config.minutes:g} minutes"

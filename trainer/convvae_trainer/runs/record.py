@@ -15,7 +15,14 @@ __all__ = ["DataRecord", "RunRecord", "RunSegment"]
 PRECISIONS = ("fp32", "bf16")
 
 _T = TypeVar("_T")
-_KIND_NAMES = {str: "a string", int: "an integer", dict: "an object", list: "a list"}
+_KIND_NAMES = {
+    str: "a string",
+    int: "an integer",
+    float: "a number",
+    bool: "true or false",
+    dict: "an object",
+    list: "a list",
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +93,11 @@ class DataRecord:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunSegment:
-    """The command, code and hardware that computed the steps from `step` to the next segment's."""
+    """The command, code and hardware that computed the steps from `step` to the next segment's.
+
+    `epochs` or `minutes` is the end that the run had then; older versions, which never moved it, wrote none.
+    `follows_end` says that the run had ended before, and was given this later end.
+    """
 
     step: int
     command: str
@@ -96,6 +107,14 @@ class RunSegment:
     hardware: str
     device: str
     processes: int
+    epochs: int | None = None
+    minutes: float | None = None
+    follows_end: bool = False
+
+    @property
+    def end(self) -> tuple[int | None, float | None]:
+        """The epochs or minutes of the run."""
+        return self.epochs, self.minutes
 
     @classmethod
     def from_json_object(cls, values: Mapping[str, Any]) -> Self:
@@ -113,6 +132,9 @@ class RunSegment:
             hardware=_field(values, "hardware", str),
             device=_field(values, "device", str),
             processes=_field(values, "processes", int),
+            epochs=_optional(values, "epochs", int),
+            minutes=_optional(values, "minutes", float),
+            follows_end=_optional(values, "follows_end", bool) or False,
         )
 
 
@@ -165,6 +187,14 @@ class RunRecord:
         kept = tuple(before for before in self.segments if before.step < segment.step)
         return replace(self, segments=(*kept, segment))
 
+    def with_known_ends(self, *, epochs: int | None, minutes: float | None) -> Self:
+        """Return the record with this end for the segments that have none."""
+        segments = (
+            replace(segment, epochs=epochs, minutes=minutes) if segment.end == (None, None) else segment
+            for segment in self.segments
+        )
+        return replace(self, segments=tuple(segments))
+
     def distinct(self, name: str) -> list[Any]:
         """Return the different values that the segments have for a field, in the segments' order."""
         found: list[Any] = []
@@ -193,6 +223,11 @@ def _trained_on(values: Mapping[str, Any]) -> TrainedOn | None:
         sha256=_field(entry, "sha256", str),
         count=_field(entry, "count", int),
     )
+
+
+def _optional(values: Mapping[str, Any], name: str, kind: type[_T]) -> _T | None:
+    """Return a field of a JSON object, or None if it is absent or null."""
+    return None if values.get(name) is None else _field(values, name, kind)
 
 
 def _field(values: Mapping[str, Any], name: str, kind: type[_T]) -> _T:

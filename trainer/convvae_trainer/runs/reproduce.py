@@ -1,11 +1,12 @@
-"""How to repeat a run: the text of `reproduce.txt`, the command, and how equal the repeated run will be."""
+"""How to repeat a run: the text of `reproduce.txt`, the commands, and how equal the repeated run will be."""
 
 import shlex
+from itertools import pairwise
 
-from convvae_trainer.runs.record import RunRecord
+from convvae_trainer.runs.record import RunRecord, RunSegment
 from convvae_trainer.settings.config import Config
 
-__all__ = ["repeatability", "reproduce_text", "reproducing_command"]
+__all__ = ["repeatability", "reproduce_text", "reproducing_commands"]
 
 _COMPARABLE = "expect comparable figures, not equal weights"
 
@@ -15,6 +16,7 @@ def reproduce_text(config: Config, record: RunRecord) -> str:
     # The first segment, not the run's first command: a start that was killed early has computed no step.
     start, data = record.segments[0], record.data
     libraries = "\n".join(f"  {name} {version}" for name, version in start.libraries.items())
+    commands = "\n   ".join(reproducing_commands(record))
     return f"""How to repeat this run
 
 1. Install the same versions:
@@ -25,24 +27,46 @@ def reproduce_text(config: Config, record: RunRecord) -> str:
    (test: {data.split}; validation: {data.validation_split or "none"});
    sha256 of all pixels {data.sha256}
 3. Run in this folder, with a new folder for the new run:
-   {reproducing_command(record)}
+   {commands}
 
 The command that started this run: {record.command}
 {_resumes(record)}{repeatability(config, record)}"""
 
 
 def _resumes(record: RunRecord) -> str:
+    moved = _moved_ends(record)
     return "".join(
-        f"From step {segment.step} on, on {segment.device} ({segment.hardware}): {segment.command}\n"
+        f"From step {segment.step} on{_end_words(segment, moved)}, on {segment.device} ({segment.hardware}):"
+        f" {segment.command}\n"
         for segment in record.segments
         if segment.step or segment.command != record.command
     )
 
 
+def _end_words(segment: RunSegment, moved: list[RunSegment]) -> str:
+    if segment not in moved:
+        return ""
+    end = f"{segment.epochs} epochs" if segment.minutes is None else f"{segment.minutes:g} minutes"
+    return f" to {end}"
+
+
+def _moved_ends(record: RunRecord) -> list[RunSegment]:
+    """Return the segments with another end than the segment before."""
+    return [after for before, after in pairwise(record.segments) if before.end != after.end]
+
+
+def _end_flag(segment: RunSegment) -> list[str]:
+    if segment.minutes is not None:
+        return ["--minutes", f"{segment.minutes:g}"]
+    return ["--epochs", str(segment.epochs)]
+
+
 def repeatability(config: Config, record: RunRecord) -> str:
     """Return a line on how equal a repeated run is, or "" where nothing is promised (on a GPU)."""
-    if config.minutes is not None:
+    if config.minutes is not None or any(segment.minutes is not None for segment in record.segments):
         return f"Time limits the number of steps of this run: {_COMPARABLE}.\n"
+    if any(not segment.follows_end for segment in _moved_ends(record)):
+        return f"The end of this run was moved before it was reached: {_COMPARABLE}.\n"
     # The sum over a batch is taken in another order if several processes share it.
     names = ("device", "hardware", "processes", "commit", "libraries")
     if any(len(record.distinct(name)) > 1 for name in names):
@@ -55,11 +79,19 @@ def repeatability(config: Config, record: RunRecord) -> str:
     return "On the same kind of CPU, the same steps give the same weights, bit by bit.\n"
 
 
-def reproducing_command(record: RunRecord) -> str:
-    """Return the command that repeats the run with its settings, precision and threads."""
+def reproducing_commands(record: RunRecord) -> list[str]:
+    """Return the commands that repeat the run with its settings, precision and threads.
+
+    A run that was given a later end has one command for the start, and one for each new end.
+    """
     processes = record.segments[0].processes
     program = ["convvae-train"]
     if processes > 1:
         program = ["torchrun", "--nproc-per-node", str(processes), "-m", "convvae_trainer"]
+    moved = _moved_ends(record)
+    # The settings in the run folder have the last end.
+    first_end = _end_flag(record.segments[0]) if moved else []
     precision = ["--precision", record.precision, "--threads", str(record.threads)]
-    return shlex.join([*program, "fit", "--config", "config.json", *precision, "--run-dir", "NEW_FOLDER"])
+    words = [*program, "fit", "--config", "config.json", *first_end, *precision, "--run-dir", "NEW_FOLDER"]
+    later = [[*program, "fit", "--resume", *_end_flag(each), "--run-dir", "NEW_FOLDER"] for each in moved]
+    return [shlex.join(each) for each in (words, *later)]

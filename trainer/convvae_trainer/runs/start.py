@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,19 @@ from convvae_service.bundle import TrainedOn, encode_trained_on
 from convvae_trainer.compute.device import gpu_name, pick_device
 from convvae_trainer.compute.precision import autocast_dtype, choose_precision
 from convvae_trainer.compute.process import check_process
+from convvae_trainer.console import say
 from convvae_trainer.data.trained_on import fingerprints
 from convvae_trainer.errors import BadRun
-from convvae_trainer.runs.checkpoint import read_checkpoint
+from convvae_trainer.runs.checkpoint import read_checkpoint, read_state, write_checkpoint
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
+from convvae_trainer.runs.new_end import check_new_end, has_new_end, new_end_text
 from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 from convvae_trainer.runs.record import DataRecord, RunRecord, RunSegment
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["create_run", "load_run", "resume_run"]
+__all__ = ["create_run", "load_run", "read_progress", "resume_run"]
 
 
 def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainState, TrainProgress]:
@@ -53,29 +56,56 @@ def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainStat
     return run, _make_train_state(context, run), TrainProgress()
 
 
-def resume_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainState, TrainProgress]:
+def resume_run(
+    context: RunContext, run_dir: Path, *, extend: bool = False
+) -> tuple[RunFolder, TrainState, TrainProgress]:
     """Return the run in a folder, in the state of its checkpoint, or at its start if it has none yet.
+
+    Args:
+        context: The inputs of the run.
+        run_dir: The folder of the run.
+        extend: Whether the run gets the end of the settings, if that is another one.
 
     Raises:
         BadConfig: This process is not configured for the run (see `compute.process`).
-        BadRun: The folder holds no run or another one, or its files are damaged.
+        BadRun: The folder holds no run or another one, its files are damaged, or it cannot have this end.
     """
     config, dist = context.config, context.dist
     run = RunFolder.open(run_dir)
-    run.check_same(config, context.dataset)
+    run.check_same(config, context.dataset, may_extend=extend)
     check_process(threads=run.record.threads, device=context.device, is_compiled=config.compile)
     train_state = _make_train_state(context, run)
     progress = _restore(run, train_state) if run.checkpoint.exists() else TrainProgress()
+    is_extended = extend and has_new_end(run.config, config, progress)
+    if is_extended:
+        check_new_end(run.config, config, progress, num_images=len(context.dataset.train))
     # All processes have read the checkpoint before the first one writes to the folder.
     dist.wait()
+    follows_end = is_extended and progress.is_finished
     if dist.is_first:
         run.discard_leftovers()
         run.rewind_metrics(step=progress.step)
-        # A finished run is not trained further, so it has no new segment.
-        if fraction_done(config, progress, len(context.dataset.train)) < 1:
-            run.begin_segment(_segment(context, step=progress.step))
-    context.console.print(f"resuming at step {progress.step}", highlight=False)
+    if is_extended:
+        _extend(context, run, train_state, progress)
+    # A finished run is not trained further, so it has no new segment.
+    if dist.is_first and fraction_done(config, progress, len(context.dataset.train)) < 1:
+        run.begin_segment(_segment(context, step=progress.step, follows_end=follows_end))
+    say(context.console, f"resuming at step {progress.step}")
     return run, train_state, progress
+
+
+def _extend(context: RunContext, run: RunFolder, train_state: TrainState, progress: TrainProgress) -> None:
+    """Give a run the end of the settings. A process that is killed here has changed all or nothing."""
+    progress.is_stopped = progress.is_finished = False
+    progress.patience_epoch = progress.epoch
+    if context.dist.is_first:
+        # The checkpoint first: with the settings before, a resume finishes it as it was.
+        if run.checkpoint.exists():
+            state = {"progress": dataclasses.asdict(progress)}
+            write_checkpoint(run.checkpoint, train_state.tensors(), state)
+        run.move_end(context.config)
+    num_images = len(context.dataset.train)
+    say(context.console, new_end_text(context.config, progress, num_images=num_images))
 
 
 def load_run(run_dir: Path, *, device: str | None = "cpu") -> tuple[RunFolder, TrainState, TrainProgress]:
@@ -108,10 +138,7 @@ def _make_train_state(context: RunContext, run: RunFolder) -> TrainState:
 def _restore(run: RunFolder, train_state: TrainState) -> TrainProgress:
     """Restore the weights and all other state from the checkpoint; return the progress in it."""
     tensors, state = read_checkpoint(run.checkpoint)
-    try:
-        progress = TrainProgress(**state["progress"])
-    except (KeyError, TypeError):
-        raise BadRun(f"{run.checkpoint} is damaged: it does not say where training stopped") from None
+    progress = _progress_of(run, state)
     train_state.restore(tensors, num_steps=progress.step)
     return progress
 
@@ -123,7 +150,23 @@ def _fingerprints(context: RunContext) -> tuple[TrainedOn | None, bytes]:
     return encode_trained_on(fingerprints(context.dataset.train))
 
 
-def _segment(context: RunContext, *, step: int) -> RunSegment:
+def read_progress(run: RunFolder) -> TrainProgress:
+    """Return the progress in the checkpoint of a run, without its weights; that of the start without one.
+
+    Raises:
+        BadRun: The checkpoint cannot be read.
+    """
+    return _progress_of(run, read_state(run.checkpoint)) if run.checkpoint.exists() else TrainProgress()
+
+
+def _progress_of(run: RunFolder, state: Mapping[str, Any]) -> TrainProgress:
+    try:
+        return TrainProgress(**state["progress"])
+    except (KeyError, TypeError):
+        raise BadRun(f"{run.checkpoint} is damaged: it does not say where training stopped") from None
+
+
+def _segment(context: RunContext, *, step: int, follows_end: bool = False) -> RunSegment:
     """Return the segment that this machine computes from `step` on."""
     return RunSegment(
         step=step,
@@ -134,4 +177,7 @@ def _segment(context: RunContext, *, step: int) -> RunSegment:
         hardware=", ".join(filter(None, (hardware(), gpu_name(context.device)))),
         device=str(context.device),
         processes=context.dist.size,
+        epochs=context.config.total_epochs,
+        minutes=context.config.minutes,
+        follows_end=follows_end,
     )

@@ -14,7 +14,7 @@ from convvae_trainer.export.publish import export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.record import RunRecord
-from convvae_trainer.runs.reproduce import repeatability, reproducing_command
+from convvae_trainer.runs.reproduce import repeatability, reproducing_commands
 from convvae_trainer.settings.config import Config
 from support.interruption import Killed, before_step, kill
 
@@ -62,6 +62,9 @@ def test_each_segment_is_recorded(
         "hardware": "another processor, 3 cores",
         "device": "cpu",
         "processes": 1,
+        "epochs": 4,
+        "minutes": None,
+        "follows_end": False,
     }
     assert "2 segments that differ" in repeatability(config, done.run.record)
     text = (run_dir / "reproduce.txt").read_text()
@@ -151,7 +154,7 @@ def test_another_number_of_processes_promises_no_equal_weights(
     segments = (dataclasses.replace(first, processes=2), second)
     record = dataclasses.replace(done.run.record, segments=segments)
     assert "2 segments that differ in device, hardware, number of processes" in repeatability(config, record)
-    assert reproducing_command(record).startswith("torchrun --nproc-per-node 2 ")
+    assert reproducing_commands(record)[0].startswith("torchrun --nproc-per-node 2 ")
 
 
 @pytest.mark.parametrize("segments", [None, [], [7], [{"step": 0}], "x"])
