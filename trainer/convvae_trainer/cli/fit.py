@@ -21,6 +21,7 @@ from convvae_trainer.streams import expendable
 
 if TYPE_CHECKING:
     from convvae_trainer.commands.fit import FitResult
+    from convvae_trainer.runs.start_weights import StartWeights
 
 __all__ = ["fit"]
 
@@ -66,6 +67,17 @@ def fit(
             rich_help_panel=Panel.RUN,
         ),
     ] = False,
+    start_from: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="RUN|ROOT/MODEL",
+            help="Start from the weights of this run, or of this published model, which may have @VERSION."
+            " Networks, objective and likelihood are theirs where no flag says otherwise.",
+            show_default="random weights",
+            rich_help_panel=Panel.RUN,
+        ),
+    ] = None,
     models: Annotated[
         Path | None,
         typer.Option(
@@ -85,10 +97,17 @@ def fit(
     """Train a model on a data set and evaluate it. With --models and --name, also export it."""
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: give both to export the model")
+    if start_from is not None and resume:
+        raise BadConfig("--from starts a new run, and --resume continues one: give one of them")
     require(*TRAINER_PACKAGES)
     if models is not None:
         require_runtime()
-    run_config = _run_config(settings, run_dir, preset, config, resume=resume)
+    weights = None
+    if start_from is not None:
+        from convvae_trainer.commands.start_weights import read_start_weights
+
+        weights = read_start_weights(start_from)
+    run_config = _run_config(settings, run_dir, preset, config, weights, resume=resume)
     from convvae_trainer.commands.fit import ExportTarget, run_fit
     from convvae_trainer.runs.ownership import has_checkpoint
 
@@ -102,6 +121,7 @@ def fit(
             resume=resume,
             # The end of a resumed run may be moved by the flags.
             extend=settings["epochs"] is not None or settings["minutes"] is not None,
+            weights=weights,
             download=download,
             target=None if models is None or name is None else ExportTarget(models, name),
             command=shlex.join(["convvae-train", *sys.argv[1:]]),
@@ -120,10 +140,20 @@ def fit(
 
 
 def _run_config(
-    settings: dict[str, Any], run_dir: Path, preset: str | None, config: Path | None, *, resume: bool
+    settings: dict[str, Any],
+    run_dir: Path,
+    preset: str | None,
+    config: Path | None,
+    weights: "StartWeights | None",
+    *,
+    resume: bool,
 ) -> Config:
-    """Return the settings of the run: flags override the file, the file overrides the preset."""
+    """Return the settings of the run: flags override the file, the file overrides the preset.
+
+    All of them override the settings of the weights that the run starts from.
+    """
     layers = [
+        Layer({}) if weights is None else Layer(weights.defaults, str(weights.origin), is_fixed=True),
         Layer(preset_settings(preset), f"preset {preset}"),
         Layer({}) if config is None else read_settings(config),
         Layer(settings, FLAGS),

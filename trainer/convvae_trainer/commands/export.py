@@ -57,7 +57,9 @@ def run_export(
     if not stored.has_ended:
         finish(stored.train_state, dataset.train)
     figures = stored.folder.read_evaluation() if stored.has_ended else None
-    figures = figures or evaluate_run(stored.train_state, dataset).to_json_object()
+    if figures is None:
+        trained_on = stored.folder.read_trained_on()
+        figures = evaluate_run(stored.train_state, dataset, trained_on=trained_on).to_json_object()
     return export(
         stored.folder,
         stored.train_state,

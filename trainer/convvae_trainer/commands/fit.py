@@ -12,8 +12,11 @@ from rich.console import Console
 from convvae_trainer.compute.device import pick_device
 from convvae_trainer.compute.distributed import DistContext, joined
 from convvae_trainer.compute.process import configure_process, default_threads
+from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset, load_dataset
+from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.sources import with_absolute_paths
+from convvae_trainer.data.trained_on import left_out_text, unseen
 from convvae_trainer.errors import BadRun, ExportFailed, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.export.publish import Exported, check_target, export
@@ -24,6 +27,7 @@ from convvae_trainer.runs.new_end import check_new_end, has_new_end
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.start import load_run, read_progress
+from convvae_trainer.runs.start_weights import StartWeights
 from convvae_trainer.settings.config import Config, to_json_object
 from convvae_trainer.step.train_state import TrainState
 from convvae_trainer.streams import check_utf8
@@ -58,6 +62,7 @@ def run_fit(
     *,
     resume: bool,
     extend: bool = False,
+    weights: StartWeights | None = None,
     download: bool,
     target: ExportTarget | None,
     command: str,
@@ -73,6 +78,7 @@ def run_fit(
         run_dir: The run folder: a new one, or with `resume` an existing one.
         resume: Whether to continue the run in the folder.
         extend: Whether the resumed run gets the epochs or minutes of `config`, if they are others.
+        weights: Weights that a new run starts from. None: random ones.
         download: Whether to download a torchvision set that is absent.
         target: The place to export to; None exports nothing.
         command: The command line, which the run folder records.
@@ -91,6 +97,8 @@ def run_fit(
         _check_resume(RunFolder.open(run_dir), config, extend=extend)
     else:
         check_new(run_dir)
+    if weights is not None:
+        weights.check_settings(config)
     if target is not None:
         check_target(target.models, target.name)
     device = pick_device(config.device)
@@ -100,6 +108,8 @@ def run_fit(
         check_utf8(name or "")
     with joined(device) as dist, _one_interruption(dist):
         dataset = _load(config, dist, download=download)
+        if weights is not None:
+            _check_weights(weights, dataset, console)
         threads = RunFolder.open(run_dir).record.threads if resume else config.threads
         threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
         configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
@@ -109,6 +119,7 @@ def run_fit(
             run_dir,
             resume=resume,
             extend=extend,
+            weights=weights,
             command=command,
             console=console,
             dist=dist,
@@ -125,6 +136,15 @@ def _check_resume(run: RunFolder, config: Config, *, extend: bool) -> None:
     progress = read_progress(run) if extend else TrainProgress()
     if extend and has_new_end(run.config, config, progress):
         check_new_end(run.config, config, progress, num_images=run.record.data.train_images)
+
+
+def _check_weights(weights: StartWeights, dataset: Dataset, console: Console) -> None:
+    """Refuse data of another shape, and test images that the weights were trained on all of."""
+    weights.check_image(dataset.image, dataset=dataset.name)
+    test = LabelledImages(dataset.test, None)
+    left_out = unseen(test, {str(weights.origin): weights.trained_on}, name=dataset.name).left_out
+    if any(left_out.values()):
+        say(console, f"left out   of the test images {left_out_text(left_out)}")
 
 
 def _load(config: Config, dist: DistContext, *, download: bool) -> Dataset:

@@ -1,7 +1,7 @@
 """Evaluation on test images: the record of all metrics, and the metrics that every evaluation computes."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 
 from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.trained_on import Fingerprints, unseen
 from convvae_trainer.evaluation.binarization import BINARIZE_SEED, encoder_input
 from convvae_trainer.evaluation.bound import BoundAccumulator, BoundMetrics
 from convvae_trainer.evaluation.embedding import EmbeddingMetrics
@@ -159,17 +161,31 @@ def evaluate(
     )
 
 
-def evaluate_run(train_state: TrainState, dataset: Dataset) -> Evaluation:
-    """Evaluate a run on the test images of its own data, as `evaluate` does, with the run's settings."""
+def evaluate_run(
+    train_state: TrainState, dataset: Dataset, *, trained_on: Fingerprints | None = None
+) -> Evaluation:
+    """Evaluate a run on the test images of its own data, as `evaluate` does, with the run's settings.
+
+    Args:
+        train_state: The networks and their likelihood.
+        dataset: The data of the run.
+        trained_on: The fingerprints of the images that the weights were trained on, in this run or before it:
+            none of them is a test image. None: they are not known.
+
+    Raises:
+        BadData: No test image is left.
+    """
     config = train_state.config
-    return evaluate(
+    found = unseen(LabelledImages(dataset.test, None), {"the weights": trained_on}, name=dataset.name)
+    evaluation = evaluate(
         train_state,
-        dataset.test,
+        found.data.images,
         dataset=dataset.name,
         split=dataset.split,
         binarize=config.binarize,
         seed=config.seed,
     )
+    return replace(evaluation, left_out=found.left_out["the weights"] or 0)
 
 
 def _sample_sharpness(train_state: TrainState, count: int, *, seed: int) -> float:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_service.bundle import Accuracy, Manifest, Parity
-from convvae_trainer.runs.record import DataRecord, RunRecord, RunSegment
+from convvae_trainer.runs.record import RunRecord, RunSegment
 
 __all__ = ["accuracy_table", "data_table", "metrics_table", "parity_table", "segments_table"]
 
@@ -80,14 +80,14 @@ def _frechet_rows(frechet: Mapping[str, Any]) -> list[Row]:
     ]
 
 
-def data_table(manifest: Manifest, data: DataRecord) -> str:
+def data_table(manifest: Manifest, record: RunRecord) -> str:
     """Return the table of the data: names, numbers of images and their processing.
 
     Args:
         manifest: The manifest of the version.
-        data: The data in the run's record.
+        record: The record of the run.
     """
-    resize, training = manifest.resize, manifest.training
+    resize, training, data = manifest.resize, manifest.training, record.data
     rows: list[Row] = [("Data set", training.dataset), ("Training images", str(training.images))]
     if data.validation_images:
         rows.append(("Validation images", f"{data.validation_images}: {data.validation_split}"))
@@ -96,6 +96,8 @@ def data_table(manifest: Manifest, data: DataRecord) -> str:
         ("Resizing", f"{resize.mode}, {resize.filter}, JPEG decoded {resize.decode} ({resize.library})"),
         ("sha256 of all pixels", data.sha256),
     ]
+    if record.weights_from is not None:
+        rows.append(("First weights", f"those of {record.weights_from}"))
     return _table(("Item", "Value"), rows)
 
 

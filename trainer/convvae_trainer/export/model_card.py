@@ -64,7 +64,7 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 
 ## Data
 
-{data_table(manifest, record.data)}
+{data_table(manifest, record)}
 ## Training
 
 {segments_table(record)}

@@ -122,7 +122,7 @@ def export(
         manifest,
         record=run.record,
         evaluation=evaluation,
-        reproduce=reproducing_commands(run.record),
+        reproduce=reproducing_commands(run.record, with_paths=False),
         repeatability=repeatability(run.config, run.record),
     )
     files[MODEL_CARD] = card.encode()

@@ -13,12 +13,14 @@ from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.settings.recorded import recorded_settings
 
-__all__ = ["DATA_SHA256", "SETTINGS", "STEPS", "training_record"]
+__all__ = ["DATA_SHA256", "SETTINGS", "STEPS", "WEIGHTS_FROM", "training_record"]
 
 # Keys of the metrics: `compare` tells by them whether two models were trained alike.
 STEPS = "training_steps"
 SETTINGS = "training_settings"
 DATA_SHA256 = "training_data_sha256"
+# The name of the run or version whose weights were the first ones; absent: they were random.
+WEIGHTS_FROM = "training_weights_from"
 
 
 def training_record(
@@ -43,6 +45,8 @@ def training_record(
         SETTINGS: recorded_settings(run.config),
         DATA_SHA256: run.record.data.sha256,
     }
+    if run.record.weights_from is not None:
+        metrics[WEIGHTS_FROM] = str(run.record.weights_from)
     if not progress.is_finished:
         metrics[UNFINISHED] = _share_done(run, progress, num_images)
     if progress.best_elbo is not None:

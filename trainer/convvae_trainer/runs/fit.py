@@ -23,6 +23,7 @@ from convvae_trainer.runs.ownership import has_checkpoint, new_folder, resumed_f
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import noted_signals
 from convvae_trainer.runs.start import create_run, resume_run
+from convvae_trainer.runs.start_weights import StartWeights
 from convvae_trainer.runs.summary import summary_lines
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, TensorBoardWriter, open_tensorboard
 from convvae_trainer.settings.config import Config
@@ -48,6 +49,7 @@ def fit(
     *,
     resume: bool = False,
     extend: bool = False,
+    weights: StartWeights | None = None,
     command: str = "",
     console: Console | None = None,
     dist: DistContext = SINGLE_PROCESS,
@@ -64,6 +66,7 @@ def fit(
         run_dir: A new or empty folder, or with `resume` the folder of the run to continue.
         resume: Continue from the run's checkpoint, or from its start if it has none yet.
         extend: With `resume`, train to the epochs or minutes of `config`, which may differ from the run's.
+        weights: Weights that a new run starts from. None: random ones.
         command: The command line, for the run's record.
         console: Where the first process shows progress. None: nowhere.
         dist: The processes that train together. Each calls this with the same arguments.
@@ -85,7 +88,7 @@ def fit(
             if resume:
                 run, train_state, progress = resume_run(context, run_dir, extend=extend)
             else:
-                run, train_state, progress = create_run(context, run_dir)
+                run, train_state, progress = create_run(context, run_dir, weights=weights)
             first_step = progress.step
             for line in summary_lines(context, run, train_state):
                 say(context.console, line)
@@ -112,7 +115,7 @@ def _evaluate(
     context: RunContext, run: RunFolder, train_state: TrainState, *, is_trained: bool
 ) -> Evaluation:
     """Evaluate the test images and write the figures to the run folder."""
-    evaluation = evaluate_run(train_state, context.dataset)
+    evaluation = evaluate_run(train_state, context.dataset, trained_on=run.read_trained_on())
     figures = evaluation.to_json_object()
     if not is_trained:
         # The weights have not changed, so the optional metrics, which may have taken hours, still hold.

@@ -104,7 +104,7 @@ class RunFolder:
             raise BadRun(f"run folder {path} does not exist")
         if not path.is_dir():
             raise BadRun(f"{path} is a file, not a run folder")
-        if not (path / RECORD_FILE).is_file():
+        if not holds_run(path):
             raise BadRun(f"{path} is not a run folder: it has no {RECORD_FILE}")
         settings = _with_validation(_read_json_object(path / CONFIG_FILE))
         try:

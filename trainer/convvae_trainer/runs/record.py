@@ -5,12 +5,13 @@ A segment lasts from the start of the run, or from a resume, to the next resume.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from convvae_service.bundle import ImageShape, TrainedOn
 from convvae_trainer.data.dataset import Dataset
 
-__all__ = ["DataRecord", "RunRecord", "RunSegment"]
+__all__ = ["DataRecord", "RunRecord", "RunSegment", "WeightsOrigin"]
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -139,11 +140,42 @@ class RunSegment:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WeightsOrigin:
+    """The origin of the weights that a run started from; as a string its name.
+
+    `reference` is a run folder or ROOT/MODEL/VERSION. `sha256` is that of the run's checkpoint or of the
+    version's manifest. `step` is the step of the run, None for a version.
+    """
+
+    reference: str
+    sha256: str
+    step: int | None
+
+    def __str__(self) -> str:
+        path = Path(self.reference)
+        return f"{path.parent.name}@{path.name}" if self.step is None else path.name
+
+    @classmethod
+    def from_json_object(cls, values: Mapping[str, Any]) -> Self:
+        """Return the origin of its JSON object.
+
+        Raises:
+            ValueError: A field is missing or of another type.
+        """
+        return cls(
+            reference=_field(values, "reference", str),
+            sha256=_field(values, "sha256", str),
+            step=_optional(values, "step", int),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RunRecord:
     """The contents of `run.json`.
 
     `command` started the run. `precision` and `threads` (CPU threads of each process) hold for all segments;
-    `reason` says why the precision was chosen. There is at least one segment.
+    `reason` says why the precision was chosen. There is at least one segment. `weights_from` is the origin of
+    the first weights; None: they were random.
     """
 
     command: str
@@ -152,6 +184,7 @@ class RunRecord:
     reason: str
     data: DataRecord
     segments: tuple[RunSegment, ...]
+    weights_from: WeightsOrigin | None = None
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -168,6 +201,7 @@ class RunRecord:
         segments = _field(values, "segments", list)
         if not segments or not all(isinstance(segment, dict) for segment in segments):
             raise ValueError("'segments' is not a list of one or more objects")
+        origin = _optional(values, "weights_from", dict)
         record = cls(
             command=_field(values, "command", str),
             precision=_field(values, "precision", str),
@@ -175,6 +209,7 @@ class RunRecord:
             reason=_field(values, "reason", str),
             data=DataRecord.from_json_object(_field(values, "data", dict)),
             segments=tuple(RunSegment.from_json_object(segment) for segment in segments),
+            weights_from=None if origin is None else WeightsOrigin.from_json_object(origin),
         )
         if record.precision not in PRECISIONS:
             raise ValueError(f"'precision' is {record.precision!r}, not {' or '.join(PRECISIONS)}")

@@ -25,12 +25,20 @@ def reproduce_text(config: Config, record: RunRecord) -> str:
 2. Use the same data: {data.name}, {data.train_images} training, {data.validation_images or 0} validation and
    {data.test_images} test images of {data.image}
    (test: {data.split}; validation: {data.validation_split or "none"});
-   sha256 of all pixels {data.sha256}
+   sha256 of all pixels {data.sha256}{_weights(record)}
 3. Run in this folder, with a new folder for the new run:
    {commands}
 
 The command that started this run: {record.command}
 {_resumes(record)}{repeatability(config, record)}"""
+
+
+def _weights(record: RunRecord) -> str:
+    source = record.weights_from
+    if source is None:
+        return ""
+    file = "manifest" if source.step is None else f"checkpoint of step {source.step}"
+    return f"\n   and the same first weights: {source.reference}; sha256 of its {file} {source.sha256}"
 
 
 def _resumes(record: RunRecord) -> str:
@@ -79,10 +87,14 @@ def repeatability(config: Config, record: RunRecord) -> str:
     return "On the same kind of CPU, the same steps give the same weights, bit by bit.\n"
 
 
-def reproducing_commands(record: RunRecord) -> list[str]:
+def reproducing_commands(record: RunRecord, *, with_paths: bool = True) -> list[str]:
     """Return the commands that repeat the run with its settings, precision and threads.
 
     A run that was given a later end has one command for the start, and one for each new end.
+
+    Args:
+        record: The record of the run.
+        with_paths: Whether the weights that the run started from are named by their path, or by their name.
     """
     processes = record.segments[0].processes
     program = ["convvae-train"]
@@ -92,6 +104,10 @@ def reproducing_commands(record: RunRecord) -> list[str]:
     # The settings in the run folder have the last end.
     first_end = _end_flag(record.segments[0]) if moved else []
     precision = ["--precision", record.precision, "--threads", str(record.threads)]
-    words = [*program, "fit", "--config", "config.json", *first_end, *precision, "--run-dir", "NEW_FOLDER"]
+    origin = []
+    if (source := record.weights_from) is not None:
+        origin = ["--from", source.reference if with_paths else str(source)]
+    settings = ["--config", "config.json", *origin, *first_end, *precision]
+    words = [*program, "fit", *settings, "--run-dir", "NEW_FOLDER"]
     later = [[*program, "fit", "--resume", *_end_flag(each), "--run-dir", "NEW_FOLDER"] for each in moved]
     return [shlex.join(each) for each in (words, *later)]

@@ -7,7 +7,7 @@ import torch
 
 from convvae_trainer.settings.config import Config
 
-__all__ = ["effective_beta", "epoch_order", "is_early_log_step", "learning_rate"]
+__all__ = ["FINAL_RATE", "effective_beta", "epoch_order", "is_early_log_step", "learning_rate"]
 
 # The learning rate at the end, relative to its peak.
 FINAL_RATE = 0.02

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from convvae_service.bundle import TrainedOn, encode_trained_on
@@ -22,16 +23,25 @@ from convvae_trainer.runs.new_end import check_new_end, has_new_end, new_end_tex
 from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
 from convvae_trainer.runs.record import DataRecord, RunRecord, RunSegment
+from convvae_trainer.runs.start_weights import StartWeights
 from convvae_trainer.step.train_state import TrainState
 
 __all__ = ["create_run", "load_run", "read_progress", "resume_run"]
 
 
-def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainState, TrainProgress]:
+def create_run(
+    context: RunContext, run_dir: Path, *, weights: StartWeights | None = None
+) -> tuple[RunFolder, TrainState, TrainProgress]:
     """Return a new run in a new or empty folder; of several processes the first one makes the folder.
 
+    Args:
+        context: The inputs of the run.
+        run_dir: The folder.
+        weights: Weights to start from. None: random ones.
+
     Raises:
-        BadConfig: This process is not configured for the run (see `compute.process`).
+        BadConfig: This process is not configured for the run (see `compute.process`), or the weights are
+            those of other networks.
         BadRun: The folder is not empty, or cannot be written.
     """
     config, dist = context.config, context.dist
@@ -40,7 +50,7 @@ def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainStat
     values: dict[str, Any] = {}
     if dist.is_first:
         precision = choose_precision(config.precision, context.device)
-        entry, trained_on = _fingerprints(context)
+        entry, trained_on = _fingerprints(context, weights)
         record = RunRecord(
             command=context.command,
             precision=precision.name,
@@ -48,12 +58,20 @@ def create_run(context: RunContext, run_dir: Path) -> tuple[RunFolder, TrainStat
             reason=precision.reason,
             data=DataRecord.of(context.dataset, entry),
             segments=(_segment(context, step=0),),
+            weights_from=None if weights is None else weights.origin,
         )
         RunFolder.create(run_dir, config=config, record=record, trained_on=trained_on)
         values = record.to_json_object()
     record = RunRecord.from_json_object(dist.broadcast(values))
     run = RunFolder(run_dir, config=config, record=record)
-    return run, _make_train_state(context, run), TrainProgress()
+    train_state, progress = _make_train_state(context, run), TrainProgress()
+    if weights is not None:
+        fresh = train_state.start_from(weights.tensors)
+        say(context.console, _weights_text(weights, fresh))
+        if dist.is_first:
+            # A run that is killed before its first step starts from these weights too.
+            _save(run, train_state, progress)
+    return run, train_state, progress
 
 
 def resume_run(
@@ -101,8 +119,7 @@ def _extend(context: RunContext, run: RunFolder, train_state: TrainState, progre
     if context.dist.is_first:
         # The checkpoint first: with the settings before, a resume finishes it as it was.
         if run.checkpoint.exists():
-            state = {"progress": dataclasses.asdict(progress)}
-            write_checkpoint(run.checkpoint, train_state.tensors(), state)
+            _save(run, train_state, progress)
         run.move_end(context.config)
     num_images = len(context.dataset.train)
     say(context.console, new_end_text(context.config, progress, num_images=num_images))
@@ -143,11 +160,33 @@ def _restore(run: RunFolder, train_state: TrainState) -> TrainProgress:
     return progress
 
 
-def _fingerprints(context: RunContext) -> tuple[TrainedOn | None, bytes]:
-    """Return the entry and the file of the fingerprints; None and no bytes if the run keeps none."""
-    if not context.config.fingerprints:
+def _save(run: RunFolder, train_state: TrainState, progress: TrainProgress) -> None:
+    write_checkpoint(run.checkpoint, train_state.tensors(), {"progress": dataclasses.asdict(progress)})
+
+
+def _weights_text(weights: StartWeights, fresh: list[str]) -> str:
+    text = f"weights    those of {weights.origin}"
+    if fresh:
+        text += f"; random ones in {', '.join(fresh)}"
+    if weights.trained_on is None:
+        text += (
+            "; the images that they were trained on are not known: they may be among the test images, and"
+            " this run keeps no fingerprints either"
+        )
+    return text
+
+
+def _fingerprints(context: RunContext, weights: StartWeights | None) -> tuple[TrainedOn | None, bytes]:
+    """Return the entry and the file of the fingerprints; None and no bytes if the run keeps none.
+
+    The images that the first weights were trained on count too. If they are not known, the run keeps none.
+    """
+    if not context.config.fingerprints or (weights is not None and weights.trained_on is None):
         return None, b""
-    return encode_trained_on(fingerprints(context.dataset.train))
+    known = fingerprints(context.dataset.train)
+    if weights is not None and weights.trained_on is not None:
+        known = np.union1d(known, weights.trained_on)
+    return encode_trained_on(known)
 
 
 def read_progress(run: RunFolder) -> TrainProgress:

@@ -30,6 +30,12 @@ class EmaWeights:
         decay = min(self._decay, (1 + num_steps) / (10 + num_steps))
         torch._foreach_lerp_(self._average, list[Tensor](self._parameters), 1 - decay)
 
+    @torch.no_grad()
+    def restart(self) -> None:
+        """Begin again from the current weights."""
+        self._average = [parameter.detach().clone() for parameter in self._parameters]
+        self._best = None
+
     @contextmanager
     def swapped_in(self) -> Iterator[None]:
         """Put the average in place of the current weights until the context ends."""

@@ -4,7 +4,7 @@ B = batch, C = channels, H and W = height and width.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from convvae_trainer.compute.cuda_graph import GraphedStep
 from convvae_trainer.compute.device import is_out_of_memory
 from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
-from convvae_trainer.errors import BadRun
+from convvae_trainer.errors import BadConfig, BadRun
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import make_likelihood
 from convvae_trainer.objectives.base import Gradients, StepSetup
@@ -169,6 +169,45 @@ class TrainState:
             own = moments.get(parameter, {})
             tensors |= {f"optimizer.{key}.{name}": value for key, value in own.items()}
         return tensors
+
+    @torch.no_grad()
+    def weights(self) -> dict[str, Tensor]:
+        """Return copies of the weights by name: averaged ones where there are averages."""
+        with self.ema.swapped_in():
+            return {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+
+    @torch.no_grad()
+    def start_from(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Replace the first weights by those of trained networks, as `weights` returns them.
+
+        The networks of the objective, such as a discriminator, take weights only if all of theirs are there.
+
+        Args:
+            weights: Weights by name. Those of the likelihood may be absent.
+
+        Returns:
+            The names of the networks that keep their random weights.
+
+        Raises:
+            BadConfig: Encoder or decoder have other weights or shapes. The message names the first of them.
+        """
+        for name, parameter in self._parameters.items():
+            shape, given = tuple(parameter.shape), weights.get(name)
+            found = "absent" if given is None else f"of shape {tuple(given.shape)}"
+            if name.startswith("model.") and found != f"of shape {shape}":
+                raise BadConfig(f"the weights are of other networks: {name} is {found}, not {shape}")
+        if more := [name for name in weights if name.startswith("model.") and name not in self._parameters]:
+            raise BadConfig(f"the weights are of other networks: {more[0]} is not one of this run's")
+        fresh = []
+        for network in {name.partition(".")[0]: None for name in self._parameters}:
+            own = {name: p for name, p in self._parameters.items() if name.startswith(f"{network}.")}
+            if all(name in weights and weights[name].shape == p.shape for name, p in own.items()):
+                for name, parameter in own.items():
+                    parameter.copy_(weights[name])
+            else:
+                fresh.append(network)
+        self.ema.restart()
+        return fresh
 
     @torch.no_grad()
     def restore(self, tensors: dict[str, Tensor], *, num_steps: int) -> None:
