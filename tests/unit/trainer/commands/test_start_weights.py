@@ -164,6 +164,7 @@ def test_images_that_the_weights_know_are_no_test_images(
     assert done.evaluation.left_out == 5
     known = done.run.read_trained_on()
     assert known is not None
+    assert weights.trained_on is not None
     assert np.isin(weights.trained_on, known).all()
     assert len(known) > len(np.unique(weights.trained_on))
 
