@@ -138,5 +138,5 @@ def compare(
     command = shlex.join(["convvae-train", *sys.argv[1:]])
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))
     for claim in comparison.claims:
-        say(console, f"{claim.verdict:<24}  {claim.text}")
+        say(console, f"{claim.verdict:<26}  {claim.text}")
     print_line(console, "report", str(out))

@@ -22,10 +22,12 @@ from convvae_trainer.compare.latent_scatter import (
     train_scatters,
 )
 from convvae_trainer.compare.model_report import measure
+from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.pictures import pictures
 from convvae_trainer.compare.precisions import PrecisionFigures, measure_precisions
 from convvae_trainer.compare.published import PublishedVersion, check_same_shape, find_versions
 from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_sample
+from convvae_trainer.compare.system import grouped, make_systems
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset
@@ -38,6 +40,8 @@ from convvae_trainer.runs.provenance import library_versions
 __all__ = ["CompareOptions", "load_data", "run_compare"]
 
 _Say = Callable[[str], object]
+# The 2-D models are trained with as many seeds as the largest system has, at most with these.
+MAX_SCATTER_SEEDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,26 +90,43 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
     sample = draw_sample(dataset, limit=options.images, columns=options.columns, seed=options.seed)
     with enough_memory():
         classifier, no_classifier = _classifier(options, dataset, sample, say)
+        nearest = NearestImages(dataset.train, dataset.test)
+        groups = grouped([version.manifest for version in versions])
+        shown = {rows[0] for rows in groups}
         models = []
-        for bundle in bundles:
+        for row, bundle in enumerate(bundles):
             say(f"measuring {bundle.published.label}")
-            models.append(measure(bundle, sample, classifier=classifier, seed=options.seed))
-        precisions = _precisions(versions, sample, say)
-        scatters = _scatters(options, dataset, say)
+            models.append(
+                measure(
+                    bundle,
+                    sample,
+                    classifier=classifier,
+                    nearest=nearest,
+                    seed=options.seed,
+                    is_shown=row in shown,
+                )
+            )
+        systems = make_systems(models)
+        precisions = _precisions([versions[row] for row in sorted(shown)], sample, say)
+        num_seeds = min(MAX_SCATTER_SEEDS, max(map(len, groups)))
+        likelihood = versions[0].manifest.likelihood.name
+        scatters = _scatters(options, dataset, likelihood, num_seeds, say)
     comparison = Comparison(
         dataset=dataset.name,
         split=dataset.split,
         left_out=left_out,
+        class_names=None,
         image=dataset.image,
         sample=sample,
         seed=options.seed,
         classifier=classifier,
         no_classifier=no_classifier,
         models=models,
+        systems=systems,
         precisions=precisions,
         scatters=scatters,
         scatter_epochs=options.scatter_epochs or default_epochs(len(dataset.train)),
-        claims=lecture_claims(models, scatters),
+        claims=lecture_claims(systems, scatters),
         date=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         command=command,
         libraries=library_versions(),
@@ -183,12 +204,15 @@ def _precisions(
     return measure_precisions(versions, sample.images)
 
 
-def _scatters(options: CompareOptions, dataset: Dataset, say: _Say) -> list[LatentScatter]:
+def _scatters(
+    options: CompareOptions, dataset: Dataset, likelihood: str, num_seeds: int, say: _Say
+) -> list[LatentScatter]:
     if not options.scatter:
         return []
     return train_scatters(
         dataset,
+        likelihood=likelihood,
         epochs=options.scatter_epochs,
-        seed=options.seed,
+        seeds=range(options.seed, options.seed + num_seeds),
         announce=lambda terms: say(f"training a 2-D model for the scatter: {TERM_NAMES[terms]}"),
     )

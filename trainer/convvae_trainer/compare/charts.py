@@ -15,10 +15,16 @@ from numpy.typing import NDArray
 from convvae_trainer.compare.canvas import INK, PALE, new_figure, style_axes, to_png
 from convvae_trainer.compare.image_row import LABEL_CHARACTERS
 
-__all__ = ["LossCurve", "ScatterPanel", "curves", "scatters"]
+__all__ = ["VALIDATION", "LossCurve", "ScatterPanel", "class_name", "curves", "scatters"]
+
+# The prefix of a metric's name for its value on the validation images.
+VALIDATION = "validation_"
 
 PANEL_PIXELS = 620
 MAX_LEGEND = 20
+# Longer names of classes are shortened.
+CLASS_CHARACTERS = 14
+CHARACTER_PIXELS = 12
 # Up to this many points are marked on a curve.
 MAX_MARKERS = 24
 COLOURS = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37")
@@ -48,23 +54,38 @@ class LossCurve:
         return any(value is not None and math.isfinite(value) for value in self.values.get(metric, ()))
 
 
-def scatters(panels: Sequence[ScatterPanel]) -> bytes:
+def class_name(label: int, names: Sequence[str] | None) -> str:
+    """Return the name of a class, shortened; its number where the names are not known."""
+    name = names[label] if names is not None and 0 <= label < len(names) else str(label)
+    return textwrap.shorten(name, CLASS_CHARACTERS, placeholder="…") or name[:CLASS_CHARACTERS]
+
+
+def scatters(panels: Sequence[ScatterPanel], *, class_names: Sequence[str] | None = None) -> bytes:
     """Return panels side by side, each with its own equal axes and the prior's circles of radius 1 and 2.
 
     Up to `MAX_LEGEND` classes are named in a legend.
+
+    Args:
+        panels: The panels.
+        class_names: The names of the labels 0, 1 and so on. None: the labels are their names.
     """
-    figure = new_figure(PANEL_PIXELS * len(panels) + 110, PANEL_PIXELS + 40)
-    figure.subplots_adjust(left=0.03, right=0.93, bottom=0.07, top=0.92, wspace=0.14)
     labels = [panel.labels for panel in panels if panel.labels is not None]
     classes = np.unique(np.concatenate(labels)) if labels else np.empty(0, np.int64)
+    is_named = 0 < len(classes) <= MAX_LEGEND
+    characters = max((len(class_name(int(label), class_names)) for label in classes), default=0)
+    legend = 50 + CHARACTER_PIXELS * characters if is_named else 0
+    plots = PANEL_PIXELS * len(panels) + 50
+    figure = new_figure(plots + legend, PANEL_PIXELS + 40)
+    share = plots / (plots + legend)
+    figure.subplots_adjust(left=0.03 * share, right=0.985 * share, bottom=0.07, top=0.92, wspace=0.14)
     colours = class_colours(len(classes))
     all_axes: list[Axes] = list(figure.subplots(1, len(panels), squeeze=False)[0])
     for axes, panel in zip(all_axes, panels, strict=True):
         _draw_panel(axes, panel, classes, colours)
-    if 0 < len(classes) <= MAX_LEGEND:
+    if is_named:
         last = all_axes[-1]
         for label, colour in zip(classes, colours, strict=True):
-            last.scatter([], [], s=18, color=colour, label=str(label))
+            last.scatter([], [], s=18, color=colour, label=_plain(class_name(int(label), class_names)))
         last.legend(
             loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=8, handletextpad=0.1
         )
@@ -88,6 +109,11 @@ def _draw_panel(
     axes.set(xlim=(-reach, reach), ylim=(-reach, reach), aspect="equal")
     axes.set_title(panel.title, fontsize=10, color=INK)
     style_axes(axes)
+
+
+def _plain(text: str) -> str:
+    """Return text that a legend shows as it is: a $ would start a formula, and a _ hide the entry."""
+    return " " + text.replace("$", r"\$")
 
 
 def class_colours(count: int) -> NDArray[np.float64]:
@@ -137,9 +163,22 @@ def _draw_curves(axes: Axes, model: LossCurve, title: str, metrics: Mapping[str,
         return
     marker = "o" if len(model.epochs) <= MAX_MARKERS else ""
     for (metric, name), colour in zip(metrics.items(), COLOURS, strict=False):
-        if model.has(metric):
-            values = [math.nan if value is None else value for value in model.values[metric]]
-            axes.plot(model.epochs, values, color=colour, lw=1.6, marker=marker, markersize=3, label=name)
+        for key, label, style in (
+            (metric, name, "-"),
+            (VALIDATION + metric, f"{name}, validation", "--"),
+        ):
+            if model.has(key):
+                values = [math.nan if value is None else value for value in model.values[key]]
+                axes.plot(
+                    model.epochs,
+                    values,
+                    color=colour,
+                    lw=1.6,
+                    ls=style,
+                    marker=marker if style == "-" else "",
+                    markersize=3,
+                    label=label,
+                )
     axes.set_title(title, fontsize=9, color=INK, loc="left")
     axes.set_xlabel("epoch", fontsize=8, color=PALE)
     axes.set_xlim(0, 1.02 * max(model.epochs))
@@ -147,5 +186,5 @@ def _draw_curves(axes: Axes, model: LossCurve, title: str, metrics: Mapping[str,
     axes.grid(color="#eaeef2", linewidth=0.8)
     style_axes(axes)
     axes.spines[["top", "right"]].set_visible(False)
-    if len(metrics) > 1:
+    if len(axes.get_lines()) > 1:
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)

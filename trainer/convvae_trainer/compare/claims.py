@@ -1,14 +1,25 @@
 """The lecture's claims about autoencoders and VAEs, each with the figures that support or contradict it."""
 
 import itertools
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
 
+from convvae_trainer.compare.claim import (
+    Case,
+    Claim,
+    difference_case,
+    limit_case,
+    three_digits,
+    with_seeds,
+)
+from convvae_trainer.compare.floors import LOWEST_SSIM, shortfall
 from convvae_trainer.compare.latent_scatter import LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.pair_claims import realism_claim, sharper_claim
+from convvae_trainer.compare.recipe import unlike_the_lecture
+from convvae_trainer.compare.spread import Spread
+from convvae_trainer.compare.system import System
 
-__all__ = ["Claim", "lecture_claims", "three_digits"]
+__all__ = ["lecture_claims"]
 
 # Reconstructions are called blurry if their sharpness is below this share of the inputs' sharpness.
 BLURRY = 0.9
@@ -17,106 +28,97 @@ SMALL_SUBSET = 0.5
 # Convergence is called stable if no epoch loses more than this share of the whole gain: near the end of
 # training the ELBO fluctuates a little.
 SETBACK = 0.05
-# The names of the objectives in the lecture.
-ADVERSARIAL = {"vae-disl": "VAE_Dis_l", "vae-gan": "VAE/GAN"}
-
-# Whether a case supports the claim, and its numbers in words.
-Case = tuple[bool, str]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Claim:
-    """A claim, the criterion that decides on it, and the cases; `missing` says why there are no cases."""
+def lecture_claims(systems: Sequence[System], scatters: Sequence[LatentScatter]) -> list[Claim]:
+    """Return the lecture's claims, each with the figures of the systems that decide on it.
 
-    text: str
-    criterion: str
-    cases: tuple[Case, ...]
-    missing: str
-
-    @property
-    def verdict(self) -> str:
-        """The verdict as a phrase."""
-        if not self.cases:
-            return "cannot be said"
-        holding = sum(holds for holds, _ in self.cases)
-        if holding == len(self.cases):
-            return "holds here"
-        if not holding:
-            return "does not hold here"
-        return f"holds in {holding} of {len(self.cases)} cases here"
-
-    def to_json_object(self) -> dict[str, Any]:
-        """Return the claim with its verdict as JSON types."""
-        return {**asdict(self), "cases": [list(case) for case in self.cases], "verdict": self.verdict}
-
-
-def lecture_claims(models: Sequence[ModelReport], scatters: Sequence[LatentScatter]) -> list[Claim]:
-    """Return the lecture's claims, each with the figures of the models that decide on it."""
-    vaes = [model for model in models if model.objective == "vae"]
-    with_rate = [model for model in models if model.posterior.rate is not None]
+    Args:
+        systems: The systems of the comparison.
+        scatters: The 2-D models, of one or more seeds; empty if they were left out.
+    """
     return [
         Claim(
             text="VAEs map the input into a distribution, autoencoders into a fixed vector.",
-            criterion="the mean standard deviation of the posterior is above 0, and an ae has no posterior",
-            cases=tuple(_posterior_case(model) for model in models),
+            criterion="the mean standard deviation of the posterior is above 0, and an AE has no posterior",
+            cases=tuple(map(_posterior_case, systems)),
             missing="there is no model",
         ),
         _terms_claim(scatters),
         Claim(
             text="VAEs have a reputation for producing blurry reconstructions of images.",
-            criterion=f"the sharpness of the reconstructions is below {BLURRY:.0%} of the inputs' sharpness",
-            cases=tuple(_blur_case(vae) for vae in vaes),
-            missing="there is no vae",
+            criterion=f"the sharpness of the reconstructions is below {BLURRY:.0%} of the inputs' sharpness,"
+            f" and they are still the images: SSIM is {LOWEST_SSIM} or more",
+            cases=_vae_cases(systems, _blur_case),
+            missing="there is no VAE",
         ),
         Claim(
             text="VAEs tend to only utilise a small subset of the dimensions of z.",
             criterion=f"there are active units, but in fewer than {SMALL_SUBSET:.0%} of the dimensions",
-            cases=tuple(_active_units_case(model) for model in with_rate),
-            missing="there is no model with a rate",
+            cases=_vae_cases(systems, _active_units_case),
+            missing="there is no VAE",
         ),
         Claim(
             text="VAEs have nice learning dynamics: they are easy to optimise, with stable convergence.",
-            criterion=f"no epoch loses {SETBACK:.0%} of the gain of the training ELBO; no step is skipped",
-            cases=tuple(case for vae in vaes if (case := _convergence_case(vae)) is not None),
-            missing="there is no vae with a loss curve of three epochs",
+            criterion=f"in each seed, no epoch loses {SETBACK:.0%} of the gain of the training ELBO, and no"
+            " step is skipped",
+            cases=_vae_cases(systems, _convergence_case),
+            missing="there is no VAE with a loss curve of three epochs",
         ),
-        *(_sharper_claim(objective, models, vaes) for objective in ADVERSARIAL),
-        *(_realism_claim(objective, models, vaes) for objective in ADVERSARIAL),
+        *(sharper_claim(objective, systems) for objective in ("vae-disl", "vae-gan")),
+        *(realism_claim(objective, systems) for objective in ("vae-disl", "vae-gan")),
     ]
 
 
-def three_digits(value: float) -> str:
-    """Return the number with at least three digits; large numbers have no exponent."""
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:#.3g}"
+def _vae_cases(systems: Sequence[System], case_of: Callable[[System], Case | None]) -> tuple[Case, ...]:
+    """Return the case of each VAE; one that is not the lecture's VAE has no vote."""
+    cases = []
+    for system in systems:
+        if system.objective != "vae":
+            continue
+        if reason := unlike_the_lecture(system.recipes[0]):
+            words = f"{system.name} is not the lecture's VAE: {reason}"
+            cases.append(Case(holds=None, words=words, is_comparable=False))
+        elif (case := case_of(system)) is not None:
+            cases.append(case)
+    return tuple(cases)
 
 
-def _posterior_case(model: ModelReport) -> Case:
-    deviation = model.posterior.deviation
+def _posterior_case(system: System) -> Case:
+    deviation = system.spread(lambda model: model.posterior.deviation)
+    is_ae = system.objective == "ae"
     if deviation is None:
-        return model.objective == "ae", f"{model.label} ({model.objective}): a point, no deviation"
-    words = f"{model.label} ({model.objective}): mean posterior deviation {deviation:.3f}"
-    return model.objective != "ae" and deviation > 0, words
+        return Case(holds=is_ae, words=f"{system.name}: a point, no deviation")
+    words = f"{system.name}: mean posterior deviation {with_seeds(deviation, '.3f')}"
+    return Case(holds=not is_ae and min(deviation.values) > 0, words=words)
 
 
 def _terms_claim(scatters: Sequence[LatentScatter]) -> Claim:
     cases: tuple[Case, ...] = ()
     if scatters:
-        by_terms = {scatter.terms: scatter for scatter in scatters}
-        distortion, rate, both = by_terms["distortion"], by_terms["rate"], by_terms["both"]
+        spread = {terms: _over_seeds(scatters, terms, "spread") for terms in ("distortion", "rate", "both")}
+        rate = {terms: _over_seeds(scatters, terms, "rate") for terms in ("rate", "both")}
         cases = (
-            (
-                distortion.spread > both.spread,
-                (
-                    f"spread of the posterior means {distortion.spread:.2f} with the reconstruction term"
-                    f" alone, {both.spread:.2f} with both"
-                ),
+            difference_case(
+                f"spread of the posterior means {with_seeds(spread['distortion'], '.2f')} with the"
+                f" reconstruction term alone, {with_seeds(spread['both'], '.2f')} with both",
+                spread["distortion"],
+                spread["both"],
+                wanted=1,
             ),
-            (
-                rate.spread < both.spread and rate.rate < both.rate,
-                (
-                    f"rate {rate.rate:.3g} nats and spread {rate.spread:.2g} with the KL term alone,"
-                    f" {both.rate:.2f} nats and {both.spread:.2f} with both"
-                ),
+            difference_case(
+                f"spread of the posterior means {with_seeds(spread['rate'], '.2g')} with the KL term alone,"
+                f" {with_seeds(spread['both'], '.2f')} with both",
+                spread["rate"],
+                spread["both"],
+                wanted=-1,
+            ),
+            difference_case(
+                f"rate {with_seeds(rate['rate'], '.2g')} nats with the KL term alone,"
+                f" {with_seeds(rate['both'], '.2f')} nats with both",
+                rate["rate"],
+                rate["both"],
+                wanted=-1,
             ),
         )
     return Claim(
@@ -128,24 +130,52 @@ def _terms_claim(scatters: Sequence[LatentScatter]) -> Claim:
     )
 
 
-def _blur_case(model: ModelReport) -> Case:
+def _over_seeds(scatters: Sequence[LatentScatter], terms: str, figure: str) -> Spread:
+    return Spread(tuple(float(getattr(each, figure)) for each in scatters if each.terms == terms))
+
+
+def _blur_case(system: System) -> Case:
+    if reason := shortfall(system):
+        return Case(holds=None, words=reason, is_comparable=False)
+    share = system.spread(_share_of_sharpness)
+    if share is None:
+        return Case(holds=None, words=f"{system.name}: the inputs have no edges", is_comparable=False)
+    likelihood = system.recipes[0].likelihood
+    words = f"{system.name}, {likelihood}: sharpness is {with_seeds(share, '.0%')} of the inputs'"
+    return limit_case(words, share, BLURRY, wanted=-1)
+
+
+def _share_of_sharpness(model: ModelReport) -> float | None:
     quality = model.quality
-    if not quality.input_sharpness:
-        return False, f"{model.label}: the inputs have no edges"
-    share = quality.sharpness / quality.input_sharpness
-    return share < BLURRY, f"{model.label}: sharpness is {share:.0%} of the inputs'"
+    return quality.sharpness / quality.input_sharpness if quality.input_sharpness else None
 
 
-def _active_units_case(model: ModelReport) -> Case:
-    active, total = model.active_units, model.latent_dim
-    words = f"{model.label} ({model.objective}): {active} of {total} active"
-    if not active:
+def _active_units_case(system: System) -> Case | None:
+    active = system.spread(lambda model: model.active_units)
+    if active is None:
+        return None
+    total = system.first.latent_dim
+    words = f"{system.name}: {with_seeds(active, '.3g')} of {total} active"
+    if not any(active.values):
         # The posterior has collapsed onto the prior: that is not a subset in use.
-        return False, f"{words}: it does not use z"
-    return active < SMALL_SUBSET * total, words
+        return Case(holds=False, words=f"{words}: it does not use z", is_one_seed=active.count == 1)
+    return limit_case(words, active, SMALL_SUBSET * total, wanted=-1)
 
 
-def _convergence_case(model: ModelReport) -> Case | None:
+def _convergence_case(system: System) -> Case | None:
+    found = [each for member in system.members if (each := _convergence(member)) is not None]
+    if len(found) < len(system.members):
+        return None
+    stable = [is_stable for is_stable, _ in found]
+    words = f"{system.name}: {found[0][1]}"
+    if len(stable) > 1:
+        words += f"; {sum(stable)} of {len(stable)} seeds are stable"
+    holds = stable[0] if len(set(stable)) == 1 else None
+    return Case(holds=holds, words=words, is_one_seed=len(stable) == 1)
+
+
+def _convergence(model: ModelReport) -> tuple[bool, str] | None:
+    """Return whether the training was stable, and its numbers; None with fewer than three epochs."""
     epochs = model.bundle.loss_curves()
     elbos = [epoch.get("elbo") for epoch in epochs]
     numbers = [float(value) for value in elbos if isinstance(value, int | float)]
@@ -155,48 +185,7 @@ def _convergence_case(model: ModelReport) -> Case | None:
     setback = max(0.0, *(before - after for before, after in itertools.pairwise(numbers)))
     skipped = sum(epoch.get("skipped_steps") or 0 for epoch in epochs)
     words = (
-        f"{model.label}: the ELBO gained {three_digits(gain)} nats in {len(numbers)} epochs, the largest"
+        f"the ELBO gained {three_digits(gain)} nats in {len(numbers)} epochs, the largest"
         f" setback was {three_digits(setback)}; {skipped} steps were skipped"
     )
     return gain > 0 and setback <= SETBACK * gain and not skipped, words
-
-
-def _sharper_claim(objective: str, models: Sequence[ModelReport], vaes: Sequence[ModelReport]) -> Claim:
-    cases = []
-    for model, vae in _pairs(objective, models, vaes):
-        distance, vae_distance = model.quality.sharpness_distance, vae.quality.sharpness_distance
-        if distance is not None and vae_distance is not None:
-            words = f"sharpness distance {distance:.3f} of {model.label}, {vae_distance:.3f} of {vae.label}"
-            cases.append((distance < vae_distance, words))
-    return Claim(
-        text=f"{ADVERSARIAL[objective]} reconstructs more sharply than the VAE.",
-        criterion="its sharpness is closer to the inputs' sharpness",
-        cases=tuple(cases),
-        missing=f"this needs a vae and a {objective}",
-    )
-
-
-def _realism_claim(objective: str, models: Sequence[ModelReport], vaes: Sequence[ModelReport]) -> Claim:
-    cases = []
-    for model, vae in _pairs(objective, models, vaes):
-        distance, vae_distance = model.frechet.frechet_reconstructions, vae.frechet.frechet_reconstructions
-        if distance is not None and vae_distance is not None:
-            mse, vae_mse = model.quality.mse, vae.quality.mse
-            words = (
-                f"{model.label}: Fréchet {three_digits(distance)}, MSE {mse:.4f};"
-                f" {vae.label}: Fréchet {three_digits(vae_distance)}, MSE {vae_mse:.4f}"
-            )
-            cases.append((distance < vae_distance and mse > vae_mse, words))
-    return Claim(
-        text=f"{ADVERSARIAL[objective]} looks more like the data than the VAE; its pixels are further off.",
-        criterion="the Fréchet distance of its reconstructions is lower, and their MSE is higher",
-        cases=tuple(cases),
-        missing=f"this needs a vae, a {objective} and labels",
-    )
-
-
-def _pairs(
-    objective: str, models: Sequence[ModelReport], vaes: Sequence[ModelReport]
-) -> list[tuple[ModelReport, ModelReport]]:
-    """Return each model of this objective with each plain VAE."""
-    return [(model, vae) for model in models if model.objective == objective for vae in vaes]

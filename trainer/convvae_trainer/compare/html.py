@@ -1,15 +1,15 @@
 """The comparison as one HTML file that needs no other file: styles and pictures are inside, no scripts."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from convvae_trainer.compare.claims import Claim
+from convvae_trainer.compare.claim import Case, Claim
 from convvae_trainer.compare.comparison import Comparison
-from convvae_trainer.compare.latent_scatter import TERM_NAMES, LatentScatter
-from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.picture_sections import picture_sections_above, picture_sections_below
 from convvae_trainer.compare.precision_table import precision_table
+from convvae_trainer.compare.settings_table import settings_table
+from convvae_trainer.compare.spread import RULE
 from convvae_trainer.compare.style import STYLE
 from convvae_trainer.compare.table import table
 from convvae_trainer.data.trained_on import left_out_text
@@ -22,8 +22,21 @@ __all__ = ["render", "write"]
 
 # How long to wait for another process that writes the same report.
 LOCK_WAIT_S = 60.0
-# The style of a verdict; other verdicts are "open", and a claim without cases is "none".
+# The style of a verdict; other verdicts are "open", except the one that nothing can be said.
 VERDICT_STYLES = {"holds here": "yes", "does not hold here": "no"}
+UNSAID = "cannot be said"
+# One sentence for readers who come anew.
+LECTURE = (
+    "The lecture is &ldquo;Variational Autoencoders&rdquo; by Kate Farrahi (ECS Southampton, 2022): it"
+    " introduces the VAE, and ends with reconstructions by a VAE, by VAE_Dis_l and by VAE/GAN, the"
+    " systems of Larsen et al. 2016."
+)
+CLAIMS_NOTE = (
+    "A claim on two systems is judged only if they are matched in likelihood, latent dimensions, data, steps"
+    " and networks. A difference between systems counts if it goes beyond the spread of seeds"
+    f" ({RULE}). One seed has no spread: then a difference cannot be said, and a claim on one system is"
+    " judged for that run alone, which the verdict says."
+)
 
 
 def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, out: Path) -> None:
@@ -55,23 +68,15 @@ def write(comparison: Comparison, pictures: Mapping[str, bytes], numbers: str, o
 
 def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) -> str:
     """Return the report as HTML."""
-    count = len(comparison.models)
-    num_models = "1 model" if count == 1 else f"{count} models"
-    title = f"{num_models} on {Path(comparison.dataset).name or comparison.dataset}"
+    title = f"{_counted(comparison)} on {Path(comparison.dataset).name or comparison.dataset}"
     sections = [
-        ("Reconstructions", _reconstructions(comparison, pictures)),
-        ("Figures", table(comparison)),
+        *picture_sections_above(comparison, pictures),
+        ("Figures", table(comparison) + settings_table(comparison.systems)),
         *([("Precisions", precision_table(comparison.precisions))] if comparison.precisions else []),
         ("The claims of the lecture, and the results here", _claims(comparison.claims)),
+        *picture_sections_below(comparison, pictures),
+        ("How this was made", _origin(comparison, stem=stem)),
     ]
-    if comparison.scatters:
-        sections.append(("Why autoencoder?", _scatters(comparison, pictures)))
-    sections.append(("Latent traversals", _traversals(comparison, pictures)))
-    if any(model.interpolations for model in comparison.models):
-        sections.append(("Interpolations", _interpolations(comparison, pictures)))
-    if "curves.png" in pictures:
-        sections.append(("Loss curves", _curves(comparison, pictures)))
-    sections.append(("How this was made", _origin(comparison, stem=stem)))
     links = " ".join(f'<a href="#s{n}">{escape(head)}</a>' for n, (head, _) in enumerate(sections, start=1))
     body = "\n".join(
         f'<section id="s{n}">\n<h2>{escape(head)}</h2>\n{text}\n</section>'
@@ -91,6 +96,7 @@ def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) 
 <h1>{escape(title)}</h1>
 <p class="lead">{len(comparison.sample.images)} test images of {escape(str(comparison.image))}:
 {escape(comparison.split)}. Left out: {escape(left_out_text(comparison.left_out))}.</p>
+<p class="note">{LECTURE}</p>
 <nav>{links}</nav>
 </header>
 {body}
@@ -100,31 +106,26 @@ def render(comparison: Comparison, pictures: Mapping[str, bytes], *, stem: str) 
 """
 
 
-def _picture(pictures: Mapping[str, bytes], name: str, *, alt: str, caption: str = "") -> str:
-    data = base64.b64encode(pictures[name]).decode()
-    below = f"\n<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure>\n<img src="data:image/png;base64,{data}" alt="{escape(alt)}">{below}\n</figure>'
-
-
-def _reconstructions(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    by_class = "" if comparison.sample.labels is None else ", from as many classes as possible"
-    caption = (
-        f"Test images drawn by seed {comparison.seed}{by_class}. Below them are the reconstructions by each"
-        " model, decoded from the posterior mean."
-    )
-    names = ", ".join(model.label for model in comparison.models)
-    return _picture(
-        pictures, "reconstructions.png", alt=f"Test images over reconstructions by {names}", caption=caption
-    )
+def _counted(comparison: Comparison) -> str:
+    """Return for example "12 models of 4 systems"."""
+    models, systems = len(comparison.models), len(comparison.systems)
+    words = "1 model" if models == 1 else f"{models} models"
+    if systems == models:
+        return words
+    return f"{words} of 1 system" if systems == 1 else f"{words} of {systems} systems"
 
 
 def _claims(claims: Sequence[Claim]) -> str:
-    return '<ol class="claims">\n' + "\n".join(_claim(claim) for claim in claims) + "\n</ol>"
+    return (
+        f'<p class="note">{CLAIMS_NOTE}</p>\n<ol class="claims">\n'
+        + "\n".join(map(_claim, claims))
+        + "\n</ol>"
+    )
 
 
 def _claim(claim: Claim) -> str:
-    style = VERDICT_STYLES.get(claim.verdict, "open" if claim.cases else "none")
-    cases = "".join(f"<li>{'✓' if holds else '✗'} {escape(words)}</li>" for holds, words in claim.cases)
+    style = VERDICT_STYLES.get(claim.verdict, "none" if claim.verdict == UNSAID else "open")
+    cases = "".join(f"<li>{_mark(case)} {escape(case.words)}</li>" for case in claim.cases)
     reason = f"Criterion: {claim.criterion}" if cases else _capital(claim.missing)
     return (
         f"<li><p class=claim>{escape(claim.text)}</p>\n"
@@ -133,78 +134,12 @@ def _claim(claim: Claim) -> str:
     )
 
 
-def _scatters(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    first = comparison.scatters[0]
-    colours = "coloured by class" if first.labels is not None else "in one colour, since there are no labels"
-    caption = (
-        f"Draws from the posteriors of {len(first.draws)} training images in models with two latent"
-        f" dimensions, {colours}. Each model was trained for {comparison.scatter_epochs} epochs on"
-        f" {first.train_images} training images of {escape(str(first.image))}. The circles are the prior's"
-        " first and second standard deviation. Both axes of a panel have the same scale; the panels have"
-        " different scales. Spread and deviation are of the images that are shown as points. Rate and"
-        f" distortion are of {first.test_images} test images, with one posterior draw for each."
-    )
-    picture = _picture(
-        pictures,
-        "scatter.png",
-        alt="Draws from the posteriors of three two-dimensional models",
-        caption=caption,
-    )
-    lines = "\n".join(_scatter_line(scatter) for scatter in comparison.scatters)
-    return f'{picture}\n<ul class="plain">\n{lines}\n</ul>'
-
-
-def _scatter_line(scatter: LatentScatter) -> str:
-    separation = ""
-    if scatter.separation is not None:
-        separation = f"; {scatter.separation:.0%} of their variance lies between classes"
-    return (
-        f"<li><b>{escape(_capital(TERM_NAMES[scatter.terms]))}</b>: the posterior means spread by"
-        f" {scatter.spread:.3g} around their centre{separation}; the mean posterior deviation is"
-        f" {scatter.deviation:.3g} (the prior's is 1). On test images the rate is {scatter.rate:.3g} nats,"
-        f" and the distortion is {scatter.distortion:.1f} nats.</li>"
-    )
+def _mark(case: Case) -> str:
+    return "?" if case.holds is None else "✓" if case.holds else "✗"
 
 
 def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
-
-
-def _traversals(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    parts = [
-        (
-            "<p>Each row starts at the posterior mean of the first image shown, and sets one latent dimension"
-            " to -3 … 3. The dimensions are those with the highest rate. An <code>ae</code> has no rate, and"
-            " its codes have no unit: its dimensions are those that vary most, moved by -3 … 3 of their"
-            " standard deviations.</p>"
-        )
-    ]
-    for number, model in enumerate(comparison.models, start=1):
-        parts.append(_heading(model))
-        parts.append(_picture(pictures, f"traversal-{number}.png", alt=f"Latent traversals of {model.label}"))
-    return "\n".join(parts)
-
-
-def _interpolations(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    parts = ["<p>A straight line between the posterior means of two test images, decoded.</p>"]
-    for number, model in enumerate(comparison.models, start=1):
-        parts.append(_heading(model))
-        parts.append(
-            _picture(pictures, f"interpolation-{number}.png", alt=f"Interpolations of {model.label}")
-        )
-    return "\n".join(parts)
-
-
-def _heading(model: ModelReport) -> str:
-    return f"<h3>{escape(model.label)} <small>{escape(model.objective)}</small></h3>"
-
-
-def _curves(comparison: Comparison, pictures: Mapping[str, bytes]) -> str:
-    missing = [model.label for model in comparison.models if not model.bundle.loss_curves()]
-    caption = "Means over the training images of each epoch, from the metrics in the bundle."
-    if missing:
-        caption += f" These have no metrics: {escape(', '.join(missing))}."
-    return _picture(pictures, "curves.png", alt="Loss curves", caption=caption)
 
 
 def _origin(comparison: Comparison, *, stem: str) -> str:

@@ -3,8 +3,9 @@
 N = images, Z = 2 latent dimensions.
 """
 
+import itertools
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,13 +14,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import resize_pixels
+from convvae_service.bundle import ImageShape
+from convvae_trainer.compare.small_images import small_images
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.runs.fit import Fitted, fit
-from convvae_trainer.settings.config import Config
+from convvae_trainer.settings.config import Config, config_from
 
 __all__ = ["TERM_NAMES", "LatentScatter", "default_epochs", "train_scatters"]
 
@@ -31,8 +32,6 @@ TERM_NAMES: dict[TrainedTerms, str] = {
 }
 MAX_IMAGES = 10_000
 MAX_POINTS = 3_000
-MAX_SIDE = 32
-MIN_SIDE = 8
 BATCH = 128
 # After this many steps the three scatters change little. Training all three on `digits` at 16x16 took 26 s on
 # a busy core.
@@ -50,6 +49,8 @@ class LatentScatter:
     """
 
     terms: TrainedTerms
+    seed: int
+    likelihood: str
     draws: NDArray[np.float32]
     labels: NDArray[np.int64] | None
     spread: float
@@ -63,7 +64,7 @@ class LatentScatter:
 
     def to_json_object(self) -> dict[str, Any]:
         """Return the figures, without the draws."""
-        names = ("terms", "spread", "deviation", "rate", "distortion", "separation")
+        names = ("terms", "seed", "likelihood", "spread", "deviation", "rate", "distortion", "separation")
         sizes = {"train_images": self.train_images, "test_images": self.test_images}
         return {**{name: getattr(self, name) for name in names}, **sizes, "image": list(self.image.as_tuple)}
 
@@ -77,38 +78,41 @@ def default_epochs(num_images: int) -> int:
 def train_scatters(
     dataset: Dataset,
     *,
+    likelihood: str = "bernoulli",
     epochs: int | None = None,
-    seed: int = 0,
+    seeds: Sequence[int] = (0,),
     announce: Callable[[TrainedTerms], object] = str,
 ) -> list[LatentScatter]:
-    """Train a model on the reconstruction term alone, one on the KL term alone, and one on both.
+    """Train a model on the reconstruction term alone, one on the KL term alone, and one on both, per seed.
 
     Args:
         dataset: The data set. At most `MAX_IMAGES` training images are used, reduced to 32 pixels a side.
+        likelihood: The likelihood of the pixels in all models.
         epochs: Epochs of each training. None: `default_epochs`.
-        seed: The seed of weights, order and noise.
+        seeds: Each of the three is trained once with each of these seeds of weights, order and noise.
         announce: Called with the terms before each training.
     """
     small = _reduced(dataset)
     scatters = []
-    for terms in TERM_NAMES:
+    for seed, terms in itertools.product(seeds, TERM_NAMES):
         announce(terms)
-        config = Config(
-            dataset=dataset.name,
-            objective="vae",
-            likelihood="bernoulli",
-            terms=terms,
-            latent_dim=2,
-            width=16,
-            hidden=128,
-            epochs=epochs or default_epochs(len(small.train)),
-            batch_size=BATCH,
-            ema_decay=0.99,
-            seed=seed,
-            device="cpu",
-            precision="fp32",
-            tensorboard=False,
-        )
+        settings = {
+            "dataset": dataset.name,
+            "objective": "vae",
+            "likelihood": likelihood,
+            "terms": terms,
+            "latent_dim": 2,
+            "width": 16,
+            "hidden": 128,
+            "epochs": epochs or default_epochs(len(small.train)),
+            "batch_size": BATCH,
+            "ema_decay": 0.99,
+            "seed": seed,
+            "device": "cpu",
+            "precision": "fp32",
+            "tensorboard": False,
+        }
+        config = config_from(settings)
         scatters.append(_scatter(terms, _fit(config, small), small, seed=seed))
     return scatters
 
@@ -135,6 +139,8 @@ def _scatter(terms: TrainedTerms, fitted: Fitted, dataset: Dataset, *, seed: int
     assert bound.rate is not None
     return LatentScatter(
         terms=terms,
+        seed=seed,
+        likelihood=fitted.train_state.config.likelihood,
         draws=(mean_NZ + noise_NZ * deviation_NZ).numpy(),
         labels=labels_N,
         spread=float(np.sqrt(mean.var(axis=0).sum())),
@@ -168,20 +174,7 @@ def _reduced(dataset: Dataset) -> Dataset:
     return Dataset(
         name=dataset.name,
         split=dataset.split,
-        train=_small(dataset.train[train]),
-        test=_small(dataset.test[test]),
+        train=small_images(dataset.train[train]),
+        test=small_images(dataset.test[test]),
         train_labels=None if labels is None else labels[train],
     )
-
-
-def _small(images_NHWC: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the images with sides of at most `MAX_SIDE` pixels, in about the same proportions."""
-    height, width, channels = images_NHWC.shape[1:]
-    largest = max(height, width)
-    if largest <= MAX_SIDE:
-        return np.ascontiguousarray(images_NHWC)
-    # Networks take no side below `MIN_SIDE`.
-    sides = [max(MIN_SIDE, round(side * MAX_SIDE / largest)) for side in (height, width)]
-    shape = ImageShape(height=sides[0], width=sides[1], channels=channels)
-    resize = Resize(mode="stretch", filter="box", library="")
-    return np.stack([resize_pixels(image, shape=shape, resize=resize) for image in images_NHWC])

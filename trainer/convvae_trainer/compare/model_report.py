@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from convvae_trainer.compare.bundle_model import BundleModel
 from convvae_trainer.compare.feature_classifier import FeatureClassifier
+from convvae_trainer.compare.half_size import halved
 from convvae_trainer.compare.image_row import ImageRow
 from convvae_trainer.compare.latent_paths import interpolations, traversals
+from convvae_trainer.compare.nearest import NUM_SEARCHED, NearestImages, PriorDraws
 from convvae_trainer.compare.published import PublishedVersion
 from convvae_trainer.compare.sample import TestSample
 from convvae_trainer.evaluation.image_quality import ReconstructionQuality, reconstruction_quality
@@ -54,16 +56,19 @@ class FrechetFigures:
 class ModelReport:
     """The figures and images of one model. `distortion` is in nats per image.
 
-    `reconstructions` are those of the shown test images.
+    `half_size` is the quality of the reconstructions at half their size. `reconstructions` are those of the
+    shown test images. A model that is not shown in pictures has no traversals and no interpolations.
     """
 
     bundle: BundleModel
     quality: ReconstructionQuality
+    half_size: ReconstructionQuality
     distortion: float
     active_units: int
     posterior: PosteriorFigures
     frechet: FrechetFigures
     reconstructions: NDArray[np.uint8]
+    draws: PriorDraws | None
     traversals: list[ImageRow]
     interpolations: list[ImageRow]
 
@@ -104,15 +109,23 @@ class ModelReport:
             "seed": manifest.training.seed,
             **asdict(self.quality),
             "sharpness_distance": self.quality.sharpness_distance,
+            "half_size_sharpness_distance": self.half_size.sharpness_distance,
             "distortion": self.distortion,
             "active_units": self.active_units,
             **asdict(self.posterior),
             **asdict(self.frechet),
+            "prior_draws": None if self.draws is None else self.draws.to_json_object(),
         }
 
 
 def measure(
-    bundle: BundleModel, sample: TestSample, *, classifier: FeatureClassifier | None, seed: int = 0
+    bundle: BundleModel,
+    sample: TestSample,
+    *,
+    classifier: FeatureClassifier | None,
+    nearest: NearestImages,
+    seed: int = 0,
+    is_shown: bool = True,
 ) -> ModelReport:
     """Measure a model on test images.
 
@@ -120,11 +133,14 @@ def measure(
         bundle: The model.
         sample: The test images.
         classifier: For Fréchet distances and accuracy. None: they are not measured.
+        nearest: The training images, for those that are nearest to draws from the prior.
         seed: The seed of the posterior draw of each image, and of the draws from the prior.
+        is_shown: Whether the report shows pictures of the model.
     """
     noise = np.random.default_rng(seed)
     mean_NZ, log_variance_NZ = bundle.encode(sample.images)
     reconstructions = bundle.decode(mean_NZ)
+    draws = None
     if log_variance_NZ is None:
         distortion = float(bundle.distortion(sample.images, mean_NZ).mean(dtype=np.float64))
         posterior = PosteriorFigures()
@@ -134,30 +150,41 @@ def measure(
         distortion = float(bundle.distortion(sample.images, latent_NZ).mean(dtype=np.float64))
         num_values = bundle.manifest.image.num_values
         posterior = _posterior_figures(mean_NZ, log_variance_NZ, distortion, num_values=num_values)
+        draws = nearest.of(_prior_draws(bundle, NUM_SEARCHED, seed=seed), shown=len(sample.shown))
     frechet = FrechetFigures()
     if classifier is not None and sample.labels is not None:
         samples_distance = None
         if log_variance_NZ is not None:
-            prior_NZ = noise.standard_normal(mean_NZ.shape, dtype=np.float32)
-            samples_distance = classifier.distance(bundle.decode(prior_NZ))
+            prior = _prior_draws(bundle, len(sample.images), seed=seed)
+            samples_distance = classifier.distance(prior)
         frechet = FrechetFigures(
             frechet_reconstructions=classifier.distance(reconstructions),
             frechet_samples=samples_distance,
             accuracy=classifier.network.accuracy(reconstructions, sample.labels),
         )
+    rate_Z = np.array(posterior.rate_per_dimension)
+    shown_NZ, shown = mean_NZ[sample.shown], sample.images[sample.shown]
     return ModelReport(
         bundle=bundle,
         quality=reconstruction_quality(sample.images, reconstructions),
+        half_size=reconstruction_quality(halved(sample.images), halved(reconstructions)),
         distortion=distortion,
         active_units=int((mean_NZ.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
         posterior=posterior,
         frechet=frechet,
         reconstructions=reconstructions[sample.shown],
-        traversals=traversals(
-            bundle, mean_NZ, np.array(posterior.rate_per_dimension), start=int(sample.shown[0])
-        ),
-        interpolations=interpolations(bundle, mean_NZ[sample.shown], sample.images[sample.shown]),
+        draws=draws,
+        traversals=traversals(bundle, mean_NZ, rate_Z, start=int(sample.shown[0])) if is_shown else [],
+        interpolations=interpolations(bundle, shown_NZ, shown) if is_shown else [],
     )
+
+
+def _prior_draws(bundle: BundleModel, count: int, *, seed: int) -> NDArray[np.uint8]:
+    """Return decoded draws from the prior; fewer draws are the first ones of more."""
+    # Not the stream of the posterior draws.
+    noise = np.random.default_rng([seed, 1])
+    prior_NZ = noise.standard_normal((count, bundle.manifest.latent_dim), dtype=np.float32)
+    return bundle.decode(prior_NZ)
 
 
 def _posterior_figures(

@@ -1,134 +1,27 @@
-"""The report's table: the figures of all models, what each means, and the best of each."""
+"""The report's table: the figures of all systems over their seeds, what each means, and the best of each."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from html import escape
 
-from convvae_trainer.compare.claims import three_digits
+from convvae_trainer.compare.claim import three_digits
 from convvae_trainer.compare.comparison import Comparison
-from convvae_trainer.compare.model_report import ModelReport
+from convvae_trainer.compare.figures import FIGURES, Figure
+from convvae_trainer.compare.spread import RULE, Spread, compared
+from convvae_trainer.compare.system import System
 from convvae_trainer.export.model_card import BEST_EPOCH
 
-__all__ = ["FIGURES", "table"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """A line of the table. `value` returns a model's number, or None if it has none.
-
-    `form` is the number's format; "" gives three digits. `best` picks the best number. A figure that depends
-    on the likelihood is not compared between different likelihoods.
-    """
-
-    name: str
-    meaning: str
-    value: Callable[[ModelReport], float | None]
-    form: str = ".2f"
-    best: Callable[[Sequence[float]], float] | None = None
-    depends_on_likelihood: bool = False
-
-
-FIGURES = (
-    Figure(
-        name="MSE",
-        meaning="squared error of a pixel in 0..1",
-        value=lambda model: model.quality.mse,
-        form=".5f",
-        best=min,
-    ),
-    Figure(name="PSNR", meaning="dB", value=lambda model: model.quality.psnr_db, best=max),
-    Figure(
-        name="SSIM",
-        meaning="structural similarity, 1 is equal",
-        value=lambda model: model.quality.ssim,
-        form=".4f",
-        best=max,
-    ),
-    Figure(
-        name="Sharpness",
-        meaning="variance of the Laplacian",
-        value=lambda model: model.quality.sharpness,
-        form=".4f",
-    ),
-    Figure(
-        name="Sharpness distance",
-        meaning="|ln(ratio to the inputs' sharpness)|",
-        value=lambda model: model.quality.sharpness_distance,
-        form=".3f",
-        best=min,
-    ),
-    Figure(
-        name="Fréchet, reconstructions",
-        meaning="from the test images",
-        value=lambda model: model.frechet.frechet_reconstructions,
-        form="",
-        best=min,
-    ),
-    Figure(
-        name="Fréchet, prior samples",
-        meaning="from the test images",
-        value=lambda model: model.frechet.frechet_samples,
-        form="",
-        best=min,
-    ),
-    Figure(
-        name="Classified correctly",
-        meaning="reconstructions assigned to their image's class",
-        value=lambda model: model.frechet.accuracy,
-        form=".1%",
-        best=max,
-    ),
-    Figure(
-        name="Distortion",
-        meaning="-log p(x|z), nats per image",
-        value=lambda model: model.distortion,
-        best=min,
-        depends_on_likelihood=True,
-    ),
-    Figure(
-        name="Rate",
-        meaning="KL divergence from the prior, nats per image",
-        value=lambda model: model.posterior.rate,
-    ),
-    Figure(
-        name="ELBO",
-        meaning="nats per image",
-        value=lambda model: model.posterior.elbo,
-        best=max,
-        depends_on_likelihood=True,
-    ),
-    Figure(
-        name="Bits per dim",
-        meaning="of the ELBO",
-        value=lambda model: model.posterior.bits_per_dim,
-        form=".4f",
-        best=min,
-        depends_on_likelihood=True,
-    ),
-    Figure(
-        name="Active units",
-        meaning="latent dimensions whose mean varies",
-        value=lambda model: model.active_units,
-        form="d",
-    ),
-    Figure(name="Latents", meaning="dimensions of z", value=lambda model: model.latent_dim, form="d"),
-    Figure(
-        name="Posterior deviation",
-        meaning="mean over images and latents",
-        value=lambda model: model.posterior.deviation,
-        form=".3f",
-    ),
-)
+__all__ = ["table"]
 
 
 def table(comparison: Comparison) -> str:
-    """Return the table as HTML: a line for each figure, a column for each model, and notes."""
-    models = comparison.models
-    likelihoods = {model.published.manifest.likelihood.name for model in models}
+    """Return the table as HTML: a line for each figure, a column for each system, and notes."""
+    systems = comparison.systems
+    likelihoods = {system.recipes[0].likelihood for system in systems}
     heads = "".join(
-        f"<th scope=col>{escape(model.label)}<small>{escape(_about(model))}</small></th>" for model in models
+        f"<th scope=col>{escape(system.name)}<small>{escape(_about(system))}</small></th>"
+        for system in systems
     )
-    lines = [line for figure in FIGURES if (line := _line(figure, models, likelihoods))]
+    lines = [line for figure in FIGURES if (line := _line(figure, systems, likelihoods))]
     return (
         f'<div class="wide"><table>\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
@@ -136,44 +29,70 @@ def table(comparison: Comparison) -> str:
     )
 
 
-def _line(figure: Figure, models: Sequence[ModelReport], likelihoods: set[str]) -> str:
-    """Return the figure's line; "" if no model has the figure."""
-    values = [figure.value(model) for model in models]
-    known = [value for value in values if value is not None]
+def _line(figure: Figure, systems: Sequence[System], likelihoods: set[str]) -> str:
+    """Return the figure's line; "" if no system has the figure."""
+    spreads = [system.spread(figure.value) for system in systems]
+    known = [spread for spread in spreads if spread is not None]
     if not known:
         return ""
-    is_comparable = len(known) > 1 and not (figure.depends_on_likelihood and len(likelihoods) > 1)
-    best = figure.best(known) if figure.best and is_comparable and len(set(known)) > 1 else None
+    is_comparable = not (figure.depends_on_likelihood and len(likelihoods) > 1)
+    best = _best(figure, known) if is_comparable else None
     cells = "".join(
-        _cell(value, figure.form, is_best=value is not None and value == best) for value in values
+        _cell(spread, figure.form, is_best=spread is not None and spread is best) for spread in spreads
     )
     arrow = " ↓" if figure.best is min else " ↑" if figure.best is max else ""
     head = f"{escape(figure.name)}{arrow}<small>{escape(figure.meaning)}</small>"
     return f"<tr><th scope=row>{head}</th>{cells}</tr>"
 
 
-def _about(model: ModelReport) -> str:
-    """Return the line below a model's name."""
-    published, manifest = model.published, model.published.manifest
+def _best(figure: Figure, spreads: Sequence[Spread]) -> Spread | None:
+    """Return the best of several, if it is better than each other one beyond the spread of seeds."""
+    if figure.best is None or len(spreads) < 2:
+        return None
+    best_mean = figure.best([spread.mean for spread in spreads])
+    best = next(spread for spread in spreads if spread.mean == best_mean)
+    is_beyond = all(compared(best, other) in (-1, 1) for other in spreads if other is not best)
+    return best if is_beyond else None
+
+
+def _about(system: System) -> str:
+    """Return the line below a system's name."""
+    published, manifest = system.first.published, system.first.published.manifest
     best = manifest.training.metrics.get(BEST_EPOCH)
+    seeds = (
+        f"seed {system.seeds[0]}"
+        if len(system.seeds) == 1
+        else f"{len(system.seeds)} seeds: {', '.join(map(str, system.seeds))}"
+    )
     return (
-        f"{manifest.objective}, {manifest.likelihood.name}; version {published.version},"
-        f" {published.precision}; {manifest.training.epochs:g} epochs of {manifest.training.dataset}"
+        f"{', '.join(member.label for member in system.members)}; {manifest.objective},"
+        f" {manifest.likelihood.name}; version {published.version}, {published.precision};"
+        f" {manifest.training.epochs:g} epochs of {manifest.training.dataset}"
         + ("" if best is None else f", the weights are those after epoch {best}")
+        + f"; {seeds}"
     )
 
 
-def _cell(value: float | None, form: str, *, is_best: bool) -> str:
-    if value is None:
+def _cell(spread: Spread | None, form: str, *, is_best: bool) -> str:
+    if spread is None:
         return "<td class=none>&ndash;</td>"
-    text = format(value, form) if form else three_digits(value)
-    return f"<td{' class=best' if is_best else ''}>{escape(text)}</td>"
+    text = escape(_number(spread.mean, form))
+    if spread.deviation is not None:
+        text += f" <small>± {escape(_number(spread.deviation, form))}</small>"
+    return f"<td{' class=best' if is_best else ''}>{text}</td>"
+
+
+def _number(value: float, form: str) -> str:
+    if form == "d":
+        return f"{value:.0f}" if value.is_integer() else f"{value:.1f}"
+    return format(value, form) if form else three_digits(value)
 
 
 def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
     sharpness = comparison.models[0].quality.input_sharpness
     notes = [
-        "↓ less is better, ↑ more is better; the best number is bold.",
+        "↓ less is better, ↑ more is better.",
+        _spread_note(comparison.systems),
         (
             "MSE, PSNR, SSIM and sharpness are of reconstructions from the posterior mean; distortion and"
             " ELBO take one posterior draw for each image."
@@ -190,6 +109,22 @@ def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
         )
     notes.append(_classifier_note(comparison))
     return escape(" ".join(notes))
+
+
+def _spread_note(systems: Sequence[System]) -> str:
+    alone = [system.name for system in systems if len(system.members) == 1]
+    if len(alone) == len(systems):
+        return (
+            "Each system is one model of one seed. One seed has no spread: a difference may be chance, and no"
+            " number is marked as best. Models that differ in the seed alone form one system."
+        )
+    note = (
+        "Models that differ in the seed alone form one system: mean ± sample standard deviation over its"
+        f" seeds. A number is bold if it is better than each other one beyond the spread of seeds ({RULE})."
+    )
+    if alone:
+        note += f" One seed has no spread: {', '.join(alone)}."
+    return note
 
 
 def _classifier_note(comparison: Comparison) -> str:

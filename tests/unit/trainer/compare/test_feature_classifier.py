@@ -10,6 +10,7 @@ from convvae_trainer.compare import feature_classifier
 from convvae_trainer.compare.bundle_model import open_model
 from convvae_trainer.compare.feature_classifier import FeatureClassifier, train_feature_classifier
 from convvae_trainer.compare.model_report import measure
+from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.published import find_versions
 from convvae_trainer.compare.sample import TestSample as Sample
 from convvae_trainer.compare.sample import draw_sample
@@ -48,7 +49,10 @@ def test_a_classifier_needs_labels(
     assert isinstance(classifier, FeatureClassifier)
     assert classifier.accuracy == 1.0
     models = [open_model(one) for one in find_versions([str(root / "blobs"), str(root / "blobs-ae")])]
-    vae, ae = (measure(model, sample, classifier=classifier) for model in models)
+    vae, ae = (
+        measure(model, sample, classifier=classifier, nearest=NearestImages(data.train, data.test))
+        for model in models
+    )
     assert vae.frechet.frechet_reconstructions is not None
     assert vae.frechet.frechet_reconstructions > classifier.reference
     assert vae.frechet.frechet_samples is not None

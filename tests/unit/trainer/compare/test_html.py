@@ -3,6 +3,7 @@
 import base64
 import dataclasses
 import json
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 
 from convvae_trainer.commands.compare import CompareOptions, run_compare
 from convvae_trainer.compare.comparison import Comparison
+from convvae_trainer.compare.figures import FIGURES
 from convvae_trainer.compare.html import render, write
+from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.pictures import pictures
-from convvae_trainer.compare.table import FIGURES, table
+from convvae_trainer.compare.system import System, make_systems
+from convvae_trainer.compare.table import table
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.checkpoint import replace_file
@@ -75,7 +79,7 @@ def test_the_report_needs_no_other_file_and_no_script(made: tuple[Comparison, Pa
     assert all(source.startswith("data:image/png;base64,") for source in page.attributes("src"))
     assert not any(name.startswith("on") for _, attrs in page.tags for name in attrs)
     links, targets = page.attributes("href"), page.attributes("id")
-    assert len(links) == 8
+    assert len(links) == 9
     assert {link.removeprefix("#") for link in links} == set(targets)
     assert "url(" not in made[1].read_text(encoding="utf-8")
     assert all(page.attributes("alt"))
@@ -87,7 +91,7 @@ def test_the_pictures_lie_beside_the_report(made: tuple[Comparison, Path]) -> No
     embedded = {base64.b64decode(source.partition(",")[2]) for source in page.attributes("src")}
     files = {path.name: path.read_bytes() for path in (made[1].parent / "report_files").iterdir()}
     sheets = {f"{kind}-{number}.png" for kind in ("traversal", "interpolation") for number in (1, 2)}
-    assert set(files) == {"reconstructions.png", "scatter.png", "curves.png", *sheets}
+    assert set(files) == {"reconstructions.png", "draws.png", "scatter.png", "curves.png", *sheets}
     assert set(files.values()) == embedded
 
 
@@ -113,6 +117,11 @@ def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> Non
         72,
         8,
     )
+    assert [system["name"] for system in found["systems"]] == ["VAE", "AE"]
+    assert found["systems"][0]["figures"]["mse"] == {"mean": vae["mse"], "deviation": None, "seeds": 1}
+    assert found["systems"][0]["settings"]["latent_dim"] == 4
+    assert ae["prior_draws"] is None
+    assert 0 < vae["prior_draws"]["distance"] < 1
     assert "no labels" in found["classifier"]["missing"]
     assert len(found["claims"]) == len(comparison.claims) == 9
 
@@ -128,6 +137,11 @@ def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
         "Fréchet distances were not measured: the data have no labels",
         "convvae-train compare <these>",
         "in one colour, since there are no labels",
+        "a bernoulli likelihood",
+        "The lecture is",
+        "One seed has no spread",
+        "nearest to it in pixels",
+        "AE has no prior, and so no draws",
         *(claim.verdict for claim in comparison.claims),
         *(claim.text for claim in comparison.claims),
     ):
@@ -156,6 +170,7 @@ def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
         no_classifier=evil,
         libraries={evil: evil},
         models=[dataclasses.replace(first, bundle=bundle)],
+        systems=[System(name=evil, members=(dataclasses.replace(first, bundle=bundle),))],
     )
     page = Page(render(comparison, pictures(comparison), stem=evil))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -164,47 +179,117 @@ def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
     assert any(evil in alt for alt in page.attributes("alt"))
 
 
-def test_the_best_figure_is_bold_where_figures_compare(made: tuple[Comparison, Path]) -> None:
-    """The smallest error is marked; bounds of different likelihoods are not."""
+def seeds_of(model: ModelReport, mses: list[float], **training: Any) -> list[ModelReport]:
+    """Return the model once for each error, as if trained with one seed after the other."""
+    made = []
+    for seed, mse in enumerate(mses):
+        manifest = model.published.manifest
+        graphs = tuple(
+            dataclasses.replace(graph, sha256=sha256(f"{seed}{graph.role}{training}".encode()).hexdigest())
+            for graph in manifest.graphs
+        )
+        metrics = {**manifest.training.metrics, **training}
+        changed = dataclasses.replace(manifest.training, seed=seed, metrics=metrics)
+        changed_manifest = dataclasses.replace(manifest, graphs=graphs, training=changed)
+        published = dataclasses.replace(model.published, manifest=changed_manifest, label=f"m{seed}")
+        bundle = dataclasses.replace(model.bundle, published=published)
+        quality = dataclasses.replace(model.quality, mse=mse)
+        made.append(dataclasses.replace(model, bundle=bundle, quality=quality))
+    return made
+
+
+def table_of(comparison: Comparison, *models: ModelReport) -> str:
+    return table(dataclasses.replace(comparison, models=list(models), systems=make_systems(models)))
+
+
+def test_a_figure_is_bold_where_it_is_best_beyond_the_spread_of_seeds(made: tuple[Comparison, Path]) -> None:
+    """Means with deviations; a difference within the spread, and one of single seeds, mark nothing."""
     vae = made[0].models[0]
-    worse = dataclasses.replace(vae, quality=dataclasses.replace(vae.quality, mse=2 * vae.quality.mse))
-    posterior = dataclasses.replace(vae.posterior, elbo=(vae.posterior.elbo or 0) - 1)
-    worse = dataclasses.replace(worse, posterior=posterior)
-    text = table(dataclasses.replace(made[0], models=[worse, vae]))
-    assert f"<td>{worse.quality.mse:.5f}</td><td class=best>{vae.quality.mse:.5f}</td>" in text
-    assert f"<td class=best>{vae.posterior.elbo:.2f}</td>" in text
-    assert "cannot be compared between likelihoods" not in text
-    manifest = vae.published.manifest
-    gaussian = dataclasses.replace(
-        manifest,
-        likelihood=dataclasses.replace(
-            manifest.likelihood, name="gaussian", probability_clamp=None, sigma=0.1
-        ),
-    )
-    published = dataclasses.replace(worse.published, manifest=gaussian)
-    other = dataclasses.replace(worse, bundle=dataclasses.replace(worse.bundle, published=published))
-    text = table(dataclasses.replace(made[0], models=[other, vae]))
-    assert f"<td class=best>{vae.quality.mse:.5f}</td>" in text
-    assert f"<td class=best>{vae.posterior.elbo:.2f}</td>" not in text
-    assert "cannot be compared between likelihoods" in text
+    far = seeds_of(vae, [0.0300, 0.0302, 0.0304], training_steps=9)
+    near = seeds_of(vae, [0.0176, 0.0178, 0.0180])
+    same = seeds_of(vae, [0.0175, 0.0178, 0.0184], training_steps=9)
+    cell = "0.01780 <small>± 0.00020</small></td>"
+    assert f"<td class=best>{cell}" in table_of(made[0], *near, *far)
+    assert "0.03020 <small>± 0.00020</small>" in table_of(made[0], *near, *far)
+    assert f"<td>{cell}" in table_of(made[0], *near, *same)
+    single = table_of(made[0], near[0], far[0])
+    assert "class=best" not in single
+    assert "One seed has no spread" in single
+    assert "<td>0.01760</td><td>0.03000</td>" in single
+    mixed = table_of(made[0], *near, far[0])
+    assert f"<td>{cell}" in mixed
+    assert "One seed has no spread: VAE" in mixed
+
+
+def test_bounds_of_different_likelihoods_are_not_compared(made: tuple[Comparison, Path]) -> None:
+    """None is bold, however far they are apart and however many seeds there are."""
+
+    def with_elbo(model: ModelReport, elbo: float, likelihood: str) -> ModelReport:
+        manifest = model.published.manifest
+        constants = {"probability_clamp": 1e-6} if likelihood == "bernoulli" else {"sigma": 0.1}
+        spec = dataclasses.replace(
+            manifest.likelihood, **{"name": likelihood, "probability_clamp": None, "sigma": None, **constants}
+        )
+        settings = {**manifest.training.metrics["training_settings"], "likelihood": likelihood}
+        metrics = {**manifest.training.metrics, "training_settings": settings}
+        training = dataclasses.replace(manifest.training, metrics=metrics)
+        changed = dataclasses.replace(manifest, likelihood=spec, training=training)
+        published = dataclasses.replace(model.published, manifest=changed)
+        return dataclasses.replace(
+            model,
+            bundle=dataclasses.replace(model.bundle, published=published),
+            posterior=dataclasses.replace(model.posterior, elbo=elbo),
+        )
+
+    models = seeds_of(made[0].models[0], [0.01, 0.011])
+    others = seeds_of(made[0].models[0], [0.02, 0.021], training_steps=9)
+    for likelihood, is_bold in (("bernoulli", True), ("gaussian", False)):
+        text = table_of(
+            made[0],
+            *(with_elbo(model, -5.0 + 0.1 * row, "bernoulli") for row, model in enumerate(models)),
+            *(with_elbo(model, -9.0 + 0.1 * row, likelihood) for row, model in enumerate(others)),
+        )
+        assert ("<td class=best>-4.95" in text) is is_bold
+        assert ("cannot be compared between likelihoods" in text) is not is_bold
+        assert "<td class=best>0.01050" in text
+
+
+def test_systems_of_several_seeds_have_one_picture_each(made: tuple[Comparison, Path]) -> None:
+    """Twelve models of two systems are two rows and two sheets, and the page says so."""
+    models = [
+        *seeds_of(made[0].models[0], [0.01 + 0.001 * seed for seed in range(6)]),
+        *seeds_of(made[0].models[1], [0.02 + 0.001 * seed for seed in range(6)]),
+    ]
+    comparison = dataclasses.replace(made[0], models=models, systems=make_systems(models))
+    drawn = pictures(comparison)
+    assert "traversal-2.png" in drawn
+    assert "traversal-3.png" not in drawn
+    text = Page(render(comparison, drawn, stem="r")).text
+    assert "12 models of 2 systems on" in text
+    assert "the first one is shown" in text
+    assert "m0, first of 6 seeds" in text
+    assert len(comparison.to_json_object()["models"]) == 12
+
+
+def test_settings_that_differ_stand_beside_the_figures(made: tuple[Comparison, Path]) -> None:
+    """A reader sees each difference between the trainings; an objective without a setting has a dash."""
+    page = Page(made[1].read_text(encoding="utf-8"))
+    assert "Settings that differ" in page.text
+    assert "beta1\N{EN DASH}" in page.text
+    assert "latent_dim4" not in page.text
 
 
 def test_the_best_epoch_is_said_where_early_stopping_took_it(made: tuple[Comparison, Path]) -> None:
     """The table's head has the epochs that were trained, and those after which the weights were kept."""
     vae = made[0].models[0]
-    assert "the weights are those after epoch" not in table(dataclasses.replace(made[0], models=[vae]))
-    manifest = vae.published.manifest
-    metrics = {**manifest.training.metrics, "training_best_epoch": 3}
-    early = dataclasses.replace(manifest, training=dataclasses.replace(manifest.training, metrics=metrics))
-    published = dataclasses.replace(vae.published, manifest=early)
-    stopped = dataclasses.replace(vae, bundle=dataclasses.replace(vae.bundle, published=published))
-    text = table(dataclasses.replace(made[0], models=[stopped]))
-    assert "4 epochs of blobs.npy, the weights are those after epoch 3" in text
+    assert "the weights are those after epoch" not in table_of(made[0], vae)
+    (stopped,) = seeds_of(vae, [0.01], training_best_epoch=3)
+    assert "4 epochs of blobs.npy, the weights are those after epoch 3" in table_of(made[0], stopped)
 
 
 def test_figures_that_no_model_has_are_left_out(made: tuple[Comparison, Path]) -> None:
     """An autoencoder alone has no line of an ELBO; every figure has a name of its own."""
-    text = table(dataclasses.replace(made[0], models=[made[0].models[1]]))
+    text = table_of(made[0], made[0].models[1])
     assert "ELBO<small>" not in text
     assert "MSE" in text
     assert len({figure.name for figure in FIGURES}) == len(FIGURES)

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convvae_trainer.compare import latent_scatter
 from convvae_trainer.compare.latent_scatter import separation, train_scatters
 from convvae_trainer.data.dataset import Dataset
 
@@ -14,7 +13,8 @@ def test_scatters_show_what_either_term_does(published_pair: tuple[Path, Dataset
     """The reconstruction term alone spreads the means, the KL term alone brings every image to the prior."""
     _, dataset = published_pair
     told: list[str] = []
-    alone, prior, both = train_scatters(dataset, epochs=60, announce=told.append)
+    alone, prior, both = train_scatters(dataset, likelihood="gaussian", epochs=60, announce=told.append)
+    assert {one.likelihood for one in (alone, prior, both)} == {"gaussian"}
     assert told == [alone.terms, prior.terms, both.terms] == ["distortion", "rate", "both"]
     assert alone.spread > both.spread > prior.spread
     assert prior.rate < 0.01 < both.rate < alone.rate
@@ -24,16 +24,6 @@ def test_scatters_show_what_either_term_does(published_pair: tuple[Path, Dataset
     assert alone.separation is None
     assert alone.train_images == len(dataset.train)
     assert alone.test_images == len(dataset.test)
-
-
-def test_large_images_are_reduced_for_the_scatters() -> None:
-    """A side of 32 at most, none below 8, in the images' own proportions."""
-    images = np.full((2, 128, 256, 3), 9, np.uint8)
-    small = latent_scatter._small(images)
-    assert small.shape == (2, 16, 32, 3)
-    assert (small == 9).all()
-    assert latent_scatter._small(np.zeros((1, 8, 256, 1), np.uint8)).shape == (1, 8, 32, 1)
-    assert latent_scatter._small(images[:, :20, :31]).shape == (2, 20, 31, 3)
 
 
 def test_separation_is_the_share_of_variance_between_classes() -> None:

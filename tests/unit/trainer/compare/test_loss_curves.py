@@ -36,11 +36,14 @@ def test_a_curve_has_gaps_where_the_metrics_have_none() -> None:
     """A game that is over has no loss, which metrics say by null; a loss of 0 is a loss."""
     lines = [
         {"epoch": 1, "adversarial": 0.0, "discrimination": 0.0},
-        {"epoch": 2, "adversarial": None, "discrimination": None, "elbo": -3.0},
+        {"epoch": 2, "adversarial": None, "discrimination": None, "elbo": -3.0, "validation_elbo": -4.0},
     ]
-    fake: Any = SimpleNamespace(label="d", bundle=SimpleNamespace(loss_curves=lambda: lines))
+    first = SimpleNamespace(bundle=SimpleNamespace(loss_curves=lambda: lines))
+    fake: Any = SimpleNamespace(name="d", first=first)
     curve = loss_curve(fake)
     assert curve is not None
     assert curve.values["adversarial"] == [0.0, None]
     assert curve.values["discrimination"] == [0.0, None]
     assert curve.values["loss"] == [None, 3.0]
+    assert curve.values["validation_loss"] == [None, 4.0]
+    assert curve.values["validation_rate"] == [None, None]

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convvae_trainer.compare.bundle_model import open_model
+from convvae_trainer.compare.bundle_model import BundleModel, open_model
 from convvae_trainer.compare.latent_paths import TRAVERSAL
-from convvae_trainer.compare.model_report import measure
+from convvae_trainer.compare.model_report import ModelReport, measure
+from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.published import find_versions
 from convvae_trainer.compare.sample import TestSample as Sample
 from convvae_trainer.compare.sample import draw_sample
@@ -19,13 +20,17 @@ def sample_of(dataset: Dataset) -> Sample:
     return draw_sample(dataset, limit=1000, columns=4, seed=0)
 
 
+def report_of(model: BundleModel, sample: Sample, dataset: Dataset) -> ModelReport:
+    return measure(model, sample, classifier=None, nearest=NearestImages(dataset.train, dataset.test))
+
+
 def test_figures_are_those_of_the_evaluation(
     published_pair: tuple[Path, Dataset], fitted: tuple[Fitted, Dataset]
 ) -> None:
     """Graphs and manifest's constants give the bound that PyTorch measured with the same draws."""
     root, dataset = published_pair
     (published,) = find_versions([str(root / "blobs")])
-    model_report = measure(open_model(published), sample_of(dataset), classifier=None)
+    model_report = report_of(open_model(published), sample_of(dataset), dataset)
     expected = fitted[0].evaluation.bound
     for name in ("elbo", "distortion", "rate", "bits_per_dim"):
         assert getattr(
@@ -44,7 +49,7 @@ def test_an_autoencoder_has_neither_rate_nor_bound(published_pair: tuple[Path, D
     root, dataset = published_pair
     (published,) = find_versions([str(root / "blobs-ae")])
     sample = draw_sample(dataset, limit=4, columns=4, seed=0)
-    model_report = measure(open_model(published), sample, classifier=None)
+    model_report = report_of(open_model(published), sample, dataset)
     assert (
         model_report.posterior.rate,
         model_report.posterior.elbo,
@@ -62,7 +67,7 @@ def test_traversals_move_one_dimension_of_the_highest_rates(published_pair: tupl
     root, dataset = published_pair
     (published,) = find_versions([str(root / "blobs")])
     model, sample = open_model(published), sample_of(dataset)
-    model_report = measure(model, sample, classifier=None)
+    model_report = report_of(model, sample, dataset)
     order = np.argsort(model_report.posterior.rate_per_dimension)[::-1]
     assert [strip.label for strip in model_report.traversals] == [f"z{dimension}" for dimension in order]
     latent = np.repeat(model.encode(sample.images[sample.shown[:1]])[0], len(TRAVERSAL), axis=0)
@@ -75,10 +80,24 @@ def test_interpolations_begin_and_end_at_two_inputs(published_pair: tuple[Path, 
     root, dataset = published_pair
     (published,) = find_versions([str(root / "blobs")])
     sample = sample_of(dataset)
-    model_report = measure(open_model(published), sample, classifier=None)
+    model_report = report_of(open_model(published), sample, dataset)
     assert len(model_report.interpolations) == 2
     for pair, strip in enumerate(model_report.interpolations):
         first, last = 2 * pair, 2 * pair + 1
         np.testing.assert_array_equal(strip.images[[0, -1]], sample.images[sample.shown[[first, last]]])
         steps = strip.images[[1, -2]].astype(int) - model_report.reconstructions[[first, last]]
         assert np.abs(steps).max() <= 1
+
+
+def test_draws_come_from_the_prior_alone(published_pair: tuple[Path, Dataset]) -> None:
+    """Equal seeds give equal draws, whatever else is measured; an autoencoder has no prior, and none."""
+    root, dataset = published_pair
+    models = [open_model(one) for one in find_versions([str(root / "blobs"), str(root / "blobs-ae")])]
+    vae, ae = (report_of(model, sample_of(dataset), dataset) for model in models)
+    assert ae.draws is None
+    assert vae.draws is not None
+    noise = np.random.default_rng([0, 1]).standard_normal((256, 4), dtype=np.float32)
+    np.testing.assert_array_equal(vae.draws.images, models[0].decode(noise)[:4])
+    assert vae.draws.nearest.shape == vae.draws.images.shape
+    assert any(np.array_equal(vae.draws.nearest[0], image) for image in dataset.train)
+    assert vae.to_json_object()["prior_draws"]["searched"] == 256
