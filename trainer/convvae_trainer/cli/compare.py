@@ -113,7 +113,7 @@ def compare(
 ) -> None:
     """Compare published models on test images: one HTML report with figures, pictures and loss curves."""
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
-    require(*TRAINER_PACKAGES, "matplotlib")
+    require(*TRAINER_PACKAGES, "matplotlib", "scipy")
     require_runtime()
     from convvae_trainer.commands.compare import CompareOptions, run_compare
 

@@ -12,9 +12,9 @@ __all__ = ["FLOORS", "shortfall"]
 # The lowest SSIM of reconstructions and their images.
 LOWEST_SSIM = 0.3
 # The lowest SSIM as a share of the VAE's.
-SHARE_OF_SSIM = 0.6
+SHARE_OF_SSIM = 0.7
 # The lowest accuracy of the classifier on reconstructions, as a share of that on the VAE's reconstructions.
-SHARE_OF_ACCURACY = 0.8
+SHARE_OF_ACCURACY = 0.9
 
 FLOORS = (
     f"a reconstruction counts as the image if SSIM is {LOWEST_SSIM} or more and {SHARE_OF_SSIM:.0%} of the"
