@@ -111,11 +111,11 @@ def test_the_numbers_are_beside_the_report(made: tuple[Comparison, Path]) -> Non
     assert vae["mse"] == comparison.models[0].quality.mse
     assert [scatter["terms"] for scatter in found["scatter"]] == ["distortion", "rate", "both"]
     assert found["scatter_epochs"] == 1
-    assert found["shown"] == sorted(np.random.default_rng(0).permutation(8)[:4].tolist())
+    assert found["shown"] == sorted(np.random.default_rng(0).permutation(10)[:4].tolist())
     assert (found["images"], found["scatter"][0]["train_images"], found["scatter"][0]["test_images"]) == (
-        8,
-        72,
-        8,
+        10,
+        70,
+        10,
     )
     assert [system["name"] for system in found["systems"]] == ["VAE", "AE"]
     assert found["systems"][0]["figures"]["mse"] == {"mean": vae["mse"], "deviation": None, "seeds": 1}
@@ -151,8 +151,8 @@ def test_what_the_report_says(made: tuple[Comparison, Path]) -> None:
     alone = comparison.scatters[0]
     figures = f"the rate is {alone.rate:.3g} nats, and the distortion is {alone.distortion:.1f} nats"
     assert f"On test images {figures}" in page.text
-    assert "on 72 training images of 12x10x1" in page.text
-    assert "Rate and distortion are of 8 test images" in page.text
+    assert "on 70 training images of 12x10x1" in page.text
+    assert "Rate and distortion are of 10 test images" in page.text
 
 
 def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
@@ -351,7 +351,7 @@ def test_the_command_prints_verdicts_and_refuses_in_one_line(
     assert str(report) in shown
     numbers = json.loads(report.with_suffix(".json").read_text())
     assert (numbers["images"], numbers["seed"], numbers["scatter"]) == (5, 3, [])
-    assert numbers["shown"] == sorted(np.random.default_rng(3).permutation(8)[:5].tolist())
+    assert numbers["shown"] == sorted(np.random.default_rng(3).permutation(10)[:5].tolist())
     page = Page(report.read_text())
     assert "Test images drawn by seed 3" in page.text
     assert "The scatter was left out" in page.text
