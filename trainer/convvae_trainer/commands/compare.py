@@ -10,7 +10,7 @@ from pathlib import Path
 
 from convvae_service.bundle import BundleError, Manifest, read_trained_on
 from convvae_trainer.commands.model_data import load_model_data, without_seen
-from convvae_trainer.compare.bundle_model import open_model
+from convvae_trainer.compare.bundle_model import BundleModel, open_model
 from convvae_trainer.compare.claims import lecture_claims
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.feature_classifier import FeatureClassifier, train_feature_classifier
@@ -21,7 +21,7 @@ from convvae_trainer.compare.latent_scatter import (
     default_epochs,
     train_scatters,
 )
-from convvae_trainer.compare.model_report import measure
+from convvae_trainer.compare.model_report import ModelReport, measure
 from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.pictures import pictures
 from convvae_trainer.compare.precisions import PrecisionFigures, measure_precisions
@@ -90,25 +90,9 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
     sample = draw_sample(dataset, limit=options.images, columns=options.columns, seed=options.seed)
     with enough_memory():
         classifier, no_classifier = _classifier(options, dataset, sample, say)
-        nearest = NearestImages(dataset.train, dataset.test)
-        groups = grouped([version.manifest for version in versions])
-        shown = {rows[0] for rows in groups}
-        models = []
-        for row, bundle in enumerate(bundles):
-            say(f"measuring {bundle.published.label}")
-            models.append(
-                measure(
-                    bundle,
-                    sample,
-                    classifier=classifier,
-                    nearest=nearest,
-                    seed=options.seed,
-                    is_shown=row in shown,
-                )
-            )
-        systems = make_systems(models)
-        precisions = _precisions([versions[row] for row in sorted(shown)], sample, say)
-        num_seeds = min(MAX_SCATTER_SEEDS, max(map(len, groups)))
+        systems = make_systems(_measured(options, bundles, dataset, sample, classifier, say))
+        precisions = _precisions(versions, sample, say)
+        num_seeds = min(MAX_SCATTER_SEEDS, max(len(system.members) for system in systems))
         likelihood = versions[0].manifest.likelihood.name
         scatters = _scatters(options, dataset, likelihood, num_seeds, say)
     comparison = Comparison(
@@ -121,7 +105,6 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
         seed=options.seed,
         classifier=classifier,
         no_classifier=no_classifier,
-        models=models,
         systems=systems,
         precisions=precisions,
         scatters=scatters,
@@ -194,6 +177,33 @@ def _classifier(
         say("training a classifier for Fréchet distances")
     classifier = train_feature_classifier(dataset, sample)
     return (None, classifier) if isinstance(classifier, str) else (classifier, "")
+
+
+def _measured(
+    options: CompareOptions,
+    bundles: Sequence[BundleModel],
+    dataset: Dataset,
+    sample: TestSample,
+    classifier: FeatureClassifier | None,
+    say: _Say,
+) -> list[ModelReport]:
+    """Measure the models; the first one of each system is shown in pictures."""
+    nearest = NearestImages(dataset.train, dataset.test)
+    shown = {rows[0] for rows in grouped([bundle.manifest for bundle in bundles])}
+    models = []
+    for row, bundle in enumerate(bundles):
+        say(f"measuring {bundle.published.label}")
+        models.append(
+            measure(
+                bundle,
+                sample,
+                classifier=classifier,
+                nearest=nearest,
+                seed=options.seed,
+                is_shown=row in shown,
+            )
+        )
+    return models
 
 
 def _precisions(

@@ -36,7 +36,6 @@ class Comparison:
     seed: int
     classifier: FeatureClassifier | None
     no_classifier: str
-    models: list[ModelReport]
     systems: list[System]
     precisions: list[PrecisionFigures]
     scatters: list[LatentScatter]
@@ -45,6 +44,11 @@ class Comparison:
     date: str
     command: str
     libraries: dict[str, str]
+
+    @property
+    def models(self) -> list[ModelReport]:
+        """The models of all systems, system by system."""
+        return [member for system in self.systems for member in system.members]
 
     @property
     def shown_scatters(self) -> list[LatentScatter]:

@@ -169,7 +169,6 @@ def test_text_from_outside_is_escaped(made: tuple[Comparison, Path]) -> None:
         command=evil,
         no_classifier=evil,
         libraries={evil: evil},
-        models=[dataclasses.replace(first, bundle=bundle)],
         systems=[System(name=evil, members=(dataclasses.replace(first, bundle=bundle),))],
     )
     page = Page(render(comparison, pictures(comparison), stem=evil))
@@ -199,7 +198,7 @@ def seeds_of(model: ModelReport, mses: list[float], **training: Any) -> list[Mod
 
 
 def table_of(comparison: Comparison, *models: ModelReport) -> str:
-    return table(dataclasses.replace(comparison, models=list(models), systems=make_systems(models)))
+    return table(dataclasses.replace(comparison, systems=make_systems(models)))
 
 
 def test_a_figure_is_bold_where_it_is_best_beyond_the_spread_of_seeds(made: tuple[Comparison, Path]) -> None:
@@ -260,7 +259,7 @@ def test_systems_of_several_seeds_have_one_picture_each(made: tuple[Comparison, 
         *seeds_of(made[0].models[0], [0.01 + 0.001 * seed for seed in range(6)]),
         *seeds_of(made[0].models[1], [0.02 + 0.001 * seed for seed in range(6)]),
     ]
-    comparison = dataclasses.replace(made[0], models=models, systems=make_systems(models))
+    comparison = dataclasses.replace(made[0], systems=make_systems(models))
     drawn = pictures(comparison)
     assert "traversal-2.png" in drawn
     assert "traversal-3.png" not in drawn
