@@ -82,7 +82,8 @@ class GivenModel:
     def decode(self, latents: NDArray[np.float32]) -> NDArray[np.uint8]:
         """Return the reconstructions of the rows that the latents name."""
         rows = np.clip(np.rint(latents[:, 0]), 0, len(self._reconstructions) - 1)
-        return self._reconstructions[rows.astype(int)]
+        found: NDArray[np.uint8] = self._reconstructions[rows.astype(int)]
+        return found
 
     def distortion(self, images: NDArray[np.uint8], latents: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return a distortion for each image, whatever its latents."""

@@ -19,8 +19,9 @@ def test_data_of_another_shape_are_refused_before_work_starts(
 ) -> None:
     """The line says which option brings them to the model's size; nothing is written."""
     root, _ = published_pair
-    np.save(tmp_path / "square.npy", np.zeros((20, 16, 16), np.uint8))
-    np.save(tmp_path / "colour.npy", np.zeros((20, 12, 10, 3), np.uint8))
+    random = np.random.default_rng(0)
+    np.save(tmp_path / "square.npy", random.integers(0, 256, (20, 16, 16), np.uint8))
+    np.save(tmp_path / "colour.npy", random.integers(0, 256, (20, 12, 10, 3), np.uint8))
     for name, message in (
         ("square.npy", "are 16x16x1, images of blobs are 12x10x1: --image-size 12x10"),
         (

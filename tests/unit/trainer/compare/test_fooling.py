@@ -35,13 +35,15 @@ CHECKERBOARD = ((ROW + COLUMN) % 2 * 2 - 1)[None, :, :, None]
 
 
 def as_pixels(values: NDArray[Any]) -> Images:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    pixels: Images = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return pixels
 
 
 def blurred(seed: int) -> NDArray[np.float64]:
     """Return the reconstructions of a VAE: means of 3x3 pixels, a little different with each seed."""
     padded = np.pad(IMAGES.astype(float), ((0, 0), (1, 1), (1, 1), (0, 0)), mode="edge")
-    mean = sum(padded[:, y : y + 16, x : x + 16] for y in range(3) for x in range(3)) / 9
+    shifted = [padded[:, y : y + 16, x : x + 16] for y in range(3) for x in range(3)]
+    mean = np.mean(shifted, axis=0, dtype=np.float64)
     return (0.96 + 0.01 * seed) * mean + (0.04 - 0.01 * seed) * IMAGES
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from convvae_service.bundle import LikelihoodSpec
 from convvae_trainer.commands.compare import CompareOptions, run_compare
 from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.figures import FIGURES
@@ -225,10 +226,8 @@ def test_bounds_of_different_likelihoods_are_not_compared(made: tuple[Comparison
 
     def with_elbo(model: ModelReport, elbo: float, likelihood: str) -> ModelReport:
         manifest = model.published.manifest
-        constants = {"probability_clamp": 1e-6} if likelihood == "bernoulli" else {"sigma": 0.1}
-        spec = dataclasses.replace(
-            manifest.likelihood, **{"name": likelihood, "probability_clamp": None, "sigma": None, **constants}
-        )
+        bernoulli = manifest.likelihood
+        spec = bernoulli if likelihood == "bernoulli" else LikelihoodSpec(name=likelihood, sigma=0.1)
         settings = {**manifest.training.metrics["training_settings"], "likelihood": likelihood}
         metrics = {**manifest.training.metrics, "training_settings": settings}
         training = dataclasses.replace(manifest.training, metrics=metrics)
