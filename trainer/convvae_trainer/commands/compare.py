@@ -99,7 +99,7 @@ def run_compare(options: CompareOptions, *, command: str = "", say: _Say = str) 
         dataset=dataset.name,
         split=dataset.split,
         left_out=left_out,
-        class_names=None,
+        class_names=dataset.class_names,
         image=dataset.image,
         sample=sample,
         seed=options.seed,

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.system import System
 
-__all__ = ["FIGURES", "Figure", "figures_json"]
+__all__ = ["FIGURES", "FigureLine", "figures_json"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
+class FigureLine:
     """A line of the table. `value` returns a model's number, or None if it has none.
 
     `form` is the number's format; "" gives three digits. `best` picks the best number. `key` is its name in
@@ -27,7 +27,7 @@ class Figure:
 
 
 FIGURES = (
-    Figure(
+    FigureLine(
         name="MSE",
         key="mse",
         meaning="squared error of a pixel in 0..1",
@@ -35,8 +35,8 @@ FIGURES = (
         form=".5f",
         best=min,
     ),
-    Figure(name="PSNR", key="psnr_db", meaning="dB", value=lambda model: model.quality.psnr_db, best=max),
-    Figure(
+    FigureLine(name="PSNR", key="psnr_db", meaning="dB", value=lambda model: model.quality.psnr_db, best=max),
+    FigureLine(
         name="SSIM",
         key="ssim",
         meaning="structural similarity, 1 is equal",
@@ -44,14 +44,14 @@ FIGURES = (
         form=".4f",
         best=max,
     ),
-    Figure(
+    FigureLine(
         name="Sharpness",
         key="sharpness",
         meaning="variance of the Laplacian",
         value=lambda model: model.quality.sharpness,
         form=".4f",
     ),
-    Figure(
+    FigureLine(
         name="Sharpness distance",
         key="sharpness_distance",
         meaning="|ln(ratio to the inputs' sharpness)|",
@@ -59,7 +59,7 @@ FIGURES = (
         form=".3f",
         best=min,
     ),
-    Figure(
+    FigureLine(
         name="Sharpness distance, half size",
         key="half_size_sharpness_distance",
         meaning="the same where checkerboards vanish",
@@ -67,7 +67,7 @@ FIGURES = (
         form=".3f",
         best=min,
     ),
-    Figure(
+    FigureLine(
         name="Fréchet, reconstructions",
         key="frechet_reconstructions",
         meaning="from the test images",
@@ -75,7 +75,7 @@ FIGURES = (
         form="",
         best=min,
     ),
-    Figure(
+    FigureLine(
         name="Fréchet, prior samples",
         key="frechet_samples",
         meaning="from the test images",
@@ -83,7 +83,7 @@ FIGURES = (
         form="",
         best=min,
     ),
-    Figure(
+    FigureLine(
         name="Classified correctly",
         key="accuracy",
         meaning="reconstructions assigned to their image's class",
@@ -91,7 +91,7 @@ FIGURES = (
         form=".1%",
         best=max,
     ),
-    Figure(
+    FigureLine(
         name="Distortion",
         key="distortion",
         meaning="-log p(x|z), nats per image",
@@ -99,13 +99,13 @@ FIGURES = (
         best=min,
         depends_on_likelihood=True,
     ),
-    Figure(
+    FigureLine(
         name="Rate",
         key="rate",
         meaning="KL divergence from the prior, nats per image",
         value=lambda model: model.posterior.rate,
     ),
-    Figure(
+    FigureLine(
         name="ELBO",
         key="elbo",
         meaning="nats per image",
@@ -113,7 +113,7 @@ FIGURES = (
         best=max,
         depends_on_likelihood=True,
     ),
-    Figure(
+    FigureLine(
         name="Bits per dim",
         key="bits_per_dim",
         meaning="of the ELBO",
@@ -122,21 +122,21 @@ FIGURES = (
         best=min,
         depends_on_likelihood=True,
     ),
-    Figure(
+    FigureLine(
         name="Active units",
         key="active_units",
         meaning="latent dimensions whose mean varies",
         value=lambda model: model.active_units,
         form="d",
     ),
-    Figure(
+    FigureLine(
         name="Latents",
         key="latent_dim",
         meaning="dimensions of z",
         value=lambda model: model.latent_dim,
         form="d",
     ),
-    Figure(
+    FigureLine(
         name="Posterior deviation",
         key="deviation",
         meaning="mean over images and latents",

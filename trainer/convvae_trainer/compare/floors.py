@@ -7,7 +7,7 @@ limits are in docs/compare.md.
 from convvae_trainer.compare.spread import Spread
 from convvae_trainer.compare.system import System
 
-__all__ = ["FLOORS", "shortfall"]
+__all__ = ["FLOORS", "LOWEST_SSIM", "shortfall"]
 
 # The lowest SSIM of reconstructions and their images.
 LOWEST_SSIM = 0.3

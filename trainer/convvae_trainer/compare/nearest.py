@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convvae_trainer.compare.small_images import small_images
 from convvae_trainer.data.selection import drawn
 
-__all__ = ["NUM_SEARCHED", "NearestImages", "PriorDraws"]
+__all__ = ["CLOSE_SHARE", "NUM_SEARCHED", "NearestImages", "PriorDraws"]
 
 # Draws, and held-out images, whose nearest training images are searched.
 NUM_SEARCHED = 256

@@ -5,7 +5,7 @@ from html import escape
 
 from convvae_trainer.compare.claim import three_digits
 from convvae_trainer.compare.comparison import Comparison
-from convvae_trainer.compare.figures import FIGURES, Figure
+from convvae_trainer.compare.figures import FIGURES, FigureLine
 from convvae_trainer.compare.spread import RULE, Spread, compared
 from convvae_trainer.compare.system import System
 from convvae_trainer.export.model_card import BEST_EPOCH
@@ -29,7 +29,7 @@ def table(comparison: Comparison) -> str:
     )
 
 
-def _line(figure: Figure, systems: Sequence[System], likelihoods: set[str]) -> str:
+def _line(figure: FigureLine, systems: Sequence[System], likelihoods: set[str]) -> str:
     """Return the figure's line; "" if no system has the figure."""
     spreads = [system.spread(figure.value) for system in systems]
     known = [spread for spread in spreads if spread is not None]
@@ -45,7 +45,7 @@ def _line(figure: Figure, systems: Sequence[System], likelihoods: set[str]) -> s
     return f"<tr><th scope=row>{head}</th>{cells}</tr>"
 
 
-def _best(figure: Figure, spreads: Sequence[Spread]) -> Spread | None:
+def _best(figure: FigureLine, spreads: Sequence[Spread]) -> Spread | None:
     """Return the best of several, if it is better than each other one beyond the spread of seeds."""
     if figure.best is None or len(spreads) < 2:
         return None
