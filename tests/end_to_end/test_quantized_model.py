@@ -52,7 +52,7 @@ def test_a_quantised_model_answers_as_its_manifest_says(tmp_path: Path) -> None:
     )
     assert found["folder"] == str(models / "digits" / "2")
     checked = run("convvae_service", "check", str(models))
-    assert "digits@2  ok  vae, bernoulli, 16x16x1, latent 8, fp32, int8" in checked
+    assert "digits@2  ok  vae, gaussian, 16x16x1, latent 8, fp32, int8" in checked
     images = load_dataset(Config(dataset="digits", image_size=(16, 16))).test
     replies = {}
     for precision in ("fp32", "int8"):

@@ -12,6 +12,7 @@ from convvae_trainer.export.publish import Exported, export
 from convvae_trainer.runs.fit import Fitted
 
 TINY: dict[str, Any] = {
+    "likelihood": "bernoulli",
     "width": 4,
     "hidden": 16,
     "latent_dim": 4,

@@ -116,7 +116,7 @@ FIGURES = (
     FigureLine(
         name="Bits per dim",
         key="bits_per_dim",
-        meaning="of the ELBO",
+        meaning="of the ELBO, where the likelihood is a probability of pixels",
         value=lambda model: model.posterior.bits_per_dim,
         form=".4f",
         best=min,

@@ -3,7 +3,6 @@
 N = images, Z = latent dimension.
 """
 
-import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convvae_service.bundle import Manifest
 from convvae_trainer.compare.bundle_model import BundleModel
 from convvae_trainer.compare.feature_classifier import FeatureClassifier
 from convvae_trainer.compare.half_size import halved
@@ -19,6 +19,8 @@ from convvae_trainer.compare.latent_paths import interpolations, traversals
 from convvae_trainer.compare.nearest import NUM_SEARCHED, NearestImages, PriorDraws
 from convvae_trainer.compare.published import PublishedVersion
 from convvae_trainer.compare.sample import TestSample
+from convvae_trainer.data.binary_pixels import is_binary
+from convvae_trainer.evaluation.bits_per_dim import bits_per_dim, no_bits_reason
 from convvae_trainer.evaluation.image_quality import ReconstructionQuality, reconstruction_quality
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, kl_to_prior
 
@@ -30,6 +32,7 @@ class PosteriorFigures:
     """Figures that need a posterior; an autoencoder has none of them.
 
     `rate` and `elbo` are in nats per image, `deviation` is the mean standard deviation of the posterior.
+    `bits_per_dim` is None if the likelihood is no probability of pixels; `bits_per_dim_missing` says why.
     """
 
     rate: float | None = None
@@ -37,6 +40,7 @@ class PosteriorFigures:
     bits_per_dim: float | None = None
     deviation: float | None = None
     rate_per_dimension: tuple[float, ...] = ()
+    bits_per_dim_missing: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,13 +147,18 @@ def measure(
     draws = None
     if log_variance_NZ is None:
         distortion = float(bundle.distortion(sample.images, mean_NZ).mean(dtype=np.float64))
-        posterior = PosteriorFigures()
+        posterior = PosteriorFigures(bits_per_dim_missing=_no_bits(bundle.manifest, sample))
     else:
         noise_NZ = noise.standard_normal(mean_NZ.shape, dtype=np.float32)
         latent_NZ = mean_NZ + np.exp(0.5 * log_variance_NZ) * noise_NZ
         distortion = float(bundle.distortion(sample.images, latent_NZ).mean(dtype=np.float64))
-        num_values = bundle.manifest.image.num_values
-        posterior = _posterior_figures(mean_NZ, log_variance_NZ, distortion, num_values=num_values)
+        posterior = _posterior_figures(
+            mean_NZ,
+            log_variance_NZ,
+            distortion,
+            num_values=bundle.manifest.image.num_values,
+            no_bits=_no_bits(bundle.manifest, sample),
+        )
         draws = nearest.of(_prior_draws(bundle, NUM_SEARCHED, seed=seed), shown=len(sample.shown))
     frechet = FrechetFigures()
     if classifier is not None and sample.labels is not None:
@@ -187,20 +196,31 @@ def _prior_draws(bundle: BundleModel, count: int, *, seed: int) -> NDArray[np.ui
     return bundle.decode(prior_NZ)
 
 
+def _no_bits(manifest: Manifest, sample: TestSample) -> str:
+    return no_bits_reason(
+        manifest.likelihood.name,
+        images_are_binary=is_binary(sample.images),
+        has_rate=manifest.has_log_variance,
+    )
+
+
 def _posterior_figures(
     mean_NZ: NDArray[np.float32],
     log_variance_NZ: NDArray[np.float32],
     distortion: float,
     *,
     num_values: int,
+    no_bits: str,
 ) -> PosteriorFigures:
     log_variance = torch.from_numpy(log_variance_NZ).double()
     rate_Z = kl_to_prior(torch.from_numpy(mean_NZ).double(), log_variance).mean(0)
     rate = float(rate_Z.sum())
+    elbo = -(distortion + rate)
     return PosteriorFigures(
         rate=rate,
-        elbo=-(distortion + rate),
-        bits_per_dim=(distortion + rate) / (num_values * math.log(2)),
+        elbo=elbo,
+        bits_per_dim=None if no_bits else bits_per_dim(elbo, num_values),
+        bits_per_dim_missing=no_bits,
         deviation=float((0.5 * log_variance).exp().mean()),
         rate_per_dimension=tuple(rate_Z.tolist()),
     )

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from convvae_trainer.evaluation.bits_per_dim import bits_per_dim, no_bits_reason
 from convvae_trainer.evaluation.inference import PosteriorDraws, posterior_draws
 from convvae_trainer.networks.likelihoods import LOG_SIGMA_RANGE
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, kl_to_prior
@@ -25,9 +26,10 @@ MIN_VARIANCE = 1e-12
 class BoundMetrics:
     """Means over the test images. An autoencoder has no rate, ELBO and bits per dimension: they are None.
 
-    `bits_per_dim` is -elbo / (values of an image * ln 2), for pixels in 0..1. `active_units` counts the
-    latent dimensions whose posterior mean has a variance over the images above 0.01 (Burda et al. 2015,
-    section 5). `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, for pixels in 0..1.
+    `bits_per_dim` is -elbo / (values of an image * ln 2). It is None if the likelihood is no probability of
+    the images' pixels, and `bits_per_dim_missing` says why. `active_units` counts the latent dimensions whose
+    posterior mean has a variance over the images above 0.01 (Burda et al. 2015, section 5).
+    `rate_per_dimension` sums to `rate`. `sigma` is the Gaussian's, for pixels in 0..1.
     """
 
     elbo: float | None
@@ -40,6 +42,7 @@ class BoundMetrics:
     sigma: float | None
     rate_per_dimension: tuple[float, ...]
     posterior_samples: int = 1
+    bits_per_dim_missing: str = ""
 
 
 class BoundAccumulator:
@@ -52,6 +55,7 @@ class BoundAccumulator:
         self._means: list[torch.Tensor] = []
         self._num_images = 0
         self._num_values = 0
+        self._are_binary = True
 
     def add(self, draws: PosteriorDraws) -> None:
         """Add a batch."""
@@ -62,6 +66,7 @@ class BoundAccumulator:
         self._means.append(draws.mean)
         self._num_images += len(draws.images)
         self._num_values = draws.images[0].numel()
+        self._are_binary &= bool(((draws.images == 0) | (draws.images == 1)).all())
 
     def metrics(self) -> BoundMetrics:
         """Return the means over all batches; `sigma` is that of the weights in use."""
@@ -71,11 +76,16 @@ class BoundAccumulator:
         variance_Z = torch.cat(self._means).double().var(0, unbiased=False)
         has_rate = train_state.objective.has_rate
         rate = sum(rate_Z)
+        elbo = -(distortion + rate)
+        missing = no_bits_reason(
+            train_state.likelihood.name, images_are_binary=self._are_binary, has_rate=has_rate
+        )
         return BoundMetrics(
-            elbo=-(distortion + rate) if has_rate else None,
+            elbo=elbo if has_rate else None,
             distortion=distortion,
             rate=rate if has_rate else None,
-            bits_per_dim=(distortion + rate) / (self._num_values * math.log(2)) if has_rate else None,
+            bits_per_dim=None if missing else bits_per_dim(elbo, self._num_values),
+            bits_per_dim_missing=missing,
             active_units=int((variance_Z > ACTIVE_VARIANCE).sum().item()),
             latent_dim=train_state.config.latent_dim,
             likelihood=train_state.likelihood.name,

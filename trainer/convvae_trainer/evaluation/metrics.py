@@ -114,7 +114,7 @@ EVALUATION_KEYS = frozenset(
         *("sharpness_distance", "sample_sharpness", "sample_sharpness_distance"),
         *OPTIONAL_METRICS,
     }
-)
+) - {"bits_per_dim_missing"}
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from convvae_trainer.compute.device import pick_device
 from convvae_trainer.compute.distributed import DistContext
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig, BadData
+from convvae_trainer.runs.likelihood_choice import chosen_likelihood
 from convvae_trainer.runs.progress import batch_size
 from convvae_trainer.settings.config import Config
 
@@ -18,7 +19,10 @@ __all__ = ["RunContext"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunContext:
-    """The inputs of a run. Make one with `create`. `device` is this process's own."""
+    """The inputs of a run. Make one with `create`. `device` is this process's own.
+
+    `likelihood_reason` says why the likelihood was chosen; it is "" if it was given.
+    """
 
     config: Config
     dataset: Dataset
@@ -26,6 +30,7 @@ class RunContext:
     dist: DistContext
     console: Console
     command: str
+    likelihood_reason: str = ""
 
     @classmethod
     def create(
@@ -40,6 +45,7 @@ class RunContext:
         """
         if console is None or not dist.is_first:
             console = Console(quiet=True)
+        config, likelihood_reason = chosen_likelihood(config, dataset.train)
         if config.early_stop_epochs is not None and dataset.validation is None:
             raise BadData(
                 f"{dataset.name} has {len(dataset.train)} training images, too few to hold one out for early"
@@ -53,6 +59,7 @@ class RunContext:
             dist=dist,
             console=console,
             command=command,
+            likelihood_reason=likelihood_reason,
         )
 
 

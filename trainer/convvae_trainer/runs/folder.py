@@ -45,9 +45,11 @@ MAY_DIFFER_ON_RESUME = frozenset(
 )
 _END = frozenset({"epochs", "minutes"})
 # The keys of evaluation.json whose values must be numbers.
-_NUMBERS = ("elbo", "distortion", "rate", "bits_per_dim", "active_units", "latent_dim", "images", "seed")
+_NUMBERS = ("elbo", "distortion", "rate", "active_units", "latent_dim", "images", "seed")
 # An objective without a rate has none of these.
-_NEED_A_RATE = frozenset({"elbo", "rate", "bits_per_dim"})
+_NEED_A_RATE = frozenset({"elbo", "rate"})
+# Not every likelihood has these.
+_NUMBERS_OR_NULL = ("bits_per_dim", "sigma")
 
 
 class RunFolder:
@@ -219,7 +221,8 @@ class RunFolder:
             is_right = values[name] is None if name in absent else type(values[name]) in (int, float)
             if not is_right:
                 return None
-        return values if type(values["sigma"]) in (float, types.NoneType) else None
+        is_right = all(type(values[name]) in (float, types.NoneType) for name in _NUMBERS_OR_NULL)
+        return values if is_right else None
 
     @property
     def _evaluation(self) -> Path:

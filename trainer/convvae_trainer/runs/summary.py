@@ -32,6 +32,8 @@ def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) 
     parameters = train_state.model.num_parameters()
     yield f"model      {parameters:,} parameters, {config.latent_dim} latent dimensions"
     yield f"objective  {objective_class(config.objective).describe(config)}"
+    if context.likelihood_reason:
+        yield f"likelihood {config.likelihood}, since {context.likelihood_reason}"
     words = [
         f"{train_state.device}, {record.precision} ({record.reason}), CPU threads {record.threads}",
         "channels last" if train_state.is_channels_last else "channels first",

@@ -130,8 +130,11 @@ class Config:
     objective: str = setting(
         "vae", Panel.OBJECTIVE, "Train the networks for this objective.", choices=OBJECTIVES
     )
-    likelihood: Literal["bernoulli", "gaussian", "discretised-logistic"] = setting(
-        "bernoulli", Panel.OBJECTIVE, "Model the pixels with this likelihood."
+    likelihood: Literal["auto", "bernoulli", "gaussian", "discretised-logistic"] = setting(
+        "auto",
+        Panel.OBJECTIVE,
+        "Model the pixels with this likelihood. auto is bernoulli for binary and nearly binary images, else"
+        " gaussian.",
     )
     sigma: float | None = setting(
         None,

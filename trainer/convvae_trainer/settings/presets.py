@@ -20,6 +20,7 @@ def mnist() -> dict[str, Any]:
         "train_images": 50_000,
         "validation_share": 0.0,
         "binarize": "dynamic",
+        "likelihood": "bernoulli",
         "latent_dim": 40,
         "width": 24,
         "last_side": 4,

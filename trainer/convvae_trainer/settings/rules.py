@@ -91,7 +91,8 @@ class Rules:
             self._check_unset(_RATE, "terms", "it trains no rate")
 
     def _check_need(self, name: str, other: str, value: Any) -> None:
-        if self.values[other] != value:
+        # `auto` becomes the value that is needed.
+        if self.values[other] not in (value, "auto"):
             raise BadSetting(self._value(name), f" needs {other}={value}, not ", self._value(other))
 
     def _check_unset(self, names: tuple[str, ...], other: str, reason: str) -> None:

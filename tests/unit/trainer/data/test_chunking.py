@@ -26,7 +26,9 @@ from convvae_trainer.step.train_state import TrainState
 @pytest.mark.parametrize("shape", [(28, 28, 1), (64, 64, 3), (256, 256, 3), (8, 256, 1)])
 def test_a_batch_holds_the_largest_layer_within_bounds(shape: tuple[int, int, int], width: int) -> None:
     """No layer of any network holds more values in a batch than the bound; small images come 500 at once."""
-    train_state = TrainState(Config(dataset="x", width=width), shape=shape, device=torch.device("cpu"))
+    train_state = TrainState(
+        Config(dataset="x", width=width, likelihood="bernoulli"), shape=shape, device=torch.device("cpu")
+    )
     sizes = []
     for layer in (*train_state.model.encoder.layers, *train_state.model.decoder.layers):
         layer.register_forward_hook(lambda *call: sizes.append(call[-1].numel()))

@@ -64,7 +64,9 @@ def test_sigma_has_a_rate_of_its_own_and_no_decay() -> None:
         assert networks["lr"].item() == pytest.approx(rate)
         assert likelihood["lr"].item() == pytest.approx(rate * SCALE_RATE)
         assert (networks["weight_decay"], likelihood["weight_decay"]) == (0.1, 0.0)
-    bernoulli = TrainState(Config(dataset="x"), shape=(8, 8, 1), device=torch.device("cpu"))
+    bernoulli = TrainState(
+        Config(dataset="x", likelihood="bernoulli"), shape=(8, 8, 1), device=torch.device("cpu")
+    )
     (group,) = bernoulli.optimizers.by_name["model"].param_groups
     assert group["networks"] == ("encoder", "decoder")
 

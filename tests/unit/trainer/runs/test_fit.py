@@ -34,6 +34,7 @@ def test_training_lowers_the_loss(fitted: tuple[Fitted, Dataset]) -> None:
         "config.json",
         "metrics.jsonl",
         "checkpoint.safetensors",
+        "trained_on.bin",
         "evaluation.json",
         "reproduce.txt",
         "tensorboard",

@@ -6,12 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from convvae_trainer.errors import BadConfig
+from convvae_trainer.runs.likelihood_choice import chosen_likelihood
 from convvae_trainer.runs.schedules import effective_beta
 from convvae_trainer.settings.config import (
     Config,
@@ -66,7 +68,7 @@ OTHER: dict[str, Any] = {
         ),
         (
             {"dataset": "digits", "likelihood": "poisson"},
-            "likelihood is 'poisson': use bernoulli, gaussian or discretised-logistic",
+            "likelihood is 'poisson': use auto, bernoulli, gaussian or discretised-logistic",
         ),
         ({"dataset": "digits", "epochs": 2, "minutes": 1.0}, "epochs=2 and minutes=1.0 are both set"),
         ({"dataset": "digits", "device": "tpu"}, "device is 'tpu': use auto, cpu, cuda or cuda:N"),
@@ -170,7 +172,7 @@ def trained_weights(settings: dict[str, Any]) -> list[torch.Tensor]:
     tiny: dict[str, Any] = {"width": 2, "hidden": 4, "latent_dim": 3}
     if settings["objective"] in ADVERSARIAL:
         tiny["discriminator_width"] = 2
-    config = config_from(tiny, settings)
+    config, _ = chosen_likelihood(config_from(tiny, settings), np.full((1, 8, 8, 1), 99, np.uint8))
     train_state = TrainState(config, shape=(8, 8, 1), device=torch.device("cpu"))
     images = torch.randint(0, 256, (4, 1, 8, 8), generator=torch.Generator().manual_seed(0))
     for fraction in (0.0, 0.2, 0.4, 0.7, 0.9):
@@ -209,7 +211,10 @@ def test_an_option_that_is_taken_changes_the_weights(objective: str) -> None:
             )
             for name in ("beta", "kl_warmup_epochs", "free_bits")
         ),
-        ({"sigma": 0.1}, "sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli"),
+        (
+            {"likelihood": "bernoulli", "sigma": 0.1},
+            "sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli",
+        ),
         ({"likelihood": "discretised-logistic", "sigma": 0.1}, "not likelihood=discretised-logistic"),
         (
             {"likelihood": "discretised-logistic", "binarize": "dynamic"},

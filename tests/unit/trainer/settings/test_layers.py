@@ -28,8 +28,8 @@ from support.commands import run_train
         ('dataset = ""', "run.toml: dataset is empty"),
         ("epochs = 1\nminutes = 2", "run.toml: epochs=1 and minutes=2.0 are both set: give one of them"),
         (
-            "sigma = 0.1",
-            "sigma=0.1 (run.toml) needs likelihood=gaussian, not likelihood=bernoulli (the default)",
+            "sigma = 0.1\nlikelihood = 'bernoulli'",
+            "run.toml: sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli",
         ),
     ],
 )
@@ -135,4 +135,4 @@ def test_a_runs_own_settings_are_not_to_be_changed() -> None:
 def test_settings_without_an_origin_are_called_by_name() -> None:
     """A caller in Python sees the names of the fields."""
     with pytest.raises(BadConfig, match=r"^sigma=0.1 needs likelihood=gaussian, not likelihood=bernoulli$"):
-        Config(dataset="x", sigma=0.1)
+        Config(dataset="x", sigma=0.1, likelihood="bernoulli")

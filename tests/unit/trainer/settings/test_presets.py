@@ -73,7 +73,7 @@ def test_file_and_flags_win() -> None:
     config = config_from(preset_settings("mnist"), {"latent_dim": 8, "epochs": 2}, {"latent_dim": 9})
     assert (config.latent_dim, config.blocks, config.epochs, config.minutes) == (9, 1, 2, None)
     plain = config_from(preset_settings("faces64"), {"dataset": "x", "objective": "vae"})
-    assert (plain.likelihood, plain.learning_rate) == ("bernoulli", Config(dataset="x").learning_rate)
+    assert (plain.likelihood, plain.learning_rate) == ("auto", Config(dataset="x").learning_rate)
     assert config_from(preset_settings("faces64"), {"dataset": "x"}).likelihood == "gaussian"
 
 

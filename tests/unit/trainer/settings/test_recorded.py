@@ -13,7 +13,7 @@ def test_settings_that_decide_on_the_weights_are_recorded_without_paths_and_seed
     found = recorded_settings(first)
     assert found == recorded_settings(second)
     assert "/home" not in json.dumps(found)
-    assert (found["latent_dim"], found["likelihood"], found["image_size"]) == (32, "bernoulli", None)
+    assert (found["latent_dim"], found["likelihood"], found["image_size"]) == (32, "auto", None)
     assert recorded_settings(Config(dataset="pictures", width=8)) != found
 
 
