@@ -42,6 +42,8 @@ FORBIDDEN = {
     "convvae_service.pipeline.parquet_sink": HEAVY | {"convvae_trainer"},
     "convvae_service.calls.runner": HEAVY | {"grpc", "pydantic", "numpy", "convvae", "convvae_trainer"},
     "convvae_service.server.lifecycle": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
+    "convvae_trainer": HEAVY | {"numpy", "PIL", "rich", "grpc", "pydantic", "convvae"},
+    "convvae_trainer.python.fit": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.runs.fit": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
@@ -57,6 +59,7 @@ LOADS_LATER = {
     "convvae_service",
     "convvae_service.__main__",
     "convvae_service.pipeline.__main__",
+    "convvae_trainer",
     "convvae_trainer.__main__",
 }
 SOURCES = [(name, path) for package in FOLDERS for name, path in modules_of(package).items()]

@@ -48,6 +48,8 @@ ORDER: dict[str, tuple[str, ...]] = {
         "study",
         "commands",
         "cli",
+        "python",
+        "__init__",
         "__main__",
     ),
     "convvae": (

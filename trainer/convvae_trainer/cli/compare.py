@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from convvae_trainer.cli.flags import DataRoot, Download, MaxPixels, OnError
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_line
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel

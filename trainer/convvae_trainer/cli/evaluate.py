@@ -17,8 +17,8 @@ from convvae_trainer.cli.flags import (
     RunTestDataset,
     RunValidationDataset,
 )
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require
 from convvae_trainer.cli.results import print_evaluation
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.streams import expendable, required_stdout

@@ -7,8 +7,8 @@ import typer
 from rich.console import Console
 
 from convvae_trainer.cli.flags import Download, RunDataRoot, RunTestDataset, RunValidationDataset
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_exported
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.streams import required_stdout
 

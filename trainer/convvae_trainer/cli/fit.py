@@ -9,14 +9,14 @@ import typer
 from rich.console import Console
 
 from convvae_trainer.cli.flags import Download, with_setting_flags
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_evaluation, print_exported, print_line, quoted
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.runs.signals import Stopped, raise_on_signals
-from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.declaration import Panel, alternatives
-from convvae_trainer.settings.layers import FLAGS, Layer, read_settings
-from convvae_trainer.settings.presets import PRESETS, preset_settings
+from convvae_trainer.settings.layers import FLAGS, Layer
+from convvae_trainer.settings.presets import PRESETS
+from convvae_trainer.settings.run_settings import run_settings
 from convvae_trainer.streams import expendable
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def fit(
         from convvae_trainer.commands.start_weights import read_start_weights
 
         weights = read_start_weights(start_from)
-    run_config = _run_config(settings, run_dir, preset, config, weights, resume=resume)
+    run_config = run_settings(
+        Layer(settings, FLAGS), preset=preset, file=config, below=_below(run_dir, weights, resume=resume)
+    )
     from convvae_trainer.commands.fit import ExportTarget, run_fit
     from convvae_trainer.runs.ownership import has_checkpoint
 
@@ -139,30 +141,15 @@ def fit(
         _print_result(console, result, run_dir, models)
 
 
-def _run_config(
-    settings: dict[str, Any],
-    run_dir: Path,
-    preset: str | None,
-    config: Path | None,
-    weights: "StartWeights | None",
-    *,
-    resume: bool,
-) -> Config:
-    """Return the settings of the run: flags override the file, the file overrides the preset.
+def _below(run_dir: Path, weights: "StartWeights | None", *, resume: bool) -> Layer | None:
+    """Return the settings that flags, file and preset override."""
+    if weights is not None:
+        return Layer(weights.defaults, str(weights.origin), is_fixed=True)
+    if not resume:
+        return None
+    from convvae_trainer.commands.fit import saved_settings
 
-    All of them override the settings of the weights that the run starts from.
-    """
-    layers = [
-        Layer({}) if weights is None else Layer(weights.defaults, str(weights.origin), is_fixed=True),
-        Layer(preset_settings(preset), f"preset {preset}"),
-        Layer({}) if config is None else read_settings(config),
-        Layer(settings, FLAGS),
-    ]
-    if resume:
-        from convvae_trainer.commands.fit import saved_settings
-
-        layers.insert(0, Layer(saved_settings(run_dir), "the run", is_fixed=True))
-    return config_from(*layers)
+    return Layer(saved_settings(run_dir), "the run", is_fixed=True)
 
 
 def _resume_command(run_dir: Path, given: dict[str, Any], *, resume: bool) -> str:

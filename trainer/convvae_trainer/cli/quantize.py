@@ -10,8 +10,8 @@ from rich.console import Console
 
 from convvae_service.bundle import Precision
 from convvae_trainer.cli.flags import DataRoot, Download, MaxPixels, OnError
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_quantized
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel

@@ -11,8 +11,8 @@ import typer
 from rich.console import Console
 
 from convvae_trainer.cli.flags import Download, with_setting_flags
-from convvae_trainer.cli.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.cli.results import print_study
+from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.errors import RunsFailed
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel, alternatives

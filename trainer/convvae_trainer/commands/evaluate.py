@@ -70,7 +70,7 @@ def run_evaluate(
         say(console, stored.unfinished_text)
     options.check(stored.folder.config)
     config = stored.config_with(
-        dataset=data.dataset,
+        dataset=data.name,
         test_dataset=data.test_dataset,
         validation_dataset=data.validation_dataset,
         data_root=data.data_root,
@@ -79,7 +79,7 @@ def run_evaluate(
         binarize=binarize,
         seed=seed,
     )
-    found = load_evaluation_data(stored, config, is_named=data.dataset is not None, download=data.download)
+    found = load_evaluation_data(stored, config, data)
     _check_data(stored, config, found, options, console)
     with enough_memory():
         evaluation = _evaluate(stored, config, found, options, console)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_trainer.commands.model_data import without_seen
-from convvae_trainer.commands.stored_run import StoredRun
+from convvae_trainer.commands.stored_run import DataLocation, StoredRun
 from convvae_trainer.data.dataset import Dataset, load_dataset, load_other
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.trained_on import Fingerprints, unseen
@@ -60,16 +60,13 @@ class OtherData:
     left_out: int | None
 
 
-def load_evaluation_data(
-    stored: StoredRun, config: Config, *, is_named: bool, download: bool
-) -> OwnData | OtherData:
+def load_evaluation_data(stored: StoredRun, config: Config, data: DataLocation) -> OwnData | OtherData:
     """Load the images to evaluate, without those that the run was trained on.
 
     Args:
         stored: The run.
         config: The settings of the run, with the data set of this command.
-        is_named: Whether the command names a data set. It may still be that of the run, in another place.
-        download: Whether to download a torchvision set that is absent.
+        data: The data set that the command names or gives. It may still be that of the run.
 
     Raises:
         BadRun: The data set is not named, and the data in its place are not those of the run. Or the
@@ -77,15 +74,23 @@ def load_evaluation_data(
         BadData: The data set is missing or damaged, or the run was trained on all of its images.
     """
     trained_on = {_RUN: stored.folder.read_trained_on()}
-    if not is_named:
-        dataset = load_dataset(config, download=download)
+    if data.name is None:
+        dataset = load_dataset(config, download=data.download)
         # The held-out images of changed data may be images that the run was trained on.
         stored.folder.check_same(stored.folder.config, dataset)
         return _own_data(dataset, trained_on)
     own = stored.folder.record.data
-    (images, labels), split, moved = load_other(
-        config, own=own.sha256, channels=own.image.channels, download=download
-    )
+    if isinstance(data.given, Dataset):
+        moved = data.given if data.given.fingerprint() == own.sha256 else None
+        images, labels, split = data.given.test, data.given.test_labels, data.given.split
+    else:
+        (images, labels), split, moved = load_other(
+            config,
+            own=own.sha256,
+            channels=own.image.channels,
+            download=data.download,
+            source=data.given,
+        )
     if moved is not None:
         return _own_data(moved, trained_on)
     found = unseen(LabelledImages(images, labels), trained_on, name=config.dataset)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from convvae_trainer.commands.stored_run import DataLocation, StoredRun
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.data.dataset import load_dataset
+from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import evaluate_run
 from convvae_trainer.export.publish import Exported, check_target, export
@@ -47,12 +47,14 @@ def run_export(
             f"{stored.unfinished_text}: {stored.resume_command}, or export it as it is with --unfinished"
         )
     config = stored.config_with(
-        dataset=data.dataset,
+        dataset=data.name,
         test_dataset=data.test_dataset,
         validation_dataset=data.validation_dataset,
         data_root=data.data_root,
     )
-    dataset = load_dataset(config, download=data.download)
+    dataset = data.given
+    if not isinstance(dataset, Dataset):
+        dataset = load_dataset(config, download=data.download, source=dataset)
     stored.folder.check_same(config, dataset)
     if not stored.has_ended:
         finish(stored.train_state, dataset.train)

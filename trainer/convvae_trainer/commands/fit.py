@@ -63,10 +63,13 @@ def run_fit(
     resume: bool,
     extend: bool = False,
     weights: StartWeights | None = None,
+    dataset: Dataset | None = None,
     download: bool,
     target: ExportTarget | None,
     command: str,
     console: Console,
+    is_command: bool = True,
+    catch_signals: bool = True,
 ) -> FitResult | None:
     """Train and evaluate, then export to `target`.
 
@@ -79,10 +82,13 @@ def run_fit(
         resume: Whether to continue the run in the folder.
         extend: Whether the resumed run gets the epochs or minutes of `config`, if they are others.
         weights: Weights that a new run starts from. None: random ones.
+        dataset: The data set that `config` names, if it is in memory.
         download: Whether to download a torchvision set that is absent.
         target: The place to export to; None exports nothing.
         command: The command line, which the run folder records.
         console: The screen for progress.
+        is_command: Whether the process is that of the command: it then keeps memory that training has freed.
+        catch_signals: Whether signals that stop the run save a checkpoint first.
 
     Raises:
         BadRun: The run folder cannot be used.
@@ -107,12 +113,13 @@ def run_fit(
     for name in (config.dataset, config.test_dataset, config.validation_dataset, config.data_root):
         check_utf8(name or "")
     with joined(device) as dist, _one_interruption(dist):
-        dataset = _load(config, dist, download=download)
+        if dataset is None:
+            dataset = _load(config, dist, download=download)
         if weights is not None:
             _check_weights(weights, dataset, console)
         threads = RunFolder.open(run_dir).record.threads if resume else config.threads
         threads = dist.broadcast(threads or default_threads(processes=dist.local_size))
-        configure_process(threads=threads, keep_freed_memory=device.type == "cpu")
+        configure_process(threads=threads, keep_freed_memory=is_command and device.type == "cpu")
         fitted = fit(
             config,
             dataset,
@@ -123,6 +130,7 @@ def run_fit(
             command=command,
             console=console,
             dist=dist,
+            catch_signals=catch_signals,
         )
     if not dist.is_first:
         return None

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.sources import IN_MEMORY, SourceImages
 from convvae_trainer.errors import BadRun
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.folder import RunFolder
@@ -29,6 +31,7 @@ class DataLocation:
         download: Whether to download a torchvision set that is absent.
         max_pixels: Largest width x height of an image file. None: as the run recorded it.
         on_error: `fail` or `skip` for image files that cannot be used. None: as the run recorded it.
+        given: The data, if they are in memory: a data set, or images that are not split.
     """
 
     dataset: str | None = None
@@ -38,6 +41,14 @@ class DataLocation:
     download: bool = False
     max_pixels: int | None = None
     on_error: str | None = None
+    given: Dataset | SourceImages | None = None
+
+    @property
+    def name(self) -> str | None:
+        """The name of the data set; None: as the run recorded it."""
+        if isinstance(self.given, Dataset):
+            return self.given.name
+        return self.dataset if self.given is None else IN_MEMORY
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

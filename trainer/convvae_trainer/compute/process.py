@@ -7,6 +7,8 @@ settings. It refuses a run whose results they would change.
 
 import ctypes
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch._functorch.config
@@ -14,7 +16,7 @@ import torch._functorch.config
 from convvae_service.engine.cpus import available_cpus
 from convvae_trainer.errors import BadConfig
 
-__all__ = ["check_process", "configure_process", "default_threads"]
+__all__ = ["check_process", "configure_process", "default_threads", "restored_settings"]
 
 # Parameters of mallopt, from malloc.h.
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -45,6 +47,24 @@ def configure_process(*, threads: int | None = None, keep_freed_memory: bool = F
         torch.set_num_threads(threads)
     if keep_freed_memory:
         _keep_freed_memory()
+
+
+@contextmanager
+def restored_settings() -> Iterator[None]:
+    """Restore the settings of torch after the block, which may have configured the process."""
+    threads = torch.get_num_threads()
+    donated = torch._functorch.config.donated_buffer
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+        tf32 = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch._functorch.config.donated_buffer = donated
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Please use the new API settings", UserWarning)
+            torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = tf32
 
 
 def check_process(*, threads: int, device: torch.device, is_compiled: bool) -> None:

@@ -2,8 +2,8 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ class Dataset:
         class_names: The names of the labels, if they are known.
         hints: Sentences on what may have been meant in another way.
         resized_from: The sizes of the images before they were resized, in words, or "".
+        settings: The settings that it was loaded with, where they are known: a run on it records them.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Dataset:
     class_names: ClassNames | None = None
     hints: Sequence[str] = ()
     resized_from: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def image(self) -> ImageShape:
@@ -80,7 +82,13 @@ def _sha256(arrays: Iterable[NDArray[Any]]) -> str:
     return digest.hexdigest()
 
 
-def load_dataset(config: Config, *, download: bool = False, channels: int | None = None) -> Dataset:
+def load_dataset(
+    config: Config,
+    *,
+    download: bool = False,
+    channels: int | None = None,
+    source: SourceImages | None = None,
+) -> Dataset:
     """Load the data set that `config` names.
 
     Args:
@@ -88,18 +96,25 @@ def load_dataset(config: Config, *, download: bool = False, channels: int | None
         download: Whether to download a torchvision set that is absent.
         channels: Channels of picture files: 1 (grey) or 3 (RGB). None: 3 if any picture is in colour. Arrays
             keep their channels.
+        source: The images, if they are in memory. None: `config` names them.
 
     Raises:
         BadData: The data set is unknown, missing or damaged, its images have an unusable size, or there are
             too few of them. Or the test or validation images of another data set do not fit.
     """
     check_held_out_sets(config)
-    source = read_source(config, download=download, channels=channels)
+    if source is None:
+        source = read_source(config, download=download, channels=channels)
     return _split(config, source, download=download)
 
 
 def load_other(
-    config: Config, *, own: str, channels: int | None = None, download: bool = False
+    config: Config,
+    *,
+    own: str,
+    channels: int | None = None,
+    download: bool = False,
+    source: SourceImages | None = None,
 ) -> tuple[LabelledImages, str, Dataset | None]:
     """Load the images on which a run is evaluated from a data set that may not be the run's.
 
@@ -111,6 +126,7 @@ def load_other(
         own: Fingerprint of the run's data set.
         channels: Channels of the run's images, as in `load_dataset`.
         download: Whether to download a torchvision set that is absent.
+        source: The images, if they are in memory. None: `config` names them.
 
     Returns:
         (images, a sentence on their choice, the data set if it is the run's, else None).
@@ -118,7 +134,8 @@ def load_other(
     Raises:
         BadData: As `load_dataset`.
     """
-    source = read_source(config, download=download, channels=channels, needs_train=False)
+    if source is None:
+        source = read_source(config, download=download, channels=channels, needs_train=False)
     # A data set that cannot be split is not the run's.
     with contextlib.suppress(BadData):
         dataset = _split(config, source, download=download)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import Resize
 from convvae_service.images import is_array_file, printable
-from convvae_trainer.data.arrays import read_array_file
+from convvae_trainer.data.arrays import read_array_file, to_nhwc
 from convvae_trainer.data.classes import ClassNames, folder_labels
 from convvae_trainer.data.folder import FolderImages, read_folder
 from convvae_trainer.data.folder_hints import folder_hints
@@ -23,10 +23,21 @@ from convvae_trainer.data.torchvision_sets import find_set, near_names, read_set
 from convvae_trainer.errors import BadData, MissingExtra
 from convvae_trainer.settings.config import Config
 
-__all__ = ["DIGITS", "SourceImages", "check_source", "read_source", "resize_of", "with_absolute_paths"]
+__all__ = [
+    "DIGITS",
+    "IN_MEMORY",
+    "SourceImages",
+    "array_source",
+    "check_source",
+    "read_source",
+    "resize_of",
+    "with_absolute_paths",
+]
 
 DIGITS = "digits"
 DIGITS_SIZE = (32, 32)
+# The name of images that a program gave as an array.
+IN_MEMORY = "<array>"
 
 
 class SourceImages(NamedTuple):
@@ -81,6 +92,8 @@ def read_source(
         BadData: The source is unknown, missing or damaged.
     """
     name, path, resize = config.dataset, _expanded(config.dataset), resize_of(config)
+    if name == IN_MEMORY:
+        raise BadData("the images were an array of a program, which nothing can read again: give --dataset")
     if _is_digits(name):
         return SourceImages(_digits(config.image_size or DIGITS_SIZE, resize), None, "")
     if (torchvision_class := _torchvision_class(name)) is not None:
@@ -102,6 +115,28 @@ def read_source(
         return _read_path(config, path, channels, needs_train=needs_train)
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror}") from None
+
+
+def array_source(images: NDArray[Any], labels: NDArray[Any] | None) -> SourceImages:
+    """Return images in memory as a source.
+
+    Args:
+        images: (N, H, W) or (N, H, W, C) with C of 1 or 3; uint8, bool, or floating-point within 0 to 1.
+        labels: Integers of shape (N,), or None.
+
+    Raises:
+        BadData: The arrays have other shapes, types or values.
+    """
+    pixels = to_nhwc(images, name="the array of images")
+    if labels is None:
+        return SourceImages(LabelledImages(pixels, None), None, "")
+    classes = np.asarray(labels)
+    if classes.shape != (len(pixels),) or classes.dtype.kind not in "iub":
+        raise BadData(
+            f"labels are {classes.dtype} of shape {classes.shape}: {len(pixels)} integers are needed, one for"
+            " each image"
+        )
+    return SourceImages(LabelledImages(pixels, classes.astype(np.int64)), None, "")
 
 
 def with_absolute_paths(config: Config) -> Config:

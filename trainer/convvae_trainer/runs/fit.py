@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,7 @@ def fit(
     command: str = "",
     console: Console | None = None,
     dist: DistContext = SINGLE_PROCESS,
+    catch_signals: bool = True,
     checkpoint_every_s: float = CHECKPOINT_EVERY_S,
 ) -> Fitted:
     """Train with the settings of `config`, keep everything in `run_dir`, and evaluate on the test images.
@@ -70,6 +71,8 @@ def fit(
         command: The command line, for the run's record.
         console: Where the first process shows progress. None: nowhere.
         dist: The processes that train together. Each calls this with the same arguments.
+        catch_signals: Whether signals that ask to stop save a checkpoint first. Otherwise no handler is
+            installed. Only the main thread can catch them.
         checkpoint_every_s: Shortest time between two checkpoints, in seconds.
 
     Raises:
@@ -84,7 +87,8 @@ def fit(
     with _friendly_errors(run_dir), _held_folder(run_dir, dist, resume=resume) as lock:
         context = RunContext.create(config, dataset, dist=dist, console=console, command=command)
         # A signal before the first step is noted too: it stops the loop, which then saves a checkpoint.
-        with noted_signals() as signals:
+        with ExitStack() as stack:
+            signals = stack.enter_context(noted_signals()) if catch_signals else []
             if resume:
                 run, train_state, progress = resume_run(context, run_dir, extend=extend)
             else:
