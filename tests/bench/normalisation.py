@@ -42,7 +42,7 @@ from convvae_service.bundle import ImageShape, Role
 from convvae_service.images.idx import open_idx
 from convvae_trainer.compute.precision import choose_precision
 from convvae_trainer.evaluation.metrics import evaluate
-from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.exports.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.runs.loop import train
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 from convvae_service.bundle import Bundle, Role, read_bundle
 from convvae_service.engine.runtime import choose_provider, make_session
 from convvae_trainer.compare.published import find_version
-from convvae_trainer.export.accuracy import COSINE_MEAN, COSINE_P01, PSNR_LOSS_DB, shortfalls
-from convvae_trainer.export.pixel_input import with_uint8_pixels
-from convvae_trainer.export.quantized import quantized
-from convvae_trainer.export.subpixel import with_subpixel_convolutions
+from convvae_trainer.exports.accuracy import COSINE_MEAN, COSINE_P01, PSNR_LOSS_DB, shortfalls
+from convvae_trainer.exports.pixel_input import with_uint8_pixels
+from convvae_trainer.exports.quantized import quantized
+from convvae_trainer.exports.subpixel import with_subpixel_convolutions
 from convvae_trainer.runs.provenance import code_commit, hardware
 
 RESULT = Path(__file__).parent / "results" / "quantized_graphs.json"

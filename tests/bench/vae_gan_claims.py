@@ -195,7 +195,7 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
 
     from convvae_trainer.evaluation.frechet import frechet_distance
     from convvae_trainer.evaluation.image_quality import reconstruction_quality
-    from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+    from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
     from convvae_trainer.runs.fit import fit
 
     start = time.process_time()

@@ -10,7 +10,7 @@ import pytest
 from support.tiny_bundle import LATENT_DIM, SHAPE, encoder
 
 PROGRAMS = {
-    "trainer": "from convvae_trainer.export.onnx_runtime import open_session\n"
+    "trainer": "from convvae_trainer.exports.onnx_runtime import open_session\n"
     "open_session(data, name='encoder')",
     "service": "from convvae_service.engine.runtime import import_runtime\n"
     "import_runtime().InferenceSession(data, providers=['CPUExecutionProvider'])",

@@ -43,7 +43,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "step",
         "evaluation",
         "runs",
-        "export",
+        "exports",
         "compare",
         "study",
         "commands",

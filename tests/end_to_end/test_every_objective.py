@@ -17,9 +17,9 @@ from convvae.errors import NotPossible
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.evaluation.metrics import evaluate
-from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
-from convvae_trainer.export.parity import TOLERANCES
-from convvae_trainer.export.publish import export
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.exports.parity import TOLERANCES
+from convvae_trainer.exports.publish import export
 from convvae_trainer.objectives.bound import kl_to_prior
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.start import load_run

@@ -12,7 +12,7 @@ import torch
 from convvae import Client
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.evaluation.metrics import evaluate
-from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.objectives.bound import kl_to_prior
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from convvae_service.bundle import ImageShape, Role
-from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph, to_onnx
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import make_likelihood
 from convvae_trainer.settings.config import Config

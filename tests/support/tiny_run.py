@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from convvae_trainer.data.dataset import Dataset
-from convvae_trainer.export.publish import Exported, export
+from convvae_trainer.exports.publish import Exported, export
 from convvae_trainer.runs.fit import Fitted
 
 TINY: dict[str, Any] = {

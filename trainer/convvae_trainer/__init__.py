@@ -19,7 +19,7 @@ if TYPE_CHECKING:
         TrainingFailed,
     )
     from convvae_trainer.evaluation.metrics import Evaluation
-    from convvae_trainer.export.publish import Exported
+    from convvae_trainer.exports.publish import Exported
     from convvae_trainer.python.data import load_dataset
     from convvae_trainer.python.evaluate import evaluate
     from convvae_trainer.python.export import export
@@ -48,7 +48,7 @@ _ERRORS = "convvae_trainer.errors"
 _MODULES = {
     "Dataset": "convvae_trainer.data.dataset",
     "Evaluation": "convvae_trainer.evaluation.metrics",
-    "Exported": "convvae_trainer.export.publish",
+    "Exported": "convvae_trainer.exports.publish",
     "FittedRun": "convvae_trainer.python.fit",
     "evaluate": "convvae_trainer.python.evaluate",
     "export": "convvae_trainer.python.export",

@@ -7,7 +7,7 @@ import pytest
 
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
-from convvae_trainer.export.publish import Exported
+from convvae_trainer.exports.publish import Exported
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.settings.config import Config
 from support.tiny_run import TINY, export_fitted, write_blobs

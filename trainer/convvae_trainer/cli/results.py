@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from convvae_trainer.evaluation.frechet import FrechetMetrics
     from convvae_trainer.evaluation.importance import LogLikelihood
     from convvae_trainer.evaluation.metrics import Evaluation
-    from convvae_trainer.export.publish import Exported
+    from convvae_trainer.exports.publish import Exported
     from convvae_trainer.study.result import Figure, StudyResult
 
 __all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "print_study", "quoted"]

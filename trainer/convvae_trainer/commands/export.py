@@ -7,7 +7,7 @@ from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.metrics import evaluate_run
-from convvae_trainer.export.publish import Exported, check_target, export
+from convvae_trainer.exports.publish import Exported, check_target, export
 from convvae_trainer.runs.loop import finish
 
 __all__ = ["run_export"]

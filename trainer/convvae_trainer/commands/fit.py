@@ -19,7 +19,7 @@ from convvae_trainer.data.sources import with_absolute_paths
 from convvae_trainer.data.trained_on import left_out_text, unseen
 from convvae_trainer.errors import BadRun, ExportFailed, Interrupted
 from convvae_trainer.evaluation.metrics import Evaluation
-from convvae_trainer.export.publish import Exported, check_target, export
+from convvae_trainer.exports.publish import Exported, check_target, export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder, check_new, write_obstacle
 from convvae_trainer.runs.lock import check_unlocked

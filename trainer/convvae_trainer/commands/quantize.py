@@ -15,11 +15,11 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.data.trained_on import Fingerprints, SeenCounts
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.export.accuracy import Reference
-from convvae_trainer.export.calibration import calibration
-from convvae_trainer.export.conversion import Converted, to_fp16, to_int8
-from convvae_trainer.export.graph_pair import GraphPair
-from convvae_trainer.export.successor import publish_successor
+from convvae_trainer.exports.accuracy import Reference
+from convvae_trainer.exports.calibration import calibration
+from convvae_trainer.exports.conversion import Converted, to_fp16, to_int8
+from convvae_trainer.exports.graph_pair import GraphPair
+from convvae_trainer.exports.successor import publish_successor
 from convvae_trainer.runs.folder import write_obstacle
 
 __all__ = ["CALIBRATION_IMAGES", "QuantizeOptions", "Quantized", "run_quantize"]

@@ -20,7 +20,7 @@ from convvae_service.bundle import (
 from convvae_trainer.commands.stored_run import StoredRun
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.errors import BadConfig, BadRun, MissingExtra
-from convvae_trainer.export.training_record import SETTINGS
+from convvae_trainer.exports.training_record import SETTINGS
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.folder import holds_run
 from convvae_trainer.runs.record import WeightsOrigin

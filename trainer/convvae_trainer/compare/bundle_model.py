@@ -16,7 +16,7 @@ from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.stages import Engine, Rows, Stage
 from convvae_trainer.compare.published import PublishedVersion
 from convvae_trainer.data.chunking import chunk_size, chunks
-from convvae_trainer.export.onnx_runtime import engine_errors
+from convvae_trainer.exports.onnx_runtime import engine_errors
 
 __all__ = ["BundleModel", "open_model"]
 

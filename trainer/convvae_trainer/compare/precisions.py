@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ROLES, Accuracy, Bundle, BundleError, Precision, read_bundle
 from convvae_trainer.compare.published import PublishedVersion
-from convvae_trainer.export.accuracy import Reference
-from convvae_trainer.export.graph_pair import GraphPair
+from convvae_trainer.exports.accuracy import Reference
+from convvae_trainer.exports.graph_pair import GraphPair
 
 __all__ = ["SPEED_BATCH", "PrecisionFigures", "measure_precisions"]
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from convvae_service.bundle import Manifest
-from convvae_trainer.export.model_card import UNFINISHED
-from convvae_trainer.export.training_record import DATA_SHA256, SETTINGS, STEPS
+from convvae_trainer.exports.model_card import UNFINISHED
+from convvae_trainer.exports.training_record import DATA_SHA256, SETTINGS, STEPS
 from convvae_trainer.settings import config
 from convvae_trainer.settings.declaration import Panel, plain
 

@@ -8,7 +8,7 @@ from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.figures import FIGURES, FigureLine
 from convvae_trainer.compare.spread import RULE, Spread, compared
 from convvae_trainer.compare.system import System
-from convvae_trainer.export.model_card import BEST_EPOCH
+from convvae_trainer.exports.model_card import BEST_EPOCH
 
 __all__ = ["table"]
 

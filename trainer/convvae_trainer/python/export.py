@@ -10,7 +10,7 @@ from convvae_trainer.python.fit import FittedRun, run_folder
 from convvae_trainer.python.process import called_from_python
 
 if TYPE_CHECKING:
-    from convvae_trainer.export.publish import Exported
+    from convvae_trainer.exports.publish import Exported
 
 __all__ = ["export"]
 

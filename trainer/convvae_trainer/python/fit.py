@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convvae_trainer.data.dataset import Dataset
     from convvae_trainer.data.sources import SourceImages
     from convvae_trainer.evaluation.metrics import Evaluation
-    from convvae_trainer.export.publish import Exported
+    from convvae_trainer.exports.publish import Exported
 
 __all__ = ["FittedRun", "fit", "run_folder", "screen"]
 

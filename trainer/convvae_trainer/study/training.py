@@ -11,7 +11,7 @@ from convvae_trainer.compute.process import configure_process
 from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
-from convvae_trainer.export.publish import export
+from convvae_trainer.exports.publish import export
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.folder import LOG_FILE, holds_run
 from convvae_trainer.runs.lock import LOCK_FILE

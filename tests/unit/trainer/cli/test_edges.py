@@ -279,7 +279,7 @@ def test_an_export_that_fails_names_the_command_that_repeats_it(
     def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("convvae_trainer.export.publish.publish", full)
+    monkeypatch.setattr("convvae_trainer.exports.publish.publish", full)
     run_dir, models = tmp_path / "run", tmp_path / "models"
     words = ["fit", "--dataset", str(blobs), "--run-dir", str(run_dir), *SHORT]
     assert run_train(monkeypatch, *words, "--models", str(models), "--name", "blobs") == 1

@@ -13,16 +13,16 @@ import pytest
 from PIL import Image
 
 import convvae_service.bundle.publisher as publisher
-import convvae_trainer.export.accuracy as accuracy_module
-import convvae_trainer.export.conversion as conversion
+import convvae_trainer.exports.accuracy as accuracy_module
+import convvae_trainer.exports.conversion as conversion
 from convvae_service.bundle import Accuracy, BundleError, list_versions, read_bundle
 from convvae_service.engine.stages import Engine
 from convvae_service.repository.check import check_repository
 from convvae_trainer.commands.quantize import Quantized, QuantizeOptions, run_quantize
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadConfig, BadData, ExportFailed, TrainerError
-from convvae_trainer.export.accuracy import shortfalls
-from convvae_trainer.export.quantized import quantized
+from convvae_trainer.exports.accuracy import shortfalls
+from convvae_trainer.exports.quantized import quantized
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.settings.config import Config

@@ -18,7 +18,7 @@ from convvae_trainer.commands.start_weights import read_start_weights
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.trained_on import fingerprints
 from convvae_trainer.errors import BadConfig, BadData
-from convvae_trainer.export.publish import Exported
+from convvae_trainer.exports.publish import Exported
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.reproduce import reproducing_commands

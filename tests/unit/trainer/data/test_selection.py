@@ -15,8 +15,8 @@ from convvae_trainer.compare import latent_scatter
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.selection import drawn, lacking, varied
 from convvae_trainer.evaluation.options import EvalOptions
-from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
-from convvae_trainer.export.pictures import bundle_pictures
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.exports.pictures import bundle_pictures
 from convvae_trainer.runs import fit
 from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, open_tensorboard

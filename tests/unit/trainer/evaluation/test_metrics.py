@@ -28,7 +28,7 @@ from convvae_trainer.evaluation.image_quality import reconstruction_quality
 from convvae_trainer.evaluation.inference import posterior_means, reconstructions, samples
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.evaluation.options import EvalOptions
-from convvae_trainer.export.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.objectives.bound import ACTIVE_VARIANCE, elbo_terms
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder

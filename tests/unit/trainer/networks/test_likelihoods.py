@@ -17,7 +17,7 @@ from torch.distributions import (
 
 from convvae_service.bundle import likelihood as served
 from convvae_service.bundle import records
-from convvae_trainer.export import model_card
+from convvae_trainer.exports import model_card
 from convvae_trainer.networks.likelihoods import (
     LOG_SIGMA_RANGE,
     Bernoulli,

@@ -40,7 +40,7 @@ def test_the_package_lists_its_functions() -> None:
 
 def test_the_functions_stay_beside_the_wings() -> None:
     """A function is not hidden by a folder of the package, whatever was imported before."""
-    import convvae_trainer.export.publish
+    import convvae_trainer.exports.publish
     import convvae_trainer.runs.fit
 
     for name in ("fit", "evaluate", "export", "load_dataset"):

@@ -18,7 +18,7 @@ from convvae_trainer.errors import Interrupted
 from convvae_trainer.evaluation.image_quality import QualityAccumulator
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.evaluation.validation import validation_terms
-from convvae_trainer.export.publish import export
+from convvae_trainer.exports.publish import export
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.start import load_run

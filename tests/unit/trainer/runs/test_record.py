@@ -10,7 +10,7 @@ import pytest
 
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
-from convvae_trainer.export.publish import export
+from convvae_trainer.exports.publish import export
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.record import RunRecord

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from convvae_trainer.data.dataset import Dataset
-from convvae_trainer.export.publish import export
+from convvae_trainer.exports.publish import export
 from convvae_trainer.objectives.adversarial import Adversarial
 from convvae_trainer.objectives.base import Gradients
 from convvae_trainer.runs.fit import fit

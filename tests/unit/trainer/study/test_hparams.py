@@ -11,7 +11,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
-from convvae_trainer.export.publish import Exported
+from convvae_trainer.exports.publish import Exported
 from convvae_trainer.settings.layers import Layer
 from convvae_trainer.study.folder import StudyFolder
 from convvae_trainer.study.hparams import HParamsTable

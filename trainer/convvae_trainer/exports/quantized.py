@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.export.onnx_runtime import conversion_errors, quantization_tools
-from convvae_trainer.export.rewrite import model_bytes
+from convvae_trainer.exports.onnx_runtime import conversion_errors, quantization_tools
+from convvae_trainer.exports.rewrite import model_bytes
 
 __all__ = ["KeptLayer", "quantized", "tail"]
 

@@ -8,7 +8,7 @@ from typing import Any
 from convvae_service.bundle import Training
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import published_metrics
-from convvae_trainer.export.model_card import BEST_EPOCH, UNFINISHED
+from convvae_trainer.exports.model_card import BEST_EPOCH, UNFINISHED
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.settings.recorded import recorded_settings

@@ -11,12 +11,12 @@ from onnx import TensorProto, helper
 
 from convvae_service.bundle import ImageShape, Role
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.export.half import halved
-from convvae_trainer.export.onnx_runtime import open_session, quantization_tools
-from convvae_trainer.export.pixel_input import PIXELS, with_uint8_pixels
-from convvae_trainer.export.quantized import quantized
-from convvae_trainer.export.rewrite import model_bytes
-from convvae_trainer.export.subpixel import with_subpixel_convolutions
+from convvae_trainer.exports.half import halved
+from convvae_trainer.exports.onnx_runtime import open_session, quantization_tools
+from convvae_trainer.exports.pixel_input import PIXELS, with_uint8_pixels
+from convvae_trainer.exports.quantized import quantized
+from convvae_trainer.exports.rewrite import model_bytes
+from convvae_trainer.exports.subpixel import with_subpixel_convolutions
 from support.random_graphs import random_graphs
 
 SHAPE = ImageShape(height=16, width=16, channels=3)

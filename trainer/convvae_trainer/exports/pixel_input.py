@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from convvae_trainer.export.rewrite import Rewrite, attributes_of
+from convvae_trainer.exports.rewrite import Rewrite, attributes_of
 
 __all__ = ["PIXELS", "with_uint8_pixels"]
 

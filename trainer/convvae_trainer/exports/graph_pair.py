@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Precision, Role
 from convvae_trainer.data.chunking import chunk_size, chunks
-from convvae_trainer.export.onnx_runtime import open_session
+from convvae_trainer.exports.onnx_runtime import open_session
 
 __all__ = ["GraphPair", "Posterior"]
 

@@ -3,9 +3,9 @@
 import onnx
 from onnx import ModelProto, NodeProto
 
-from convvae_trainer.export.onnx_runtime import conversion_errors, half_converter
-from convvae_trainer.export.quantized import tail
-from convvae_trainer.export.rewrite import model_bytes
+from convvae_trainer.exports.onnx_runtime import conversion_errors, half_converter
+from convvae_trainer.exports.quantized import tail
+from convvae_trainer.exports.rewrite import model_bytes
 
 __all__ = ["halved"]
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import Accuracy, LikelihoodSpec, Parity, distortion, rate
 from convvae_trainer.evaluation.image_quality import mse, psnr
-from convvae_trainer.export.graph_pair import GraphPair, Posterior
-from convvae_trainer.export.parity import BATCHES
+from convvae_trainer.exports.graph_pair import GraphPair, Posterior
+from convvae_trainer.exports.parity import BATCHES
 
 __all__ = ["COSINE_MEAN", "COSINE_P01", "PSNR_LOSS_DB", "Reference", "shortfalls"]
 

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ROLES, Accuracy, Parity, Precision, Role
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.export.accuracy import Reference, shortfalls
-from convvae_trainer.export.graph_pair import GraphPair
-from convvae_trainer.export.half import halved
-from convvae_trainer.export.pixel_input import with_uint8_pixels
-from convvae_trainer.export.quantized import KeptLayer, quantized
-from convvae_trainer.export.subpixel import with_subpixel_convolutions
+from convvae_trainer.exports.accuracy import Reference, shortfalls
+from convvae_trainer.exports.graph_pair import GraphPair
+from convvae_trainer.exports.half import halved
+from convvae_trainer.exports.pixel_input import with_uint8_pixels
+from convvae_trainer.exports.quantized import KeptLayer, quantized
+from convvae_trainer.exports.subpixel import with_subpixel_convolutions
 
 __all__ = ["Converted", "to_fp16", "to_int8"]
 

@@ -10,10 +10,10 @@ from onnx import TensorProto, helper
 from convvae_service.bundle import ImageShape, Role
 from convvae_service.bundle.onnx_file import read_model
 from convvae_service.bundle.operators import may_grow, refuse_operators
-from convvae_trainer.export.half import halved
-from convvae_trainer.export.pixel_input import with_uint8_pixels
-from convvae_trainer.export.quantized import quantized
-from convvae_trainer.export.subpixel import with_subpixel_convolutions
+from convvae_trainer.exports.half import halved
+from convvae_trainer.exports.pixel_input import with_uint8_pixels
+from convvae_trainer.exports.quantized import quantized
+from convvae_trainer.exports.subpixel import with_subpixel_convolutions
 from support.random_graphs import random_graphs
 
 SHAPE = ImageShape(height=16, width=16, channels=3)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_service.bundle import Manifest
-from convvae_trainer.export.card_tables import data_table, metrics_table, parity_table, segments_table
+from convvae_trainer.exports.card_tables import data_table, metrics_table, parity_table, segments_table
 from convvae_trainer.runs.record import RunRecord
 
 __all__ = ["BEST_EPOCH", "UNFINISHED", "model_card"]

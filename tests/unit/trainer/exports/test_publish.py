@@ -14,15 +14,15 @@ import torch
 from onnx import numpy_helper
 from PIL import Image
 
-import convvae_trainer.export.publish as export_module
+import convvae_trainer.exports.publish as export_module
 from convvae_service.bundle import ImageShape, Parity, expected_tensors, list_versions, read_bundle
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.image_grid import grid, pairs, png
 from convvae_trainer.errors import BadConfig, ExportFailed, MissingExtra
-from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.export.model_card import model_card
-from convvae_trainer.export.parity import BATCHES, check_parity
-from convvae_trainer.export.publish import Exported, check_target
+from convvae_trainer.exports.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.exports.model_card import model_card
+from convvae_trainer.exports.parity import BATCHES, check_parity
+from convvae_trainer.exports.publish import Exported, check_target
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.networks.likelihoods import make_likelihood
 from convvae_trainer.runs.fit import Fitted

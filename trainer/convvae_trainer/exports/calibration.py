@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import Role
-from convvae_trainer.export.graph_pair import GraphPair
+from convvae_trainer.exports.graph_pair import GraphPair
 
 __all__ = ["Calibration", "calibration"]
 

@@ -8,7 +8,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper, shape_inference
 
-from convvae_trainer.export.graphs import strip
+from convvae_trainer.exports.graphs import strip
 
 __all__ = ["Rewrite", "attributes_of", "model_bytes"]
 

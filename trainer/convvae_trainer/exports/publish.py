@@ -25,11 +25,11 @@ from convvae_service.bundle import (
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.sources import resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
-from convvae_trainer.export.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.export.model_card import model_card
-from convvae_trainer.export.parity import check_parity
-from convvae_trainer.export.pictures import bundle_pictures
-from convvae_trainer.export.training_record import training_record
+from convvae_trainer.exports.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
+from convvae_trainer.exports.model_card import model_card
+from convvae_trainer.exports.parity import check_parity
+from convvae_trainer.exports.pictures import bundle_pictures
+from convvae_trainer.exports.training_record import training_record
 from convvae_trainer.runs.folder import RunFolder, write_obstacle
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.reproduce import repeatability, reproducing_commands

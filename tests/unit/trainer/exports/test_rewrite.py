@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from convvae_service.bundle import ImageShape
-from convvae_trainer.export.onnx_runtime import open_session
-from convvae_trainer.export.pixel_input import PIXELS, with_uint8_pixels
-from convvae_trainer.export.rewrite import model_bytes
-from convvae_trainer.export.subpixel import with_subpixel_convolutions
+from convvae_trainer.exports.onnx_runtime import open_session
+from convvae_trainer.exports.pixel_input import PIXELS, with_uint8_pixels
+from convvae_trainer.exports.rewrite import model_bytes
+from convvae_trainer.exports.subpixel import with_subpixel_convolutions
 from support.random_graphs import random_graphs
 from support.tiny_bundle import LATENT_DIM, SHAPE, encoder
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from convvae_service.bundle import Parity, Role
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.export.onnx_runtime import open_session
+from convvae_trainer.exports.onnx_runtime import open_session
 
 __all__ = ["BATCHES", "TOLERANCES", "check_parity"]
 

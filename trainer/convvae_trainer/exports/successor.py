@@ -20,9 +20,9 @@ from convvae_service.bundle import (
 )
 from convvae_trainer.data.trained_on import Fingerprints
 from convvae_trainer.errors import ExportFailed
-from convvae_trainer.export.card_tables import accuracy_table
-from convvae_trainer.export.conversion import Converted
-from convvae_trainer.export.publish import MODEL_CARD, Exported
+from convvae_trainer.exports.card_tables import accuracy_table
+from convvae_trainer.exports.conversion import Converted
+from convvae_trainer.exports.publish import MODEL_CARD, Exported
 
 __all__ = ["publish_successor"]
 
