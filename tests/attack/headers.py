@@ -3,8 +3,8 @@
     python tests/attack/headers.py [--front grpcio|native]
 
 A byte of a header block can stand for 3.9 kB that an earlier header put into the table (RFC 7541, 6.1).
-The server has a token file, and the attack has no token. It acknowledges the server's settings, which forbid
-such a table, or breaks the protocol and does not.
+The server has a token file, and the attack has no token. It acknowledges the server's settings, or breaks the
+protocol and does not.
 """
 
 import sys

@@ -1,9 +1,8 @@
-"""Peers that keep a table of headers, and peers that acknowledge nothing: the front `grpcio`."""
+"""Peers that acknowledge nothing: the front `grpcio`."""
 
 import time
 from pathlib import Path
 
-from attack.headers import NEWEST, entry
 from convvae.v1 import vae_pb2 as pb
 from support.raw_connection import RawConnection
 from support.raw_http2 import grpc_message
@@ -12,15 +11,6 @@ from support.serving import serving
 ENCODE = "/convvae.v1.VaeService/Encode"
 LISTING = "/convvae.v1.VaeService/ListModels"
 MAX_S = 20.0
-
-
-def test_a_peer_that_keeps_a_table_of_headers_is_closed(tiny_root: Path) -> None:
-    """After the server's settings, a reference to an entry of the table ends the connection."""
-    with serving(tiny_root, "--front", "grpcio") as server:
-        connection = RawConnection(server.target)
-        connection.read(0.5)
-        connection.begin(ENCODE, block=entry(100) + NEWEST)
-        assert _closes_within(connection, 5.0)
 
 
 def test_a_peer_that_acknowledges_no_settings_is_closed(tiny_root: Path) -> None:

@@ -68,9 +68,8 @@ def server_options(settings: ServeSettings, *, limits_connections: bool = True) 
         ("grpc.max_receive_message_length", receive_limit(settings)),
         ("grpc.max_send_message_length", -1),
         *COMPRESSION_OPTIONS,
-        # A byte of a header block may stand for a whole entry of the peer's table. Without a table, it stands
-        # for a short entry of HPACK's own. A peer may have a table until it has acknowledged this.
-        ("grpc.http2.hpack_table_size.decoder", 0),
+        # The table of headers stays as large as HTTP/2 has it. nginx and HAProxy do not acknowledge a smaller
+        # one in their header blocks, and gRPC would refuse all their calls but the first.
         ("grpc.http2.settings_timeout", _SETTINGS_TIMEOUT_MS),
         # A second server on the same port must fail. It must not share the connections.
         ("grpc.so_reuseport", 0),
