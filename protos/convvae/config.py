@@ -20,7 +20,7 @@ class RetryConfig:
     is drawn between 0 and the smaller of `max_backoff_s` and `backoff_s` x `multiplier`^n ("full jitter"),
     and added to the server's retry delay. All calls of a client share a budget of tokens. A retry takes one
     token, and each answered request returns `refill` tokens. So a client adds few requests to the load of a
-    failing server.
+    failing server. A server that refuses a request because it starts or stops costs no token.
 
     Attributes:
         retries: Maximum number of retries of one request. 0 turns them off.

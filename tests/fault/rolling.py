@@ -11,6 +11,7 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from convvae import RetryConfig
 from support.figure import measure_to_files
 from support.load import Load, Report, RunningLoad
 from support.observed import ObservedServer
+from support.proxy import proxied
 from support.tiny_bundle import publish_tiny
 
 LEAST_CALLS = 20_000
@@ -83,15 +85,19 @@ def roll(
     follow_health: bool,
     least_calls: int,
     replacements: int,
+    proxy: str = "",
 ) -> Report:
-    """Replace the replicas in turn while a client makes so many calls or more."""
+    """Replace the replicas in turn while a client makes so many calls or more, through a proxy or without."""
     servers = [start(models, front, "127.0.0.1:0") for _ in range(2)]
     load: RunningLoad | None = None
+    stack = ExitStack()
     try:
         addresses = [server.target for server in servers]
+        direct = f"ipv4:{','.join(addresses)}"
+        target = stack.enter_context(proxied(proxy, addresses)) if proxy else direct
         load = RunningLoad(
             Load(
-                target=f"ipv4:{','.join(addresses)}",
+                target=target,
                 via="client",
                 in_flight=8,
                 retries=retries,
@@ -110,6 +116,7 @@ def roll(
     finally:
         if load is not None:
             load.kill()
+        stack.close()
         for server in servers:
             server.stop()
 

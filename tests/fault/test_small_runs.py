@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fault import cancel_storm, fairness, hasty_storm, mutations, one_bad_call, overload, rolling
+from fault import cancel_storm, fairness, hasty_storm, mutations, one_bad_call, overload, proxied, rolling
 from fault.mutate import NATIVE, OPEN_INFERENCE, mutated
 from support.load import Report
 
@@ -36,6 +36,15 @@ def test_a_small_roll(front: str) -> None:
     result = rolling.measure(front, least_calls=300, replacements=1, compare=False)
     assert not unmet(result)
     assert all(result[name]["calls"] >= 300 for name in ("sigterm", "sigkill"))
+
+
+@pytest.mark.slow
+def test_a_small_roll_behind_proxies(front: str) -> None:
+    """Every call through a proxy is answered although both replicas are replaced."""
+    result = proxied.measure(front, least_calls=300, replacements=1)
+    assert not unmet(result)
+    if not result["met"]:
+        pytest.skip("no proxy is installed")
 
 
 def test_a_short_overload(front: str) -> None:

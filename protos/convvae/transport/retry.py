@@ -54,6 +54,9 @@ class RetryPolicy:
         wait = (error.retry_delay_s or 0.0) + self._draw() * bound
         if wait >= remaining_s:
             return None
+        if isinstance(error, Unavailable) and error.request_id:
+            # A server that starts or stops has said so itself: it is not failing, and another one may serve.
+            return wait
         with self._lock:
             if self._tokens < 1:
                 return None

@@ -84,3 +84,15 @@ def test_rules_out_of_range_are_refused(settings: dict[str, float]) -> None:
     """An invalid rule is refused when it is created."""
     with pytest.raises(ValueError, match=f"{next(iter(settings))} is"):
         RetryConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_a_server_that_stops_costs_no_token() -> None:
+    """It refuses every call for a moment, and another server may answer. One that is gone costs a token."""
+    rules = RetryPolicy(RetryConfig(budget=1), draw=lambda: 0.5)
+    stopping = errors.Unavailable("the server is stopping", code="UNAVAILABLE", request_id="id-1")
+    assert [rules.wait_s(stopping, retries, 30) is None for retries in range(6)] == [False] * 5 + [True]
+    assert rules.tokens == 1
+    gone = errors.Unavailable("connection refused", code="UNAVAILABLE")
+    assert rules.wait_s(gone, 0, 30) is not None
+    assert rules.wait_s(gone, 0, 30) is None
+    assert rules.wait_s(stopping, 0, 30) is not None
