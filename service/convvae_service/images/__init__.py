@@ -17,12 +17,30 @@ from convvae_service.images.decode import (
     read_header,
 )
 from convvae_service.images.decoding_threads import DecodingThreads
-from convvae_service.images.files import IMAGE_SUFFIXES, ImageFiles, LeftOut, image_files, read_file
+from convvae_service.images.files import (
+    IMAGE_SUFFIXES,
+    ImageFiles,
+    LeftOut,
+    image_files,
+    left_out_of,
+    read_file,
+)
 from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
 from convvae_service.images.pillow_decoder import pillow_pixels, pillow_shape
 from convvae_service.images.resizing import resize_pixels
-from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow, Source
-from convvae_service.images.source_kinds import open_source
+from convvae_service.images.source import (
+    BadSource,
+    Cursor,
+    ImageBatch,
+    ModelInput,
+    RejectedRow,
+    Rows,
+    Shard,
+    Source,
+    SourceChanged,
+    SourceOptions,
+)
+from convvae_service.images.source_kinds import open_source, open_sources
 from convvae_service.printable import printable
 
 __all__ = [
@@ -30,6 +48,7 @@ __all__ = [
     "IMAGE_SUFFIXES",
     "BadArray",
     "BadSource",
+    "Cursor",
     "DecodingThreads",
     "ImageBatch",
     "ImageFiles",
@@ -39,7 +58,11 @@ __all__ = [
     "LeftOut",
     "ModelInput",
     "RejectedRow",
+    "Rows",
+    "Shard",
     "Source",
+    "SourceChanged",
+    "SourceOptions",
     "TooManyPixels",
     "as_images",
     "as_uint8",
@@ -48,10 +71,12 @@ __all__ = [
     "decode_image",
     "image_files",
     "is_array_file",
+    "left_out_of",
     "most_decoding_bytes",
     "open_array",
     "open_labels",
     "open_source",
+    "open_sources",
     "pillow_pixels",
     "pillow_shape",
     "printable",

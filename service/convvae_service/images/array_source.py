@@ -1,67 +1,186 @@
-"""A source of images in one array, usually a file mapped into memory."""
+"""A source of images in one array, usually in a file.
 
-from pathlib import Path
+Dimensions: N = images, B = rows of a batch, H, W, C = height, width and channels of an image.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.images.arrays import BadArray, as_images, as_uint8, open_array
-from convvae_service.images.files import LeftOut
-from convvae_service.images.source import BadSource, ImageBatch, ModelInput
+from convvae_service.images.arrays import BadArray, as_images, as_uint8, open_array, open_labels
+from convvae_service.images.location import Location, import_package
+from convvae_service.images.open_file import OpenFile
+from convvae_service.images.source import (
+    BadSource,
+    ImageBatch,
+    ModelInput,
+    Source,
+    SourceChanged,
+    SourceOptions,
+)
 
-__all__ = ["ArraySource", "open_array_source"]
+__all__ = ["ArrayShard", "open_array_source"]
+
+LABEL = "label"
 
 
-class ArraySource:
-    """An array as a source. The id of a row is its index.
+class ArrayShard:
+    """An array as a shard; see `Shard`. The id of a row is its index.
+
+    An array that is mapped from a file is read with system calls instead: a file that shrinks is an error
+    then, and not the end of the process.
 
     Args:
         name: Name of the array in messages.
         array: (N, H, W) or (N, H, W, C) with C 1 or 3; uint8, bool, or floating-point in 0..1.
+        labels: (N,), or None.
+        prefix: The beginning of each id.
+        location: The file that the array is from, or None.
 
     Raises:
         BadSource: The array has another shape or type, or no rows.
     """
 
-    def __init__(self, name: str, array: NDArray[Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        array: NDArray[Any],
+        *,
+        labels: NDArray[Any] | None = None,
+        prefix: str = "",
+        location: Location | None = None,
+    ) -> None:
         try:
             self._array_NHWC = as_images(array, name=name)
         except BadArray as error:
             raise BadSource(str(error)) from None
         self.name = name
-        self.left_out = LeftOut()
+        self._labels = labels
+        self._prefix = prefix
+        self._location = location
+        # The copy of a remote file is mapped: nobody shortens it.
+        is_file = location is None or location.path is not None
+        mapped = is_file and isinstance(array, np.memmap) and array.flags.c_contiguous
+        self._mapped: np.memmap[Any, Any] | None = array if mapped else None  # type: ignore[assignment]
+        self.num_bytes = int(self._array_NHWC.nbytes)
 
-    def __len__(self) -> int:
+    @property
+    def rows(self) -> int:
+        """Number of images."""
         return len(self._array_NHWC)
 
-    def check(self, model_input: ModelInput) -> None:
-        """Refuse images of another shape than the model's. Arrays are not resized."""
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of the images."""
         height, width, channels = self._array_NHWC.shape[1:]
-        if (height, width, channels) != model_input.shape.as_tuple:
-            raise BadSource(
-                f"{self.name} has images of {height}x{width}x{channels}, model {model_input.model!r} takes"
-                f" {model_input.shape}: resize the array, or give a folder of image files"
-            )
+        return height, width, channels
 
-    def read(self, rows: range, model_input: ModelInput) -> ImageBatch:
-        """Return these rows as uint8; see `Source`."""
-        del model_input
-        images = self._array_NHWC[rows.start : rows.stop]
+    def stamp(self) -> str:
+        """Return the state of the file; an array in memory has none."""
+        return "" if self._location is None else str(self._location.state())
+
+    def open(self, start: int) -> "_ArrayCursor":
+        """Return a cursor at a row; see `Shard`."""
+        return _ArrayCursor(self, start)
+
+    def open_file(self) -> OpenFile | None:
+        """Return the file if it is read with system calls."""
+        return None if self._mapped is None or self._location is None else self._location.open_copy()
+
+    def values(self, file: OpenFile | None, rows: range) -> NDArray[Any]:
+        """Return the stored values of some rows, (B, H, W, C)."""
+        if file is None or self._mapped is None:
+            return self._array_NHWC[rows.start : rows.stop]
+        values_BHWC = np.empty((len(rows), *self._array_NHWC.shape[1:]), self._array_NHWC.dtype)
+        row_bytes = values_BHWC[:1].nbytes
+        count = os.preadv(
+            file.handle, [values_BHWC.data.cast("B")], self._mapped.offset + rows.start * row_bytes
+        )
+        if count != values_BHWC.nbytes:
+            raise SourceChanged(f"{self.name} is shorter now than when it was opened")
+        return values_BHWC
+
+    def read(self, file: OpenFile | None, rows: range) -> ImageBatch:
+        """Return some rows as uint8."""
         try:
-            pixels = as_uint8(images, name=self.name, first=rows.start)
+            pixels = as_uint8(self.values(file, rows), name=self.name, first=rows.start)
         except BadArray as error:
             raise BadSource(str(error)) from None
-        return ImageBatch(ids=[str(row) for row in rows], images=pixels)
+        kept = {} if self._labels is None else {LABEL: self._labels[rows.start : rows.stop].tolist()}
+        ids = [f"{self._prefix}{row}" for row in rows]
+        return ImageBatch(ids=ids, images=pixels, kept=kept)
 
 
-def open_array_source(path: Path) -> ArraySource:
-    """Open an .npy, .npz or idx file as a source.
+@dataclass(frozen=True, slots=True)
+class _ArrayRows:
+    shard: ArrayShard
+    file: OpenFile | None
+    rows: range
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def read(self, model_input: ModelInput) -> ImageBatch:
+        """Return the rows as uint8; see `Rows`."""
+        del model_input
+        return self.shard.read(self.file, self.rows)
+
+
+class _ArrayCursor:
+    left_out: Mapping[str, int] = {}
+
+    def __init__(self, shard: ArrayShard, start: int) -> None:
+        self._shard = shard
+        self._next = start
+        self._file = shard.open_file()
+
+    @property
+    def fraction(self) -> float:
+        """The part of the rows that was taken."""
+        return self._next / self._shard.rows
+
+    def take(self, count: int) -> _ArrayRows | None:
+        """Return the next rows; see `Cursor`."""
+        rows = range(self._next, min(self._next + count, self._shard.rows))
+        self._next = rows.stop
+        return _ArrayRows(self._shard, self._file, rows) if rows else None
+
+    def close(self) -> None:
+        """Do nothing: the file is closed when its last rows are released."""
+
+
+def open_array_source(location: Location, options: SourceOptions) -> Source:
+    """Open an .npy, .npz or idx file as a source. The column `label` is the array `labels` of an .npz file.
 
     Raises:
-        BadSource: The file is damaged or holds no images.
+        BadSource: The file is damaged or holds no images, or the labels are not one number or text per image.
     """
+    name = location.name
     try:
-        array = open_array(path)
+        with location.local_path() as path:
+            array = open_array(path)
+            labels = open_labels(path) if options.keep else None
     except BadArray as error:
         raise BadSource(str(error)) from None
-    return ArraySource(path.name, array)
+    columns: dict[str, Any] = {}
+    if options.keep:
+        unknown = [column for column in options.keep if column != LABEL or labels is None]
+        if unknown or labels is None:
+            has = "no columns" if labels is None else LABEL
+            raise BadSource(f"{name} has no column {unknown[0]!r} to keep: it has {has}")
+        columns = {LABEL: _label_type(labels, len(array), name)}
+    shard = ArrayShard(name, array, labels=labels, prefix=options.prefix, location=location)
+    return Source(name=name, shards=[shard], columns=columns, image_shape=shard.image_shape)
+
+
+def _label_type(labels: NDArray[Any], rows: int, name: str) -> Any:
+    arrow = import_package("pyarrow")
+    types = {"i": arrow.int64(), "u": arrow.int64(), "b": arrow.bool_(), "f": arrow.float64()}
+    kind = labels.dtype.kind
+    if labels.shape != (rows,) or kind not in (*types, "U"):
+        raise BadSource(f"{name} has labels of shape {labels.shape} and type {labels.dtype}: one per image")
+    return types.get(kind, arrow.string())

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from convvae_service.images.idx import BadArray, is_idx, open_idx
 from convvae_service.images.npy import open_npy, open_npz
 
-__all__ = ["BadArray", "as_images", "as_uint8", "is_array_file", "open_array", "open_labels"]
+__all__ = ["BadArray", "as_images", "as_uint8", "is_array_file", "is_array_name", "open_array", "open_labels"]
 
 _BLOCK_VALUES = 1 << 20
 
@@ -20,6 +20,11 @@ _BLOCK_VALUES = 1 << 20
 def is_array_file(path: Path) -> bool:
     """Return whether `open_array` accepts `path`, judged by its name."""
     return path.suffix.lower() in (".npy", ".npz") or is_idx(path)
+
+
+def is_array_name(name: str) -> bool:
+    """Return whether `open_array` accepts a file of this name."""
+    return is_array_file(Path(name))
 
 
 def open_array(path: Path) -> NDArray[Any]:

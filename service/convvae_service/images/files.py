@@ -4,7 +4,7 @@ import io
 import os
 import stat
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +12,7 @@ from typing import NamedTuple
 from convvae_service.images.header import InvalidImage
 from convvae_service.printable import printable
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "image_files", "read_file"]
+__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "file_kind", "image_files", "left_out_of", "read_file"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _MAX_NAMED = 3
@@ -80,7 +80,7 @@ def image_files(folder: Path) -> ImageFiles:
                         left_out[kind] += 1
                         if kind == "not regular files":
                             irregular.append(name)
-    return ImageFiles(sorted(names), LeftOut(_summed(left_out), tuple(sorted(irregular))))
+    return ImageFiles(sorted(names), left_out_of(left_out, irregular))
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
@@ -95,10 +95,17 @@ def _kind(entry: "os.DirEntry[str]") -> str:
         is_file = entry.is_file()
     except OSError:  # a link to itself
         is_file = False
-    suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path is slower
     # A link that leads nowhere counts as the file that is missing: it is an error, if it is an image.
     if not is_file and not _leads_nowhere(entry):
         return "not regular files"
+    return file_kind(entry.name)
+
+
+def file_kind(name: str) -> str:
+    """Return "hidden" or "image", or the name under which a file that is not read is counted, by its name."""
+    if name.startswith("."):
+        return "hidden"
+    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path is slower
     if suffix in IMAGE_SUFFIXES:
         return "image"
     is_kind = 1 < len(suffix) <= _MAX_SUFFIX_LETTERS and suffix[1:].isalnum()
@@ -109,8 +116,12 @@ def _leads_nowhere(entry: "os.DirEntry[str]") -> bool:
     return entry.is_symlink() and not os.path.exists(entry.path)  # noqa: PTH110 - as above
 
 
+def left_out_of(counts: Mapping[str, int], irregular: Sequence[str] = ()) -> LeftOut:
+    """Return the entries that are not read, by kind: the largest number first, with rare suffixes as one."""
+    return LeftOut(_summed(Counter(counts)), tuple(sorted(irregular)))
+
+
 def _summed(left_out: "Counter[str]") -> dict[str, int]:
-    """Return the counts, the largest first, with rare suffixes as one."""
     kinds = sorted(left_out, key=lambda kind: (-left_out[kind], kind))
     rare = [kind for kind in kinds if kind.startswith(".")][_MAX_SUFFIXES:]
     counts = {kind: left_out[kind] for kind in kinds if kind not in rare and kind != "of other kinds"}

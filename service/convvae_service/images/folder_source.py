@@ -1,71 +1,163 @@
-"""A source of the image files in a folder, at any depth."""
+"""A source of the image files in a folder, at any depth, or of the files in a list of paths."""
 
-from pathlib import Path
+import hashlib
+import os
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from convvae_service.images.decode import DEFAULT_MAX_PIXELS, decode_file
-from convvae_service.images.files import image_files, read_file
-from convvae_service.images.header import InvalidImage, TooManyPixels
-from convvae_service.images.source import BadSource, ImageBatch, ModelInput, RejectedRow
+from convvae_service.images.file_rows import FileRows
+from convvae_service.images.files import LeftOut, image_files, read_file
+from convvae_service.images.location import Location, import_package, is_image_name
+from convvae_service.images.source import BadSource, Source, SourceOptions
 from convvae_service.printable import printable
 
-__all__ = ["FolderSource"]
+__all__ = ["FilesShard", "open_folder_source", "open_list_source"]
+
+LABEL = "label"
 
 
-class FolderSource:
-    """The JPEG, PNG and WebP files in a folder, sorted. The id of a file is its path relative to the folder.
-
-    `image_files` says what is left out.
+class FilesShard:
+    """Files, each read on its own; see `Shard`. The id of a row is the file's path relative to the folder.
 
     Args:
-        folder: The folder.
-        max_pixels: Largest width x height of a file.
+        name: Name of the folder or list in messages.
+        folder: The folder that the paths are relative to, or None for paths as they are.
+        paths: The paths.
+        options: Whether to keep the label, which is the first folder level, and the limit of pixels.
+    """
+
+    def __init__(
+        self, name: str, folder: Location | None, paths: Sequence[str], options: SourceOptions
+    ) -> None:
+        self.name = name
+        self._folder = folder
+        self._paths = paths
+        self._options = options
+        self.num_bytes = 0
+
+    @property
+    def rows(self) -> int:
+        """Number of files."""
+        return len(self._paths)
+
+    def stamp(self) -> str:
+        """Return a hash of the paths, sizes and times of the files that are there now."""
+        if self._folder is None:
+            return _hash((path, _state(path)) for path in self._paths)
+        if self._folder.path is None:
+            return _hash((name, str(state)) for name, state in self._folder.entries(recursive=True))
+        folder = str(self._folder.path)
+        return _hash((name, _state(f"{folder}/{name}")) for name in image_files(self._folder.path).names)
+
+    def open(self, start: int) -> "_FilesCursor":
+        """Return a cursor at a file; see `Shard`."""
+        return _FilesCursor(self, start)
+
+    def rows_at(self, first: int, count: int) -> FileRows | None:
+        """Return some of the files as rows, or None if there are none."""
+        paths = self._paths[first : first + count]
+        prefix = self._options.prefix
+        kept: dict[str, Any] = {LABEL: [_label(path) for path in paths]} if self._options.keep else {}
+        folder = self._folder
+
+        def content(index: int) -> bytes:
+            if folder is None:
+                return read_file(paths[index])
+            return (
+                folder.below(paths[index]).read()
+                if folder.path is None
+                else read_file(f"{folder.path}/{paths[index]}")
+            )
+
+        ids = [f"{prefix}{path}" for path in paths] if prefix else paths
+        return FileRows(ids, content, self._options.max_pixels, kept) if paths else None
+
+
+class _FilesCursor:
+    left_out: Mapping[str, int] = {}
+
+    def __init__(self, shard: FilesShard, start: int) -> None:
+        self._shard = shard
+        self._next = start
+
+    @property
+    def fraction(self) -> float:
+        """The part of the files that was taken."""
+        return self._next / max(1, self._shard.rows)
+
+    def take(self, count: int) -> FileRows | None:
+        """Return the next files; see `Cursor`."""
+        rows = self._shard.rows_at(self._next, count)
+        self._next += len(rows) if rows is not None else 0
+        return rows
+
+    def close(self) -> None:
+        """Do nothing: each file is opened on its own."""
+
+
+def open_folder_source(folder: Location, options: SourceOptions) -> Source:
+    """Open the JPEG, PNG and WebP files in a folder, sorted. `image_files` says what is left out.
+
+    The column `label` is the first folder level, or null for files in the folder itself.
 
     Raises:
         BadSource: The folder has no images, or a folder in it cannot be listed.
     """
-
-    def __init__(self, folder: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> None:
-        self.name = printable(folder.resolve().name)
-        self._folder = str(folder)
-        self._max_pixels = max_pixels
+    columns = _label_column(options, folder.name)
+    if folder.path is None:
+        names = [name for name, _ in folder.entries(recursive=True) if is_image_name(name)]
+        left_out = LeftOut()
+    else:
         try:
-            self._ids, self.left_out = image_files(folder)
+            names, left_out = image_files(folder.path)
         except OSError as error:
             raise BadSource(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from None
-        if not self._ids:
-            text = f"no images in {printable(str(folder))!r}: it must contain JPEG, PNG or WebP files"
-            raise BadSource(f"{text}; {self.left_out}" if self.left_out.counts else text)
+    if not names:
+        text = f"no images in {printable(folder.text)!r}: it must contain JPEG, PNG or WebP files"
+        raise BadSource(f"{text}; {left_out}" if left_out.counts else text)
+    shard = FilesShard(folder.name, folder, names, options)
+    return Source(name=folder.name, shards=[shard], columns=columns, left_out=left_out)
 
-    def __len__(self) -> int:
-        return len(self._ids)
 
-    def check(self, model_input: ModelInput) -> None:
-        """Do nothing: files of any size are resized by the model's rule."""
+def open_list_source(_: Location, options: SourceOptions) -> Source:
+    """Open the files that standard input names, one path a line. The id of a row is its line.
 
-    def read(self, rows: range, model_input: ModelInput) -> ImageBatch:
-        """Decode these files; see `Source`."""
-        images = np.empty((len(rows), *model_input.shape.as_tuple), np.uint8)
-        ids: list[str] = []
-        rejected = []
-        for file_id in self._ids[rows.start : rows.stop]:
-            try:
-                images[len(ids)] = self._decode(file_id, model_input)
-            except TooManyPixels as error:
-                rejected.append(RejectedRow(printable(file_id), f"{error}: --max-pixels raises it"))
-            except InvalidImage as error:
-                rejected.append(RejectedRow(printable(file_id), str(error)))
-            else:
-                ids.append(file_id)
-        return ImageBatch(ids=ids, images=images[: len(ids)], rejected=rejected)
+    Raises:
+        BadSource: Standard input has no lines.
+    """
+    if options.keep:
+        raise BadSource("a list of paths on standard input has no columns to keep")
+    lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
+    paths = [line for line in lines if line]
+    if not paths:
+        raise BadSource("standard input has no paths: write one a line")
+    return Source(name="stdin", shards=[FilesShard("stdin", None, paths, options)])
 
-    def _decode(self, file_id: str, model_input: ModelInput) -> NDArray[np.uint8]:
-        # Python represents bytes that are not UTF-8 as lone surrogates. A string column cannot store them.
-        if not file_id.isascii() and any("\ud800" <= letter <= "\udfff" for letter in file_id):
-            raise InvalidImage("its name is not UTF-8: rename it")
-        data = read_file(f"{self._folder}/{file_id}")
-        return decode_file(
-            data, shape=model_input.shape, resize=model_input.resize, max_pixels=self._max_pixels
-        )
+
+def _label_column(options: SourceOptions, name: str) -> dict[str, Any]:
+    unknown = [column for column in options.keep if column != LABEL]
+    if unknown:
+        raise BadSource(f"{name} has no column {unknown[0]!r} to keep: a folder has {LABEL}")
+    return {LABEL: import_package("pyarrow").string()} if options.keep else {}
+
+
+def _label(path: str) -> str | None:
+    parts = PurePosixPath(path).parts
+    return printable(parts[0]) if len(parts) > 1 else None
+
+
+def _state(path: str) -> str:
+    try:
+        found = os.stat(path)  # noqa: PTH116 - a Path is slower
+    except OSError as error:
+        return str(error.errno)
+    return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def _hash(lines: Iterable[tuple[str, str]]) -> str:
+    digest = hashlib.sha256()
+    for line in lines:
+        digest.update("\0".join(line).encode(errors="surrogateescape") + b"\n")
+    return digest.hexdigest()

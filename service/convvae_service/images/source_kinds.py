@@ -1,17 +1,23 @@
 """The kinds of sources: a table with one row for each. To add a kind, write its module and add its row."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 from convvae_service.images.array_source import open_array_source
-from convvae_service.images.arrays import is_array_file
-from convvae_service.images.decode import DEFAULT_MAX_PIXELS
-from convvae_service.images.folder_source import FolderSource
-from convvae_service.images.source import BadSource, Source
+from convvae_service.images.arrays import is_array_name
+from convvae_service.images.files import left_out_of
+from convvae_service.images.folder_source import open_folder_source, open_list_source
+from convvae_service.images.location import Location
+from convvae_service.images.parquet_source import open_parquet_source
+from convvae_service.images.patterns import expand
+from convvae_service.images.source import BadSource, Source, SourceOptions
+from convvae_service.images.tar_source import TAR_SUFFIXES, open_tar_source
 from convvae_service.printable import printable
 
-__all__ = ["SOURCE_KINDS", "SourceKind", "open_source"]
+__all__ = ["SOURCE_KINDS", "SourceKind", "open_source", "open_sources"]
+
+PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,52 +26,93 @@ class SourceKind:
 
     Attributes:
         description: Its name in error messages.
-        matches: Return whether an existing path is of this kind.
-        open: Open the source at a path, with a limit of pixels for its files, or raise `BadSource`.
+        matches: Return whether an existing location is of this kind.
+        open: Open the source at a location, or raise `BadSource`.
     """
 
     description: str
-    matches: Callable[[Path], bool]
-    open: Callable[[Path, int], Source]
-
-
-def _open_folder(path: Path, max_pixels: int) -> Source:
-    return FolderSource(path, max_pixels=max_pixels)
-
-
-def _open_array(path: Path, max_pixels: int) -> Source:
-    del max_pixels  # arrays are not decoded
-    return open_array_source(path)
+    matches: Callable[[Location], bool]
+    open: Callable[[Location, SourceOptions], Source]
 
 
 SOURCE_KINDS: tuple[SourceKind, ...] = (
-    SourceKind("a folder of images", Path.is_dir, _open_folder),
+    SourceKind("a folder of images", Location.is_folder, open_folder_source),
+    SourceKind("a tar archive (.tar)", lambda location: location.suffix in TAR_SUFFIXES, open_tar_source),
+    SourceKind(
+        "a Parquet file (.parquet)", lambda location: location.suffix in PARQUET_SUFFIXES, open_parquet_source
+    ),
     SourceKind(
         "an .npy, .npz or idx file (.idx, or named like train-images-idx3-ubyte, also with .gz)",
-        is_array_file,
-        _open_array,
+        lambda location: is_array_name(location.name),
+        open_array_source,
     ),
 )
 
 
-def open_source(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Source:
-    """Open the source at `path`. The first row of `SOURCE_KINDS` that matches opens it.
+def open_source(text: str, options: SourceOptions | None = None) -> Source:
+    """Open one source, or all sources of a pattern; see `open_sources`."""
+    return open_sources([text], options)
+
+
+def open_sources(texts: Sequence[str], options: SourceOptions | None = None) -> Source:
+    """Open sources as one. The first row of `SOURCE_KINDS` that matches opens each.
 
     Args:
-        path: A folder or a file.
-        max_pixels: Largest width x height of an image file.
+        texts: Paths and addresses of folders and files, patterns of them, or `-` for a list of paths on
+            standard input.
+        options: What the run asks of the sources.
 
     Raises:
-        BadSource: The path does not exist, matches no kind, or is damaged or empty.
+        BadSource: A source does not exist, matches no kind, or is damaged or empty. Or two of them have one
+            name, or other columns, shapes of arrays, or types than the first.
     """
-    shown = printable(str(path))
-    if not path.exists():
+    options = options or SourceOptions()
+    locations = [location for text in texts for location in expand(text)]
+    if len(locations) == 1:
+        return _open(locations[0], options)
+    names = [location.name for location in locations]
+    if repeated := [name for name, count in Counter(names).items() if count > 1]:
+        raise BadSource(f"several sources are called {repeated[0]!r}: their ids would be equal")
+    sources = [_open(location, replace(options, prefix=f"{location.name}/")) for location in locations]
+    return _joined(sources)
+
+
+def _open(location: Location, options: SourceOptions) -> Source:
+    if location.text == "-":
+        return open_list_source(location, options)
+    shown = printable(location.text)
+    if not location.exists():
         raise BadSource(f"source '{shown}' does not exist")
     # A read of a FIFO or a device might wait for ever.
-    if not path.is_dir() and not path.is_file():
+    if not location.is_folder() and not location.is_file():
         raise BadSource(f"source '{shown}' is not a folder and not a regular file")
     for kind in SOURCE_KINDS:
-        if kind.matches(path):
-            return kind.open(path, max_pixels)
+        if kind.matches(location):
+            if options.where and kind.open is not open_parquet_source:
+                raise BadSource(f"--where needs Parquet files, and {location.name} is none")
+            return kind.open(location, options)
     known = ", or ".join(kind.description for kind in SOURCE_KINDS)
-    raise BadSource(f"{printable(path.name)} is not a source: give {known}")
+    raise BadSource(f"{location.name} is not a source: give {known}")
+
+
+def _joined(sources: Sequence[Source]) -> Source:
+    first = sources[0]
+    for other in sources[1:]:
+        if other.columns != first.columns:
+            raise BadSource(f"{first.name} and {other.name} have columns of different types to keep")
+    shapes = {source.image_shape: source for source in sources if source.image_shape is not None}
+    if len(shapes) > 1:
+        (one, a), (two, b), *_ = shapes.items()
+        raise BadSource(f"{a.name} has images of shape {one}, and {b.name} of shape {two}")
+    counts = Counter[str]()
+    for source in sources:
+        counts.update(source.left_out.counts)
+    irregular = [name for source in sources for name in source.left_out.irregular]
+    others = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return Source(
+        name=f"{first.name}{others}",
+        shards=[shard for source in sources for shard in source.shards],
+        columns=first.columns,
+        left_out=left_out_of(counts, irregular),
+        image_shape=next(iter(shapes), None),
+    )

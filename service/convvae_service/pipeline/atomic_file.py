@@ -36,16 +36,20 @@ class AtomicFile:
         except OSError as error:
             raise BadSink(f"cannot write in {str(target.parent)!r}: {error.strerror}") from None
 
-    def publish(self) -> int:
+    def publish(self, *, ends_run: bool = True) -> int:
         """Make the file durable and visible under its name. Return its size in bytes.
+
+        Args:
+            ends_run: Whether the run is complete with this file, so that a signal has no effect any more.
 
         Raises:
             RunFailed: Another file has that name by now, and may not be replaced.
         """
         os.fsync(self._handle)
         size = os.fstat(self._handle).st_size
-        # The run counts as complete from here on: the rename cannot be undone.
-        ignore_first_signal()
+        if ends_run:
+            # The rename cannot be undone.
+            ignore_first_signal()
         if self._overwrite:
             self.path.replace(self._target)
         else:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from convvae_service.engine.device_name import is_device_name
-from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed
+from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed, what_is_kept
 from convvae_service.pipeline.signals import interrupt_on_signals
 
 if TYPE_CHECKING:
@@ -24,7 +24,11 @@ MAX_THREADS = 1024
 MAX_PIXELS = 1 << 40
 # The default of `convvae_service.images`, which is not imported here because it loads Pillow.
 DEFAULT_MAX_PIXELS = 100_000_000
-MAX_LISTED = 20  # skipped rows that are printed; --json lists all
+MAX_LISTED = 20  # failed images that are printed
+MAX_PART_ROWS = 1 << 30
+# 8 MiB of vectors of 32 values. A killed run loses the work of one part.
+DEFAULT_PART_ROWS = 1 << 16
+OWN_COLUMNS = ("id", "embedding", "log_variance", "elbo", "distortion", "rate", "thumbnail")
 
 app = typer.Typer(
     name="convvae-embed",
@@ -42,12 +46,19 @@ def _main() -> None:
 
 @app.command()
 def run(
-    source: Annotated[
-        Path,
-        typer.Argument(metavar="SOURCE", help="A folder of images, an .npy or .npz array, or an idx file."),
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders of images, tar archives, Parquet, .npy, .npz or idx files; patterns and addresses"
+            " such as 's3://bucket/shard-{000..099}.tar'; or - for a list of paths on standard input.",
+        ),
     ],
     sink: Annotated[
-        Path, typer.Argument(metavar="SINK", help="Parquet file to write: columns id and embedding.")
+        Path,
+        typer.Argument(
+            metavar="SINK", help="A folder for Parquet parts, or one file that ends in .parquet or .npy."
+        ),
     ],
     target: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Encode through a service.")] = None,
     model: Annotated[
@@ -85,13 +96,51 @@ def run(
     log_variance: Annotated[
         bool, typer.Option("--log-variance", metavar="", help="Add the column log_variance.")
     ] = False,
+    score: Annotated[
+        bool, typer.Option("--score", metavar="", help="Add the columns elbo, distortion and rate, in nats.")
+    ] = False,
+    thumbnail: Annotated[
+        bool,
+        typer.Option("--thumbnail", metavar="", help="Add the column thumbnail: the model's input as PNG."),
+    ] = False,
+    float16: Annotated[
+        bool, typer.Option("--float16", metavar="", help="Store vectors as float16 instead of float32.")
+    ] = False,
+    keep: Annotated[
+        str,
+        typer.Option(
+            metavar="COLUMN,…",
+            help="Carry columns along: of Parquet files, files beside the image in tar archives (cls, json,"
+            " txt), or label of folders and .npz files.",
+        ),
+    ] = "",
+    where: Annotated[
+        str,
+        typer.Option(
+            metavar="CONDITION", help="Rows of Parquet files, such as \"label == 3 and split == 'a'\"."
+        ),
+    ] = "",
+    image_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Images or paths in Parquet files. (default: found by type)")
+    ] = "",
+    id_column: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Ids in Parquet files. (default: file name and row number)")
+    ] = "",
     on_error: Annotated[
         str,
         typer.Option(
-            metavar="fail|skip",
-            help="For a file that is not an image: fail, or skip it and list it at the end.",
+            metavar="stop|skip|N",
+            help="For a file that is not an image: stop, skip it and write it to the table of failed images,"
+            " or stop after more than N of them.",
         ),
-    ] = "fail",
+    ] = "stop",
+    part_rows: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"Images per part of a folder. (default: {DEFAULT_PART_ROWS})"),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", metavar="", help="Continue SINK, a folder, after its last part.")
+    ] = False,
     max_pixels: Annotated[
         int, typer.Option(metavar="N", help="Largest width x height of an image file.")
     ] = DEFAULT_MAX_PIXELS,
@@ -102,7 +151,8 @@ def run(
 ) -> None:
     """Encode every image of SOURCE and write the posterior means to SINK.
 
-    SINK appears when the run is complete. It does not appear if the run fails or is stopped.
+    A file appears when the run is complete, and not if it fails. A folder is written in parts: --resume
+    continues a run that was stopped or killed.
     """
     flags = _EncoderFlags(
         target=target,
@@ -116,46 +166,81 @@ def run(
     flags.check()
     if engine != "local":
         raise BadUse(f"--engine is {engine!r}: it must be local")
-    if on_error not in ("fail", "skip"):
-        raise BadUse(f"--on-error is {on_error!r}: it must be fail or skip")
+    max_failed = _max_failed(on_error)
     _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
     _check_range("--max-pixels", max_pixels, MAX_PIXELS)
+    _check_range("--part-rows", part_rows, MAX_PART_ROWS)
+    kept = _kept_columns(keep)
 
     from convvae_service.engine.cpus import available_cpus
-    from convvae_service.images import open_source
+    from convvae_service.images import SourceOptions, open_sources
     from convvae_service.pipeline.progress import progress_bar
     from convvae_service.pipeline.run import RunSettings, embed
-    from convvae_service.pipeline.sink import Provenance
-    from convvae_service.pipeline.sink_kinds import check_sink, open_sink
+    from convvae_service.pipeline.sink import Columns, Provenance
+    from convvae_service.pipeline.sink_kinds import check_sink, job_of, open_output
     from convvae_service.pipeline.summary import summary_json, summary_line
 
-    check_sink(sink, overwrite=overwrite)
-    images = open_source(source, max_pixels=max_pixels)
+    check_sink(sink, overwrite=overwrite, resume=resume)
+    options = SourceOptions(
+        max_pixels=max_pixels, keep=kept, where=where, image_column=image_column, id_column=id_column
+    )
+    images = open_sources(sources, options)
     with closing(flags.open()) as encoder:
         info = encoder.info
         images.check(info.input)
-        if log_variance and not info.has_log_variance:
-            raise BadModel(f"model {info.input.model!r} has no log-variance: omit --log-variance")
+        if (log_variance or score) and not info.has_log_variance:
+            flag = "--log-variance" if log_variance else "--score"
+            raise BadModel(f"model {info.input.model!r} has no log-variance: omit {flag}")
+        columns = Columns(
+            log_variance=log_variance,
+            score=score,
+            thumbnail=thumbnail,
+            float16=float16,
+            kept=images.columns,
+        )
         settings = RunSettings(
             batch_rows=batch_rows or encoder.batch_rows,
             threads=encoder.lanes + (threads or available_cpus()),
-            log_variance=log_variance,
-            skip=on_error == "skip",
+            columns=columns,
+            max_failed=max_failed,
         )
-        console = Console(stderr=True)
-        provenance = Provenance(encoder=info, source=images.name, log_variance=log_variance)
+        provenance = Provenance(encoder=info, source=images.name, columns=columns)
+        rows = part_rows or DEFAULT_PART_ROWS
+        job = job_of(images, provenance, options, part_rows=rows)
         with interrupt_on_signals():
-            with progress_bar(console, len(images)) as advance:
-                output = open_sink(sink, provenance, overwrite=overwrite)
-                summary = embed(images, encoder, output, settings, advance=advance)
-            lines = [f"skipped {row.id}: {row.reason}" for row in summary.skipped[:MAX_LISTED]]
-            if len(summary.skipped) > MAX_LISTED:
-                lines.append(f"skipped {len(summary.skipped) - MAX_LISTED} more: --json lists all")
-            if images.left_out.counts:
-                lines.append(str(images.left_out))
+            output = open_output(sink, provenance, job, part_rows=rows, overwrite=overwrite, resume=resume)
+            with what_is_kept(output), progress_bar(Console(stderr=True)) as progress:
+                summary = embed(images, encoder, output, settings, progress=progress)
+            lines = [f"skipped {row.id}: {row.reason}" for row in summary.first_failed[:MAX_LISTED]]
+            if (others := summary.failed - len(lines)) > 0:
+                lines.append(f"skipped {others} more: {output.failed_table} lists all")
+            if summary.left_out.counts:
+                lines.append(str(summary.left_out))
+            if output.repeated:
+                lines.append(f"{len(output.repeated)} ids occur more than once, such as {output.repeated[0]}")
             _print(
                 lines, summary_json(summary, info, sink) if json else summary_line(summary, info, sink), sink
             )
+
+
+def _max_failed(on_error: str) -> int | None:
+    """Return the number of images that may fail, or None for any."""
+    if on_error == "skip":
+        return None
+    if on_error == "stop":
+        return 0
+    if not on_error.isdecimal():
+        raise BadUse(f"--on-error is {on_error!r}: it must be stop, skip or a number")
+    return int(on_error)
+
+
+def _kept_columns(keep: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in keep.split(",") if name.strip())
+    for name in names:
+        if name in OWN_COLUMNS or names.count(name) > 1:
+            reason = "the result has a column of this name" if name in OWN_COLUMNS else "it is named twice"
+            raise BadUse(f"--keep cannot have {name!r}: {reason}")
+    return names
 
 
 def _print(lines: list[str], summary: str, sink: Path) -> None:

@@ -17,10 +17,15 @@ __all__ = ["Embeddings", "EncoderInfo", "ImageEncoder"]
 
 
 class Embeddings(NamedTuple):
-    """Posterior means, float32 (B, Z), and log-variances of the same shape or None."""
+    """Posterior means, float32 (B, Z), log-variances of the same shape, and ELBO terms (B,) in nats, or None.
+
+    Distortion and rate are those of the posterior mean. The ELBO is -(distortion + rate).
+    """
 
     mean: NDArray[np.float32]
-    log_variance: NDArray[np.float32] | None
+    log_variance: NDArray[np.float32] | None = None
+    distortion: NDArray[np.float32] | None = None
+    rate: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +85,10 @@ class ImageEncoder(Protocol):
     def batch_rows(self) -> int:
         """Rows per call at which the encoder is fast."""
 
-    def encode(self, images_BHWC: NDArray[np.uint8], /, *, log_variance: bool) -> Embeddings:
-        """Encode images of the model's shape.
+    def encode(
+        self, images_BHWC: NDArray[np.uint8], /, *, log_variance: bool, score: bool = False
+    ) -> Embeddings:
+        """Encode images of the model's shape, with log-variances and ELBO terms if they are asked for.
 
         Raises:
             RunFailed: The encoder failed, or the service cannot be reached.

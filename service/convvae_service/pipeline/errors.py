@@ -10,10 +10,14 @@
     BadSource            2    raised by `convvae_service.images`
     Interrupted    128 + n    signal n; not an `Exception`, so that no library handles it
 
-After each of them, there is no file under the sink's name.
+After each of them, there is no file under the sink's name. A folder keeps its complete parts, and the message
+says how many rows they have.
 """
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
 __all__ = [
     "RUN_THREADS",
@@ -24,6 +28,7 @@ __all__ = [
     "MissingExtra",
     "PipelineError",
     "RunFailed",
+    "what_is_kept",
 ]
 
 
@@ -64,6 +69,34 @@ class RunFailed(PipelineError):
 class Interrupted(BaseException):
     """A signal stopped the run."""
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}, nothing was written")
+    def __init__(self, number: int, kept: str = "") -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}{kept or ', nothing was written'}")
+        self.number = number
         self.exit_code = 128 + number
+
+
+class _Kept(Protocol):
+    @property
+    def kept(self) -> str: ...
+
+
+@contextmanager
+def what_is_kept(output: _Kept) -> Iterator[None]:
+    """Say in errors of the block what is on disk, if the output keeps something.
+
+    Args:
+        output: Its `kept` is the end of the message, or "".
+    """
+    try:
+        yield
+    except Interrupted as error:
+        raise Interrupted(error.number, f"; {output.kept}" if output.kept else "") from None
+    except (PipelineError, ValueError) as error:
+        from convvae_service.images import SourceChanged
+
+        # A changed source is not continued. The class of the error stays: it decides the exit code.
+        if isinstance(error, SourceChanged):
+            error.args = (f"{error}: start anew with the whole of it",)
+        elif output.kept:
+            error.args = (f"{error}; {output.kept}",)
+        raise

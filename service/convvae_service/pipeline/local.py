@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import MANIFEST_FILE, BundleError, Precision, list_versions, read_bundle
+from convvae_service.bundle import MANIFEST_FILE, BundleError, Precision, list_versions, rate, read_bundle
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
@@ -56,13 +56,19 @@ class LocalEncoder:
         self.lanes = (threads or available_cpus()) if on_cpu else GPU_LANES
         self.batch_rows = CPU_BATCH_ROWS if on_cpu else GPU_BATCH_ROWS
 
-    def encode(self, images_BHWC: NDArray[np.uint8], *, log_variance: bool) -> Embeddings:
+    def encode(
+        self, images_BHWC: NDArray[np.uint8], *, log_variance: bool, score: bool = False
+    ) -> Embeddings:
         """Encode images; see `ImageEncoder`."""
+        distortion_B = None
         try:
             mean_BZ, *rest = self._engine.encode.run((images_BHWC,))
+            if score:
+                (distortion_B,) = self._engine.distort.run((mean_BZ, images_BHWC))
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's exceptions share no base class
             raise RunFailed(f"ONNX Runtime: {str(error).splitlines()[0][:300]}") from None
-        return Embeddings(mean_BZ, rest[0] if log_variance else None)
+        rate_B = rate(mean_BZ, rest[0]) if score else None
+        return Embeddings(mean_BZ, rest[0] if log_variance else None, distortion_B, rate_B)
 
     def close(self) -> None:
         """Do nothing: a call takes only milliseconds."""

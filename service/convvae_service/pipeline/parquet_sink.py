@@ -1,9 +1,10 @@
-"""A sink that writes a Parquet file with the columns `id`, `embedding` and, optionally, `log_variance`.
+"""A sink that writes a Parquet file with the columns `id`, `embedding`, and those that are asked for.
 
 Dimensions: B = rows of a batch, R = rows of a row group, Z = latent dimension.
 """
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType, TracebackType
@@ -13,16 +14,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.pipeline.atomic_file import AtomicFile
-from convvae_service.pipeline.encoder import Embeddings
 from convvae_service.pipeline.errors import MissingExtra, RunFailed
 from convvae_service.pipeline.signals import defer_signals
-from convvae_service.pipeline.sink import Provenance
+from convvae_service.pipeline.sink import EncodedRows, Provenance
 
 __all__ = ["ParquetSink", "import_pyarrow"]
 
 # A row group is held in memory, by the writer and by every reader.
 MAX_GROUP_ROWS = 1 << 16
 MAX_GROUP_BYTES = 16 << 20
+SCORES = ("elbo", "distortion", "rate")
 
 
 def import_pyarrow() -> ModuleType:
@@ -42,19 +43,25 @@ def import_pyarrow() -> ModuleType:
 class ParquetSink:
     """A Parquet file with row groups of equal size, independent of the size of the batches; see `Sink`."""
 
-    def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool) -> None:
+    def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool, ends_run: bool = True) -> None:
         self._arrow: Any = import_pyarrow()
         self._path = path
         self._provenance = provenance
         self._overwrite = overwrite
+        self._ends_run = ends_run
         self._latent_dim = provenance.encoder.latent_dim
-        columns = ["embedding", "log_variance"] if provenance.log_variance else ["embedding"]
-        group_rows = MAX_GROUP_BYTES // (self._latent_dim * 4 * len(columns))
-        self._group_rows = max(1, min(MAX_GROUP_ROWS, group_rows))
-        self._ids: list[str] = []
-        self._columns_RZ = {
-            name: np.empty((self._group_rows, self._latent_dim), np.float32) for name in columns
+        self._columns = columns = provenance.columns
+        vectors = ["embedding", "log_variance"] if columns.log_variance else ["embedding"]
+        row_bytes = self._latent_dim * 4 * len(vectors)
+        row_bytes += math.prod(provenance.encoder.input.shape.as_tuple) if columns.thumbnail else 0
+        self._group_rows = max(1, min(MAX_GROUP_ROWS, MAX_GROUP_BYTES // row_bytes))
+        dtype = np.float16 if columns.float16 else np.float32
+        self._columns_RZ: dict[str, NDArray[Any]] = {
+            name: np.empty((self._group_rows, self._latent_dim), dtype) for name in vectors
         }
+        # The incomplete row group: its ids, and the pieces of each column that is not a vector.
+        self._ids: list[str] = []
+        self._pieces: dict[str, list[Any]] = {}
         self._file: AtomicFile | None = None
         self._bytes: BinaryIO | None = None
         self._stream: Any = None
@@ -70,38 +77,61 @@ class ParquetSink:
             self._schema(),
             # Vectors do not repeat, so a dictionary and statistics are useless. Byte-stream split compresses
             # 32 values to 104 bytes instead of 118. Either takes less than half a microsecond per row.
-            use_dictionary=False,
-            write_statistics=["id"],
+            use_dictionary=list(self._columns.kept),
+            write_statistics=["id", *self._columns.kept],
             compression="zstd",
             column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self._columns_RZ},
         )
 
     def _schema(self) -> Any:
-        arrow = self._arrow
-        value = arrow.field("element", arrow.float32(), nullable=False)
-        vector = arrow.list_(value, self._latent_dim)
+        arrow, columns = self._arrow, self._columns
+        kind = arrow.float16() if columns.float16 else arrow.float32()
+        vector = arrow.list_(arrow.field("element", kind, nullable=False), self._latent_dim)
         fields = [arrow.field("id", arrow.string(), nullable=False)]
         fields += [arrow.field(name, vector, nullable=False) for name in self._columns_RZ]
+        if columns.score:
+            fields += [arrow.field(name, arrow.float32(), nullable=False) for name in SCORES]
+        if columns.thumbnail:
+            # The layout that viewers of data sets show as a picture.
+            picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+            fields.append(arrow.field("thumbnail", picture))
+        fields += [arrow.field(name, kind) for name, kind in columns.kept.items()]
         return arrow.schema(fields, metadata=self._provenance.as_metadata())
 
-    def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
+    def write(self, rows: EncodedRows) -> None:
         """Append rows. The rows of an incomplete row group stay in memory."""
-        arrays_BZ: dict[str, NDArray[np.float32] | None] = {
-            "embedding": embeddings.mean,
-            "log_variance": embeddings.log_variance,
-        }
+        vectors = rows.embeddings._asdict()
+        vectors["embedding"] = rows.embeddings.mean
+        others = self._other_columns(rows)
         start = 0
-        while start < len(ids):
+        while start < len(rows.ids):
             filled = len(self._ids)
-            count = min(len(ids) - start, self._group_rows - filled)
+            count = min(len(rows.ids) - start, self._group_rows - filled)
             for name, column_RZ in self._columns_RZ.items():
-                array_BZ = arrays_BZ[name]
-                assert array_BZ is not None
-                column_RZ[filled : filled + count] = array_BZ[start : start + count]
-            self._ids += ids[start : start + count]
+                column_RZ[filled : filled + count] = vectors[name][start : start + count]
+            for name, values in others.items():
+                self._pieces.setdefault(name, []).append(values.slice(start, count))
+            self._ids += rows.ids[start : start + count]
             start += count
             if len(self._ids) == self._group_rows:
                 self._write_group()
+
+    def _other_columns(self, rows: EncodedRows) -> dict[str, Any]:
+        """Return the columns that are not vectors, as Arrow arrays."""
+        arrow, columns, found = self._arrow, self._columns, {}
+        if columns.score:
+            distortion_B, rate_B = rows.embeddings.distortion, rows.embeddings.rate
+            assert distortion_B is not None
+            assert rate_B is not None
+            for name, values_B in zip(SCORES, (-(distortion_B + rate_B), distortion_B, rate_B), strict=True):
+                found[name] = arrow.array(values_B)
+        if columns.thumbnail:
+            pictures = [{"bytes": picture, "path": None} for picture in rows.thumbnails]
+            found["thumbnail"] = arrow.array(pictures, self._writer.schema.field("thumbnail").type)
+        for name, kind in columns.kept.items():
+            values = rows.kept[name]
+            found[name] = values if hasattr(values, "slice") else arrow.array(values, kind)
+        return found
 
     def _write_group(self) -> None:
         rows, arrow, schema = len(self._ids), self._arrow, self._writer.schema
@@ -109,11 +139,15 @@ class ParquetSink:
         for name, column_RZ in self._columns_RZ.items():
             values = arrow.array(column_RZ[:rows].reshape(-1))
             arrays.append(arrow.FixedSizeListArray.from_arrays(values, type=schema.field(name).type))
+        for name in schema.names[len(arrays) :]:
+            chunks = [chunk for piece in self._pieces[name] for chunk in getattr(piece, "chunks", [piece])]
+            arrays.append(arrow.chunked_array(chunks, schema.field(name).type))
         try:
             self._writer.write_table(arrow.Table.from_arrays(arrays, schema=schema), row_group_size=rows)
         except OSError as error:
             raise self._failed(error) from None
         self._ids.clear()
+        self._pieces.clear()
 
     def finish(self, extra: Mapping[str, str]) -> int:
         """Write the last row group and the footer, and publish the file; see `Sink`."""
@@ -124,7 +158,7 @@ class ParquetSink:
             self._writer.add_key_value_metadata(dict(extra))
             self._writer.close()
             self._stream.close()
-            return self._file.publish()
+            return self._file.publish(ends_run=self._ends_run)
         except OSError as error:
             raise self._failed(error) from None
 

@@ -1,45 +1,98 @@
-"""The progress bar of a run."""
+"""The progress of a run, on a terminal of 80 columns or more."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.text import Text
 
-__all__ = ["progress_bar"]
+__all__ = ["Progress", "SilentProgress", "progress_bar"]
 
 # Each refresh takes about a millisecond.
 REFRESHES_PER_S = 4
 
 
+class Progress(Protocol):
+    """What a run tells of its progress."""
+
+    def resume(self, images: int) -> None:
+        """Say how many images runs before have done."""
+
+    def advance(self, rows: int, failed: int, *, expected: int | None) -> None:
+        """Say how many images were embedded and failed since the last call, and how many there are in all."""
+
+
+class SilentProgress:
+    """A progress that nobody sees."""
+
+    def resume(self, images: int) -> None:
+        """Do nothing."""
+
+    def advance(self, rows: int, failed: int, *, expected: int | None) -> None:
+        """Do nothing."""
+
+
+class _Counts(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        total = "?" if task.total is None else f"{task.total:,.0f}"
+        return Text(f"{task.completed:,.0f}/{total}")
+
+
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
-        rate = task.finished_speed or task.speed
-        return Text("" if rate is None else f"{rate:,.0f} rows/s")
+        rate = task.fields["rate"]
+        return Text("" if rate is None else f"{rate:,.0f} images/s")
+
+
+class _Others(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        counts = [f"{task.fields[name]:,} {name}" for name in ("failed", "resumed") if task.fields[name]]
+        return Text(" ".join(counts))
+
+
+class _BarProgress:
+    def __init__(self, bar: Bar) -> None:
+        self._bar = bar
+        self._task = bar.add_task("", total=None, rate=None, failed=0, resumed=0)
+        self._started_s = time.monotonic()
+        self._new = self._failed = 0
+
+    def resume(self, images: int) -> None:
+        self._started_s = time.monotonic()
+        # Work of runs before is not advance, so that it does not count in the remaining time.
+        self._bar.reset(self._task, completed=images, resumed=images, total=None)
+
+    def advance(self, rows: int, failed: int, *, expected: int | None) -> None:
+        self._new += rows + failed
+        self._failed += failed
+        rate = self._new / max(1e-6, time.monotonic() - self._started_s)
+        self._bar.update(self._task, total=expected, failed=self._failed, rate=rate)
+        self._bar.advance(self._task, rows + failed)
 
 
 @contextmanager
-def progress_bar(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """Show a bar with rows, rows per second and remaining time, if the console is a terminal.
+def progress_bar(console: Console) -> Iterator[Progress]:
+    """Show a bar with images, images per second, remaining time, failures and resumed work.
 
-    Yields:
-        A function that adds a number of completed rows.
+    Nothing is shown if the console is no terminal.
     """
     if not console.is_terminal:
         # Older releases of rich print an empty line for a bar that is disabled.
-        yield lambda _: None
+        yield SilentProgress()
         return
-    bar = Progress(
-        TextColumn("embedding"),
+    bar = Bar(
         BarColumn(bar_width=None),
-        TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        _Counts(),
         _Rate(),
         TimeRemainingColumn(compact=True),
+        _Others(),
         console=console,
         refresh_per_second=REFRESHES_PER_S,
         transient=True,
     )
-    task = bar.add_task("", total=total)
     with bar:
-        yield lambda rows: bar.advance(task, rows)
+        yield _BarProgress(bar)

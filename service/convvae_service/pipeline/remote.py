@@ -52,15 +52,21 @@ class RemoteEncoder:
         self.lanes = in_flight
         self.batch_rows = min(BATCH_ROWS, model_info.limits.max_rows_per_call or BATCH_ROWS)
 
-    def encode(self, images_BHWC: NDArray[np.uint8], *, log_variance: bool) -> Embeddings:
+    def encode(
+        self, images_BHWC: NDArray[np.uint8], *, log_variance: bool, score: bool = False
+    ) -> Embeddings:
         """Encode images; see `ImageEncoder`."""
+        distortion_B = rate_B = None
         try:
             encoded = self._client.encode(images_BHWC, include_log_variance=log_variance)
+            if score:
+                scored = self._client.score(images_BHWC)
+                distortion_B, rate_B = scored.distortion, scored.rate
         except ConvvaeError as error:
             raise RunFailed(f"the service failed on {self._model}: {error}") from None
         if encoded.precision != self.info.precision:
             raise RunFailed(f"the service switched to {encoded.precision} during the run")
-        return Embeddings(encoded.mean, encoded.log_variance)
+        return Embeddings(encoded.mean, encoded.log_variance, distortion_B, rate_B)
 
     def close(self) -> None:
         """Close the connection. Calls in flight fail."""

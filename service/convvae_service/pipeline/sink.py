@@ -1,18 +1,60 @@
-"""A sink of embeddings: the protocol, and the provenance that every sink stores.
+"""A sink of embeddings: the protocol, the rows, and the provenance that every sink stores.
 
 A sink is complete or absent: the rows become visible in `finish`, and not at all without it.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Any, Protocol, Self
 
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 
-__all__ = ["FORMAT_VERSION", "Provenance", "Sink"]
+__all__ = ["FORMAT_VERSION", "Columns", "EncodedRows", "Provenance", "Sink"]
 
 FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Columns:
+    """The columns of a result beside `id` and `embedding`.
+
+    Attributes:
+        log_variance: Whether there are log-variances.
+        score: Whether there are ELBO, distortion and rate.
+        thumbnail: Whether there are pictures of the model's input.
+        float16: Whether vectors are stored as float16.
+        kept: The Arrow types of the columns that are carried along, by name.
+    """
+
+    log_variance: bool = False
+    score: bool = False
+    thumbnail: bool = False
+    float16: bool = False
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    def described(self) -> list[str]:
+        """Return the columns and their types as texts, to compare those of two runs."""
+        flags = ("log_variance", "score", "thumbnail", "float16")
+        named = [flag for flag in flags if getattr(self, flag)]
+        return named + [f"{name}: {kind}" for name, kind in self.kept.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRows:
+    """Rows for a sink.
+
+    Attributes:
+        ids: Their ids.
+        embeddings: One vector for each id.
+        kept: The columns that are carried along: an Arrow array or a list with one value for each id.
+        thumbnails: PNG files, one for each id, or none.
+    """
+
+    ids: Sequence[str]
+    embeddings: Embeddings
+    kept: Mapping[str, Any] = field(default_factory=dict)
+    thumbnails: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,12 +64,12 @@ class Provenance:
     Attributes:
         encoder: Description of the encoder.
         source: Name of the source.
-        log_variance: Whether the sink also stores log-variances.
+        columns: The columns of the result.
     """
 
     encoder: EncoderInfo
     source: str
-    log_variance: bool
+    columns: Columns
 
     def as_metadata(self) -> dict[str, str]:
         """Return the metadata that a sink stores. docs/bulk-embedding.md describes each key."""
@@ -51,7 +93,7 @@ class Sink(Protocol):
     leaves no file behind.
     """
 
-    def write(self, ids: Sequence[str], embeddings: Embeddings) -> None:
+    def write(self, rows: EncodedRows) -> None:
         """Append rows."""
 
     def finish(self, extra: Mapping[str, str]) -> int:

@@ -5,11 +5,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from convvae_service.pipeline.errors import BadSink
+from convvae_service.images import Source, SourceOptions
+from convvae_service.pipeline.errors import BadSink, BadUse
+from convvae_service.pipeline.journal import JOURNAL_FILE, Job
+from convvae_service.pipeline.npy_sink import NpySink, ids_path
+from convvae_service.pipeline.output import FileOutput, Output
 from convvae_service.pipeline.parquet_sink import ParquetSink, import_pyarrow
+from convvae_service.pipeline.parts import PartedOutput, check_own_folder, remove_result
 from convvae_service.pipeline.sink import Provenance, Sink
 
-__all__ = ["SINK_KINDS", "SinkKind", "check_sink", "open_sink"]
+__all__ = ["SINK_KINDS", "SinkKind", "check_sink", "job_of", "open_output", "open_sink"]
 
 
 class _OpenSink(Protocol):
@@ -18,7 +23,7 @@ class _OpenSink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SinkKind:
-    """A kind of sink.
+    """A kind of file.
 
     Attributes:
         suffix: Suffix of the file names, in lower case.
@@ -31,35 +36,107 @@ class SinkKind:
     open: _OpenSink
 
 
-SINK_KINDS: tuple[SinkKind, ...] = (SinkKind(".parquet", import_pyarrow, ParquetSink),)
+SINK_KINDS: tuple[SinkKind, ...] = (
+    SinkKind(".parquet", import_pyarrow, ParquetSink),
+    SinkKind(".npy", import_pyarrow, NpySink),  # the table of failed images is Parquet
+)
 
 
-def check_sink(path: Path, *, overwrite: bool) -> None:
+def check_sink(path: Path, *, overwrite: bool, resume: bool = False) -> None:
     """Check that embeddings can be written to `path`, before any other work.
 
     Raises:
         BadSink: The suffix is unknown, the folder does not exist, or the path exists already.
+        BadUse: A file is to be resumed, or a result both resumed and overwritten.
         MissingExtra: A package for this kind of sink is not installed.
     """
-    _kind_of(path).check_packages()
+    kind = _kind_of(path)
+    if kind is None:
+        import_pyarrow()
+    else:
+        kind.check_packages()
+    if resume and overwrite:
+        raise BadUse("--resume and --overwrite exclude each other")
     if not path.parent.is_dir():
         raise BadSink(f"the folder {str(path.parent)!r} of the sink does not exist")
+    if kind is None:
+        _check_folder(path, overwrite=overwrite, resume=resume)
+        return
+    if resume:
+        raise BadUse(f"{path.name} is one file, which is written as a whole: --resume needs a folder")
     if path.is_dir():
         raise BadSink(f"{str(path)!r} is a folder: give the name of a file")
-    if path.exists() and not path.is_file():
-        raise BadSink(f"{str(path)!r} is not a regular file: give another name")
-    if path.exists() and not overwrite:
-        raise BadSink(f"{str(path)!r} exists: give --overwrite to replace it")
+    for each in (path, ids_path(path)) if kind.open is NpySink else (path,):
+        if each.exists() and not each.is_file():
+            raise BadSink(f"{str(each)!r} is not a regular file: give another name")
+        if each.exists() and not overwrite:
+            raise BadSink(f"{str(each)!r} exists: give --overwrite to replace it")
+
+
+def _check_folder(path: Path, *, overwrite: bool, resume: bool) -> None:
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise BadSink(f"{str(path)!r} is a file: give a folder, or a name that ends in {_suffixes()}")
+    if not any(path.iterdir()):
+        return
+    if not (path / JOURNAL_FILE).exists():
+        raise BadSink(f"{str(path)!r} has other files and no result: give another name")
+    if overwrite:
+        check_own_folder(path)
+    elif not resume:
+        raise BadSink(f"{str(path)!r} exists: give --resume to continue it, or --overwrite to replace it")
 
 
 def open_sink(path: Path, provenance: Provenance, *, overwrite: bool) -> Sink:
-    """Return the sink at `path`, after `check_sink`. It writes nothing before it is entered."""
-    return _kind_of(path).open(path, provenance, overwrite=overwrite)
+    """Return the sink of a file, after `check_sink`. It writes nothing before it is entered."""
+    kind = _kind_of(path)
+    assert kind is not None
+    return kind.open(path, provenance, overwrite=overwrite)
 
 
-def _kind_of(path: Path) -> SinkKind:
+def open_output(
+    path: Path, provenance: Provenance, job: Job, *, part_rows: int, overwrite: bool, resume: bool
+) -> Output:
+    """Return the output at `path`, after `check_sink`. A result that is overwritten is removed here.
+
+    Raises:
+        BadSink: The folder is of another job or encoder, or another run is writing it.
+    """
+    if _kind_of(path) is not None:
+        return FileOutput(path, open_sink(path, provenance, overwrite=overwrite))
+    if overwrite and path.is_dir():
+        remove_result(path)
+    return PartedOutput(path, provenance, job, part_rows=part_rows, resume=resume)
+
+
+def job_of(source: Source, provenance: Provenance, options: SourceOptions, *, part_rows: int) -> Job:
+    """Return what a result is made of, as its journal names it."""
+    settings = {
+        "--part-rows": part_rows,
+        "--keep": list(options.keep),
+        "--where": options.where,
+        "--image-column": options.image_column,
+        "--id-column": options.id_column,
+        "--max-pixels": options.max_pixels,
+        "columns": provenance.columns.described(),
+    }
+    encoder = {key: value for key, value in provenance.as_metadata().items() if key != "convvae.source"}
+    shards = [(shard.name, stamp) for shard, stamp in zip(source.shards, source.stamps, strict=True)]
+    return Job(encoder=encoder, settings=settings, shards=shards)
+
+
+def _kind_of(path: Path) -> SinkKind | None:
+    """Return the kind of file, or None for a folder."""
     for kind in SINK_KINDS:
         if path.suffix.lower() == kind.suffix:
             return kind
-    suffixes = " or ".join(kind.suffix for kind in SINK_KINDS)
-    raise BadSink(f"{path.name} is not a sink: its name must end in {suffixes}")
+    if not path.suffix or path.is_dir():
+        return None
+    raise BadSink(
+        f"{path.name} is not a sink: its name must end in {_suffixes()}, or have no suffix for a folder"
+    )
+
+
+def _suffixes() -> str:
+    return " or ".join(kind.suffix for kind in SINK_KINDS)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -100,16 +101,18 @@ def decode_all(files: list[bytes], rule: Resize) -> None:
 def folders(folder: Path) -> dict[str, float]:
     """Read a folder of small files as training does, and as convvae-embed does."""
     shape = ImageShape(height=32, width=32, channels=3)
-    source = open_source(folder)
+    source = open_source(str(folder))
+    rows = source.rows or 0
 
     def embed() -> None:
-        for start in range(0, len(source), 128):
-            source.read(range(start, min(start + 128, len(source))), ModelInput("cifar", shape, Resize()))
+        with closing(source.shards[0].open(0)) as cursor:
+            while (batch := cursor.take(128)) is not None:
+                batch.read(ModelInput("cifar", shape, Resize()))
 
     return {
         "CIFAR-10 for training": cpu_us(lambda: read_folder(folder, image_size=None, resize=Resize()), 1)
-        / len(source),
-        "CIFAR-10 for embedding": cpu_us(embed, 1) / len(source),
+        / rows,
+        "CIFAR-10 for embedding": cpu_us(embed, 1) / rows,
     }
 
 

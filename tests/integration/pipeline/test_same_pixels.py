@@ -9,12 +9,12 @@ from PIL import Image
 
 from convvae import Client, InvalidInput
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import ModelInput
-from convvae_service.images.folder_source import FolderSource
+from convvae_service.images import ModelInput, open_source
 from convvae_trainer.data.folder import read_folder
 from convvae_trainer.errors import BadData
 from support.png_file import chunk, png_file, scanlines
 from support.serving import ServerProcess
+from support.source_reading import read_source
 
 pytestmark = pytest.mark.one_front
 
@@ -71,8 +71,7 @@ def files(tmp_path: Path) -> Path:
 def test_same_pixels(files: Path, tiny_server: ServerProcess) -> None:
     """The service encodes a file as it encodes the pixels that training reads from it."""
     model_input = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), RULE)
-    source = FolderSource(files / "good")
-    embedded = source.read(range(len(GOOD)), model_input)
+    embedded = read_source(open_source(str(files / "good")), model_input)
     trained = read_folder(files / "good", image_size=(8, 6), resize=RULE, channels=1)
     assert list(embedded.ids) == sorted(GOOD)
     np.testing.assert_array_equal(trained.images, embedded.images)
@@ -85,7 +84,7 @@ def test_same_pixels(files: Path, tiny_server: ServerProcess) -> None:
 def test_same_faults(files: Path, tiny_server: ServerProcess) -> None:
     """A bad file has one reason, wherever it is read."""
     model_input = ModelInput("tiny", ImageShape(height=8, width=6, channels=1), Resize())
-    rejected = FolderSource(files / "bad").read(range(len(BAD)), model_input).rejected
+    rejected = read_source(open_source(str(files / "bad")), model_input).rejected
     assert {row.id: row.reason for row in rejected} == {name: reason for name, (_, reason) in BAD.items()}
     with pytest.raises(BadData) as caught:
         read_folder(files / "bad", image_size=(8, 6), resize=Resize())

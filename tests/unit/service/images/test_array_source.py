@@ -1,21 +1,23 @@
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ModelInput
-from convvae_service.images.array_source import ArraySource
+from convvae_service.images import BadSource, ModelInput, Source, SourceChanged, SourceOptions, open_source
+from convvae_service.images.array_source import ArrayShard
+from support.source_reading import read_source, rows_of
 
 
 def test_rows_are_read_by_their_range(images: NDArray[np.uint8], tiny_input: ModelInput) -> None:
     """Ids are indices, and any range can be read at any time."""
-    source = ArraySource("x.npy", images[..., 0])
-    source.check(tiny_input)
-    batch = source.read(range(7, 11), tiny_input)
-    assert batch.ids == ["7", "8", "9", "10"]
-    np.testing.assert_array_equal(batch.images, images[7:11])
-    assert len(source) == 50
+    source = in_memory(images[..., 0])
+    batch = read_source(source, tiny_input, start=7, count=4)
+    assert batch.ids == [str(row) for row in range(7, 50)]
+    np.testing.assert_array_equal(batch.images, images[7:])
+    assert source.rows == 50
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -23,15 +25,15 @@ def test_floats_become_the_nearest_of_256_levels(
     dtype: Any, images: NDArray[np.uint8], tiny_input: ModelInput
 ) -> None:
     """Every grey level survives the conversion to 0..1 and back, as in training."""
-    source = ArraySource("x.npy", (images / 255).astype(dtype))
-    np.testing.assert_array_equal(source.read(range(50), tiny_input).images, images)
+    source = in_memory((images / 255).astype(dtype))
+    np.testing.assert_array_equal(read_source(source, tiny_input).images, images)
 
 
 def test_booleans_become_black_and_white(tiny_input: ModelInput) -> None:
     """True is 255."""
     array = np.zeros((1, 8, 6), bool)
     array[0, 2, 3] = True
-    batch = ArraySource("x.npy", array).read(range(1), tiny_input)
+    batch = read_source(in_memory(array), tiny_input)
     assert batch.images[0, 2, 3, 0] == 255
     assert batch.images.sum() == 255
 
@@ -41,13 +43,13 @@ def test_float_out_of_range_is_named_by_its_row(value: float, tiny_input: ModelI
     """The wrong row is named, in whichever batch it is."""
     array = np.zeros((20, 8, 6), np.float32)
     array[13, 1, 1] = value
-    source = ArraySource("x.npy", array)
-    source.read(range(10), tiny_input)
+    first, second = rows_of(ArrayShard("x.npy", array), count=10)
+    first.read(tiny_input)
     with pytest.raises(
         BadSource,
         match=r"x.npy\[13\] has (values from .*|NaN values): images must be uint8, or floats",
     ):
-        source.read(range(10, 20), tiny_input)
+        second.read(tiny_input)
 
 
 @pytest.mark.parametrize(
@@ -65,11 +67,44 @@ def test_float_out_of_range_is_named_by_its_row(value: float, tiny_input: ModelI
 def test_array_that_holds_no_images_is_refused(array: NDArray[Any], message: str) -> None:
     """Shape and type are checked before any work."""
     with pytest.raises(BadSource) as caught:
-        ArraySource("x.npy", array)
+        ArrayShard("x.npy", array)
     assert message in str(caught.value)
 
 
 def test_shape_of_another_model_is_refused(tiny_input: ModelInput) -> None:
     """Both shapes are named."""
     with pytest.raises(BadSource, match=r"x\.npy has images of 6x8x3, model 'tiny' takes 8x6x1"):
-        ArraySource("x.npy", np.zeros((2, 6, 8, 3), np.uint8)).check(tiny_input)
+        in_memory(np.zeros((2, 6, 8, 3), np.uint8)).check(tiny_input)
+
+
+def in_memory(array: NDArray[Any]) -> Source:
+    shard = ArrayShard("x.npy", array)
+    return Source(name="x.npy", shards=[shard], image_shape=shard.image_shape)
+
+
+def test_file_that_shrinks_while_it_is_read_is_an_error(
+    tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput
+) -> None:
+    """The process goes on, where a mapped file would end it."""
+    path = tmp_path / "x.npy"
+    np.save(path, images)
+    (shard,) = open_source(str(path)).shards
+    cursor = shard.open(0)
+    rows = cursor.take(50)
+    assert rows is not None
+    os.truncate(path, 1000)
+    with pytest.raises(SourceChanged, match=r"x\.npy is shorter now than when it was opened"):
+        rows.read(tiny_input)
+
+
+def test_labels_of_an_archive_can_be_kept(
+    tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput
+) -> None:
+    """The column label is the array labels, and a file without it is refused."""
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(50) % 7)
+    source = open_source(str(tmp_path / "x.npz"), SourceOptions(keep=("label",)))
+    assert read_source(source, tiny_input).kept == {"label": [row % 7 for row in range(50)]}
+    assert str(source.columns["label"]) == "int64"
+    np.save(tmp_path / "y.npy", images)
+    with pytest.raises(BadSource, match=r"y\.npy has no column 'label' to keep: it has no columns"):
+        open_source(str(tmp_path / "y.npy"), SourceOptions(keep=("label",)))

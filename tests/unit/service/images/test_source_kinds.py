@@ -1,57 +1,154 @@
 """The table of sources."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ImageBatch, LeftOut, ModelInput, open_source
+from convvae_service.images import (
+    BadSource,
+    ImageBatch,
+    ModelInput,
+    Source,
+    SourceOptions,
+    open_source,
+    open_sources,
+)
 from convvae_service.images import source_kinds as table
+from convvae_service.images.location import Location
+from support.source_reading import read_source
 
 
-class SolidSource:
-    """A source of images of one grey level each, listed in a text file: a kind that a test adds."""
+class SolidShard:
+    """Images of one grey level each, listed in a text file: a kind that a test adds."""
 
-    left_out = LeftOut()
+    num_bytes = 0
 
-    def __init__(self, path: Path, max_pixels: int) -> None:
-        del max_pixels
-        self.name = path.name
-        self._levels: Sequence[int] = [int(line) for line in path.read_text().split()]
+    def __init__(self, location: Location) -> None:
+        assert location.path is not None
+        self.name = location.name
+        self._levels: Sequence[int] = [int(line) for line in location.path.read_text().split()]
+        self.rows = len(self._levels)
+
+    def stamp(self) -> str:
+        return str(self._levels)
+
+    def open(self, start: int) -> "SolidCursor":
+        return SolidCursor(self._levels[start:], start)
+
+
+class SolidCursor:
+    """A position in the list; a batch has one row."""
+
+    left_out: Mapping[str, int] = {}
+    fraction = 0.0
+
+    def __init__(self, levels: Sequence[int], start: int) -> None:
+        self._rows = [SolidRow(start + index, level) for index, level in enumerate(levels)]
+
+    def take(self, count: int) -> "SolidRow | None":
+        assert count > 0
+        return self._rows.pop(0) if self._rows else None
+
+    def close(self) -> None: ...
+
+
+class SolidRow:
+    """A row of the list."""
+
+    def __init__(self, row: int, level: int) -> None:
+        self._row, self._level = row, level
 
     def __len__(self) -> int:
-        return len(self._levels)
+        return 1
 
-    def check(self, model_input: ModelInput) -> None:
-        del model_input
-
-    def read(self, rows: range, model_input: ModelInput) -> ImageBatch:
-        images = [np.full(model_input.shape.as_tuple, self._levels[row], np.uint8) for row in rows]
-        return ImageBatch(ids=[str(row) for row in rows], images=np.stack(images))
+    def read(self, model_input: ModelInput) -> ImageBatch:
+        image = np.full((1, *model_input.shape.as_tuple), self._level, np.uint8)
+        return ImageBatch(ids=[str(self._row)], images=image)
 
 
-def test_a_new_kind_is_one_class_and_one_row(
+def open_solid_source(location: Location, options: SourceOptions) -> Source:
+    return Source(name=location.name, shards=[SolidShard(location)])
+
+
+def test_a_new_kind_is_one_module_and_one_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_input: ModelInput
 ) -> None:
     """A row in the table is all that a new source needs to be opened by its path."""
     path = tmp_path / "greys.levels"
     path.write_text("0 128 255")
-    with pytest.raises(
-        BadSource, match=r"greys\.levels is not a source: give a folder of images, or an .npy"
-    ):
-        open_source(path)
-    row = table.SourceKind("a list of grey levels", lambda path: path.suffix == ".levels", SolidSource)
+    with pytest.raises(BadSource, match=r"greys\.levels is not a source: give a folder of images, or a tar"):
+        open_source(str(path))
+    row = table.SourceKind("a list of grey levels", lambda at: at.suffix == ".levels", open_solid_source)
     monkeypatch.setattr(table, "SOURCE_KINDS", (*table.SOURCE_KINDS, row))
-    source = open_source(path)
-    assert (source.name, len(source)) == ("greys.levels", 3)
-    assert source.read(range(1, 3), tiny_input).images[:, 0, 0, 0].tolist() == [128, 255]
+    source = open_source(str(path))
+    assert (source.name, source.rows) == ("greys.levels", 3)
+    assert read_source(source, tiny_input, start=1).images[:, 0, 0, 0].tolist() == [128, 255]
     (tmp_path / "x.gif").touch()
     with pytest.raises(BadSource, match="or a list of grey levels"):
-        open_source(tmp_path / "x.gif")
+        open_source(str(tmp_path / "x.gif"))
+
+
+def test_several_sources_are_read_in_order(
+    folder: Path, images: NDArray[np.uint8], tiny_input: ModelInput
+) -> None:
+    """Ids of folders and arrays begin with the name of their source, so that they differ."""
+    np.save(folder.parent / "x.npy", images)
+    source = open_sources([str(folder), str(folder.parent / "x.npy")])
+    assert source.rows == 62
+    assert source.name == "pictures and 1 more"
+    ids = read_source(source, tiny_input).ids
+    assert [ids[0], ids[12], ids[-1]] == ["pictures/class-0/00.png", "x.npy/0", "x.npy/49"]
+
+
+def test_sources_of_one_name_are_refused(folder: Path) -> None:
+    """Their rows would have the same ids."""
+    with pytest.raises(BadSource, match="several sources are called 'pictures': their ids would be equal"):
+        open_sources([str(folder), f"{folder}/../{folder.name}"])
+
+
+def test_arrays_of_two_shapes_are_refused(tmp_path: Path) -> None:
+    """Both files are named."""
+    np.save(tmp_path / "a.npy", np.zeros((2, 8, 6), np.uint8))
+    np.save(tmp_path / "b.npy", np.zeros((2, 6, 8), np.uint8))
+    with pytest.raises(BadSource, match=r"a\.npy has images of shape \(8, 6, 1\), and b\.npy of shape"):
+        open_source(str(tmp_path / "*.npy"))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("s-{000..002}.npy", ["s-000.npy", "s-001.npy", "s-002.npy"]),
+        ("s-*.npy", ["s-000.npy", "s-001.npy", "s-002.npy", "s-{x}.npy"]),
+        ("{s-00[12],s-000}.npy", ["s-001.npy", "s-002.npy", "s-000.npy"]),
+        ("s-{x}.npy", ["s-{x}.npy"]),
+    ],
+)
+def test_patterns_stand_for_files(pattern: str, names: list[str], tmp_path: Path) -> None:
+    """Braces and stars are expanded, in this order, and a file of that very name comes first."""
+    for name in ("s-000.npy", "s-001.npy", "s-002.npy", "s-{x}.npy"):
+        np.save(tmp_path / name, np.zeros((1, 8, 6), np.uint8))
+    assert [shard.name for shard in open_source(str(tmp_path / pattern)).shards] == names
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("none-*.tar", "none-*.tar' matches no file"),
+        ("{1..1000000}.tar", "stands for more than 100000 files"),
+        ("gone-{0..3}.tar", "gone-0.tar' does not exist"),
+    ],
+)
+def test_pattern_without_files_is_refused(pattern: str, message: str, tmp_path: Path) -> None:
+    """The message names the pattern or the first file that is missing."""
+    with pytest.raises(BadSource) as caught:
+        open_source(str(tmp_path / pattern))
+    assert message in str(caught.value)
 
 
 def test_a_missing_path_is_named(tmp_path: Path) -> None:
     """A path that does not exist is refused as such, whatever its name."""
     with pytest.raises(BadSource, match=r"source '.*missing.npy' does not exist"):
-        open_source(tmp_path / "missing.npy")
+        open_source(str(tmp_path / "missing.npy"))

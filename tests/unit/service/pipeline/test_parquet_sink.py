@@ -1,7 +1,9 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -10,7 +12,7 @@ from convvae_service.images import ModelInput
 from convvae_service.pipeline import parquet_sink
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.parquet_sink import ParquetSink
-from convvae_service.pipeline.sink import Provenance
+from convvae_service.pipeline.sink import Columns, EncodedRows, Provenance
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def provenance(tiny_input: ModelInput) -> Provenance:
     info = EncoderInfo(
         input=tiny_input, version=3, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
     )
-    return Provenance(encoder=info, source="x.npy", log_variance=True)
+    return Provenance(encoder=info, source="x.npy", columns=Columns(log_variance=True))
 
 
 def rows(count: int, seed: int = 0) -> NDArray[np.float32]:
@@ -33,7 +35,7 @@ def write(path: Path, provenance: Provenance, batches: list[int]) -> tuple[NDArr
         for count in batches:
             part = slice(start, start + count)
             ids = [f"id {row}" for row in range(start, start + count)]
-            sink.write(ids, Embeddings(mean[part], log_variance[part]))
+            sink.write(EncodedRows(ids, Embeddings(mean[part], log_variance[part])))
             start += count
         assert sink.finish({"convvae.rows": str(start)}) == path.stat().st_size
     return mean, log_variance
@@ -96,6 +98,40 @@ def test_wide_vectors_make_smaller_row_groups(
 def test_sink_that_is_not_finished_leaves_nothing(tmp_path: Path, provenance: Provenance) -> None:
     """An unfinished sink leaves neither the file nor its temporary form."""
     with ParquetSink(tmp_path / "x.parquet", provenance, overwrite=False) as sink:
-        sink.write(["a"], Embeddings(rows(1), rows(1)))
+        sink.write(EncodedRows(["a"], Embeddings(rows(1), rows(1))))
         assert not (tmp_path / "x.parquet").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_further_columns_are_read_back(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ELBO terms, thumbnails, kept columns and float16 vectors survive row groups and batches of any size."""
+    monkeypatch.setattr(parquet_sink, "MAX_GROUP_ROWS", 4)
+    columns = Columns(
+        score=True, thumbnail=True, float16=True, kept={"label": pa.int64(), "words": pa.list_(pa.string())}
+    )
+    mean, distortion = rows(9), np.arange(9, dtype=np.float32)
+    with ParquetSink(tmp_path / "x.parquet", replace(provenance, columns=columns), overwrite=False) as sink:
+        for start, stop in ((0, 3), (3, 9)):
+            part = slice(start, stop)
+            numbers = list(range(start, stop))
+            kept = {"label": pa.array(numbers), "words": [[str(number)] for number in numbers]}
+            embeddings = Embeddings(mean[part], None, distortion[part], 2 * distortion[part])
+            pictures = [bytes([number]) for number in numbers]
+            sink.write(EncodedRows([f"id {number}" for number in numbers], embeddings, kept, pictures))
+        sink.finish({})
+    table = pq.read_table(tmp_path / "x.parquet")
+    assert table.column_names == [
+        "id", "embedding", "elbo", "distortion", "rate", "thumbnail", "label", "words",
+    ]  # fmt: skip
+    assert str(table.schema.field("embedding").type.value_type) == "halffloat"
+    vectors = table.column("embedding").combine_chunks().flatten().to_numpy().reshape(-1, 4)
+    np.testing.assert_array_equal(vectors, mean.astype(np.float16))
+    assert table.column("elbo").to_pylist() == [-3.0 * number for number in range(9)]
+    assert table.column("rate").to_pylist() == [2.0 * number for number in range(9)]
+    assert table.column("label").to_pylist() == list(range(9))
+    assert table.column("words").to_pylist() == [[str(number)] for number in range(9)]
+    assert [picture["bytes"] for picture in table.column("thumbnail").to_pylist()] == [
+        bytes([number]) for number in range(9)
+    ]

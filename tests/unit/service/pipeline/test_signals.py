@@ -18,7 +18,7 @@ from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import Interrupted
 from convvae_service.pipeline.parquet_sink import ParquetSink
 from convvae_service.pipeline.signals import defer_signals, interrupt_on_signals
-from convvae_service.pipeline.sink import Provenance
+from convvae_service.pipeline.sink import Columns, EncodedRows, Provenance
 
 FILES = (parquet_sink.__file__, atomic_file.__file__)
 HOLD = inspect.unwrap(defer_signals).__code__
@@ -53,12 +53,12 @@ def test_a_signal_at_any_line_leaves_no_half_of_a_sink(tmp_path: Path, tiny_inpu
     info = EncoderInfo(
         input=tiny_input, version=1, precision="fp32", sha256="ab" * 32, latent_dim=4, has_log_variance=True
     )
-    provenance = Provenance(encoder=info, source="x.npy", log_variance=False)
+    provenance = Provenance(encoder=info, source="x.npy", columns=Columns())
     outcomes: list[bool] = []
 
     def act() -> None:
         with interrupt_on_signals(), ParquetSink(folder / "x.parquet", provenance, overwrite=False) as sink:
-            sink.write(["a"], Embeddings(np.zeros((1, 4), np.float32), None))
+            sink.write(EncodedRows(["a"], Embeddings(np.zeros((1, 4), np.float32))))
             sink.finish({})
 
     for moment in range(1, 1000):

@@ -1,0 +1,71 @@
+"""Rows that are encoded image files, wherever their bytes come from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.images.decode import decode_file
+from convvae_service.images.header import InvalidImage, TooManyPixels
+from convvae_service.images.source import ImageBatch, ModelInput, RejectedRow
+from convvae_service.printable import printable
+
+__all__ = ["FileRows"]
+
+
+@dataclass(frozen=True, slots=True)
+class FileRows:
+    """Image files as rows; see `Rows`.
+
+    Attributes:
+        ids: Ids of the rows.
+        content: Returns the bytes of the row at an index, or raises `InvalidImage`.
+        max_pixels: Largest width x height of a file.
+        kept: The columns that are carried along, one value per id.
+    """
+
+    ids: Sequence[str]
+    content: Callable[[int], bytes]
+    max_pixels: int
+    kept: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, model_input: ModelInput) -> ImageBatch:
+        """Decode the files; see `Rows`."""
+        images = np.empty((len(self.ids), *model_input.shape.as_tuple), np.uint8)
+        good: list[int] = []
+        rejected = []
+        for index, row_id in enumerate(self.ids):
+            try:
+                images[len(good)] = self._decode(index, model_input)
+            except TooManyPixels as error:
+                rejected.append(RejectedRow(printable(row_id), f"{error}: --max-pixels raises it"))
+            except InvalidImage as error:
+                rejected.append(RejectedRow(printable(row_id), str(error)))
+            else:
+                good.append(index)
+        if not rejected:
+            return ImageBatch(self.ids, images, kept=self.kept)
+        kept = {name: _taken(values, good) for name, values in self.kept.items()}
+        return ImageBatch([self.ids[index] for index in good], images[: len(good)], rejected, kept)
+
+    def _decode(self, index: int, model_input: ModelInput) -> NDArray[np.uint8]:
+        row_id = self.ids[index]
+        # Python represents bytes that are not UTF-8 as lone surrogates. A string column cannot store them.
+        if not row_id.isascii() and any("\ud800" <= letter <= "\udfff" for letter in row_id):
+            raise InvalidImage("its name is not UTF-8: rename it")
+        return decode_file(
+            self.content(index),
+            shape=model_input.shape,
+            resize=model_input.resize,
+            max_pixels=self.max_pixels,
+        )
+
+
+def _taken(values: Any, indices: list[int]) -> Any:
+    """Return some of the values of a column, which is an Arrow array or a list."""
+    return values.take(indices) if hasattr(values, "take") else [values[index] for index in indices]

@@ -1,0 +1,106 @@
+"""The column of images in a Parquet file: bytes, a struct of bytes and path, or paths."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from convvae_service.images.header import InvalidImage
+from convvae_service.images.location import Location, import_package, open_location
+from convvae_service.images.source import BadSource
+
+__all__ = ["ImageColumn", "find_image_column", "is_text"]
+
+# The names that are looked for first, if several columns could be it.
+_USUAL_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "bytes")
+_USUAL_PATHS = ("path", "file", "file_name", "filename", "file_path", "filepath", "image_path", "image")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageColumn:
+    """A column of images.
+
+    Attributes:
+        name: Its name.
+        form: `bytes`, `struct` of bytes and path, or `path`.
+    """
+
+    name: str
+    form: str
+
+    def content(self, value: Any, location: Location) -> bytes:
+        """Return the image file of a row.
+
+        Args:
+            value: The row's Arrow scalar.
+            location: The Parquet file: a path is relative to its folder.
+
+        Raises:
+            InvalidImage: There is none, or its file cannot be read.
+        """
+        path: str | None = None
+        if value.is_valid and self.form == "bytes":
+            return bytes(value.as_buffer())
+        if value.is_valid and self.form == "struct":
+            data = value["bytes"]
+            if data.is_valid:
+                return bytes(data.as_buffer())
+            path = value["path"].as_py() if "path" in value else None
+        elif value.is_valid:
+            path = value.as_py()
+        if not path:
+            raise InvalidImage("the row has no image")
+        return _read(path, location)
+
+
+def find_image_column(schema: Any, asked: str, name: str) -> ImageColumn:
+    """Return the column of images.
+
+    Args:
+        schema: The Arrow schema of the file.
+        asked: The column's name, or "" to find the only column of its kind, or one with a usual name.
+        name: The file's name in messages.
+
+    Raises:
+        BadSource: There is no such column, or it is not clear which one it is.
+    """
+    forms = {field.name: _form(field.type) for field in schema}
+    if asked:
+        form = forms.get(asked)
+        if form is None:
+            raise BadSource(
+                f"{name} has no column {asked!r} of images or paths: it has {', '.join(schema.names)}"
+            )
+        return ImageColumn(asked, form)
+    data = [column for column, form in forms.items() if form in ("bytes", "struct")]
+    usual = [column for column in _USUAL_NAMES if column in data]
+    for found in (data if len(data) == 1 else usual[:1], [p for p in _USUAL_PATHS if forms.get(p) == "path"]):
+        if found:
+            return ImageColumn(found[0], str(forms[found[0]]))
+    raise BadSource(
+        f"it is not clear which column of {name} has the images: name one of {', '.join(schema.names)} with"
+        " --image-column"
+    )
+
+
+def is_text(kind: Any) -> bool:
+    """Return whether an Arrow type is text."""
+    types = import_package("pyarrow").types
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _form(kind: Any) -> str | None:
+    types = import_package("pyarrow").types
+    if types.is_struct(kind):
+        index = kind.get_field_index("bytes")
+        return "struct" if index >= 0 and _form(kind.field(index).type) == "bytes" else None
+    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
+        return "bytes"
+    return "path" if is_text(kind) else None
+
+
+def _read(path: str, location: Location) -> bytes:
+    try:
+        if "://" in path or path.startswith("/"):
+            return open_location(path).read()
+    except BadSource as error:
+        raise InvalidImage(str(error)) from None
+    return location.beside(path).read()

@@ -1,0 +1,240 @@
+"""A source of the image files in a tar archive, also one in the layout of WebDataset.
+
+In this layout, files of one sample follow each other, with names that are equal up to the first dot:
+`000017.jpg`, `000017.cls`, `000017.json`. The files beside the image can be kept as columns.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+from convvae_service.images.file_rows import FileRows
+from convvae_service.images.files import file_kind
+from convvae_service.images.header import InvalidImage
+from convvae_service.images.location import Location, import_package
+from convvae_service.images.open_file import OpenFile
+from convvae_service.images.source import (
+    BadSource,
+    ImageBatch,
+    ModelInput,
+    Source,
+    SourceChanged,
+    SourceOptions,
+)
+from convvae_service.images.tar_members import TarMember, tar_members
+from convvae_service.printable import printable
+
+__all__ = ["TAR_SUFFIXES", "TarShard", "open_tar_source"]
+
+TAR_SUFFIXES = (".tar",)
+# The files of a batch are read at once if they are small and close to each other.
+_MAX_READ_BYTES = 4 << 20
+_MAX_SIDECAR_BYTES = 1 << 20
+_END_BYTES = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """An image member, and the members beside it that are kept."""
+
+    id: str
+    image: TarMember
+    sidecars: Mapping[str, TarMember]
+    is_repeated: bool
+
+
+class TarShard:
+    """The images of one archive; see `Shard`. The id of a row is the member's name without its suffix.
+
+    A second image with the same id is rejected.
+    """
+
+    rows = None
+
+    def __init__(self, location: Location, options: SourceOptions) -> None:
+        self.name = location.name
+        self.options = options
+        self._location = location
+        self.num_bytes = location.state().size
+
+    def stamp(self) -> str:
+        """Return the state of the file."""
+        return str(self._location.state())
+
+    def open(self, start: int) -> "_TarCursor":
+        """Return a cursor at an image; the headers before it are read; see `Shard`."""
+        cursor = _TarCursor(self, self._location.open_copy())
+        try:
+            cursor.skip(start)
+        except BaseException:
+            cursor.close()
+            raise
+        return cursor
+
+
+class _TarCursor:
+    def __init__(self, shard: TarShard, file: OpenFile) -> None:
+        self._shard = shard
+        self._file: OpenFile | None = file
+        self.left_out: Counter[str] = Counter()
+        self._samples = self._images(tar_members(file, shard.name))
+        self._size = file.size
+        self._passed_bytes = 0
+
+    @property
+    def fraction(self) -> float:
+        """The part of the bytes that was passed."""
+        return self._passed_bytes / max(1, self._size)
+
+    def skip(self, count: int) -> None:
+        """Pass over images."""
+        for _ in range(count):
+            if next(self._samples, None) is None:
+                raise BadSource(f"{self._shard.name} has fewer than {count} images: it has changed")
+
+    def take(self, count: int) -> "_TarRows | None":
+        """Return the next images; see `Cursor`."""
+        assert self._file is not None
+        samples = list(islice(self._samples, count))
+        return _TarRows(self._shard, self._file, samples) if samples else None
+
+    def close(self) -> None:
+        """Release the file. It is closed when its last rows are released."""
+        self._samples.close()
+        self._file = None
+
+    def _images(self, members: Iterator[TarMember]) -> "Generator[_Sample, None, None]":
+        ids: set[str] = set()
+        for group in _grouped(members) if self._shard.options.keep else ([member] for member in members):
+            images = [member for member in group if member.is_file and _kind(member) == "image"]
+            sidecars = self._sidecars(group) if images else {}
+            for member in group:
+                if member not in images and member not in sidecars.values():
+                    self.left_out[_kind(member) if member.is_file else "not regular files"] += 1
+            for image in images:
+                self._passed_bytes = image.start + image.size
+                row_id = image.name.removeprefix("./").rpartition(".")[0]
+                yield _Sample(row_id, image, sidecars, row_id in ids)
+                ids.add(row_id)
+
+    def _sidecars(self, group: list[TarMember]) -> dict[str, TarMember]:
+        ends = {_ending(member): member for member in group if member.is_file}
+        return {name: ends[name] for name in self._shard.options.keep if name in ends}
+
+
+@dataclass(frozen=True, slots=True)
+class _TarRows:
+    shard: TarShard
+    file: OpenFile
+    samples: list[_Sample]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def read(self, model_input: ModelInput) -> ImageBatch:
+        """Decode the images; see `Rows`."""
+        read = self._reader()
+
+        def content(index: int) -> bytes:
+            sample = self.samples[index]
+            if sample.is_repeated:
+                raise InvalidImage("duplicate id: an earlier image of this archive has it")
+            return read(sample.image)
+
+        options = self.shard.options
+        kept = {name: [self._value(name, sample, read) for sample in self.samples] for name in options.keep}
+        ids = [sample.id for sample in self.samples]
+        return FileRows(ids, content, options.max_pixels, kept).read(model_input)
+
+    def _reader(self) -> Callable[[TarMember], bytes]:
+        """Return a function that reads a member: from one read of all of them, if this is worth it."""
+        first, last = self.samples[0].image, self.samples[-1].image
+        span = last.start + last.size - first.start
+        if span > _MAX_READ_BYTES or span > 2 * sum(each.image.size for each in self.samples) + (64 << 10):
+            return self._read
+        whole = self._read(TarMember("", True, first.start, span))
+
+        def part(member: TarMember) -> bytes:
+            start = member.start - first.start
+            if start < 0 or start + member.size > len(whole):  # a sidecar beside the first or last image
+                return self._read(member)
+            return whole[start : start + member.size]
+
+        return part
+
+    def _read(self, member: TarMember) -> bytes:
+        data = self.file.read(member.size, member.start)
+        if len(data) < member.size:
+            raise SourceChanged(f"{self.shard.name} is shorter now than when it was opened")
+        return data
+
+    def _value(self, name: str, sample: _Sample, read: Callable[[TarMember], bytes]) -> int | str | None:
+        member = sample.sidecars.get(name)
+        if member is None:
+            return None
+        shown = f"{self.shard.name}: {printable(member.name)}"
+        if member.size > _MAX_SIDECAR_BYTES:
+            raise BadSource(f"{shown} has {member.size} bytes: only {_MAX_SIDECAR_BYTES} can be kept")
+        try:
+            text = read(member).decode()
+            return int(text) if name == "cls" else text
+        except UnicodeDecodeError:
+            raise BadSource(f"{shown} is not text, so it cannot be kept") from None
+        except ValueError:
+            raise BadSource(f"{shown} is not a whole number, as .cls must be") from None
+
+
+def open_tar_source(location: Location, options: SourceOptions) -> Source:
+    """Open an archive. With `keep`, columns are the files beside each image, by the part after the first dot.
+
+    `cls` gives whole numbers, all other names give text. A sample without the file has null.
+
+    Raises:
+        BadSource: A local archive is damaged or truncated.
+    """
+    columns: dict[str, Any] = {}
+    if options.keep:
+        arrow = import_package("pyarrow")
+        columns = {name: arrow.int64() if name == "cls" else arrow.string() for name in options.keep}
+    shard = TarShard(location, options)
+    if location.path is not None:
+        _check_whole(location)
+    return Source(name=location.name, shards=[shard], columns=columns)
+
+
+def _check_whole(location: Location) -> None:
+    """Check that an archive is not truncated: it ends with zeros, or else all headers are read."""
+    file = location.open_copy()
+    end = file.read(_END_BYTES, max(0, file.size - _END_BYTES))
+    with closing(tar_members(file, location.name)) as members:
+        # The first header is read in any case: another kind of file may end with zeros too.
+        for _ in members:
+            if len(end) == _END_BYTES and not any(end):
+                break
+
+
+def _kind(member: TarMember) -> str:
+    return file_kind(member.name.rpartition("/")[2])
+
+
+def _ending(member: TarMember) -> str:
+    return member.name.rpartition("/")[2].partition(".")[2].lower()
+
+
+def _grouped(members: Iterator[TarMember]) -> Iterator[list[TarMember]]:
+    """Yield the members of each sample: those that follow each other, and are equal up to the first dot."""
+    group: list[TarMember] = []
+    key = ""
+    for member in members:
+        folder, slash, base = member.name.rpartition("/")
+        its_key = f"{folder}{slash}{base.partition('.')[0]}"
+        if group and its_key != key:
+            yield group
+            group = []
+        key = its_key
+        group.append(member)
+    if group:
+        yield group

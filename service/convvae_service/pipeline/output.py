@@ -1,0 +1,121 @@
+"""The output of a run: where its rows go, and how far a run before it has come.
+
+A file is one piece: it appears at the end of the run, or not at all. A folder is written in parts, and a run
+that was stopped continues after the last of them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from convvae_service.images import RejectedRow
+from convvae_service.pipeline.failed_table import write_failed
+from convvae_service.pipeline.journal import Position
+from convvae_service.pipeline.sink import EncodedRows, Sink
+
+__all__ = ["FileOutput", "Output"]
+
+
+class Output(Protocol):
+    """Where the rows of a run go, inside a `with` block."""
+
+    @property
+    def start(self) -> Position:
+        """The position of the source that the run begins at."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that are on disk from runs before."""
+
+    @property
+    def failed(self) -> int:
+        """Number of images that could not be read in runs before."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """Number of entries, by kind, that are not rows, in the shards before `start`."""
+
+    @property
+    def part_rows(self) -> int | None:
+        """Number of images of the source, readable or not, for each part. None writes one piece."""
+
+    @property
+    def kept(self) -> str:
+        """What is on disk if the run ends now, as the end of a message, or ""."""
+
+    @property
+    def failed_table(self) -> str:
+        """The name of the table of failed images, or of the folder of such tables."""
+
+    @property
+    def repeated(self) -> Sequence[str]:
+        """Ids that several rows have, as far as they were looked for when the output was finished."""
+
+    def write(self, rows: EncodedRows) -> None:
+        """Append rows."""
+
+    def reject(self, rows: Sequence[RejectedRow]) -> None:
+        """Append images that could not be read."""
+
+    def end_part(self, end: Position, left_out: Mapping[str, int]) -> None:
+        """End the part, if there are parts. The next row is at `end`."""
+
+    def finish(self, left_out: Mapping[str, int]) -> int:
+        """Make the output complete, and return its size in bytes."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class FileOutput:
+    """One file, and beside it `NAME.failed.parquet` if images could not be read; see `Output`."""
+
+    start = Position(0, 0)
+    left_out: Mapping[str, int] = {}
+    part_rows = None
+    kept = ""
+    repeated: Sequence[str] = ()
+
+    def __init__(self, path: Path, sink: Sink) -> None:
+        self._path = path
+        self._sink = sink
+        self._failed: list[RejectedRow] = []
+        self._rows = 0
+        self.rows = self.failed = 0
+        self.failed_table = f"{path.stem}.failed.parquet"
+
+    def write(self, rows: EncodedRows) -> None:
+        """Append rows."""
+        self._sink.write(rows)
+        self._rows += len(rows.ids)
+
+    def reject(self, rows: Sequence[RejectedRow]) -> None:
+        """Append images that could not be read. They are held in memory until the end."""
+        self._failed += rows
+
+    def end_part(self, end: Position, left_out: Mapping[str, int]) -> None:
+        """Do nothing: a file is one piece."""
+
+    def finish(self, left_out: Mapping[str, int]) -> int:
+        """Write the table of failed images, and make the file complete."""
+        del left_out
+        failed = self._path.with_name(self.failed_table)
+        if self._failed:
+            write_failed(failed, self._failed)
+        else:
+            failed.unlink(missing_ok=True)
+        counts = {"convvae.rows": str(self._rows), "convvae.skipped": str(len(self._failed))}
+        return self._sink.finish(counts)
+
+    def __enter__(self) -> Self:
+        self._sink.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._sink.__exit__(kind, error, trace)

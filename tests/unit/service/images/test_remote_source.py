@@ -1,0 +1,87 @@
+"""Sources at addresses of S3: every kind, patterns, and objects that are not there."""
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+
+from convvae_service.images import BadSource, ModelInput, open_source
+from support.s3_server import s3_server
+from support.source_reading import read_source
+from support.tar_file import write_tar
+
+
+@pytest.fixture
+def objects(folder: Path, images: NDArray[np.uint8], tmp_path: Path) -> dict[str, bytes]:
+    """A bucket with a folder of 12 images, the same in a tar archive and a Parquet file, and an array."""
+    paths = sorted(path for path in folder.rglob("[0-9]*.*"))
+    files = [(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
+    array, table = io.BytesIO(), io.BytesIO()
+    np.save(array, images)
+    pq.write_table(pa.table({"image": [data for _, data in files]}), table)
+    return {
+        "bucket/x.npy": array.getvalue(),
+        "bucket/s-000.tar": write_tar(tmp_path / "a.tar", files[:5]).read_bytes(),
+        "bucket/s-001.tar": write_tar(tmp_path / "b.tar", files[5:]).read_bytes(),
+        "bucket/x.parquet": table.getvalue(),
+        **{f"bucket/pictures/{name}": data for name, data in files},
+    }
+
+
+@pytest.fixture
+def query(objects: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The end of an address of the server."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "any")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "any")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with s3_server(objects) as query:
+        yield query
+
+
+@pytest.mark.parametrize("name", ["s-{000..001}.tar", "s-*.tar", "x.parquet", "pictures"])
+def test_remote_files_have_the_pixels_of_local_ones(
+    name: str, query: str, folder: Path, tiny_input: ModelInput
+) -> None:
+    """Shards by braces or a star, a Parquet file, and a folder, from the address of a bucket."""
+    source = open_source(f"s3://bucket/{name}?{query}")
+    expected = read_source(open_source(str(folder)), tiny_input).images
+    np.testing.assert_array_equal(read_source(source, tiny_input, count=5).images, expected)
+    stamps = [shard.stamp() for shard in source.shards]
+    assert stamps == list(source.stamps)
+    assert all(stamps)
+
+
+def test_remote_array_is_read(query: str, images: NDArray[np.uint8], tiny_input: ModelInput) -> None:
+    """It is copied to the temporary folder first."""
+    source = open_source(f"s3://bucket/x.npy?{query}")
+    np.testing.assert_array_equal(read_source(source, tiny_input, start=3).images, images[3:])
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("s3://bucket/gone.tar?{query}", "gone.tar?"),
+        ("s3://bucket/none-*.tar?{query}", "matches no file"),
+        ("nothing://bucket/x.tar", "source 'nothing://bucket/x.tar' cannot be opened: "),
+    ],
+)
+def test_remote_file_that_is_missing_is_refused(address: str, message: str, query: str) -> None:
+    """The message names the address."""
+    with pytest.raises(BadSource) as caught:
+        open_source(address.format(query=query))
+    assert message in str(caught.value)
+
+
+def test_truncated_remote_archive_is_refused(
+    query: str, objects: dict[str, Any], tiny_input: ModelInput
+) -> None:
+    """It is found when the archive is read."""
+    objects["bucket/s-000.tar"] = objects["bucket/s-000.tar"][:700]
+    with pytest.raises(BadSource, match=r"s-000\.tar is truncated: "):
+        read_source(open_source(f"s3://bucket/s-000.tar?{query}"), tiny_input)

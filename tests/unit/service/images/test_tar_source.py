@@ -1,0 +1,231 @@
+"""Tar archives as sources: samples of WebDataset, every form of header, and what is wrong with an archive."""
+
+import os
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convvae_service.images import BadSource, ModelInput, SourceChanged, SourceOptions, open_source
+from support.source_reading import read_source, rows_of
+from support.tar_file import write_tar
+
+
+@pytest.fixture
+def files(folder: Path) -> list[tuple[str, bytes]]:
+    """12 image files of several kinds: their names and contents."""
+    paths = sorted(folder.rglob("class-*/[0-9]*.*"))
+    return [(str(path.relative_to(folder)), path.read_bytes()) for path in paths]
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("count", [1, 5, 128])
+def test_archive_gives_the_pixels_of_its_folder(
+    form: int,
+    count: int,
+    files: list[tuple[str, bytes]],
+    folder: Path,
+    tmp_path: Path,
+    tiny_input: ModelInput,
+) -> None:
+    """Ids are names without their suffixes, in the order of the archive, in batches of any size."""
+    mtime = 0.5 if form == tarfile.PAX_FORMAT else 0
+    path = write_tar(tmp_path / "x.tar", files, form=form, mtime=mtime)
+    batch = read_source(open_source(str(path)), tiny_input, count=count)
+    assert batch.ids == [name.rpartition(".")[0] for name, _ in files]
+    np.testing.assert_array_equal(batch.images, read_source(open_source(str(folder)), tiny_input).images)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_long_and_foreign_names_are_read(
+    form: int, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Names that do not fit into a plain header are complete, also after plain ones."""
+    long = "/".join(["folder-with-a-long-name"] * 6) if form == tarfile.USTAR_FORMAT else "d" * 300
+    foreign = "grün" if form != tarfile.USTAR_FORMAT else "green"
+    names = ["a.png", f"{long}/b.png", f"{foreign}.png", "z.png"]
+    path = write_tar(tmp_path / "x.tar", [(name, files[0][1]) for name in names], form=form)
+    assert read_source(open_source(str(path)), tiny_input).ids == [name[:-4] for name in names]
+
+
+def test_reading_can_start_at_any_image(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """The rows from there on are those of a whole reading."""
+    path = write_tar(tmp_path / "x.tar", files)
+    source = open_source(str(path))
+    whole = read_source(source, tiny_input)
+    rest = read_source(source, tiny_input, start=5, count=2)
+    assert rest.ids == whole.ids[5:]
+    np.testing.assert_array_equal(rest.images, whole.images[5:])
+
+
+def test_files_beside_the_image_can_be_kept(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """`cls` gives numbers, other endings text, and a sample without the file null."""
+    image = next(data for name, data in files if name.endswith(".png"))
+    members = [
+        ("s/000.cls", b"7"), ("s/000.png", image), ("s/000.json", b'{"a": 1}'),
+        ("s/001.png", image), ("s/001.cls", b"8\n"),
+        ("s/002.png", b"no image"), ("s/002.cls", b"9"),
+        ("s/003.png", image), ("s/003.seg.png.txt", b"x"),
+    ]  # fmt: skip
+    path = write_tar(tmp_path / "x.tar", members)
+    source = open_source(str(path), SourceOptions(keep=("cls", "json")))
+    batch = read_source(source, tiny_input)
+    assert batch.ids == ["s/000", "s/001", "s/003"]
+    assert batch.kept == {"cls": [7, 8, None], "json": ['{"a": 1}', None, None]}
+    assert [(row.id, row.reason) for row in batch.rejected] == [("s/002", "not a JPEG, PNG or WebP image")]
+    assert {name: str(kind) for name, kind in source.columns.items()} == {"cls": "int64", "json": "string"}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"seven", r"x\.tar: s/0\.cls is not a whole number, as \.cls must be"),
+        (b"\xff\xfe", r"x\.tar: s/0\.cls is not text"),
+        (b"1" * (2 << 20), r"x\.tar: s/0\.cls has 2097152 bytes: only 1048576 can be kept"),
+    ],
+)
+def test_file_that_cannot_be_kept_is_named(
+    data: bytes, message: str, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """A label that is no number, or no text, ends the run."""
+    path = write_tar(tmp_path / "x.tar", [("s/0.png", files[0][1]), ("s/0.cls", data)])
+    source = open_source(str(path), SourceOptions(keep=("cls",)))
+    with pytest.raises(BadSource, match=message):
+        read_source(source, tiny_input)
+
+
+def test_second_image_of_an_id_is_rejected(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """The first one is read."""
+    path = write_tar(tmp_path / "x.tar", [*files, files[2]])
+    batch = read_source(open_source(str(path)), tiny_input)
+    assert len(batch.ids) == 12
+    (row,) = batch.rejected
+    assert row.id == files[2][0].rpartition(".")[0]
+    assert row.reason == "duplicate id: an earlier image of this archive has it"
+
+
+def test_other_members_are_counted(files: list[tuple[str, bytes]], tmp_path: Path) -> None:
+    """Hidden files, links and other suffixes are counted by kind, and folders are not."""
+    path = tmp_path / "x.tar"
+    write_tar(path, [*files, ("._a.png", b""), ("notes.txt", b"x"), ("a.tif", b"x"), ("b.tif", b"x")])
+    with tarfile.open(path, "a") as archive:
+        link, folder = tarfile.TarInfo("link.png"), tarfile.TarInfo("folder")
+        link.type, link.linkname, folder.type = tarfile.SYMTYPE, "a.png", tarfile.DIRTYPE
+        archive.addfile(link)
+        archive.addfile(folder)
+    (shard,) = open_source(str(path)).shards
+    cursor = shard.open(0)
+    while cursor.take(5) is not None:
+        pass
+    assert cursor.left_out == {"hidden": 1, ".txt": 1, ".tif": 2, "not regular files": 1}
+    assert cursor.fraction > 0.4
+    cursor.close()
+
+
+def end_of_data(path: Path) -> int:
+    with tarfile.open(path) as archive:
+        return max(info.offset_data + info.size for info in archive)
+
+
+def cut_in_a_header(path: Path) -> None:
+    os.truncate(path, 1024 + 100)
+
+
+def cut_in_data(path: Path) -> None:
+    os.truncate(path, 512 + 20)
+
+
+def cut_after_a_header(path: Path) -> None:
+    os.truncate(path, 512)
+
+
+def cut_at_the_end(path: Path) -> None:
+    os.truncate(path, end_of_data(path) - 1)
+
+
+def cut_before_the_zeros(path: Path) -> None:
+    os.truncate(path, -(-end_of_data(path) // 512) * 512)
+
+
+def make_text(path: Path) -> None:
+    path.write_bytes(b"this is text, and no archive\n" * 100)
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def compress(path: Path) -> None:
+    import gzip
+
+    path.write_bytes(gzip.compress(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (cut_in_a_header, r"x\.tar is damaged or truncated: no header at byte 1024"),
+        (cut_before_the_zeros, r"x\.tar is truncated: the zeros at the end of an archive are missing"),
+        (cut_in_data, r"x\.tar is truncated: class-0/00\.png ends at byte \d+, but the file has \d+ bytes"),
+        (cut_after_a_header, r"x\.tar is truncated: class-0/00\.png ends at byte"),
+        (cut_at_the_end, r"x\.tar is truncated: class-2/11\.JPEG ends at byte"),
+        (make_text, r"x\.tar is not a tar archive, or is compressed: decompress it"),
+        (make_empty, r"x\.tar is empty"),
+        (compress, r"x\.tar is not a tar archive, or is compressed: decompress it"),
+    ],
+)
+def test_damaged_archive_is_refused_at_once(
+    spoil: Callable[[Path], None], message: str, files: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
+    """Before any row is read, with the place of the damage."""
+    path = write_tar(tmp_path / "x.tar", files)
+    spoil(path)
+    with pytest.raises(BadSource, match=message):
+        open_source(str(path))
+
+
+def test_damage_in_the_middle_is_found_when_it_is_read(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """A header that cannot be read is no end of the archive."""
+    path = write_tar(tmp_path / "x.tar", files)
+    data = bytearray(path.read_bytes())
+    data[1024:1100] = b"x" * 76
+    path.write_bytes(data)
+    with pytest.raises(BadSource, match=r"x\.tar is damaged or truncated: no header at byte 1024"):
+        read_source(open_source(str(path)), tiny_input)
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+def test_joined_archives_are_read_to_the_end(
+    form: int, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """The zeros between two archives in one file hide none of the second."""
+    parts = [
+        write_tar(tmp_path / f"{number}.tar", part, form=form, mtime=0.5 * (form == tarfile.PAX_FORMAT))
+        for number, part in enumerate((files[:5], files[5:]))
+    ]
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"".join(part.read_bytes() for part in parts))
+    batch = read_source(open_source(str(path)), tiny_input)
+    assert batch.ids == [name.rpartition(".")[0] for name, _ in files]
+
+
+def test_archive_that_shrinks_while_it_is_read_is_an_error(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Rows that were taken before say so when they are decoded."""
+    path = write_tar(tmp_path / "x.tar", files)
+    (shard,) = open_source(str(path)).shards
+    rows = next(rows_of(shard))
+    os.truncate(path, 2000)
+    with pytest.raises(SourceChanged, match=r"x\.tar is shorter now than when it was opened"):
+        rows.read(tiny_input)
