@@ -8,6 +8,7 @@ from typing import Protocol
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from rich.table import Column
 from rich.text import Text
 
 __all__ = ["Progress", "SilentProgress", "progress_bar"]
@@ -45,13 +46,20 @@ class _Counts(ProgressColumn):
 class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         rate = task.fields["rate"]
-        return Text("" if rate is None else f"{rate:,.0f} images/s")
+        return Text("" if rate is None else f"{rate:,.0f} img/s")
 
 
 class _Others(ProgressColumn):
     def render(self, task: Task) -> Text:
-        counts = [f"{task.fields[name]:,} {name}" for name in ("failed", "resumed") if task.fields[name]]
-        return Text(" ".join(counts))
+        counts = {name: task.fields[name] for name in ("failed", "resumed")}
+        return Text(", ".join(f"{_short(count)} {name}" for name, count in counts.items() if count))
+
+
+def _short(count: int) -> str:
+    """Return a number in at most 6 letters, so that a line has room for it."""
+    if count < 100_000:
+        return f"{count:,}"
+    return f"{count // 1000}k" if count < 1_000_000 else f"{count / 1e6:,.1f}M"
 
 
 class _BarProgress:
@@ -64,7 +72,7 @@ class _BarProgress:
     def resume(self, images: int) -> None:
         self._started_s = time.monotonic()
         # Work of runs before is not advance, so that it does not count in the remaining time.
-        self._bar.reset(self._task, completed=images, resumed=images, total=None)
+        self._bar.reset(self._task, completed=images, total=None, rate=None, failed=0, resumed=images)
 
     def advance(self, rows: int, failed: int, *, expected: int | None) -> None:
         self._new += rows + failed
@@ -86,10 +94,11 @@ def progress_bar(console: Console) -> Iterator[Progress]:
         return
     bar = Bar(
         BarColumn(bar_width=None),
-        _Counts(),
-        _Rate(),
-        TimeRemainingColumn(compact=True),
-        _Others(),
+        # In a narrow terminal the bar becomes shorter, and no text is divided.
+        _Counts(Column(no_wrap=True)),
+        _Rate(Column(no_wrap=True)),
+        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
+        _Others(Column(no_wrap=True)),
         console=console,
         refresh_per_second=REFRESHES_PER_S,
         transient=True,

@@ -137,6 +137,8 @@ def test_broken_files_are_skipped_on_request(
     assert "1 skipped" in ended.out
     assert pq.read_metadata(sink).metadata[b"convvae.skipped"] == b"1"
     assert "class-1/04.png" not in pq.read_table(sink).column("id").to_pylist()
+    failed = pq.read_table(tmp_path / "z.failed.parquet")
+    assert failed.to_pylist() == [{"id": "class-1/04.png", "reason": "not a JPEG, PNG or WebP image"}]
 
 
 BUNDLE = ["--bundle", "{root}/tiny"]
@@ -154,14 +156,24 @@ BUNDLE = ["--bundle", "{root}/tiny"]
             "--device is 'foo': it must be auto, cpu, cuda or cuda:N",
         ),
         (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': it must be local"),
-        (["{x}", "{z}", *BUNDLE, "--on-error", "stop"], "--on-error is 'stop': it must be fail or skip"),
+        (["{x}", "{z}", *BUNDLE, "--on-error", "fail"], "--on-error is 'fail': it must be stop, skip or"),
+        (["{x}", "{z}", *BUNDLE, "--part-rows", "0"], "--part-rows is 0: it must be 1 to"),
+        (["{x}", "{z}", *BUNDLE, "--keep", "id"], "--keep cannot have 'id': the result has a column"),
+        (["{x}", "{z}", *BUNDLE, "--keep", "a,b,a"], "--keep cannot have 'a': it is named twice"),
+        (["{x}", "{z}", *BUNDLE, "--keep", "a"], "x.npy has no column 'a' to keep: it has no columns"),
+        (["{x}", "{z}", *BUNDLE, "--where", "a == 1"], "--where needs Parquet files, and x.npy is"),
+        (["{x}", "{z}", *BUNDLE, "--resume"], "z.parquet is one file, which is written as a whole: --resume"),
+        (["{x}", "{tmp}/y", *BUNDLE, "--resume", "--overwrite"], "--resume and --overwrite exclude"),
+        (["{x}", "{tmp}/empty.npy", *BUNDLE], "empty.npy' exists: give --overwrite to"),
+        (["{x}", "{tmp}/x", *BUNDLE], "x' has other files and no result: give another name"),
+        (["{x}", "{tmp}/z.npy", *BUNDLE, "--score"], "z.npy holds ids and vectors alone: give a"),
         (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: it must be 1 to 65536"),
         (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: it must be 1 to 1024"),
         (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is not a sink: its name must end in .parquet"),
         (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
         (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --overwrite to replace it"),
         (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
-        (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is not a source: give a folder of images, or an .npy, .npz"),
+        (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is not a source: give a folder of images, or a tar archive"),
         (["{tmp}/empty", "{z}", *BUNDLE], "no images in"),
         (["{tmp}/empty.npy", "{z}", *BUNDLE], "empty.npy has no images: its shape is (0, 8, 6, 1)"),
         (["{tmp}/large.npy", "{z}", *BUNDLE], "large.npy has images of 28x28x1, model 'tiny' takes 8x6x1"),
@@ -174,6 +186,7 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{x}", "{z}", "--bundle", "{root}"], "no model is published at"),
         (["{x}", "{z}", *BUNDLE, "--precision", "int8"], "has no int8 graphs: it has fp32"),
         (["{x}", "{z}", "--bundle", "{root}/plain", "--log-variance"], "'plain' has no log-variance"),
+        (["{x}", "{z}", "--bundle", "{root}/plain", "--score"], "'plain' has no log-variance: omit --score"),
         (["{x}", "{z}", "--target", "127.0.0.1:1"], "127.0.0.1:1: "),
         (["{x}", "{z}", "--target", "127.0.0.1:1", "--model", "a b"], "model is 'a b'; write NAME"),
     ],
@@ -191,6 +204,8 @@ def test_bad_input_is_one_line(
     (tmp_path / "taken.parquet").write_bytes(b"old")
     (tmp_path / "x.gif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "notes.txt").touch()
     np.save(tmp_path / "empty.npy", images[:0])
     np.save(tmp_path / "large.npy", np.zeros((2, 28, 28), np.uint8))
     np.save(tmp_path / "counts.npy", images.astype(np.int32))
