@@ -5,10 +5,10 @@ from contextlib import closing
 
 import numpy as np
 
-from convvae_service.images import ImageBatch, ModelInput, Rows, Shard, Source
+from convvae_service.images import ImageBatch, ModelInput, Shard, Source, UndecodedRows
 
 
-def rows_of(shard: Shard, *, start: int = 0, count: int = 128) -> Iterator[Rows]:
+def rows_of(shard: Shard, *, start: int = 0, count: int = 128) -> Iterator[UndecodedRows]:
     """Yield the rows of a shard from `start` on, `count` at once."""
     with closing(shard.open(start)) as cursor:
         while (rows := cursor.take(count)) is not None:

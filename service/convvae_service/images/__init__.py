@@ -34,11 +34,11 @@ from convvae_service.images.source import (
     ImageBatch,
     ModelInput,
     RejectedRow,
-    Rows,
     Shard,
     Source,
     SourceChanged,
     SourceOptions,
+    UndecodedRows,
 )
 from convvae_service.images.source_kinds import open_source, open_sources
 from convvae_service.printable import printable
@@ -58,12 +58,12 @@ __all__ = [
     "LeftOut",
     "ModelInput",
     "RejectedRow",
-    "Rows",
     "Shard",
     "Source",
     "SourceChanged",
     "SourceOptions",
     "TooManyPixels",
+    "UndecodedRows",
     "as_images",
     "as_uint8",
     "decode_file",

@@ -125,7 +125,7 @@ class _ArrayRows:
         return len(self.rows)
 
     def read(self, model_input: ModelInput) -> ImageBatch:
-        """Return the rows as uint8; see `Rows`."""
+        """Return the rows as uint8; see `UndecodedRows`."""
         del model_input
         return self.shard.read(self.file, self.rows)
 

@@ -17,7 +17,7 @@ __all__ = ["FileRows"]
 
 @dataclass(frozen=True, slots=True)
 class FileRows:
-    """Image files as rows; see `Rows`.
+    """Image files as rows; see `UndecodedRows`.
 
     Attributes:
         ids: Ids of the rows.
@@ -35,7 +35,7 @@ class FileRows:
         return len(self.ids)
 
     def read(self, model_input: ModelInput) -> ImageBatch:
-        """Decode the files; see `Rows`."""
+        """Decode the files; see `UndecodedRows`."""
         images = np.empty((len(self.ids), *model_input.shape.as_tuple), np.uint8)
         good: list[int] = []
         rejected = []

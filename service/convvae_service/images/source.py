@@ -23,11 +23,11 @@ __all__ = [
     "ImageBatch",
     "ModelInput",
     "RejectedRow",
-    "Rows",
     "Shard",
     "Source",
     "SourceChanged",
     "SourceOptions",
+    "UndecodedRows",
 ]
 
 
@@ -94,7 +94,7 @@ class ImageBatch:
     kept: Mapping[str, Any] = field(default_factory=dict)
 
 
-class Rows(Protocol):
+class UndecodedRows(Protocol):
     """Consecutive rows of a shard, not decoded yet."""
 
     def __len__(self) -> int:
@@ -119,7 +119,7 @@ class Cursor(Protocol):
     def fraction(self) -> float:
         """The part of the shard before this position, 0 to 1, by rows or bytes."""
 
-    def take(self, count: int, /) -> Rows | None:
+    def take(self, count: int, /) -> UndecodedRows | None:
         """Return the next rows, at most `count`, or None at the end of the shard.
 
         Raises:

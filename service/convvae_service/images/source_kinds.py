@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from convvae_service.images.array_source import open_array_source
 from convvae_service.images.arrays import is_array_name
@@ -49,12 +50,12 @@ SOURCE_KINDS: tuple[SourceKind, ...] = (
 )
 
 
-def open_source(text: str, options: SourceOptions | None = None) -> Source:
+def open_source(text: str | Path, options: SourceOptions | None = None) -> Source:
     """Open one source, or all sources of a pattern; see `open_sources`."""
     return open_sources([text], options)
 
 
-def open_sources(texts: Sequence[str], options: SourceOptions | None = None) -> Source:
+def open_sources(texts: Sequence[str | Path], options: SourceOptions | None = None) -> Source:
     """Open sources as one. The first row of `SOURCE_KINDS` that matches opens each.
 
     Args:
@@ -67,7 +68,7 @@ def open_sources(texts: Sequence[str], options: SourceOptions | None = None) -> 
             name, or other columns, shapes of arrays, or types than the first.
     """
     options = options or SourceOptions()
-    locations = [location for text in texts for location in expand(text)]
+    locations = [location for text in texts for location in expand(str(text))]
     if len(locations) == 1:
         return _open(locations[0], options)
     names = [location.name for location in locations]

@@ -135,7 +135,7 @@ class _TarRows:
         return len(self.samples)
 
     def read(self, model_input: ModelInput) -> ImageBatch:
-        """Decode the images; see `Rows`."""
+        """Decode the images; see `UndecodedRows`."""
         read = self._reader()
 
         def content(index: int) -> bytes:

@@ -80,7 +80,8 @@ def run(
     batch_rows: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)"
+            metavar="N",
+            help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)",
         ),
     ] = None,
     threads: Annotated[
@@ -117,7 +118,8 @@ def run(
     where: Annotated[
         str,
         typer.Option(
-            metavar="CONDITION", help="Rows of Parquet files, such as \"label == 3 and split == 'a'\"."
+            metavar="CONDITION",
+            help="Rows of Parquet files, such as \"label == 3 and split == 'a'\".",
         ),
     ] = "",
     image_column: Annotated[

@@ -14,10 +14,10 @@ from convvae_service.pipeline.failed_table import write_failed
 from convvae_service.pipeline.journal import Position
 from convvae_service.pipeline.sink import EncodedRows, Sink
 
-__all__ = ["FileOutput", "Output"]
+__all__ = ["FileOutput", "RunOutput"]
 
 
-class Output(Protocol):
+class RunOutput(Protocol):
     """Where the rows of a run go, inside a `with` block."""
 
     @property
@@ -72,7 +72,7 @@ class Output(Protocol):
 
 
 class FileOutput:
-    """One file, and beside it `NAME.failed.parquet` if images could not be read; see `Output`."""
+    """One file, and beside it `NAME.failed.parquet` if images could not be read; see `RunOutput`."""
 
     start = Position(0, 0)
     left_out: Mapping[str, int] = {}

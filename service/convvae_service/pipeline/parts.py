@@ -36,7 +36,7 @@ _MAX_NAMED = 20
 
 
 class PartedOutput:
-    """The folder of a result as an output; see `Output`.
+    """The folder of a result as an output; see `RunOutput`.
 
     Args:
         folder: The folder. It is created if it does not exist.

@@ -4,9 +4,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from convvae_service.images import Cursor, LeftOut, Rows, Source, SourceChanged, left_out_of
+from convvae_service.images import Cursor, LeftOut, Source, SourceChanged, UndecodedRows, left_out_of
 from convvae_service.pipeline.journal import Position
-from convvae_service.pipeline.output import Output
+from convvae_service.pipeline.output import RunOutput
 
 __all__ = ["PartEnd", "Reading"]
 
@@ -29,7 +29,7 @@ class Reading:
         SourceChanged: While iterated: a shard has changed since the run began.
     """
 
-    def __init__(self, source: Source, output: Output, *, batch_rows: int) -> None:
+    def __init__(self, source: Source, output: RunOutput, *, batch_rows: int) -> None:
         self._source = source
         self._stamps = source.stamps
         self._start = output.start
@@ -43,7 +43,7 @@ class Reading:
         # The part of the source, by size, that is read now, and that was read by runs before.
         self._fraction = self._skipped = 0.0
 
-    def __iter__(self) -> Iterator[Rows | PartEnd]:
+    def __iter__(self) -> Iterator[UndecodedRows | PartEnd]:
         filled = 0
         for index in range(self._start.shard, len(self._source.shards)):
             first = self._start.row if index == self._start.shard else 0

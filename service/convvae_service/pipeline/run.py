@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from convvae_service.images import BadSource, RejectedRow, Rows, Source
+from convvae_service.images import BadSource, RejectedRow, Source, UndecodedRows
 from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
-from convvae_service.pipeline.output import Output
+from convvae_service.pipeline.output import RunOutput
 from convvae_service.pipeline.progress import Progress, SilentProgress
 from convvae_service.pipeline.reading import PartEnd, Reading
 from convvae_service.pipeline.sink import Columns, EncodedRows
@@ -57,7 +57,7 @@ class _EncodedBatch(NamedTuple):
 def embed(
     source: Source,
     encoder: ImageEncoder,
-    output: Output,
+    output: RunOutput,
     settings: RunSettings,
     *,
     progress: Progress | None = None,
@@ -151,7 +151,7 @@ class _EncodedBatches:
         while window:
             yield _result(window.popleft())
 
-    def _encode(self, rows: Rows) -> _EncodedBatch:
+    def _encode(self, rows: UndecodedRows) -> _EncodedBatch:
         batch = rows.read(self._model_input)
         encoded = None
         if batch.ids:

@@ -9,7 +9,7 @@ from convvae_service.images import Source, SourceOptions
 from convvae_service.pipeline.errors import BadSink, BadUse
 from convvae_service.pipeline.journal import JOURNAL_FILE, Job
 from convvae_service.pipeline.npy_sink import NpySink, ids_path
-from convvae_service.pipeline.output import FileOutput, Output
+from convvae_service.pipeline.output import FileOutput, RunOutput
 from convvae_service.pipeline.parquet_sink import ParquetSink, import_pyarrow
 from convvae_service.pipeline.parts import PartedOutput, check_own_folder, remove_result
 from convvae_service.pipeline.sink import Provenance, Sink
@@ -97,7 +97,7 @@ def open_sink(path: Path, provenance: Provenance, *, overwrite: bool) -> Sink:
 
 def open_output(
     path: Path, provenance: Provenance, job: Job, *, part_rows: int, overwrite: bool, resume: bool
-) -> Output:
+) -> RunOutput:
     """Return the output at `path`, after `check_sink`. A result that is overwritten is removed here.
 
     Raises:
