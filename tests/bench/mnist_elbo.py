@@ -48,6 +48,8 @@ def fit_arguments(data_root: str, minutes: float, device: str) -> list[str]:
     """Return the arguments of `convvae-train` that are the protocol."""
     return [
         *("fit", "--dataset", "mnist", "--data-root", data_root, "--train-images", "50000"),
+        "--validation-share",
+        "0",
         *("--binarize", "dynamic", "--likelihood", "bernoulli", "--latent-dim", "32"),
         *("--minutes", f"{minutes:g}", "--seed", "0", "--device", device),
     ]

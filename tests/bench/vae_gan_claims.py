@@ -166,6 +166,7 @@ def work(name: str, data_root: str, folder: str, epochs: int, seeds: list[int]) 
 
     configure_process(threads=1)
     base = {"data_root": data_root, "epochs": epochs, "device": "cpu", "tensorboard": False}
+    base["validation_share"] = 0.0
     base |= {**COMMON, **DATASETS[name]["all"], "dataset": name}
     if name == "cifar10":
         with tarfile.open(Path(data_root) / "cifar10-train.tar") as tar:

@@ -151,6 +151,9 @@ def load_other(
 
 def _split(config: Config, source: SourceImages, *, download: bool) -> Dataset:
     parts = data_parts(config, source, download=download)
+    hints = list(source.hints)
+    if not hints and parts.train.labels is not None and len(np.unique(parts.train.labels)) == 1:
+        hints.append("all training images have the same label")
     sizes = source.sizes or "x".join(map(str, source.train.images.shape[1:3]))
     size = "x".join(map(str, parts.train.images.shape[1:3]))
     return Dataset(
@@ -164,6 +167,6 @@ def _split(config: Config, source: SourceImages, *, download: bool) -> Dataset:
         validation=None if parts.validation is None else parts.validation.images,
         validation_split=parts.validation_split,
         class_names=source.class_names,
-        hints=source.hints,
+        hints=hints,
         resized_from="" if sizes == size else sizes,
     )

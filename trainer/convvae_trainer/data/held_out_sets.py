@@ -2,6 +2,7 @@
 
 import dataclasses
 from pathlib import Path
+from typing import NamedTuple
 
 from convvae_service.images import printable
 from convvae_trainer.data.classes import in_classes_of
@@ -11,7 +12,14 @@ from convvae_trainer.data.split_folders import Part
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
-__all__ = ["check_held_out_sets", "held_out_set", "public_name"]
+__all__ = ["HeldOutSet", "check_held_out_sets", "held_out_set"]
+
+
+class HeldOutSet(NamedTuple):
+    """Images of a data set that is held out, and a sentence on their choice."""
+
+    data: LabelledImages
+    split: str
 
 
 def check_held_out_sets(config: Config) -> None:
@@ -23,7 +31,7 @@ def check_held_out_sets(config: Config) -> None:
 
 def held_out_set(
     config: Config, part: Part, train: LabelledImages, source: SourceImages, *, download: bool
-) -> LabelledImages | None:
+) -> HeldOutSet | None:
     """Return the images of the data set that is the validation or test part, or None if none is named.
 
     Of a data set with parts, they are this part, or else the other one that is not for training. They are
@@ -47,16 +55,18 @@ def held_out_set(
     found = read_source(own, download=download, channels=channels, needs_train=False)
     parts = (found.test, found.validation) if part == "test" else (found.validation, found.test)
     data = (parts[0] or parts[1] or found.train).resized(config.image_size, resize_of(own))
-    shown = f"{part}_dataset {public_name(name)}"
+    shown = f"{part}_dataset {_public_name(name)}"
     if data.images.shape[1:] != train.images.shape[1:]:
         sizes = ["x".join(map(str, images.shape[1:])) for images in (data.images, train.images)]
         raise BadData(
-            f"images of {shown} are {sizes[0]}, but those of {public_name(config.dataset)} are {sizes[1]}:"
+            f"images of {shown} are {sizes[0]}, but those of {_public_name(config.dataset)} are {sizes[1]}:"
             " give --image-size, or data of the same size and channels"
         )
-    return in_classes_of(train, source.class_names, data, found.class_names, name=shown)
+    data = in_classes_of(train, source.class_names, data, found.class_names, name=shown)
+    split = f"the {len(data.images)} images of {_public_name(name)}"
+    return HeldOutSet(data, f"{split}; {found.note}" if found.note else split)
 
 
-def public_name(dataset: str) -> str:
+def _public_name(dataset: str) -> str:
     """Return a data set's name; for a path its last part, since records name no folder of this machine."""
     return printable(Path(dataset).name or dataset)

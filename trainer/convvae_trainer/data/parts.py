@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from convvae_trainer.data.arrays import check_size
-from convvae_trainer.data.held_out_sets import held_out_set, public_name
+from convvae_trainer.data.held_out_sets import held_out_set
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.selection import lacking
 from convvae_trainer.data.sources import SourceImages, resize_of
@@ -95,9 +95,8 @@ class _TestPart(NamedTuple):
 
 def _test_part(config: Config, source: SourceImages, train: LabelledImages, *, download: bool) -> _TestPart:
     """Return the test images, and the training images and own validation images that are none of them."""
-    if (test := held_out_set(config, "test", train, source, download=download)) is not None:
-        split = f"the {len(test.images)} images of {public_name(config.test_dataset or '')}"
-        return _TestPart(train, test, split, source.validation)
+    if (named := held_out_set(config, "test", train, source, download=download)) is not None:
+        return _TestPart(train, *named, source.validation)
     if (own := source.test or source.validation) is None:
         return _TestPart(*hold_out_test(train, name=config.dataset), None)
     test = own.resized(config.image_size, resize_of(config))
@@ -117,12 +116,9 @@ def _given_validation(
     download: bool,
 ) -> tuple[LabelledImages | None, str]:
     """Return the validation images that are no training images, and a sentence on them; None without any."""
-    validation = held_out_set(config, "validation", train, source, download=download)
-    if validation is not None:
-        return (
-            validation,
-            f"the {len(validation.images)} images of {public_name(config.validation_dataset or '')}",
-        )
+    named = held_out_set(config, "validation", train, source, download=download)
+    if named is not None:
+        return named
     if own is None or config.validation_share == 0:
         return None, ""
     if config.validation_share is not None:
@@ -130,9 +126,8 @@ def _given_validation(
             f"validation_share is {config.validation_share}, but {config.dataset} has {len(own.images)}"
             " validation images of its own: omit --validation-share, or give 0 to validate nothing"
         )
-    return own.resized(
-        config.image_size, resize_of(config)
-    ), f"the data set's own {len(own.images)} validation images"
+    text = f"the data set's own {len(own.images)} validation images"
+    return own.resized(config.image_size, resize_of(config)), text
 
 
 def _first_images_text(count: int, train: LabelledImages, *, name: str) -> str:

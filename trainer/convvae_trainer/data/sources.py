@@ -98,7 +98,7 @@ def read_source(
         return SourceImages(_digits(config.image_size or DIGITS_SIZE, resize), None, "")
     if (torchvision_class := _torchvision_class(name)) is not None:
         try:
-            train, test, note = read_set(
+            found = read_set(
                 torchvision_class,
                 root=_expanded(config.data_root),
                 download=download,
@@ -110,7 +110,7 @@ def read_source(
             if not path.exists():
                 raise
             raise BadData(f"{error}; to read {name} in this folder instead, write ./{name}") from None
-        return SourceImages(train, test, note)
+        return SourceImages(found.train, found.test, found.note, class_names=found.class_names)
     try:
         return _read_path(config, path, channels, needs_train=needs_train)
     except OSError as error:

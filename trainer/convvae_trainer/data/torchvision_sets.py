@@ -12,7 +12,7 @@ import re
 import struct
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,17 +20,34 @@ from numpy.typing import NDArray
 from convvae_service.bundle import Resize
 from convvae_service.images import InvalidImage, pillow_pixels, pillow_shape
 from convvae_trainer.data.arrays import to_nhwc
+from convvae_trainer.data.classes import ClassNames
 from convvae_trainer.data.image_stack import ImageStack
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.errors import BadData, MissingExtra
 
-__all__ = ["find_set", "near_names", "read_set"]
+__all__ = ["SetImages", "find_set", "near_names", "read_set"]
 
 # Names of the splits: most sets have train and test, Imagenette train and val, CelebA train and valid,
 # Places365 train-standard and val.
 TRAIN_SPLITS = ("train", "train-standard")
 TEST_SPLITS = ("test", "val", "valid")
 _NOT_NAMED_SETS = frozenset({"DatasetFolder", "FakeData", "ImageFolder", "VisionDataset"})
+
+
+class SetImages(NamedTuple):
+    """The images of a torchvision data set.
+
+    Attributes:
+        train: The training images.
+        test: The test images, or None without a test split.
+        note: A sentence on the pictures that were read in other colours than they have, or "".
+        class_names: The names of the labels, if the set has them.
+    """
+
+    train: LabelledImages
+    test: LabelledImages | None
+    note: str
+    class_names: ClassNames | None
 
 
 @functools.cache
@@ -72,7 +89,7 @@ def read_set(
     image_size: tuple[int, int] | None,
     resize: Resize,
     channels: int | None = None,
-) -> tuple[LabelledImages, LabelledImages | None, str]:
+) -> SetImages:
     """Read a torchvision data set.
 
     Args:
@@ -83,10 +100,6 @@ def read_set(
         resize: How they are resized.
         channels: Channels of pictures: 1 (grey) or 3 (RGB). None: 3 if any picture is in colour. A set that
             holds an array keeps its channels.
-
-    Returns:
-        (train, test, note). `test` is None without a test split. The note says how many pictures were read in
-        other colours than they have, or is "".
 
     Raises:
         BadData: The files are missing or damaged, or the items are not images.
@@ -114,7 +127,8 @@ def read_set(
         images, note = _images(items, cls.__name__, image_size, resize, channels)
         read.append(LabelledImages(images, _labels(items, len(images))))
         notes += [part + note] if note else []
-    return read[0], read[1] if len(read) == 2 else None, "; ".join(notes)
+    test = read[1] if len(read) == 2 else None
+    return SetImages(read[0], test, "; ".join(notes), _class_names(opened[0], read[0].labels))
 
 
 def _open_first(cls: Any, root: Path, tries: Sequence[dict[str, Any]]) -> Any:
@@ -192,6 +206,14 @@ def _labels(items: Any, count: int) -> NDArray[np.int64] | None:
             if array.ndim == 1 and array.dtype.kind in "iu":
                 return array.astype(np.int64)
     return None
+
+
+def _class_names(items: Any, labels: NDArray[np.int64] | None) -> ClassNames | None:
+    """Return the names that a set has for its labels, if there is one for each."""
+    names = getattr(items, "classes", None)
+    if labels is None or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        return None
+    return tuple(names) if labels.min() >= 0 and labels.max() < len(names) else None
 
 
 def _decode_items(

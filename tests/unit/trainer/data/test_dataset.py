@@ -93,6 +93,15 @@ def test_labels_follow_their_images(tmp_path: Path) -> None:
     np.testing.assert_array_equal(dataset.test_labels, dataset.test[:, 0, 0, 0])
 
 
+def test_labels_that_are_all_equal_are_remarked(tmp_path: Path) -> None:
+    """Such labels are of no use, and most likely not meant."""
+    images = np.random.default_rng(0).integers(256, size=(20, 8, 8), dtype=np.uint8)
+    for name, labels in (("equal", np.full(20, 3)), ("two", np.arange(20) % 2)):
+        np.savez(tmp_path / f"{name}.npz", images=images, labels=labels)
+    assert load(tmp_path / "equal.npz").hints == ["all training images have the same label"]
+    assert load(tmp_path / "two.npz").hints == []
+
+
 def test_fractions_become_levels() -> None:
     """Floating-point images in 0..1 become 0 to 255, rounded; truth values become 0 and 255."""
     levels = to_nhwc(np.array([[[0.0, 0.5, 1.0]]]), name="a")

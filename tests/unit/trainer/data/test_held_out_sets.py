@@ -97,6 +97,7 @@ def test_classes_of_folders_are_the_same_by_name(tmp_path: Path) -> None:
     assert dataset.test_labels is not None
     assert dataset.test_labels.tolist() == [1] * 6
     assert dataset.test.shape == (6, 10, 12, 1)
+    assert dataset.split == "the 6 images of other; all 6 pictures are in colour, read as grey"
     write(tmp_path / "other" / "fish", 4, "L")
     with pytest.raises(
         BadData, match=r"^test_dataset other has classes that the training images lack: fish$"

@@ -173,7 +173,7 @@ def test_vehicles_may_have_a_class_named_train(tmp_path: Path) -> None:
         write(tmp_path / folder, 8, level=level)
     dataset = load(tmp_path)
     assert dataset.class_names == ("bus", "car", "train")
-    assert dataset.hints == ("the folder train is read as a class, beside bus and car",)
+    assert dataset.hints == ["the folder train is read as a class, beside bus and car"]
 
 
 def test_other_data_need_no_training_part(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_folder_too_high_is_remarked(tmp_path: Path, folders: tuple[str, ...],
         write(tmp_path / folder, 6, level=level)
     hints = load(tmp_path).hints
     if hint is None:
-        assert hints == ()
+        assert hints == []
     else:
         assert len(hints) == 1
         assert re.match(re.escape(hint.format(tmp_path)), hints[0])

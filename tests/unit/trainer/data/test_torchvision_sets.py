@@ -4,7 +4,7 @@ import io
 import struct
 import tracemalloc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -238,10 +238,26 @@ class Mixed:
         return self.pictures[number], number
 
 
+class Named(Mixed):
+    """A set that names its classes."""
+
+    classes: ClassVar[list[str]] = ["cat", "dog"]
+    targets: ClassVar[list[int]] = [1, 0, 1, 1]
+
+
+def test_a_sets_own_names_are_those_of_its_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that are too few for the labels, or absent, are none."""
+    given: dict[str, Any] = {"root": Path(), "download": False, "image_size": None, "resize": Resize()}
+    assert read_set(Named, **given).class_names == ("cat", "dog")
+    assert read_set(Mixed, **given).class_names is None
+    monkeypatch.setattr(Named, "targets", [0, 1, 2, 1])
+    assert read_set(Named, **given).class_names is None
+
+
 def test_pictures_become_what_the_service_makes_of_them_as_files() -> None:
     """Orientation, alpha, 16 bits and grey are treated as in a file of the same picture."""
     given: dict[str, Any] = {"root": Path(), "download": False, "image_size": None, "resize": Resize()}
-    (images, _), _, note = read_set(Mixed, **given)
+    (images, _), _, note, _ = read_set(Mixed, **given)
     assert images.shape == (4, 8, 10, 3)
     assert note == "2 of 4 pictures are grey, read as RGB"
     shape = ImageShape(height=8, width=10, channels=3)
@@ -249,7 +265,7 @@ def test_pictures_become_what_the_service_makes_of_them_as_files() -> None:
         file = io.BytesIO()
         picture.save(file, "PNG", exif=picture.getexif())
         np.testing.assert_array_equal(image, decode_file(file.getvalue(), shape=shape, resize=Resize()))
-    (grey, _), _, note = read_set(Mixed, **given, channels=1)
+    (grey, _), _, note, _ = read_set(Mixed, **given, channels=1)
     assert grey.shape == (4, 8, 10, 1)
     assert note == "2 of 4 pictures are in colour, read as grey"
 
