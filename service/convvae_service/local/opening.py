@@ -35,7 +35,8 @@ def open_model(
 
     Args:
         path: `ROOT/MODEL` for the highest version, `ROOT/MODEL@VERSION`, or the folder of a version.
-        precision: `fp32`, `fp16` or `int8`: the graphs to run. None takes fp32 if the version has it.
+        precision: `fp32`, `fp16` or `int8`: the graphs to run. None, and `auto`, take fp32 if the version has
+            it, otherwise its first.
         device: `auto`, `cpu`, `cuda` or `cuda:N`. auto takes a GPU where there is one.
         threads: CPU threads of one run, at least 1. None takes the CPUs that this process may use.
         max_pixels: Largest width x height of an image file, checked before it is decoded.
@@ -46,6 +47,8 @@ def open_model(
         BundleError: The version is damaged.
         StartupError: ONNX Runtime is not installed, or the device cannot be used.
     """
+    if precision == "auto":
+        precision = None
     if precision is not None and precision not in PRECISIONS:
         raise InvalidInput(f"precision is {precision!r}; it must be one of {', '.join(PRECISIONS)}, or None")
     if not is_device_name(device):

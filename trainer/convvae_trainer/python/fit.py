@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,6 +113,8 @@ def fit(
         raise BadConfig("models and name go together: give both to export the model")
     if start_from is not None and resume:
         raise BadConfig("start_from starts a new run, and resume continues one: give one of them")
+    if catch_signals and threading.current_thread() is not threading.main_thread():
+        raise BadConfig("catch_signals works in the main thread only: leave it out in another one")
     given = {key: value for key, value in as_settings(settings).items() if value is not None}
     with called_from_python():
         from convvae_trainer.commands.fit import ExportTarget, run_fit, saved_settings

@@ -51,6 +51,8 @@ def test_the_precision_is_chosen(root: Path) -> None:
         open_model(root / "tiny", precision="int8", device="cpu", threads=1) as quick,
     ):
         assert exact.encode(IMAGES).precision == "fp32"
+        with open_model(root / "tiny", precision="auto", device="cpu") as default:
+            assert default.model().precision == "fp32"
         answer = quick.encode(IMAGES)
         assert answer.precision == quick.model().precision == "int8"
         # The tiny model has other weights in each precision.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from convvae_trainer.data.dataset import Dataset
-from convvae_trainer.export.publish import Exported
+from convvae_trainer.exports.publish import Exported
 from convvae_trainer.runs.fit import Fitted
 from support.commands import run_train
 

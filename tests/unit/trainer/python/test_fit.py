@@ -224,6 +224,23 @@ def test_caught_signals_save_a_checkpoint(
     assert_same(tmp_path / "whole", tmp_path / "run")
 
 
+def test_signals_are_caught_in_the_main_thread_only(blobs: Path, tmp_path: Path) -> None:
+    """Another thread is refused before anything is made."""
+    errors: list[str] = []
+
+    def work() -> None:
+        try:
+            fit(blobs, run_dir=tmp_path / "run", catch_signals=True, **TINY)
+        except BadConfig as error:
+            errors.append(str(error))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert errors == ["catch_signals works in the main thread only: leave it out in another one"]
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_lists_every_setting() -> None:
     """The signature that a notebook shows has each setting of the command as an argument."""
     parameters = inspect.signature(fit).parameters
