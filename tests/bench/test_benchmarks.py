@@ -101,6 +101,7 @@ def test_training_ends_at_the_first_look_that_is_low_enough(
 
 def claims_runs(seed: int, *, of_gan: float) -> list[dict[str, Any]]:
     figures = {"mse": 0.1, "sharpness": 0.1, "sharpness_distance": 0.5, "rate_nats": 1.0, "elbo_nats": -1.0}
+    figures |= {"classified": 0.9, "ssim": 0.9}
     return [
         {
             **figures,

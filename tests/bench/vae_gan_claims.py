@@ -54,6 +54,8 @@ DATASETS: dict[str, dict[str, dict[str, Any]]] = {
     "cifar10": {"all": {"latent_dim": 64}},
 }
 FIGURES = (
+    "classified",
+    "ssim",
     "mse",
     "sharpness",
     "sharpness_distance",
@@ -213,6 +215,8 @@ def measure(config: Any, data: Any, run_dir: Path, classifier: Any) -> dict[str,
     quality = reconstruction_quality(images, rebuilt)
     real = classifier.features(images)
     return {
+        "classified": classifier.accuracy(rebuilt, data.test_labels[:IMAGES]),
+        "ssim": quality.ssim,
         "mse": quality.mse,
         "sharpness": quality.sharpness,
         "input_sharpness": quality.input_sharpness,

@@ -13,7 +13,7 @@ from convvae_trainer.networks.conv_vae import geometry, make_plan
 __all__ = ["Discriminator"]
 
 # Layer l is the first with sides of at most this: the third halving for 64x64 images, as in the paper.
-FEATURE_SIDE = 8
+FEATURE_SIDE = 16
 SLOPE = 0.2
 HIDDEN = 256
 MAX_GROUPS = 8

@@ -19,7 +19,7 @@ from convvae_trainer.objectives.bound import Average, Terms
 from convvae_trainer.objectives.noise import NoiseSource
 from convvae_trainer.settings.config import Config
 
-__all__ = ["BETAS", "Gradients", "Objective", "ParameterGroup", "StepSetup", "gradients_of"]
+__all__ = ["BETAS", "Gradients", "Objective", "ParameterGroup", "Phase", "StepSetup", "gradients_of"]
 
 BETAS = (0.9, 0.99)
 
@@ -61,6 +61,17 @@ class ParameterGroup:
     networks: tuple[str, ...]
     betas: tuple[float, float] = BETAS
     is_scale: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Phase:
+    """A part of a run in which the learning rate rises and falls once.
+
+    `start` and `end` are fractions of the run.
+    """
+
+    start: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -161,6 +172,11 @@ class Objective(ABC):
     def encoder_start(cls, config: Config) -> float:  # noqa: ARG003 - for subclasses
         """Return the fraction of the run before which the encoder is untrained and cannot be exported."""
         return 0.0
+
+    @classmethod
+    def phases(cls, config: Config) -> tuple[Phase, ...]:  # noqa: ARG003 - for subclasses
+        """Return the parts of the run with a schedule of the learning rate each, from 0 to 1."""
+        return (Phase(),)
 
     @classmethod
     def capabilities(cls) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from convvae_trainer.objectives.adversarial import Adversarial, adversarial_losses
-from convvae_trainer.objectives.base import Gradients, gradients_of
+from convvae_trainer.objectives.base import Gradients, Phase, gradients_of
 from convvae_trainer.objectives.bound import Terms, rate_loss, reparameterise
 from convvae_trainer.objectives.noise import NoiseSource
 from convvae_trainer.settings.config import Config
@@ -44,6 +44,11 @@ class VaeDisl(Adversarial):
     def later_phase_start(cls, config: Config) -> float:
         """Return the share of the GAN."""
         return config.gan_share
+
+    @classmethod
+    def phases(cls, config: Config) -> tuple[Phase, ...]:
+        """Return the GAN, and the VAE, which is a training of its own."""
+        return Phase(end=config.gan_share), Phase(start=config.gan_share)
 
     @classmethod
     def encoder_start(cls, config: Config) -> float:

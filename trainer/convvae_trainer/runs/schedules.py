@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 
+from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.settings.config import Config
 
 __all__ = ["FINAL_RATE", "effective_beta", "epoch_order", "is_early_log_step", "learning_rate"]
@@ -20,15 +21,20 @@ def learning_rate(config: Config, step: int, fraction: float) -> float:
     """Return the learning rate of a step.
 
     It rises linearly for `warmup_steps` steps or a tenth of the run, whichever is shorter, and falls along a
-    cosine to 2 % of its peak.
+    cosine to 2 % of its peak. Each phase of the objective has a schedule of its own, as if it were a run.
 
     Args:
         config: The run's settings.
         step: Number of steps before this one.
         fraction: How much of the run is done, 0 to 1.
     """
-    warmup = max((step + 1) / max(1, config.warmup_steps), fraction / WARMUP_FRACTION)
-    cosine = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, fraction)))
+    phases = objective_class(config.objective).phases(config)
+    phase = next((phase for phase in phases if fraction < phase.end), phases[-1])
+    done = min(1.0, (fraction - phase.start) / (phase.end - phase.start))
+    # The step at which the phase began is not kept: steps take about the same share of the run.
+    steps = step if not phase.start else step * (fraction - phase.start) / fraction
+    warmup = max((steps + 1) / max(1, config.warmup_steps), done / WARMUP_FRACTION)
+    cosine = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
     return config.learning_rate * min(1.0, warmup) * cosine
 
 

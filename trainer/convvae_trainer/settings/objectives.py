@@ -13,7 +13,6 @@ _BOUND_SETTINGS = ("sigma", "binarize", "early_stop_epochs")
 _RATE_SETTINGS = ("beta", "free_bits")
 _ADVERSARIAL_SETTINGS = ("adversarial_loss", "gradient_penalty", "discriminator_width")
 # Reconstructions are measured in features; a Gaussian is fitted to the pixels at the end.
-_ADVERSARIAL_DEFAULTS = {"likelihood": "gaussian", "learning_rate": 5e-4}
 _ADVERSARIAL_NEEDS = {"likelihood": "gaussian"}
 
 
@@ -47,7 +46,7 @@ OBJECTIVES: dict[str, ObjectiveRow] = {
         class_path="convvae_trainer.objectives.vae_disl:VaeDisl",
         help="VAE_Dis_l: a GAN first, then a VAE that measures its reconstructions in the GAN's features.",
         settings=(*_RATE_SETTINGS, *_ADVERSARIAL_SETTINGS, "gan_share"),
-        defaults=_ADVERSARIAL_DEFAULTS,
+        defaults=_ADVERSARIAL_NEEDS,
         needs=_ADVERSARIAL_NEEDS,
     ),
     "vae-gan": ObjectiveRow(
@@ -61,7 +60,7 @@ OBJECTIVES: dict[str, ObjectiveRow] = {
             "adaptive_weight",
             "adversarial_start",
         ),
-        defaults=_ADVERSARIAL_DEFAULTS,
+        defaults=_ADVERSARIAL_NEEDS,
         needs=_ADVERSARIAL_NEEDS,
     ),
 }

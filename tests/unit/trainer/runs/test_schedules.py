@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from convvae_trainer.runs.schedules import effective_beta, epoch_order, learning_rate
-from convvae_trainer.settings.config import Config
+from convvae_trainer.settings.config import Config, config_from
 
 
 def test_schedules() -> None:
@@ -18,3 +18,17 @@ def test_schedules() -> None:
     assert sorted(first.tolist()) == list(range(100))
     assert not torch.equal(first, second)
     assert torch.equal(first, epoch_order(config, 0, 100))
+
+
+def test_each_phase_of_vae_disl_is_a_training_of_its_own() -> None:
+    """GAN and VAE each warm up and fall to 2 %, as a run of their length does."""
+    settings = {"dataset": "x", "learning_rate": 1.0, "warmup_steps": 10}
+    config = config_from(settings, {"objective": "vae-disl", "gan_share": 0.4})
+    plain = config_from(settings)
+    for step, fraction in ((0, 0.0), (3, 0.003), (500, 0.5), (999, 0.999)):
+        in_gan = learning_rate(config, step, 0.4 * fraction)
+        assert in_gan == pytest.approx(learning_rate(plain, step, fraction)), fraction
+        # The GAN had 2,000 steps: the run is 5,000 steps long, and the VAE 3,000.
+        in_vae = learning_rate(config, 2000 + 3 * step, 0.4 + 0.6 * fraction)
+        assert in_vae == pytest.approx(learning_rate(plain, 3 * step, fraction)), fraction
+    assert learning_rate(config, 5000, 1.0) == pytest.approx(0.02)

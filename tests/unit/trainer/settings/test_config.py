@@ -252,8 +252,7 @@ def test_what_does_not_go_together_is_refused(values: dict[str, Any], message: s
 def test_games_need_a_gaussian(objective: str, likelihood: str) -> None:
     """An objective with a discriminator has its own defaults, and accepts no other likelihood."""
     config = config_from({"dataset": "x", "objective": objective})
-    assert (config.likelihood, config.learning_rate) == ("gaussian", 5e-4)
-    assert config_from({"dataset": "x", "objective": objective, "learning_rate": 1e-3}).learning_rate == 1e-3
+    assert (config.likelihood, config.learning_rate) == ("gaussian", 2e-3)
     with pytest.raises(BadConfig, match=f"needs likelihood=gaussian, not likelihood={likelihood}"):
         config_from({"dataset": "x", "objective": objective, "likelihood": likelihood})
 

@@ -59,7 +59,7 @@ def test_the_table_of_objectives_names_settings() -> None:
     """Objectives name existing settings. The help shows their defaults after the usual one."""
     for row in OBJECTIVES.values():
         assert {*row.settings, *row.defaults, *row.needs} <= SETTINGS.keys()
-    assert SETTINGS["learning_rate"].default_text == "0.002; 0.0005 with vae-disl or vae-gan"
+    assert SETTINGS["likelihood"].default_text == "auto; gaussian with vae-disl or vae-gan"
     assert set(SETTINGS["objective"].choices) == set(OBJECTIVES)
 
 

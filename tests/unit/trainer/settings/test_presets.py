@@ -20,6 +20,8 @@ SHAPES = {
     "fashion-mnist": (28, 28, 1),
     "cifar10": (32, 32, 3),
     "faces64": (64, 64, 3),
+    "colour32": (32, 32, 3),
+    "colour64": (64, 64, 3),
 }
 
 
@@ -57,11 +59,12 @@ def test_mnist_is_the_protocol_that_is_measured() -> None:
     assert measured.train_images == 50_000
 
 
-def test_faces_need_a_data_set() -> None:
-    """`faces64` has an image size and no data set. The other presets name a data set."""
-    assert preset_settings("faces64")["image_size"] == (64, 64)
+@pytest.mark.parametrize("name", ["faces64", "colour32", "colour64"])
+def test_presets_of_an_image_size_need_a_data_set(name: str) -> None:
+    """They have an image size and no data set. The other presets name a data set."""
+    assert preset_settings(name)["image_size"] == SHAPES[name][:2]
     with pytest.raises(BadConfig, match="dataset is not set"):
-        config_from(preset_settings("faces64"))
+        config_from(preset_settings(name))
     assert {preset_settings(name).get("dataset") for name in PRESETS} == {
         *("mnist", "fashion-mnist", "cifar10"),
         None,
@@ -73,7 +76,7 @@ def test_file_and_flags_win() -> None:
     config = config_from(preset_settings("mnist"), {"latent_dim": 8, "epochs": 2}, {"latent_dim": 9})
     assert (config.latent_dim, config.blocks, config.epochs, config.minutes) == (9, 1, 2, None)
     plain = config_from(preset_settings("faces64"), {"dataset": "x", "objective": "vae"})
-    assert (plain.likelihood, plain.learning_rate) == ("auto", Config(dataset="x").learning_rate)
+    assert plain.likelihood == Config(dataset="x").likelihood == "auto"
     assert config_from(preset_settings("faces64"), {"dataset": "x"}).likelihood == "gaussian"
 
 
