@@ -122,6 +122,8 @@ def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:
         yield from _embedding_lines(optional.embedding)
     if optional.frechet is not None:
         yield from _frechet_lines(optional.frechet)
+    for advice in evaluation.advice:
+        yield "advice", advice
 
 
 def _quality_lines(evaluation: "Evaluation") -> Iterator[Line]:

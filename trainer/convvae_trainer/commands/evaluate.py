@@ -14,6 +14,7 @@ from convvae_trainer.compute.process import configure_process
 from convvae_trainer.console import say
 from convvae_trainer.data.selection import lacking
 from convvae_trainer.errors import BadConfig
+from convvae_trainer.evaluation.advice import advised
 from convvae_trainer.evaluation.metrics import Evaluation, evaluate
 from convvae_trainer.evaluation.optional_metrics import add_optional_metrics
 from convvae_trainer.evaluation.options import EvalOptions
@@ -132,5 +133,7 @@ def _evaluate(
         seed=config.seed,
     )
     evaluation = replace(evaluation, left_out=data.left_out)
+    if isinstance(data, OwnData):
+        evaluation = advised(evaluation, train_state, stored.folder.read_metrics())
     dataset = data.dataset if isinstance(data, OwnData) else None
     return add_optional_metrics(evaluation, options, train_state, data.images, dataset, console=console)

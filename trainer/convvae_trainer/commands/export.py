@@ -6,6 +6,7 @@ from convvae_trainer.commands.stored_run import DataLocation, StoredRun
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadRun
+from convvae_trainer.evaluation.advice import advised
 from convvae_trainer.evaluation.metrics import evaluate_run
 from convvae_trainer.exports.publish import Exported, check_target, export
 from convvae_trainer.runs.loop import finish
@@ -61,7 +62,8 @@ def run_export(
     figures = stored.folder.read_evaluation() if stored.has_ended else None
     if figures is None:
         trained_on = stored.folder.read_trained_on()
-        figures = evaluate_run(stored.train_state, dataset, trained_on=trained_on).to_json_object()
+        evaluation = evaluate_run(stored.train_state, dataset, trained_on=trained_on)
+        figures = advised(evaluation, stored.train_state, stored.folder.read_metrics()).to_json_object()
     return export(
         stored.folder,
         stored.train_state,

@@ -8,7 +8,7 @@ from convvae_trainer.compare.comparison import Comparison
 from convvae_trainer.compare.figures import FIGURES, FigureLine
 from convvae_trainer.compare.spread import RULE, Spread, compared
 from convvae_trainer.compare.system import System
-from convvae_trainer.exports.model_card import BEST_EPOCH
+from convvae_trainer.exports.model_card import ADVICE, BEST_EPOCH
 
 __all__ = ["table"]
 
@@ -26,6 +26,7 @@ def table(comparison: Comparison) -> str:
         f'<div class="wide"><table>\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
         + f"\n</tbody></table></div>\n<p class=note>{_notes(comparison, likelihoods)}</p>"
+        + _advice(comparison)
     )
 
 
@@ -109,6 +110,21 @@ def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
         )
     notes.append(_classifier_note(comparison))
     return escape(" ".join(notes))
+
+
+def _advice(comparison: Comparison) -> str:
+    """Return the advice that the models' trainings gave, as HTML, or "" if they gave none."""
+    lines = [
+        f"<li>{escape(model.label)}: {escape(line)}.</li>"
+        for model in comparison.models
+        for line in _lines(model.published.manifest.training.metrics.get(ADVICE))
+    ]
+    return f"\n<p class=note>Advice of the trainings:</p><ul>{''.join(lines)}</ul>" if lines else ""
+
+
+def _lines(advice: object) -> list[str]:
+    # Whoever made the bundle can write anything there.
+    return [str(line) for line in advice] if isinstance(advice, list | tuple) else []
 
 
 def _spread_note(systems: Sequence[System]) -> str:

@@ -106,7 +106,9 @@ def without_copies(
 
 def left_out_text(left_out: SeenCounts) -> str:
     """Return for example "746 training images of a, no training images of b; for c it cannot be told"."""
-    counts = [_count_text(count, model) for model, count in left_out.items() if count is not None]
+    counts = [_count_text(count, model) for model, count in left_out.items() if count]
+    if none := [model for model, count in left_out.items() if count == 0]:
+        counts.append(f"no training images of {', '.join(none)}")
     unknown = [model for model, count in left_out.items() if count is None]
     told = [", ".join(counts)] if counts else []
     untold = [f"for {', '.join(unknown)} it cannot be told"] if unknown else []
@@ -114,4 +116,4 @@ def left_out_text(left_out: SeenCounts) -> str:
 
 
 def _count_text(count: int, model: str) -> str:
-    return f"{count or 'no'} training {'image' if count == 1 else 'images'} of {model}"
+    return f"{count} training {'image' if count == 1 else 'images'} of {model}"

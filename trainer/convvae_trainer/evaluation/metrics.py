@@ -60,7 +60,7 @@ class Evaluation:
     `reconstruction` compares the images decoded from posterior means with the encoder's input.
     `sample_sharpness` is the mean sharpness of draws from the prior; an autoencoder has none. `left_out`
     counts the images that the run was trained on and that are no test images for that reason; it is None if
-    that cannot be told.
+    that cannot be told. `advice` has a line for each sign that the run has not learned what it could.
     """
 
     dataset: str
@@ -73,6 +73,7 @@ class Evaluation:
     sample_sharpness: float | None
     optional: OptionalMetrics = field(default_factory=OptionalMetrics)
     left_out: int | None = 0
+    advice: tuple[str, ...] = ()
 
     @property
     def binarize_seed(self) -> int | None:
@@ -103,6 +104,7 @@ class Evaluation:
             "sample_sharpness": self.sample_sharpness,
             "sample_sharpness_distance": self.sample_sharpness_distance,
             **asdict(self.optional),
+            "advice": list(self.advice),
         }
 
 

@@ -7,10 +7,12 @@ from convvae_service.bundle import Manifest
 from convvae_trainer.exports.card_tables import data_table, metrics_table, parity_table, segments_table
 from convvae_trainer.runs.record import RunRecord
 
-__all__ = ["BEST_EPOCH", "UNFINISHED", "model_card"]
+__all__ = ["ADVICE", "BEST_EPOCH", "UNFINISHED", "model_card"]
 
 # A metric in the manifest of a run that has not ended: the share of its training that is done, 0 to 1.
 UNFINISHED = "training_share_done"
+# A metric in the manifest: lines of advice, if the run gave any.
+ADVICE = "training_advice"
 # A metric in the manifest of a run with early stopping: the epoch whose weights are published.
 BEST_EPOCH = "training_best_epoch"
 
@@ -61,7 +63,7 @@ On {evaluation["images"]} test images, {_conditions(evaluation)}.
 
 {metrics_table(evaluation)}
 {_score(evaluation)}
-
+{_advice(evaluation)}
 ## Data
 
 {data_table(manifest, record)}
@@ -135,6 +137,11 @@ def _score(evaluation: Mapping[str, Any]) -> str:
     if evaluation["binarize"] == "dynamic":
         text += ",\nif the images are drawn to 0 and 1 first: on grey images it is another quantity"
     return f"{text}."
+
+
+def _advice(evaluation: Mapping[str, Any]) -> str:
+    """Return the advice on the run; evaluations of earlier versions have none."""
+    return "".join(f"\n**Advice**: {line}.\n" for line in evaluation.get("advice", ()))
 
 
 def _conditions(evaluation: Mapping[str, Any]) -> str:

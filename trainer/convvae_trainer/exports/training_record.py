@@ -8,7 +8,7 @@ from typing import Any
 from convvae_service.bundle import Training
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.evaluation.metrics import published_metrics
-from convvae_trainer.exports.model_card import BEST_EPOCH, UNFINISHED
+from convvae_trainer.exports.model_card import ADVICE, BEST_EPOCH, UNFINISHED
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.settings.recorded import recorded_settings
@@ -47,6 +47,8 @@ def training_record(
     }
     if run.record.weights_from is not None:
         metrics[WEIGHTS_FROM] = str(run.record.weights_from)
+    if advice := evaluation.get("advice"):
+        metrics[ADVICE] = advice
     if not progress.is_finished:
         metrics[UNFINISHED] = _share_done(run, progress, num_images)
     if progress.best_elbo is not None:

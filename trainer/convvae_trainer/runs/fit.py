@@ -14,6 +14,7 @@ from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import varied
 from convvae_trainer.errors import BadRun, TrainingFailed
+from convvae_trainer.evaluation.advice import advised
 from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, evaluate_run
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
@@ -120,6 +121,7 @@ def _evaluate(
 ) -> Evaluation:
     """Evaluate the test images and write the figures to the run folder."""
     evaluation = evaluate_run(train_state, context.dataset, trained_on=run.read_trained_on())
+    evaluation = advised(evaluation, train_state, run.read_metrics())
     figures = evaluation.to_json_object()
     if not is_trained:
         # The weights have not changed, so the optional metrics, which may have taken hours, still hold.

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def test_figures_add_up(fitted: tuple[Fitted, Dataset]) -> None:
     assert sum(figures.bound.rate_per_dimension) == pytest.approx(figures.bound.rate)
     assert figures.bound.bits_per_dim is None
     assert "these have grey levels" in figures.bound.bits_per_dim_missing
-    assert (figures.images, figures.seed, figures.bound.posterior_samples) == (8, 3, 1)
+    assert (figures.images, figures.seed, figures.bound.posterior_samples) == (len(dataset.test), 3, 1)
     assert (figures.binarize, figures.binarize_seed) == ("none", None)
     again = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="none", seed=3)
     assert again == figures
@@ -61,7 +62,7 @@ def test_it_is_the_training_bound(fitted: tuple[Fitted, Dataset]) -> None:
     """With the same draws, evaluation equals the bound that training ascends."""
     done, dataset = fitted
     figures = evaluate(done.train_state, dataset.test, dataset="blobs", binarize="none", seed=0)
-    noise = np.random.default_rng(0).standard_normal((8, 4), dtype=np.float32)
+    noise = np.random.default_rng(0).standard_normal((len(dataset.test), 4), dtype=np.float32)
     x = torch.from_numpy(dataset.test).permute(0, 3, 1, 2).float() / 255
     with torch.no_grad(), done.train_state.ema.swapped_in():
         terms = elbo_terms(done.train_state.model, done.train_state.likelihood, x, torch.from_numpy(noise))
@@ -214,7 +215,7 @@ def test_further_figures_are_kept_and_published(
     card = (version.folder / "MODEL_CARD.md").read_text()
     assert f"| log p(x) | {figures.nats:.2f} nats per image (5 importance samples, the first 20" in card
     assert (
-        f"| Fréchet distance of reconstructions | {found.optional.frechet.reconstructions:.2f} (70 images"
+        f"| Fréchet distance of reconstructions | {found.optional.frechet.reconstructions:.2f} (67 images"
         in card
     )
     assert f"| Class from pixels | {found.optional.embedding.pixels.knn:.1%} by 5 neighbours" in card
@@ -251,10 +252,10 @@ def test_figures_of_labels_are_what_they_say(make_run: Run, monkeypatch: pytest.
     features = classifier.features(data.test)
     distance = frechet_distance(features, classifier.features(reconstructions(train_state, data.test)))
     assert found.optional.frechet.reconstructions == pytest.approx(distance, rel=1e-3)
-    drawn = frechet_distance(features, classifier.features(samples(train_state, 70, seed=0)))
+    drawn = frechet_distance(features, classifier.features(samples(train_state, len(data.test), seed=0)))
     assert found.optional.frechet.samples == pytest.approx(drawn, rel=1e-3)
     assert found.optional.frechet.training_images < found.optional.frechet.reconstructions
-    assert (found.optional.frechet.images, found.optional.frechet.features) == (70, 64)
+    assert (found.optional.frechet.images, found.optional.frechet.features) == (len(data.test), 64)
 
 
 @pytest.mark.slow
@@ -286,18 +287,18 @@ def test_an_autoencoder_has_figures_and_a_card(make_run: Run, tmp_path: Path) ->
         (EvalOptions(importance_samples=0), {}, "--importance-samples is 0: it must be 1 to 5000"),
         (EvalOptions(limit_images=5), {}, "--limit-images needs --importance-samples"),
         (
-            EvalOptions(importance_samples=5, limit_images=11),
+            EvalOptions(importance_samples=5, limit_images=12),
             {},
-            "--limit-images is 11: there are 10 test images",
+            "--limit-images is 12: there are 11 test images",
         ),
         (
             EvalOptions(importance_samples=5, limit_images=0),
             {},
-            "--limit-images is 0: there are 10 test images",
+            "--limit-images is 0: there are 11 test images",
         ),
         (EvalOptions(accuracy_floor=0.5), {}, "--accuracy-floor needs --frechet"),
         (EvalOptions(frechet=True, accuracy_floor=50), {}, "--accuracy-floor is 50: it must be 0 to 1"),
-        (EvalOptions(frechet=True), {}, r"90 training and 10 test images, and more than 64 are needed"),
+        (EvalOptions(frechet=True), {}, r"89 training and 11 test images, and more than 64 are needed"),
         (EvalOptions(embedding=True), {"dataset": "digits"}, "leave --dataset out"),
         (
             EvalOptions(),
@@ -363,11 +364,11 @@ def test_data_that_were_moved_are_the_runs_own(make_run: Run, monkeypatch: pytes
     assert found.optional.frechet is not None
     assert kept(run_dir)["frechet"] == found.to_json_object()["frechet"]
     train_state = load_run(run_dir)[1]
-    data = load_dataset(Config(dataset=str(moved)))
+    data = load_dataset(replace(RunFolder.open(run_dir).config, dataset=str(moved)))
     assert data.train_labels is not None
     classifier = train_classifier(data.train, data.train_labels, device=train_state.device)
     features = classifier.features(data.test)
-    drawn = frechet_distance(features, classifier.features(samples(train_state, 70, seed=3)))
+    drawn = frechet_distance(features, classifier.features(samples(train_state, len(data.test), seed=3)))
     assert found.optional.frechet.samples == pytest.approx(drawn, rel=1e-3)
 
 
