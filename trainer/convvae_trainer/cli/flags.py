@@ -75,6 +75,15 @@ def objectives_help() -> str:
     )
 
 
+def _moved(part: str) -> Any:
+    """Return the typer option for the new place of a run's test or validation data set."""
+    return typer.Option(
+        metavar="DATASET",
+        help=f"Read the {part} data set of the run here, if it was moved.",
+        rich_help_panel=Panel.DATA,
+    )
+
+
 def _parameter(setting: Setting) -> inspect.Parameter:
     # An image size stays a text, as in a file. Its own error message then covers both.
     kind = str if setting.kind is tuple else setting.kind
@@ -107,8 +116,8 @@ OnError = Annotated[str | None, setting_option("on_error")]
 RunDataRoot = Annotated[str | None, setting_option("data_root", default="the folder of the run")]
 RunMaxPixels = Annotated[int | None, setting_option("max_pixels", default="that of the run")]
 RunOnError = Annotated[str | None, setting_option("on_error", default="as in the run")]
-RunTestDataset = Annotated[str | None, setting_option("test_dataset", default="as in the run")]
-RunValidationDataset = Annotated[str | None, setting_option("validation_dataset", default="as in the run")]
+RunTestDataset = Annotated[str | None, _moved("test")]
+RunValidationDataset = Annotated[str | None, _moved("validation")]
 RunDevice = Annotated[str | None, setting_option("device", default="the device of the run")]
 Download = Annotated[
     bool,
