@@ -2,12 +2,16 @@
 
 from typing import NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convvae_trainer.data.arrays import check_size
 from convvae_trainer.data.held_out_sets import held_out_set
 from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.pixel_hash import pixel_hashes
 from convvae_trainer.data.selection import lacking
 from convvae_trainer.data.sources import SourceImages, resize_of
-from convvae_trainer.data.splits import MIN_TRAINING, hold_out_test, hold_out_validation
+from convvae_trainer.data.splits import MIN_TRAINING, held_out_to_test, held_out_to_validate
 from convvae_trainer.data.trained_on import without_copies
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
@@ -41,42 +45,47 @@ def data_parts(config: Config, source: SourceImages, *, download: bool) -> DataP
         BadData: A part is missing, has too few images, or does not fit the training images.
     """
     name = config.dataset
-    train = source.train.resized(config.image_size, resize_of(config))
-    check_size(*train.images.shape[1:3], name=name)
-    train, test, split, own_validation = _test_part(config, source, train, download=download)
-    validation, validation_split = _given_validation(config, source, own_validation, train, download=download)
+    data = source.train.resized(config.image_size, resize_of(config))
+    check_size(*data.images.shape[1:3], name=name)
+    test, split, own_validation = _test_part(config, source, data, download=download)
+    validation, validation_split = _given_validation(config, source, own_validation, data, download=download)
+    # Rows of the data: the images are copied once, since they may take most of the memory.
+    rows, hashes_N = np.arange(len(data.images)), pixel_hashes(data.images)
+    if test is None:
+        is_test_N, split = held_out_to_test(hashes_N, name=name)
+        test, rows = data.take(is_test_N), np.flatnonzero(~is_test_N)
     if config.train_images is not None:
-        split += f"; {_first_images_text(config.train_images, train, name=name)}"
-        train = train.take(slice(config.train_images))
-    if len(train.images) < MIN_TRAINING or not len(test.images):
+        split += f"; {_first_images_text(config.train_images, data, rows, name=name)}"
+        rows = rows[: config.train_images]
+    if len(rows) < MIN_TRAINING or not len(test.images):
         raise BadData(
-            f"{name} has {len(train.images)} training and {len(test.images)} test images:"
-            f" {MIN_TRAINING} and 1 are needed"
+            f"{name} has {len(rows)} training and {len(test.images)} test images: {MIN_TRAINING} and 1 are"
+            " needed"
         )
-    test, copies = without_copies(test, train, name=config.test_dataset or name)
+    test, copies = without_copies(test, hashes_N[rows], name=config.test_dataset or name)
     split = "; ".join(text for text in (split, copies, source.note) if text)
     if validation is None:
-        return _with_validation_by_hash(
-            DataParts(train, None, test, split, ""), share=config.validation_share
-        )
-    name = config.validation_dataset or name
-    for other, other_part in ((train, "training"), (test, "test")):
-        validation, copies = without_copies(
-            validation, other, name=name, part="validation", other_part=other_part
-        )
-        validation_split += f"; {copies}" if copies else ""
+        is_validation_N = held_out_to_validate(hashes_N[rows], share=config.validation_share)
+        validation_split = _validation_text(int(is_validation_N.sum()), len(rows), config.validation_share)
+        if is_validation_N.any():
+            validation, rows = data.take(rows[is_validation_N]), rows[~is_validation_N]
+    else:
+        name = config.validation_dataset or name
+        for part, hashes in (("training", hashes_N[rows]), ("test", pixel_hashes(test.images))):
+            validation, copies = without_copies(
+                validation, hashes, name=name, part="validation", other_part=part
+            )
+            validation_split += f"; {copies}" if copies else ""
+    are_first = np.array_equal(rows, np.arange(len(rows)))
+    train = data.take(slice(len(rows)) if are_first else rows)
     return DataParts(train, validation, test, split, validation_split)
 
 
-def _with_validation_by_hash(parts: DataParts, *, share: float | None) -> DataParts:
-    """Return the parts with some of the training images, if there are enough, as validation images."""
-    total = len(parts.train.images)
-    train, validation = hold_out_validation(parts.train, share=share)
-    if validation is not None:
-        text = f"{len(validation.images)} of {total} training images, by the hash of their pixels"
-    else:
-        text = "none" if share == 0 else f"none, since there are {total} training images"
-    return parts._replace(train=train, validation=validation, validation_split=text)
+def _validation_text(count: int, total: int, share: float | None) -> str:
+    """Return a sentence on the `count` of `total` training images that are held out to validate on."""
+    if count:
+        return f"{count} of {total} training images, by the hash of their pixels"
+    return "none" if share == 0 else f"none, since there are {total} training images"
 
 
 def own_test_text(source: SourceImages, count: int) -> str:
@@ -87,24 +96,23 @@ def own_test_text(source: SourceImages, count: int) -> str:
 
 
 class _TestPart(NamedTuple):
-    train: LabelledImages
-    test: LabelledImages
+    test: LabelledImages | None
     split: str
     own_validation: LabelledImages | None
 
 
 def _test_part(config: Config, source: SourceImages, train: LabelledImages, *, download: bool) -> _TestPart:
-    """Return the test images, and the training images and own validation images that are none of them."""
+    """Return test images that are no training images, if there are such, and what is left to validate on."""
     if (named := held_out_set(config, "test", train, source, download=download)) is not None:
-        return _TestPart(train, *named, source.validation)
+        return _TestPart(*named, source.validation)
     if (own := source.test or source.validation) is None:
-        return _TestPart(*hold_out_test(train, name=config.dataset), None)
+        return _TestPart(None, "", None)
     test = own.resized(config.image_size, resize_of(config))
     if test.images.shape[1:] != train.images.shape[1:]:
         shapes = f"{train.images.shape[1:]}, test images {test.images.shape[1:]}"
         raise BadData(f"training images of {config.dataset} are {shapes}")
     own_validation = source.validation if source.test is not None else None
-    return _TestPart(train, test, own_test_text(source, len(test.images)), own_validation)
+    return _TestPart(test, own_test_text(source, len(test.images)), own_validation)
 
 
 def _given_validation(
@@ -130,19 +138,19 @@ def _given_validation(
     return own.resized(config.image_size, resize_of(config)), text
 
 
-def _first_images_text(count: int, train: LabelledImages, *, name: str) -> str:
+def _first_images_text(count: int, data: LabelledImages, rows: NDArray[np.intp], *, name: str) -> str:
     """Return a sentence on the use of the first `count` training images only.
 
     Raises:
         BadData: There are fewer images.
     """
-    available = len(train.images)
+    available = len(rows)
     if count > available:
         raise BadData(
             f"train_images is {count}, but {name} has {available} training images: give"
             f" --train-images {available}, or fewer, which wins over a preset and a file"
         )
     text = f"the first {count} training images are used"
-    if words := lacking(train.labels, count):
+    if words := lacking(None if data.labels is None else data.labels[rows], count):
         text += f", which are {words}"
     return text

@@ -9,16 +9,14 @@ N = images.
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_trainer.data.labelled_images import LabelledImages
-from convvae_trainer.data.pixel_hash import pixel_hashes
 from convvae_trainer.errors import BadData
 
 __all__ = [
     "MAX_VALIDATION",
     "MIN_TRAINING",
     "VALIDATION_SHARE",
-    "hold_out_test",
-    "hold_out_validation",
+    "held_out_to_test",
+    "held_out_to_validate",
 ]
 
 MIN_TRAINING = 2
@@ -30,22 +28,25 @@ HIGHEST_TEST_HASH = np.uint64((1 << 64) // 10)
 LOWER_HALF = np.uint64((1 << 32) - 1)
 
 
-def hold_out_test(data: LabelledImages, *, name: str) -> tuple[LabelledImages, LabelledImages, str]:
-    """Return (training part, test part, a sentence on the split).
+def held_out_to_test(hashes_N: NDArray[np.uint64], *, name: str) -> tuple[NDArray[np.bool_], str]:
+    """Return which images are held out to test on, bool of shape (N,), and a sentence on the choice.
 
     An image is held out if its hash falls into the lowest tenth of the range. If this leaves no test image,
     or fewer than two training images, the image of the lowest hash is held out instead, with its copies.
 
+    Args:
+        hashes_N: The hash of each image.
+        name: The data set, as messages name it.
+
     Raises:
         BadData: There are fewer than 3 images, or all are the same.
     """
-    count = len(data.images)
+    count = len(hashes_N)
     if count < 3:
         raise BadData(
             f"{name} holds {count} images and no test images of its own: at least 3 are needed, since one of"
             " them, or a tenth, becomes a test image"
         )
-    hashes_N = pixel_hashes(data.images)
     is_test_N = hashes_N <= HIGHEST_TEST_HASH
     reason = "falls into the lowest tenth"
     if not _is_possible(is_test_N):
@@ -53,14 +54,11 @@ def hold_out_test(data: LabelledImages, *, name: str) -> tuple[LabelledImages, L
         is_test_N = _is_lowest(hashes_N)
     if not is_test_N.any():
         raise BadData(f"all {count} images of {name} are the same: a model needs others to be tested on")
-    text = f"{is_test_N.sum()} of {count} images are held out: the hash of their pixels {reason}"
-    return data.take(~is_test_N), data.take(is_test_N), text
+    return is_test_N, f"{is_test_N.sum()} of {count} images are held out: the hash of their pixels {reason}"
 
 
-def hold_out_validation(
-    data: LabelledImages, *, share: float | None
-) -> tuple[LabelledImages, LabelledImages | None]:
-    """Return (training part, validation part) of training images; the validation part is None if it is empty.
+def held_out_to_validate(hashes_N: NDArray[np.uint64], *, share: float | None) -> NDArray[np.bool_]:
+    """Return which training images are held out to validate on, bool of shape (N,).
 
     An image validates if the lower half of its hash falls into the lowest `share` of the range. Without a
     given share it is `VALIDATION_SHARE`, halved until it holds at most `MAX_VALIDATION` images: a growing set
@@ -68,22 +66,18 @@ def hold_out_validation(
     no image, the image of the lowest half hash validates, if two training images are left.
 
     Args:
-        data: The training images.
-        share: 0 to 1. 0: there is no validation part. None: the default, with its limit.
+        hashes_N: The hash of each training image.
+        share: 0 to 1. 0: no image validates. None: the default, with its limit.
     """
     if share == 0:
-        return data, None
-    halves_N = pixel_hashes(data.images) & LOWER_HALF
+        return np.zeros(len(hashes_N), bool)
+    halves_N = hashes_N & LOWER_HALF
     part = VALIDATION_SHARE if share is None else share
     is_validation_N = halves_N < part * 2**32
     while share is None and is_validation_N.sum() > MAX_VALIDATION:
         part /= 2
         is_validation_N = halves_N < part * 2**32
-    if not _is_possible(is_validation_N):
-        is_validation_N = _is_lowest(halves_N)
-    if not is_validation_N.any():
-        return data, None
-    return data.take(~is_validation_N), data.take(is_validation_N)
+    return is_validation_N if _is_possible(is_validation_N) else _is_lowest(halves_N)
 
 
 def _is_possible(is_held_out_N: NDArray[np.bool_]) -> bool:

@@ -1,5 +1,6 @@
 """Splits by the hash of pixels: what moves, what does not, and sets that are too small."""
 
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_trainer.data.dataset import load_dataset
-from convvae_trainer.data.labelled_images import LabelledImages
+from convvae_trainer.data.parts import data_parts
 from convvae_trainer.data.pixel_hash import pixel_hashes
-from convvae_trainer.data.splits import hold_out_test, hold_out_validation
+from convvae_trainer.data.sources import read_source
+from convvae_trainer.data.splits import held_out_to_test, held_out_to_validate
 from convvae_trainer.errors import BadData
-from convvae_trainer.settings.config import Config
+from convvae_trainer.settings.config import Config, config_from
 
 
 def noise(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
@@ -22,15 +24,17 @@ def noise(count: int, *, seed: int = 0) -> NDArray[np.uint8]:
 
 
 def split(images: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
-    train, test, text = hold_out_test(LabelledImages(images, None), name="these")
-    return train.images, test.images, text
+    """Return the images that are trained on, those that are tested on, and the sentence."""
+    is_test, text = held_out_to_test(pixel_hashes(images), name="these")
+    return images[~is_test], images[is_test], text
 
 
 def validation_split(
     images: NDArray[np.uint8], share: float | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    train, validation = hold_out_validation(LabelledImages(images, None), share=share)
-    return train.images, images[:0] if validation is None else validation.images
+    """Return the images that are trained on, and those that validate."""
+    validates = held_out_to_validate(pixel_hashes(images), share=share)
+    return images[~validates], images[validates]
 
 
 def rows(images: NDArray[Any]) -> set[bytes]:
@@ -172,3 +176,20 @@ def test_a_file_more_in_a_folder_moves_no_image(tmp_path: Path) -> None:
     before, after = parts(tmp_path / "one"), parts(tmp_path / "two")
     assert (sum(map(len, before)), sum(map(len, after))) == (200, 201)
     assert all(part <= new_part for part, new_part in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+def test_the_images_are_copied_once_at_most(tmp_path: Path, is_split: bool) -> None:
+    """Splitting takes the memory of one copy, and none where nothing is held out."""
+    images = np.random.default_rng(0).integers(256, size=(4000, 64, 64), dtype=np.uint8)
+    np.save(tmp_path / "a.npy", images)
+    np.save(tmp_path / "b.npy", 255 - images[:2])
+    other = {} if is_split else {"test_dataset": str(tmp_path / "b.npy"), "validation_share": 0.0}
+    config = config_from({"dataset": str(tmp_path / "a.npy"), **other})
+    source = read_source(config, download=False, channels=None)
+    tracemalloc.start()
+    parts = data_parts(config, source, download=False)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.shares_memory(parts.train.images, source.train.images) != is_split
+    assert peak < is_split * images.nbytes + (1 << 20)
