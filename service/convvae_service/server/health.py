@@ -3,14 +3,11 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import grpc
-from grpc_health.v1.health_pb2 import (
-    HealthCheckRequest,
-    HealthCheckResponse,
-    HealthListRequest,
-    HealthListResponse,
-)
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 from convvae_service.server.grpc_context import Context
 
@@ -88,8 +85,11 @@ class HealthServicer:
             await context.abort(grpc.StatusCode.NOT_FOUND)
         return HealthCheckResponse(status=status)
 
-    async def List(self, request: HealthListRequest, context: Context) -> HealthListResponse:
-        """Return the state of each name (gRFC A90). Very many names are RESOURCE_EXHAUSTED."""
+    async def List(self, request: Any, context: Context) -> Any:
+        """Return the state of each name (gRFC A90). Very many names are RESOURCE_EXHAUSTED.
+
+        Older releases of grpcio-health-checking have no messages for it: with them, it is UNIMPLEMENTED.
+        """
         del request
         if len(self._statuses) > _MAX_LISTED:
             await context.abort(
@@ -97,7 +97,7 @@ class HealthServicer:
                 f"the server has {len(self._statuses)} names of health, and List has {_MAX_LISTED} at most:"
                 " use Check",
             )
-        return HealthListResponse(
+        return health_pb2.HealthListResponse(
             statuses={name: HealthCheckResponse(status=status) for name, status in self._statuses.items()}
         )
 
