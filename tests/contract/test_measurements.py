@@ -56,11 +56,21 @@ def fault_figures(folder: Path) -> list[str]:
     results = {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
     rolling, overload = results["rolling"], results["overload"]
     health_ms = overload["health_ms"]["p99"]
+    proxied = results["proxied"]
+    assert all(
+        proxied[proxy][name]["calls"] >= 20_000
+        for proxy in ("nginx", "haproxy")
+        for name in ("sigterm", "sigkill")
+    )
+    behind = [
+        [proxied[proxy][name]["lost"] for proxy in ("nginx", "haproxy")] for name in ("sigterm", "sigkill")
+    ]
     growth = "growth_of_the_second_half_kib"
     kib = [results[name][growth] for name in ("cancel_storm", "mutations")]
     return [
         f"lost of {rolling['sigterm']['calls']:,}",
         f"{folder.name} {rolling['sigterm']['lost']}, {rolling['sigkill']['lost']}",
+        f"{folder.name} {', '.join(str(sum(lost)) for lost in behind)}",
         f"{folder.name} {overload['accepted_ms']['p99_ratio']:.1f} times, {health_ms:.0f} ms",
         f"{folder.name} {', '.join(f'{growth / 1024:.1f}' for growth in kib)} MiB",
     ]

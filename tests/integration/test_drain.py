@@ -161,9 +161,13 @@ def test_peers_in_the_middle_of_a_tls_handshake_do_not_hold_a_drain(root: Path, 
 
 
 @pytest.mark.usefixtures("each_front")
-def test_an_answer_that_is_read_slowly_arrives_whole(root: Path) -> None:
+@pytest.mark.parametrize("address", ["127.0.0.1:0", "unix:vae.sock"])
+def test_an_answer_that_is_read_slowly_arrives_whole(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
     """A caller that takes 64 KiB every 0.2 s has its 784 kB, long after the last call has ended."""
-    with serving(root) as server, sampled(1000, NO_WINDOW)(server.target) as slow:
+    monkeypatch.chdir(tmp_path)
+    with serving(root, "--address", address) as server, sampled(1000, NO_WINDOW)(server.target) as slow:
         server.wait_for("call")
         server.send(signal.SIGTERM)
         received = read_slowly(slow)

@@ -13,9 +13,14 @@ TIMEOUT_S = 20.0
 
 
 def connect(target: str, settings: bytes = b"") -> socket.socket:
-    """Open a connection to HOST:PORT with a frame of settings, or an empty one."""
+    """Open a connection to HOST:PORT or unix:PATH with a frame of settings, or an empty one."""
     host, port = target.split(":")
-    connected = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+    if host == "unix":
+        connected = socket.socket(socket.AF_UNIX)
+        connected.settimeout(TIMEOUT_S)
+        connected.connect(port)
+    else:
+        connected = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
     connected.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + (settings or frame(SETTINGS, 0, 0, b"")))
     return connected
 

@@ -65,6 +65,10 @@ _CONNECTING = (
     ),
     (re.compile(r"No such file or directory"), "no server listens there: the socket does not exist"),
     (
+        re.compile(r"unix:.*Permission denied"),
+        "this user may not call through the socket; ask for its group, or for another --socket-mode",
+    ),
+    (
         re.compile(r"last error: .*(?:Socket closed|Connection reset|Broken pipe|handshake failed)"),
         "the connection was closed before an answer; if the server uses TLS, pass tls=TLSConfig()",
     ),

@@ -135,6 +135,7 @@ def names_shown(names: Collection[str]) -> str:
 
 
 def _one_model(folder: Path, name: str) -> Place:
+    versions: list[int] = []
     with suppress(OSError):
         versions = published_versions(folder)
     model = _model_of(folder / str(version) for version in reversed(versions))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Set
 from pathlib import Path
 
 from convvae_service.observability.logs import facts
-from convvae_service.server.local_ends import LocalEnd
+from convvae_service.server.local_addresses import LocalEnd
 
 __all__ = ["ConnectionWatch", "count_connections"]
 

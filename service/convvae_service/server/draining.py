@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Set
 
 from convvae_service.calls.runner import CallRunner
-from convvae_service.server.local_ends import LocalEnd
-from convvae_service.server.sent_bytes import taken_bytes
+from convvae_service.server.local_addresses import LocalEnd
+from convvae_service.server.sent_bytes import acknowledged_bytes
 
 __all__ = ["wait_for_calls", "wait_until_quiet"]
 
@@ -34,6 +34,7 @@ async def wait_for_calls(
     ends: Set[LocalEnd],
     grace_s: float,
     max_sending_s: float = math.inf,
+    is_sending_unseen: Callable[[], bool] = lambda: False,
 ) -> None:
     """Return when the calls that run now have ended and their callers take no more bytes.
 
@@ -46,6 +47,8 @@ async def wait_for_calls(
         ends: The server's ends of the connections.
         grace_s: Maximum seconds for all of it.
         max_sending_s: Maximum seconds for the answers when the last call has ended.
+        is_sending_unseen: Returns whether answers are not sent yet to callers of whom the system does not say
+            whether they take bytes: those are waited for.
     """
     calls = runner.calls
     ends_s = time.monotonic() + grace_s
@@ -58,5 +61,5 @@ async def wait_for_calls(
             continue
         if taken is None:
             ends_s = min(ends_s, time.monotonic() + max_sending_s)
-        before, taken = taken, taken_bytes(ends)
-        still_looks = still_looks + 1 if taken == before else 0
+        before, taken = taken, acknowledged_bytes(ends)
+        still_looks = still_looks + 1 if taken == before and not is_sending_unseen() else 0

@@ -11,7 +11,7 @@ from convvae_service.calls.runner import CallRunner
 from convvae_service.calls.service import Service
 from convvae_service.errors import StartupError
 from convvae_service.server.credentials import Credentials
-from convvae_service.server.local_ends import LocalEnd
+from convvae_service.server.local_addresses import LocalEnd
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["Front", "FrontChoice", "build_front", "choose_front"]

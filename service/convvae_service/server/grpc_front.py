@@ -26,8 +26,7 @@ from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.grpc_log import GrpcLog
 from convvae_service.server.listening import listen
-from convvae_service.server.local_addresses import LocalAddresses
-from convvae_service.server.local_ends import LocalEnd
+from convvae_service.server.local_addresses import LocalAddresses, LocalEnd
 from convvae_service.server.request_guard import RequestGuard
 from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.server.unsent_replies import UnsentReplies
@@ -139,7 +138,14 @@ class GrpcFront:
             # It closes the listeners. To end, it needs every peer to leave, also those without a call. Its
             # own limit must never pass: if it does while the other stop below ends, gRPC crashes.
             stopping = asyncio.ensure_future(self._server.stop(grace_s + _NEVER_S))
-            await wait_for_calls(stopping.done, self._runner, ends=self.ends, grace_s=grace_s)
+            await wait_for_calls(
+                stopping.done,
+                self._runner,
+                ends=self.ends,
+                grace_s=grace_s,
+                # Behind another front every caller has a Unix socket, and the other front watches its own.
+                is_sending_unseen=lambda: self._addresses.has_sockets and self._unsent.has_unix_callers,
+            )
         await self._server.stop(None)
         self._partial_messages.stop()
         if self._watching is not None:

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeAlias
 
 from convvae_service.errors import StartupError
 from convvae_service.server.listening import why_not
-from convvae_service.server.local_ends import LocalEnd
 from convvae_service.server.unix_socket import UnixSocket
 from convvae_service.settings.addresses import socket_path
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["LocalAddresses"]
+__all__ = ["LocalAddresses", "LocalEnd"]
+
+# The server's end of a connection, as the system names it: the port, or the path that was bound.
+LocalEnd: TypeAlias = int | str
 
 
 class LocalAddresses:
@@ -36,6 +39,11 @@ class LocalAddresses:
             StartupError: An address cannot be used.
         """
         return tuple(self._open(address, bind) for address in self._addresses)
+
+    @property
+    def has_sockets(self) -> bool:
+        """Whether a Unix socket is open."""
+        return bool(self._sockets)
 
     def close(self) -> None:
         """Remove the files of Unix sockets."""

@@ -17,8 +17,7 @@ from convvae_service.server.connections import KEEPALIVE_TIMEOUT_MS, receive_lim
 from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_front import GrpcFront
-from convvae_service.server.local_addresses import LocalAddresses
-from convvae_service.server.local_ends import LocalEnd
+from convvae_service.server.local_addresses import LocalAddresses, LocalEnd
 from convvae_service.server.native_listening import listen_natively
 from convvae_service.server.native_port import NativePort, SizeLimits
 from convvae_service.settings.serve import ServeSettings
@@ -48,8 +47,9 @@ class NativeFront:
         self._tokens = credentials.tokens
         self._methods: list[Method | ProbeMethod] = []
         self._addresses = LocalAddresses(settings)
-        self._listeners: list[NativeGrpcFront] = []
+        self._socket_name = f"convvae-{secrets.token_hex(16)}"
         self._ports: list[NativePort] = []
+        self._socket_ports: list[NativePort] = []
         # Each connection may have one to the front behind. A limit there would refuse callers.
         self._behind = GrpcFront(settings, runner, credentials, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
@@ -85,15 +85,7 @@ class NativeFront:
             StartupError: An address cannot be used.
         """
         opened = self._addresses.open(self._bind)
-        socket_name = f"convvae-{secrets.token_hex(16)}"
-        self._behind.open_socket(socket_name, ends=self.ends)
-        limits = SizeLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
-        for listener in self._listeners:
-            # The zero byte is how Linux names an abstract socket.
-            listener.set_fallback(f"\0{socket_name}")
-            port = NativePort(listener, self._methods, self._runner, limits, self._tokens)
-            self._runner.metrics.grpc.add_source(port.totals)
-            self._ports.append(port)
+        self._behind.open_socket(self._socket_name, ends=self.ends)
         return opened
 
     async def start(self) -> None:
@@ -121,14 +113,21 @@ class NativeFront:
             ends=self.ends,
             grace_s=grace_s,
             max_sending_s=_MAX_SENDING_S,
+            is_sending_unseen=lambda: any(port.open for port in self._socket_ports),
         )
 
     def _bind(self, address: str) -> int:
-        if address.startswith("unix:"):
-            listeners = [self._listen(address)]
-        else:
-            listeners = listen_natively(address, self._listen)
-        self._listeners += listeners
+        is_socket = address.startswith("unix:")
+        listeners = [self._listen(address)] if is_socket else listen_natively(address, self._listen)
+        limits = SizeLimits(receive_limit(self._settings), self._settings.max_metadata_bytes)
+        for listener in listeners:
+            # The zero byte is how Linux names an abstract socket.
+            listener.set_fallback(f"\0{self._socket_name}")
+            port = NativePort(listener, self._methods, self._runner, limits, self._tokens)
+            self._runner.metrics.grpc.add_source(port.totals)
+            self._ports.append(port)
+            if is_socket:
+                self._socket_ports.append(port)
         return listeners[0].bound_port
 
     def _listen(self, target: str) -> NativeGrpcFront:

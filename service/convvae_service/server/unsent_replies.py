@@ -45,6 +45,11 @@ class UnsentReplies:
         """Note that a reply is sent, or that its caller has left."""
         self._unsent.pop(reply, None)
 
+    @property
+    def has_unix_callers(self) -> bool:
+        """Whether a reply is being sent through a Unix socket."""
+        return any(peer().startswith("unix:") for _, peer in self._unsent.values())
+
     async def run(self) -> None:
         """Watch the replies until this is cancelled."""
         loop = asyncio.get_running_loop()

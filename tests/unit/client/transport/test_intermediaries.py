@@ -4,11 +4,13 @@ import socket
 from contextlib import ExitStack
 from typing import Any
 
+import grpc
 import numpy as np
 import pytest
 
 import convvae
 from convvae import AsyncClient, Client, RetryConfig, TLSConfig
+from convvae.transport.connection_faults import find_connection_fault
 from convvae.transport.proxies import describe_proxy
 from support.intermediary import Answer, closes, http2_answer, intermediary, plain_answer, resets
 from support.spoilt_servicer import Servicer, serving
@@ -171,3 +173,12 @@ def test_an_error_behind_a_proxy_names_it(monkeypatch: pytest.MonkeyPatch) -> No
         f"192.0.2.1:5: the proxy answered HTTP 400; the connection goes through the proxy {proxy} of "
         "https_proxy; no_proxy does not name 192.0.2.1 as gRPC reads it"
     )
+
+
+def test_a_socket_of_somebody_else() -> None:
+    """GRPC's words for a refusal by the file system are its own; these say what to do."""
+    details = "connect failed: addr: unix:/run/vae.sock error: Permission denied"
+    fault = find_connection_fault(grpc.StatusCode.UNAVAILABLE, details, "unix:/run/vae.sock", answered=False)
+    assert fault is not None
+    assert fault.kind is convvae.Unavailable
+    assert fault.reason.startswith("this user may not call through the socket; ask for its group")

@@ -1,5 +1,7 @@
 """What `--models` may be: a repository, the folder of one model, or one bundle."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -117,6 +119,18 @@ def test_a_damaged_manifest_is_a_version_that_fails(root: Path) -> None:
     (finding,) = check_repository(folder)
     assert (finding.model, finding.version) == ("model", 2)
     assert finding.error.startswith("manifest is not valid JSON")
+
+
+def test_a_folder_that_cannot_be_listed_now_is_still_a_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The model is served under its new name when the disk is back, whatever its manifest says."""
+
+    def fail(*_: object, **__: object) -> list[int]:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("convvae_service.repository.place.published_versions", fail)
+    assert find_place(root, "vae") == Place(root=root / "tiny", name="vae")
 
 
 def test_a_version_of_another_model_is_refused(root: Path) -> None:

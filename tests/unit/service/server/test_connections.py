@@ -75,6 +75,20 @@ def test_connections_are_counted() -> None:
             assert count_connections({port}) == 1
 
 
+def test_connections_to_a_unix_socket_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's ends have the path that was bound; those of callers have none."""
+    monkeypatch.chdir(tmp_path)
+    with socket.socket(socket.AF_UNIX) as server, socket.socket(socket.AF_UNIX) as caller:
+        server.bind("vae.sock")
+        server.listen()
+        assert count_connections({"vae.sock"}) == 0
+        caller.connect("vae.sock")
+        accepted, _ = server.accept()
+        with accepted:
+            assert count_connections({"vae.sock", 1}) == 1
+            assert count_connections({"other.sock"}) == 0
+
+
 def test_a_front_without_a_limit_warns_of_open_files(caplog: pytest.LogCaptureFixture) -> None:
     """All files count, not connections alone: behind the native front a caller may take three."""
     files = len(list(Path("/dev/fd").iterdir()))
