@@ -33,8 +33,8 @@ def manifest_of(
         seed: The seed of the training.
         weights: Equal texts are equal weights. "": they follow from everything else.
         settings: Settings of the training that differ.
-        facts: `steps`, `epochs`, `images`, `data` (the hash), `share_done`; `settings_recorded` False for
-            a bundle that does not record its settings.
+        facts: `steps`, `epochs`, `images`, `data` (the hash), `share_done`, `weights_from`, `ends`;
+            `settings_recorded` False for a bundle that does not record its settings.
     """
     given = {"dataset": "d", "objective": objective, "likelihood": "gaussian", "latent_dim": LATENTS}
     recorded = recorded_settings(config_from(given, settings or {}))
@@ -46,8 +46,9 @@ def manifest_of(
             "training_settings": recorded,
             "training_data_sha256": values["data"],
         }
-    if "share_done" in values:
-        metrics["training_share_done"] = values["share_done"]
+    metrics |= {
+        f"training_{name}": values[name] for name in ("share_done", "weights_from", "ends") if name in values
+    }
     digest = hashlib.sha256((weights or f"{objective} {seed} {settings} {facts}").encode()).hexdigest()
     return SimpleNamespace(
         model=objective,

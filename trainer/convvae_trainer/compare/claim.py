@@ -62,8 +62,11 @@ def _phrase(cases: Sequence[Case], where: str) -> str:
     holding = sum(case.holds is True for case in cases)
     if holding == len(cases):
         return f"holds {where}"
-    if all(case.holds is False for case in cases):
+    failing = sum(case.holds is False for case in cases)
+    if failing == len(cases):
         return f"does not hold {where}"
+    if not holding:
+        return f"does not hold in {failing} of {len(cases)} cases here"
     return f"holds in {holding} of {len(cases)} cases here"
 
 

@@ -88,7 +88,7 @@ def _draws_line(system: System, draws: PriorDraws) -> str:
         f"<li><b>{escape(system.name)}</b>: {_memory_words(share)}. The median distance to the nearest"
         f" training image is {distance.text('.3f')} for {draws.searched} draws, and"
         f" {draws.held_out_distance:.3f} for test images (root mean square of pixels in 0..1)."
-        f" {share.mean:.0%} of the draws are closer than all but {CLOSE_SHARE:.0%} of the test images.</li>"
+        f" {share.mean:.0%} of the draws are as close as the closest {CLOSE_SHARE:.0%} of test images.</li>"
     )
 
 

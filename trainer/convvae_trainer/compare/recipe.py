@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from convvae_service.bundle import Manifest
 from convvae_trainer.exports.model_card import UNFINISHED
-from convvae_trainer.exports.training_record import DATA_SHA256, SETTINGS, STEPS
+from convvae_trainer.exports.training_record import DATA_SHA256, ENDS, SETTINGS, STEPS, WEIGHTS_FROM
 from convvae_trainer.settings import config
 from convvae_trainer.settings.declaration import Panel, plain
 
@@ -33,6 +33,7 @@ class Recipe:
     """The training of a model. `settings` is None in bundles that do not record them.
 
     `steps` and `data_sha256` are None there too. `share_done` is below 1 for a run that has not ended.
+    `weights_from` names the first weights. `ends` is "one" for a run whose end was never moved.
     """
 
     objective: str
@@ -42,6 +43,8 @@ class Recipe:
     epochs: float
     share_done: float
     precision: str
+    weights_from: str
+    ends: str
     steps: int | None
     data_sha256: str | None
     settings: Mapping[str, Any] | None
@@ -69,6 +72,8 @@ class Recipe:
             epochs=training.epochs,
             share_done=float(share) if isinstance(share, int | float) else 1.0,
             precision=str(metrics.get("training_precision", "")),
+            weights_from=str(metrics.get(WEIGHTS_FROM, "random")),
+            ends=str(metrics.get(ENDS, "one")),
             steps=steps if is_sound else None,
             data_sha256=sha256 if is_sound else None,
             settings=settings if is_sound else None,
@@ -86,7 +91,7 @@ class Recipe:
         # A run by time, or one that stops by itself, has another number of steps with each seed.
         has_free_end = any(self.settings.get(name) is not None for name in ("minutes", "early_stop_epochs"))
         same_end = has_free_end or (self.steps, self.epochs) == (other.steps, other.epochs)
-        names = ("images", "precision", "data_sha256", "settings", "share_done")
+        names = ("images", "precision", "data_sha256", "settings", "share_done", "weights_from", "ends")
         return same_end and all(getattr(self, name) == getattr(other, name) for name in names)
 
 
@@ -143,6 +148,8 @@ def _facts() -> list[tuple[str, Any]]:
         ("epochs", lambda recipe: f"{recipe.epochs:g}"),
         ("share of the training that is done", lambda recipe: f"{recipe.share_done:.0%}"),
         ("precision", lambda recipe: recipe.precision),
+        ("first weights", lambda recipe: recipe.weights_from),
+        ("ends of the run", lambda recipe: recipe.ends),
         *((name, reader(name)) for name in (*networks, *_SHARED)),
     ]
 

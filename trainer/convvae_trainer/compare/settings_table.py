@@ -13,7 +13,10 @@ _ABSENT = object()
 
 
 def settings_table(systems: Sequence[System]) -> str:
-    """Return the table as HTML: a line for each setting that differs; "" if there is nothing to compare."""
+    """Return the table as HTML; "" if there is nothing to compare.
+
+    There is a line for each setting that differs between systems that have it.
+    """
     recorded = [system for system in systems if system.recipes[0].is_recorded]
     lacking = [system.name for system in systems if not system.recipes[0].is_recorded]
     note = ""
@@ -29,7 +32,8 @@ def settings_table(systems: Sequence[System]) -> str:
     lines = []
     for name in names:
         values = [each.get(name, _ABSENT) for each in settings]
-        if any(value != values[0] for value in values):
+        known = [value for value in values if value is not _ABSENT]
+        if any(value != known[0] for value in known):
             cells = "".join(f"<td>{_shown(value)}</td>" for value in values)
             lines.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     if not lines:

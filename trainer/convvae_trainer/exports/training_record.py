@@ -13,7 +13,7 @@ from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, batch_size, fraction_done
 from convvae_trainer.settings.recorded import recorded_settings
 
-__all__ = ["DATA_SHA256", "SETTINGS", "STEPS", "WEIGHTS_FROM", "training_record"]
+__all__ = ["DATA_SHA256", "ENDS", "SETTINGS", "STEPS", "WEIGHTS_FROM", "training_record"]
 
 # Keys of the metrics: `compare` tells by them whether two models were trained alike.
 STEPS = "training_steps"
@@ -21,6 +21,9 @@ SETTINGS = "training_settings"
 DATA_SHA256 = "training_data_sha256"
 # The name of the run or version whose weights were the first ones; absent: they were random.
 WEIGHTS_FROM = "training_weights_from"
+# The ends, [epochs, minutes], that a run had one after the other; absent: it never had another one. With the
+# end, the learning rate of all steps before it changes.
+ENDS = "training_ends"
 
 
 def training_record(
@@ -49,6 +52,8 @@ def training_record(
         metrics[WEIGHTS_FROM] = str(run.record.weights_from)
     if advice := evaluation.get("advice"):
         metrics[ADVICE] = advice
+    if len(ends := run.record.distinct("end")) > 1:
+        metrics[ENDS] = [list(end) for end in ends]
     if not progress.is_finished:
         metrics[UNFINISHED] = _share_done(run, progress, num_images)
     if progress.best_elbo is not None:

@@ -179,7 +179,9 @@ def test_cases_that_cannot_be_compared_have_no_vote() -> None:
 
     assert verdict(unmatched, held) == "holds here"
     assert verdict(unmatched) == verdict() == UNSAID
-    assert verdict(held, Case(holds=None, words="within")) == "holds in 1 of 2 cases here"
+    within = Case(holds=None, words="within")
+    assert verdict(held, within) == "holds in 1 of 2 cases here"
+    assert verdict(Case(holds=False, words="f"), within) == "does not hold in 1 of 2 cases here"
 
 
 def test_a_limit_is_met_beyond_the_spread_of_seeds() -> None:

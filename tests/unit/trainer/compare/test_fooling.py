@@ -132,6 +132,8 @@ def test_sharp_pictures_of_something_else_fail(reconstruct: Callable[[int], Imag
         ({"data": "other"}, "training data, whose pixels are not the same"),
         ({"images": 40}, "training images 80 and 40"),
         ({"share_done": 0.5}, "share of the training that is done 100% and 50%"),
+        ({"weights_from": "other@1"}, "first weights random and other@1"),
+        ({"ends": [[5, None], [9, None]]}, "ends of the run one and [[5, None], [9, None]]"),
         ({"settings_recorded": False}, "settings, which not every bundle records"),
         ({"settings": {"beta": 10.0}}, "is not the lecture's VAE: beta 10"),
         ({"settings": {"sigma": 1.0}}, "is not the lecture's VAE: sigma 1"),

@@ -18,6 +18,7 @@ from convvae_trainer.compare.figures import FIGURES
 from convvae_trainer.compare.html import render, write
 from convvae_trainer.compare.model_report import ModelReport
 from convvae_trainer.compare.pictures import pictures
+from convvae_trainer.compare.settings_table import settings_table
 from convvae_trainer.compare.system import System, make_systems
 from convvae_trainer.compare.table import table
 from convvae_trainer.data.dataset import Dataset
@@ -270,11 +271,17 @@ def test_systems_of_several_seeds_have_one_picture_each(made: tuple[Comparison, 
 
 
 def test_settings_that_differ_stand_beside_the_figures(made: tuple[Comparison, Path]) -> None:
-    """A reader sees each difference between the trainings; an objective without a setting has a dash."""
-    page = Page(made[1].read_text(encoding="utf-8"))
-    assert "Settings that differ" in page.text
-    assert "beta1\N{EN DASH}" in page.text
-    assert "latent_dim4" not in page.text
+    """Systems that have a setting differ in it; one that has no such setting has a dash."""
+    vae, autoencoder = made[0].models
+    settings = vae.published.manifest.training.metrics["training_settings"]
+    (other,) = seeds_of(vae, [0.01], training_settings={**settings, "beta": 4.0, "width": 8})
+    found = settings_table(make_systems([vae, other, autoencoder]))
+    assert "<th scope=row>beta</th><td>1</td><td>4</td><td>&ndash;</td>" in found
+    assert "<th scope=row>width</th><td>4</td><td>8</td><td>4</td>" in found
+    assert "latent_dim" not in found
+    assert settings_table(make_systems([vae, autoencoder])) == ""
+    old = seeds_of(vae, [0.01], training_settings=None)
+    assert "Settings are not recorded by" in settings_table(make_systems([vae, *old]))
 
 
 def test_the_best_epoch_is_said_where_early_stopping_took_it(made: tuple[Comparison, Path]) -> None:

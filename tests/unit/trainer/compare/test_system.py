@@ -28,6 +28,8 @@ def test_models_that_differ_in_the_seed_alone_form_one_system() -> None:
         {"data": "other"},
         {"images": 79},
         {"share_done": 0.5},
+        {"weights_from": "other@1"},
+        {"ends": [[5, None], [10, None]]},
         {"settings_recorded": False},
     ],
 )
