@@ -12,6 +12,7 @@ from convvae_service.bundle import ImageShape
 from convvae_trainer.compare.model_report import ModelReport, measure
 from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.sample import TestSample as Sample
+from convvae_trainer.compare.sample import mean_image_ssim
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.settings.recorded import recorded_settings
 
@@ -55,6 +56,7 @@ def manifest_of(
         objective=objective,
         likelihood=SimpleNamespace(name=recorded["likelihood"]),
         latent_dim=recorded["latent_dim"],
+        has_log_variance=objective != "ae",
         graphs=(SimpleNamespace(sha256=digest),),
         training=SimpleNamespace(
             dataset="d", images=values["images"], epochs=values["epochs"], seed=seed, metrics=metrics
@@ -103,5 +105,11 @@ def measured(
     model: Any = GivenModel(
         label or f"{manifest.objective}-{manifest.training.seed}", manifest, images, reconstructions
     )
-    sample = Sample(rows=np.arange(len(images)), images=images, labels=None, shown=np.arange(2))
+    sample = Sample(
+        rows=np.arange(len(images)),
+        images=images,
+        labels=None,
+        shown=np.arange(2),
+        mean_image_ssim=mean_image_ssim(images),
+    )
     return measure(model, sample, classifier=None, nearest=NearestImages(images, images), is_shown=False)

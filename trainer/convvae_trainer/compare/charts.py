@@ -54,10 +54,10 @@ class LossCurve:
         return any(value is not None and math.isfinite(value) for value in self.values.get(metric, ()))
 
 
-def class_name(label: int, names: Sequence[str] | None) -> str:
-    """Return the name of a class, shortened; its number where the names are not known."""
+def class_name(label: int, names: Sequence[str] | None, *, characters: int = CLASS_CHARACTERS) -> str:
+    """Return the name of a class, cut to some characters; its number where the names are not known."""
     name = names[label] if names is not None and 0 <= label < len(names) else str(label)
-    return textwrap.shorten(name, CLASS_CHARACTERS, placeholder="…") or name[:CLASS_CHARACTERS]
+    return name if len(name) <= characters else f"{name[: characters - 1]}…"
 
 
 def scatters(panels: Sequence[ScatterPanel], *, class_names: Sequence[str] | None = None) -> bytes:

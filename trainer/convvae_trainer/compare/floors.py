@@ -9,16 +9,18 @@ from convvae_trainer.compare.system import System
 
 __all__ = ["FLOORS", "LOWEST_SSIM", "shortfall"]
 
-# The lowest SSIM of reconstructions and their images.
-LOWEST_SSIM = 0.3
+# The mean of the test images has some SSIM as the reconstruction of each. The lowest SSIM allowed is this
+# part of the way from there to 1.
+PART_OF_THE_WAY = 1 / 3
 # The lowest SSIM as a share of the VAE's.
 SHARE_OF_SSIM = 0.7
 # The lowest accuracy of the classifier on reconstructions, as a share of that on the VAE's reconstructions.
 SHARE_OF_ACCURACY = 0.9
 
+LOWEST_SSIM = "SSIM is at least a third of the way from that of the mean image to 1"
 FLOORS = (
-    f"a reconstruction counts as the image if SSIM is {LOWEST_SSIM} or more and {SHARE_OF_SSIM:.0%} of the"
-    f" VAE's, and the classifier, if there is one, is right {SHARE_OF_ACCURACY:.0%} as often as on the VAE's"
+    f"a reconstruction counts as the image if its {LOWEST_SSIM}, and {SHARE_OF_SSIM:.0%} of the VAE's, and"
+    f" the classifier, if there is one, is right {SHARE_OF_ACCURACY:.0%} as often as on the VAE's"
 )
 
 
@@ -27,10 +29,11 @@ def shortfall(system: System, vae: System | None = None) -> str:
 
     Args:
         system: The system.
-        vae: The VAE that it is compared with. None: the lowest SSIM alone counts.
+        vae: The VAE that it is compared with. None: the SSIM of the mean image alone counts.
     """
     ssim = system.spread(lambda model: model.quality.ssim)
-    lowest = LOWEST_SSIM
+    mean_image = max(0.0, system.first.mean_image_ssim)
+    lowest = mean_image + (1 - mean_image) * PART_OF_THE_WAY
     if vae is not None:
         lowest = max(lowest, SHARE_OF_SSIM * _mean(vae.spread(lambda model: model.quality.ssim)))
     if _mean(ssim) < lowest:

@@ -60,13 +60,15 @@ class FrechetFigures:
 class ModelReport:
     """The figures and images of one model. `distortion` is in nats per image.
 
-    `half_size` is the quality of the reconstructions at half their size. `reconstructions` are those of the
+    `half_size` is the quality of the reconstructions at half their size. `mean_image_ssim` is the SSIM of the
+    mean image with the test images. `reconstructions` are those of the
     shown test images. A model that is not shown in pictures has no traversals and no interpolations.
     """
 
     bundle: BundleModel
     quality: ReconstructionQuality
     half_size: ReconstructionQuality
+    mean_image_ssim: float
     distortion: float
     active_units: int
     posterior: PosteriorFigures
@@ -114,6 +116,7 @@ class ModelReport:
             **asdict(self.quality),
             "sharpness_distance": self.quality.sharpness_distance,
             "half_size_sharpness_distance": self.half_size.sharpness_distance,
+            "mean_image_ssim": self.mean_image_ssim,
             "distortion": self.distortion,
             "active_units": self.active_units,
             **asdict(self.posterior),
@@ -177,6 +180,7 @@ def measure(
         bundle=bundle,
         quality=reconstruction_quality(sample.images, reconstructions),
         half_size=reconstruction_quality(halved(sample.images), halved(reconstructions)),
+        mean_image_ssim=sample.mean_image_ssim,
         distortion=distortion,
         active_units=int((mean_NZ.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),
         posterior=posterior,

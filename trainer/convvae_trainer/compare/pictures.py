@@ -19,6 +19,8 @@ CHARTS = (
     ("rate, nats per image", {"rate": "rate"}),
     ("adversarial losses", {"adversarial": "decoder's loss", "discrimination": "discriminator's loss"}),
 )
+# The name of a class above an image is cut to this length.
+CAPTION_CHARACTERS = 9
 
 
 def pictures(comparison: Comparison) -> dict[str, bytes]:
@@ -59,7 +61,10 @@ def _class_captions(comparison: Comparison) -> list[str]:
     sample, names = comparison.sample, comparison.class_names
     if sample.labels is None:
         return []
-    return [charts.class_name(int(label), names) for label in sample.labels[sample.shown]]
+    return [
+        charts.class_name(int(label), names, characters=CAPTION_CHARACTERS)
+        for label in sample.labels[sample.shown]
+    ]
 
 
 def _draws(comparison: Comparison) -> bytes:

@@ -12,18 +12,23 @@ from convvae_service.bundle import ImageShape
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn, varied
 from convvae_trainer.errors import BadData
+from convvae_trainer.evaluation.image_quality import reconstruction_quality
 
-__all__ = ["TestSample", "check_image_shape", "draw_sample"]
+__all__ = ["TestSample", "check_image_shape", "draw_sample", "mean_image_ssim"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TestSample:
-    """Test images of shape (N, H, W, C), their rows in the test set, and which of them the report shows."""
+    """Test images of shape (N, H, W, C), their rows in the test set, and which of them the report shows.
+
+    `mean_image_ssim` is the SSIM that the mean of these images has as the reconstruction of each.
+    """
 
     rows: NDArray[np.intp]
     images: NDArray[np.uint8]
     labels: NDArray[np.int64] | None
     shown: NDArray[np.intp]
+    mean_image_ssim: float
 
 
 def draw_sample(dataset: Dataset, *, limit: int, columns: int, seed: int) -> TestSample:
@@ -37,13 +42,21 @@ def draw_sample(dataset: Dataset, *, limit: int, columns: int, seed: int) -> Tes
     """
     rows = drawn(len(dataset.test), limit, seed=seed)
     labels = None if dataset.test_labels is None else dataset.test_labels[rows]
+    # The whole test set is not copied: it may be a file mapped into memory.
+    images = dataset.test if len(rows) == len(dataset.test) else dataset.test[rows]
     return TestSample(
         rows=rows,
-        # The whole test set is not copied: it may be a file mapped into memory.
-        images=dataset.test if len(rows) == len(dataset.test) else dataset.test[rows],
+        images=images,
         labels=labels,
         shown=varied(len(rows), labels, columns, seed=seed),
+        mean_image_ssim=mean_image_ssim(images),
     )
+
+
+def mean_image_ssim(images_NHWC: NDArray[np.uint8]) -> float:
+    """Return the SSIM of the mean image as the reconstruction of each image: what needs no encoder."""
+    mean_HWC = np.rint(images_NHWC.mean(axis=0, dtype=np.float64)).astype(np.uint8)
+    return reconstruction_quality(images_NHWC, np.broadcast_to(mean_HWC, images_NHWC.shape)).ssim
 
 
 def check_image_shape(dataset: Dataset, image: ImageShape, *, label: str) -> None:

@@ -29,11 +29,12 @@ def settings_table(systems: Sequence[System]) -> str:
         return note
     settings = [system.recipes[0].settings or {} for system in recorded]
     names = dict.fromkeys(name for each in settings for name in each if name != "objective")
-    lines = []
+    lines, has_gap = [], False
     for name in names:
         values = [each.get(name, _ABSENT) for each in settings]
         known = [value for value in values if value is not _ABSENT]
         if any(value != known[0] for value in known):
+            has_gap = has_gap or len(known) < len(values)
             cells = "".join(f"<td>{_shown(value)}</td>" for value in values)
             lines.append(f"<tr><th scope=row>{escape(name)}</th>{cells}</tr>")
     if not lines:
@@ -43,7 +44,8 @@ def settings_table(systems: Sequence[System]) -> str:
         "<h3>Settings that differ</h3>\n"
         f'<div class="wide"><table>\n<thead><tr><th></th>{heads}</tr></thead>\n<tbody>\n'
         + "\n".join(lines)
-        + "\n</tbody></table></div>\n<p class=note>&ndash;: the objective has no such setting.</p>"
+        + "\n</tbody></table></div>"
+        + ("\n<p class=note>&ndash;: the objective has no such setting.</p>" if has_gap else "")
         + note
     )
 

@@ -30,6 +30,7 @@ th { font-weight: 600; }
 th small { display: block; font-size: .75rem; line-height: 1.35; }
 tbody tr:hover { background: var(--wash); }
 .best { font-weight: 700; }
+td small { white-space: nowrap; }
 .none { color: var(--pale); }
 .claims { padding-left: 1.4rem; }
 .claims > li { margin-bottom: 1.3rem; break-inside: avoid; }

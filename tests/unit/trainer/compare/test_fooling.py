@@ -191,6 +191,18 @@ def test_a_vae_whose_reconstructions_are_not_the_images_is_no_yardstick() -> Non
     assert "the reconstructions of VAE are not the images" in words(claim)
 
 
+def test_a_vae_that_draws_almost_the_mean_image_is_no_yardstick() -> None:
+    """One blob for every image has some SSIM with each; that is not a third of the way to the images."""
+    mean = IMAGES.mean(axis=0, keepdims=True)
+    blobs = [
+        measured(manifest_of("vae", seed=seed), IMAGES, as_pixels((0.9 + 0.01 * seed) * mean + 0.1 * IMAGES))
+        for seed in SEEDS
+    ]
+    claim = sharper(*blobs, *gans())
+    assert claim.verdict == UNSAID
+    assert "the reconstructions of VAE are not the images" in words(claim)
+
+
 def test_reconstructions_that_the_classifier_cannot_read_fail() -> None:
     """With labels, a reconstruction has to be read about as often as the VAE's."""
     models = [*vaes(), *gans()]

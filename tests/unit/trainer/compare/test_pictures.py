@@ -85,6 +85,31 @@ def test_many_classes_are_drawn_without_a_legend() -> None:
     assert pixels(charts.scatters([panel])).shape[2] == 3
 
 
+def test_a_class_has_its_name_where_it_is_known() -> None:
+    """A long name is cut, and a label without a name is a number; signs of formulas are text."""
+    names = ("cat", "a very long name of a class", "$x$")
+    assert [charts.class_name(label, names) for label in range(4)] == ["cat", "a very long n…", "$x$", "3"]
+    assert charts.class_name(1, names, characters=6) == "a ver…"
+    assert charts.class_name(7, None) == "7"
+    points = np.random.default_rng(0).normal(size=(30, 2))
+    panel = charts.ScatterPanel(title="t", points=points, labels=(np.arange(30) % 3).astype(np.int64))
+    named = pixels(charts.scatters([panel], class_names=("cat", "_hidden", "$x^{$")))
+    assert named.shape[1] > pixels(charts.scatters([panel])).shape[1]
+
+
+def test_validation_is_a_second_dashed_curve() -> None:
+    """A metric of the validation images is drawn beside that of the training images, in the same chart."""
+    columns = (("loss", {"loss": "-ELBO"}),)
+    training = {"loss": [3.0, 2.0, 1.0]}
+    without = charts.LossCurve(label="a", epochs=[1, 2, 3], values=training)
+    both = charts.LossCurve(
+        label="a", epochs=[1, 2, 3], values={**training, "validation_loss": [3.0, 2.5, 2.4]}
+    )
+    alone, beside = (pixels(charts.curves([curve], charts=columns)) for curve in (without, both))
+    assert alone.shape == beside.shape
+    assert (beside != 255).sum() > (alone != 255).sum()
+
+
 def test_curves_pass_over_what_is_missing() -> None:
     """A chart is drawn for a metric that a model has; a column that no model has is left out."""
     columns = (("loss", {"loss": "-ELBO"}), ("game", {"adversarial": "decoder"}))
