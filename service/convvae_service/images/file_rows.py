@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convvae_service.images.decode import decode_file
 from convvae_service.images.header import InvalidImage, TooManyPixels
@@ -37,11 +36,15 @@ class FileRows:
     def read(self, model_input: ModelInput) -> ImageBatch:
         """Decode the files; see `UndecodedRows`."""
         images = np.empty((len(self.ids), *model_input.shape.as_tuple), np.uint8)
+        rules = {"shape": model_input.shape, "resize": model_input.resize, "max_pixels": self.max_pixels}
+        are_texts = "".join(self.ids).isascii()
         good: list[int] = []
         rejected = []
         for index, row_id in enumerate(self.ids):
             try:
-                images[len(good)] = self._decode(index, model_input)
+                if not are_texts:
+                    _check_text(row_id)
+                images[len(good)] = decode_file(self.content(index), **rules)  # type: ignore[arg-type]
             except TooManyPixels as error:
                 rejected.append(RejectedRow(printable(row_id), f"{error}: --max-pixels raises it"))
             except InvalidImage as error:
@@ -53,17 +56,11 @@ class FileRows:
         kept = {name: _taken(values, good) for name, values in self.kept.items()}
         return ImageBatch([self.ids[index] for index in good], images[: len(good)], rejected, kept)
 
-    def _decode(self, index: int, model_input: ModelInput) -> NDArray[np.uint8]:
-        row_id = self.ids[index]
-        # Python represents bytes that are not UTF-8 as lone surrogates. A string column cannot store them.
-        if not row_id.isascii() and any("\ud800" <= letter <= "\udfff" for letter in row_id):
-            raise InvalidImage("its name is not UTF-8: rename it")
-        return decode_file(
-            self.content(index),
-            shape=model_input.shape,
-            resize=model_input.resize,
-            max_pixels=self.max_pixels,
-        )
+
+def _check_text(row_id: str) -> None:
+    # Python represents bytes that are not UTF-8 as lone surrogates. A string column cannot store them.
+    if any("\ud800" <= letter <= "\udfff" for letter in row_id):
+        raise InvalidImage("its name is not UTF-8: rename it")
 
 
 def _taken(values: Any, indices: list[int]) -> Any:

@@ -105,7 +105,8 @@ def file_kind(name: str) -> str:
     """Return "hidden" or "image", or the name under which a file that is not read is counted, by its name."""
     if name.startswith("."):
         return "hidden"
-    suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path is slower
+    stem, dot, ending = name.rpartition(".")
+    suffix = (dot + ending).lower() if stem else ""
     if suffix in IMAGE_SUFFIXES:
         return "image"
     is_kind = 1 < len(suffix) <= _MAX_SUFFIX_LETTERS and suffix[1:].isalnum()

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from convvae_service.images.file_rows import FileRows
+from convvae_service.images.header import InvalidImage
 from convvae_service.images.location import Location, first_line, import_package
 from convvae_service.images.parquet_columns import find_image_column, is_text
 from convvae_service.images.source import BadSource, Source, SourceOptions
@@ -144,17 +145,19 @@ class ParquetShard:
     def as_rows(self, table: Any) -> FileRows:
         """Return a table as rows."""
         options, image = self.options, self.image
-        if options.id_column:
-            ids = [str(value) for value in table.column(options.id_column).to_pylist()]
-        else:
-            stem = self.name.removesuffix(self.location.suffix)
-            ids = [f"{stem}/{number}" for number in table.column(0).to_pylist()]
+        stem = self.name.removesuffix(self.location.suffix)
+        ids = [f"{stem}/{number}" for number in table.column(0).to_pylist()]
+        named = table.column(options.id_column).to_pylist() if options.id_column else ids
         values = table.column(image.name).combine_chunks()
 
         def content(index: int) -> bytes:
+            if named[index] is None:
+                raise InvalidImage("the row has no id")
             return image.content(values[index], self.location)
 
-        return FileRows(ids, content, options.max_pixels, {name: table.column(name) for name in options.keep})
+        shown = [given if name is None else str(name) for name, given in zip(named, ids, strict=True)]
+        kept = {name: table.column(name) for name in options.keep}
+        return FileRows(shown, content, options.max_pixels, kept)
 
 
 class _ParquetCursor:

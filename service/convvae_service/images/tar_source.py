@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import file_kind
@@ -34,11 +34,11 @@ TAR_SUFFIXES = (".tar",)
 _MAX_READ_BYTES = 4 << 20
 _MAX_SIDECAR_BYTES = 1 << 20
 _END_BYTES = 1024
+_NONE: Mapping[str, TarMember] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sample:
-    """An image member, and the members beside it that are kept."""
+class _Sample(NamedTuple):
+    """An image member, the members beside it that are kept, and whether an earlier image has its id."""
 
     id: str
     image: TarMember
@@ -108,17 +108,28 @@ class _TarCursor:
 
     def _images(self, members: Iterator[TarMember]) -> "Generator[_Sample, None, None]":
         ids: set[str] = set()
-        for group in _grouped(members) if self._shard.options.keep else ([member] for member in members):
-            images = [member for member in group if member.is_file and _kind(member) == "image"]
-            sidecars = self._sidecars(group) if images else {}
-            for member in group:
-                if member not in images and member not in sidecars.values():
-                    self.left_out[_kind(member) if member.is_file else "not regular files"] += 1
-            for image in images:
-                self._passed_bytes = image.start + image.size
-                row_id = image.name.removeprefix("./").rpartition(".")[0]
-                yield _Sample(row_id, image, sidecars, row_id in ids)
-                ids.add(row_id)
+        for image, sidecars in (
+            self._with_sidecars(members)
+            if self._shard.options.keep
+            else ((member, _NONE) for member in members)
+        ):
+            kind = _kind(image)
+            if kind != "image":
+                self.left_out[kind] += 1
+                continue
+            self._passed_bytes = image.start + image.size
+            row_id = image.name.removeprefix("./").rpartition(".")[0]
+            yield _Sample(row_id, image, sidecars, row_id in ids)
+            ids.add(row_id)
+
+    def _with_sidecars(
+        self, members: Iterator[TarMember]
+    ) -> Iterator[tuple[TarMember, Mapping[str, TarMember]]]:
+        """Yield each member that is not kept as a column, with those beside it that are."""
+        for group in _grouped(members):
+            has_image = any(_kind(member) == "image" for member in group)
+            sidecars = self._sidecars(group) if has_image else {}
+            yield from ((member, sidecars) for member in group if member not in sidecars.values())
 
     def _sidecars(self, group: list[TarMember]) -> dict[str, TarMember]:
         ends = {_ending(member): member for member in group if member.is_file}
@@ -217,7 +228,7 @@ def _check_whole(location: Location) -> None:
 
 
 def _kind(member: TarMember) -> str:
-    return file_kind(member.name.rpartition("/")[2])
+    return file_kind(member.name.rpartition("/")[2]) if member.is_file else "not regular files"
 
 
 def _ending(member: TarMember) -> str:

@@ -218,8 +218,8 @@ def run(
                 lines.append(f"skipped {others} more: {output.failed_table} lists all")
             if summary.left_out.counts:
                 lines.append(str(summary.left_out))
-            if output.repeated:
-                lines.append(f"{len(output.repeated)} ids occur more than once, such as {output.repeated[0]}")
+            if output.repeated.count:
+                lines.append(str(output.repeated))
             _print(
                 lines, summary_json(summary, info, sink) if json else summary_line(summary, info, sink), sink
             )

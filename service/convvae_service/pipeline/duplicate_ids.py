@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from convvae_service.images import printable
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 
 __all__ = ["DuplicateIds", "duplicate_ids"]
@@ -25,7 +26,7 @@ _MAX_NAMED = 1000
 
 @dataclass(frozen=True, slots=True)
 class DuplicateIds:
-    """The ids that several rows have.
+    """The ids that several rows have. As a string: their number and the first of them, or "".
 
     Attributes:
         count: Number of these ids.
@@ -34,6 +35,9 @@ class DuplicateIds:
 
     count: int
     ids: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"repeated ids: {self.count:,}, such as {printable(self.ids[0])}" if self.count else ""
 
 
 def duplicate_ids(files: Sequence[Path]) -> DuplicateIds:

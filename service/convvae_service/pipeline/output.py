@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from convvae_service.images import RejectedRow
+from convvae_service.pipeline.duplicate_ids import DuplicateIds, duplicate_ids
 from convvae_service.pipeline.failed_table import write_failed
 from convvae_service.pipeline.journal import Position
 from convvae_service.pipeline.sink import EncodedRows, Sink
@@ -49,7 +50,7 @@ class RunOutput(Protocol):
         """The name of the table of failed images, or of the folder of such tables."""
 
     @property
-    def repeated(self) -> Sequence[str]:
+    def repeated(self) -> DuplicateIds:
         """Ids that several rows have, as far as they were looked for when the output was finished."""
 
     def write(self, rows: EncodedRows) -> None:
@@ -78,7 +79,6 @@ class FileOutput:
     left_out: Mapping[str, int] = {}
     part_rows = None
     kept = ""
-    repeated: Sequence[str] = ()
 
     def __init__(self, path: Path, sink: Sink) -> None:
         self._path = path
@@ -86,6 +86,7 @@ class FileOutput:
         self._failed: list[RejectedRow] = []
         self._rows = 0
         self.rows = self.failed = 0
+        self.repeated = DuplicateIds(0, ())
         self.failed_table = f"{path.stem}.failed.parquet"
 
     def write(self, rows: EncodedRows) -> None:
@@ -109,7 +110,10 @@ class FileOutput:
         else:
             failed.unlink(missing_ok=True)
         counts = {"convvae.rows": str(self._rows), "convvae.skipped": str(len(self._failed))}
-        return self._sink.finish(counts)
+        num_bytes = self._sink.finish(counts)
+        if self._path.suffix.lower() == ".parquet":
+            self.repeated = duplicate_ids([self._path])
+        return num_bytes
 
     def __enter__(self) -> Self:
         self._sink.__enter__()

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from convvae_service.images import RejectedRow
 from convvae_service.pipeline.atomic_file import AtomicFile
-from convvae_service.pipeline.duplicate_ids import duplicate_ids
+from convvae_service.pipeline.duplicate_ids import DuplicateIds, duplicate_ids
 from convvae_service.pipeline.errors import BadSink, RunFailed
 from convvae_service.pipeline.failed_table import write_failed
 from convvae_service.pipeline.journal import JOURNAL_FILE, Job, Journal, PartRecord, Position
@@ -59,7 +59,7 @@ class PartedOutput:
         self._rows = 0
         self._failed: list[RejectedRow] = []
         self.failed_table = f"{folder.name}/{FAILED_FOLDER}"
-        self.repeated: Sequence[str] = ()
+        self.repeated = DuplicateIds(0, ())
         try:
             folder.mkdir(exist_ok=True)
         except OSError as error:
@@ -162,13 +162,12 @@ class PartedOutput:
         for path in self._folder.iterdir():
             if _PART.fullmatch(path.name) and path.name not in names:
                 path.unlink()
-        repeated = duplicate_ids([self._folder / part.part for part in parts])
-        self.repeated = repeated.ids
+        self.repeated = duplicate_ids([self._folder / part.part for part in parts])
         described: dict[str, Any] = {
             "rows": self.rows,
             "failed": self.failed,
             "left_out": dict(left_out),
-            "duplicate_ids": {"count": repeated.count, "first": repeated.ids[:_MAX_NAMED]},
+            "duplicate_ids": {"count": self.repeated.count, "first": self.repeated.ids[:_MAX_NAMED]},
             "metadata": self._provenance.as_metadata(),
             "parts": [{"name": part.part, "rows": part.rows, "bytes": part.num_bytes} for part in parts],
         }

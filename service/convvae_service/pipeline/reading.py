@@ -38,6 +38,7 @@ class Reading:
         self._cursor: Cursor | None = None
         self._passed: Counter[str] = Counter(output.left_out)
         self._taken = 0
+        self._rows = source.rows
         weights = [max(1, shard.num_bytes) for shard in source.shards]
         self._weights = [weight / sum(weights) for weight in weights]
         # The part of the source, by size, that is read now, and that was read by runs before.
@@ -76,8 +77,8 @@ class Reading:
 
     def expected_rows(self) -> int | None:
         """Return the number of rows in all, exactly or estimated from sizes, or None if it is unknown."""
-        if self._source.rows is not None:
-            return self._source.rows
+        if self._rows is not None:
+            return self._rows
         done = self._fraction - self._skipped
         return None if done <= 0 else round(self._taken / done)
 

@@ -115,6 +115,7 @@ def embed(
         left_out=left_out,
         seconds=time.perf_counter() - started_s,
         num_bytes=num_bytes,
+        repeated_ids=output.repeated.count,
     )
 
 

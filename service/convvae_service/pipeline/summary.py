@@ -24,6 +24,7 @@ class RunSummary:
         left_out: Entries of folders and archives that were not rows.
         seconds: Wall time of this run.
         num_bytes: Size of the result.
+        repeated_ids: Number of ids that several rows have.
     """
 
     rows: int
@@ -33,6 +34,7 @@ class RunSummary:
     left_out: LeftOut
     seconds: float
     num_bytes: int
+    repeated_ids: int = 0
 
 
 def summary_line(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
@@ -59,6 +61,7 @@ def summary_json(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
             "version": info.version,
             "precision": info.precision,
             "skipped": summary.failed,
+            "repeated_ids": summary.repeated_ids,
             "left_out": dict(summary.left_out.counts),
             "skipped_rows": [{"id": row.id, "reason": row.reason} for row in summary.first_failed],
         }

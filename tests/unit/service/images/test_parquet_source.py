@@ -134,6 +134,15 @@ def test_wrong_columns_are_refused_at_once(
     assert message in str(caught.value)
 
 
+def test_row_without_id_is_rejected(columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput) -> None:
+    """Its place names it; ids that are numbers become texts."""
+    columns["key"] = [None, *range(100, 111)]
+    path = as_file(tmp_path / "x.parquet", columns)
+    batch = read_source(open_source(str(path), SourceOptions(id_column="key")), tiny_input)
+    assert batch.ids == [str(key) for key in range(100, 111)]
+    assert [(row.id, row.reason) for row in batch.rejected] == [("x/0", "the row has no id")]
+
+
 def test_unclear_column_of_images_must_be_named(tmp_path: Path) -> None:
     """Two columns of bytes with names that say nothing could both be it."""
     path = as_file(tmp_path / "x.parquet", {"a": [b""], "b": [b""]})

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -217,10 +218,18 @@ def test_ids_of_several_shards_are_compared(
     (tmp_path / "y.tar").write_bytes(archive.read_bytes())
     ended = embed(*[archive, tmp_path / "y.tar", *words[1:]])
     assert ended.code == 0
-    assert "12 ids occur more than once, such as class-0/00" in ended.err
+    assert "repeated ids: 12, such as class-0/00" in ended.err
     described = json.loads((tmp_path / "z" / "_result.json").read_text())
     assert described["duplicate_ids"]["count"] == 12
     assert described["left_out"] == {".txt": 2}
+
+
+def test_ids_of_one_file_are_compared(embed: Embed, words: list[Any], tmp_path: Path) -> None:
+    """Rows of a Parquet file with a column of ids may repeat one."""
+    image = next((tmp_path / "pictures").rglob("class-*/*.png")).read_bytes()
+    pq.write_table(pa.table({"image": [image] * 3, "key": ["a", "b", "a"]}), tmp_path / "k.parquet")
+    ended = embed(tmp_path / "k.parquet", tmp_path / "z.parquet", *words[2:4], "--id-column", "key")
+    assert (ended.code, ended.err) == (0, "repeated ids: 1, such as a\n")
 
 
 def test_archive_without_images_is_refused(embed: Embed, words: list[Any], tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow, Source, SourceChanged
+from convvae_service.pipeline.duplicate_ids import DuplicateIds
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.journal import Position
@@ -120,7 +121,7 @@ class Memory:
     rows = failed = 0
     left_out: Mapping[str, int] = {}
     kept = failed_table = ""
-    repeated: Sequence[str] = ()
+    repeated = DuplicateIds(0, ())
 
     def __init__(self, part_rows: int | None = None, start: Position = START) -> None:
         self.part_rows, self.start = part_rows, start
