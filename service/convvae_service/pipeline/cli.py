@@ -153,8 +153,7 @@ def run(
 ) -> None:
     """Encode every image of SOURCE and write the posterior means to SINK.
 
-    A file appears when the run is complete, and not if it fails. A folder is written in parts: --resume
-    continues a run that was stopped or killed.
+    A file appears when the run is complete. A folder is written in parts, and --resume continues it.
     """
     flags = _EncoderFlags(
         target=target,

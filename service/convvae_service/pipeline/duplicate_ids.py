@@ -43,7 +43,7 @@ class DuplicateIds:
 def duplicate_ids(files: Sequence[Path]) -> DuplicateIds:
     """Return the ids that several rows of these Parquet files have."""
     arrow = import_pyarrow()
-    rows = sum(arrow.parquet.read_metadata(path).num_rows for path in files)
+    rows = sum(_num_rows(arrow, path) for path in files)
     ranges = max(1, -(-rows // MAX_HASHES))
     repeated: set[int] = set()
     for index in range(ranges):
@@ -60,6 +60,12 @@ def duplicate_ids(files: Sequence[Path]) -> DuplicateIds:
         counts.update(ids[index] for index in np.flatnonzero(np.isin(hashed, chosen)))
     found = sorted(row_id for row_id, count in counts.items() if count > 1)
     return DuplicateIds(len(found), tuple(found[:_MAX_NAMED]))
+
+
+def _num_rows(arrow: Any, path: Path) -> int:
+    # Arrow takes no name that is not UTF-8, so Python opens the file.
+    with path.open("rb") as stream:
+        return int(arrow.parquet.read_metadata(stream).num_rows)
 
 
 def _ids(arrow: Any, files: Sequence[Path]) -> Iterator[tuple[list[str], NDArray[np.int64]]]:

@@ -41,12 +41,15 @@ def test_service_gives_what_the_bundle_gives(
 ) -> None:
     """The same vectors, ids and metadata, whichever encodes."""
     local, remote = tmp_path / "local.parquet", tmp_path / "remote.parquet"
-    ended = run_embed(images, local, "--bundle", tiny_root / "tiny", "--log-variance")
+    ended = run_embed(images, local, "--bundle", tiny_root / "tiny", "--log-variance", "--score")
     assert ended.returncode == 0, ended.stderr
-    ended = run_embed(images, remote, "--target", tiny_server.target, "--log-variance")
+    ended = run_embed(images, remote, "--target", tiny_server.target, "--log-variance", "--score")
     assert ended.returncode == 0, ended.stderr
     for column in ("embedding", "log_variance"):
         np.testing.assert_allclose(vectors(local, column), vectors(remote, column), atol=1e-6)
+    for column in ("elbo", "distortion", "rate"):
+        one, two = (pq.read_table(path).column(column).to_numpy() for path in (local, remote))
+        np.testing.assert_allclose(one, two, rtol=1e-5)
     assert pq.read_table(remote).column("id").to_pylist() == [str(row) for row in range(3000)]
     assert pq.read_schema(remote).metadata == pq.read_schema(local).metadata
 
