@@ -155,6 +155,10 @@ GRPC_HEALTH_PROBE := v0.4.61
 # Load generator and sampling profiler of `make bench`.
 GHZ := v0.120.0
 PY_SPY := 0.4.3
+# Libraries that read the results of bulk embedding, as docs/bulk-embedding.md shows. The number counts this list.
+READERS := 1
+READERS_NEEDS := pandas==3.1.1 polars==2.1.0 duckdb==2.0.1 lancedb==0.40.0 datasets==5.2.0 faiss-cpu==1.15.1 \
+  usearch==2.26.6 pyarrow==26.0.1 numpy==2.4.6 pillow==13.0.0
 # A client of the Open Inference Protocol, in an environment of its own: a process can have only one `inference.*`.
 TRITONCLIENT := 2.73.0
 TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
@@ -181,9 +185,15 @@ tools:
 	  $(PYTHON) -m venv --clear "$$environment" &&
 	    "$$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$$package==$$version" "$$@"
 	}
+	with_venv_of() {
+	  local environment=".tools/$$1-venv"; shift
+	  $(PYTHON) -m venv --clear "$$environment" &&
+	    "$$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$$@"
+	}
 	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
+	add readers $(READERS) $(PYTHON) with_venv_of readers $(READERS_NEEDS)
 	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient[grpc] $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
 	add kserve $(KSERVE) $(PYTHON) with_venv kserve $(KSERVE) $(KSERVE_NEEDS)
 	add ghz $(GHZ) go with_go github.com/bojand/ghz/cmd/ghz $(GHZ)

@@ -2,25 +2,20 @@
 
 import os
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from convvae_service.engine.device_name import is_device_name
+from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed, what_is_kept
+from convvae_service.pipeline.search.cli import draw, duplicates, neighbors
 from convvae_service.pipeline.signals import interrupt_on_signals
-
-if TYPE_CHECKING:
-    from convvae_service.bundle import Precision
-    from convvae_service.pipeline.encoder import ImageEncoder
 
 __all__ = ["app"]
 
 MAX_BATCH_ROWS = 1 << 16
-MAX_THREADS = 1024
 MAX_PIXELS = 1 << 40
 # The default of `convvae_service.images`, which is not imported here because it loads Pillow.
 DEFAULT_MAX_PIXELS = 100_000_000
@@ -37,6 +32,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+app.command()(neighbors)
+app.command()(duplicates)
+app.command("map")(draw)
 
 
 @app.callback()
@@ -155,7 +155,7 @@ def run(
 
     A file appears when the run is complete. A folder is written in parts, and --resume continues it.
     """
-    flags = _EncoderFlags(
+    flags = EncoderFlags(
         target=target,
         model=model,
         bundle=bundle,
@@ -168,9 +168,9 @@ def run(
     if engine != "local":
         raise BadUse(f"--engine is {engine!r}: it must be local")
     max_failed = _max_failed(on_error)
-    _check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
-    _check_range("--max-pixels", max_pixels, MAX_PIXELS)
-    _check_range("--part-rows", part_rows, MAX_PART_ROWS)
+    check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
+    check_range("--max-pixels", max_pixels, MAX_PIXELS)
+    check_range("--part-rows", part_rows, MAX_PART_ROWS)
     kept = _kept_columns(keep)
 
     from convvae_service.engine.cpus import available_cpus
@@ -255,61 +255,3 @@ def _print(lines: list[str], summary: str, sink: Path) -> None:
         # Python would fail again when it flushes the stream at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise RunFailed(f"{sink} is complete, but stdout cannot be written: {error.strerror}") from None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _EncoderFlags:
-    """The flags that choose the encoder of a run: a bundle in this process, or a service."""
-
-    target: str | None
-    model: str | None
-    bundle: Path | None
-    device: str | None
-    precision: str | None
-    threads: int | None
-    in_flight: int | None
-
-    def check(self) -> None:
-        """Raise `BadUse` if a flag is out of range, or does not belong to the kind of encoder."""
-        if (self.target is None) == (self.bundle is None):
-            raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
-        if self.target is None:
-            _refuse("--target", {"--model": self.model, "--in-flight": self.in_flight})
-        else:
-            _refuse("--bundle", {"--device": self.device, "--precision": self.precision})
-        if self.device is not None and not is_device_name(self.device):
-            raise BadUse(f"--device is {self.device!r}: it must be auto, cpu, cuda or cuda:N")
-        _check_range("--threads", self.threads, MAX_THREADS)
-        _check_range("--in-flight", self.in_flight, MAX_THREADS)
-
-    def open(self) -> "ImageEncoder":
-        """Open the encoder.
-
-        Raises:
-            BadModel: The bundle or the service cannot be used.
-        """
-        if self.target is not None:
-            from convvae_service.pipeline.remote import RemoteEncoder
-
-            return RemoteEncoder(self.target, self.model or "", in_flight=self.in_flight or 4)
-        assert self.bundle is not None
-        from convvae_service.pipeline.local import LocalEncoder, find_version
-
-        return LocalEncoder(
-            find_version(self.bundle),
-            device=self.device or "auto",
-            precision=cast("Precision | None", self.precision),
-            threads=self.threads,
-        )
-
-
-def _refuse(needed: str, flags: dict[str, object]) -> None:
-    """Raise `BadUse` if one of these flags, which belong to the flag `needed`, is given."""
-    for name, value in flags.items():
-        if value is not None:
-            raise BadUse(f"{name} needs {needed}")
-
-
-def _check_range(name: str, value: int | None, largest: int) -> None:
-    if value is not None and not 1 <= value <= largest:
-        raise BadUse(f"{name} is {value}: it must be 1 to {largest}")

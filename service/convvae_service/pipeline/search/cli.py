@@ -1,0 +1,226 @@
+"""The commands `neighbors`, `duplicates` and `map` of `convvae-embed`. Libraries load inside them."""
+
+import json as json_format
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
+from convvae_service.pipeline.errors import BadUse
+
+__all__ = ["draw", "duplicates", "neighbors"]
+
+MAX_COUNT = 1000
+MAX_PAIRS = 100_000_000
+MAX_MAP_ROWS = 100_000
+_SHOWN_PAIRS = 10
+
+Result = Annotated[Path, typer.Argument(metavar="RESULT", help="A file or folder of convvae-embed run.")]
+Source = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="SOURCE", help="The images of the result, for pictures. (default: its own thumbnails)"
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace files that exist.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+
+
+def neighbors(
+    result: Result,
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files with --bundle or --target, else ids of rows."),
+    ],
+    count: Annotated[int, typer.Option(metavar="N", help="Neighbours of each image.")] = 15,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encodes the image files.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="A service that encodes the image files.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="PRECISION", help="With --bundle: fp32, fp16 or int8.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write the pictures of all neighbours.")
+    ] = None,
+    source: Source = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Find the images of RESULT that are most like each IMAGE, exactly, by Euclidean distance.
+
+    Example: convvae-embed neighbors photos.parquet cats/01.jpg --count 5
+    """
+    check_range("--count", count, MAX_COUNT)
+    flags = EncoderFlags(
+        target=target,
+        model=model,
+        bundle=bundle,
+        device=None,
+        precision=precision,
+        threads=None,
+        in_flight=None,
+    )
+    are_files = bundle is not None or target is not None
+    if are_files:
+        flags.check()
+    elif model is not None or precision is not None:
+        raise BadUse("--model needs --target, and --precision needs --bundle")
+
+    from convvae_service.pipeline.result import open_result
+    from convvae_service.pipeline.search.neighbors import find_neighbors, neighbors_sheet
+    from convvae_service.pipeline.search.out_files import check_out, save_picture
+
+    if sheet is not None:
+        check_out(sheet, [".png"], overwrite=overwrite)
+    opened = open_result(result)
+    if are_files:
+        with closing(flags.open()) as encoder:
+            found = find_neighbors(opened, images, count, encoder)
+    else:
+        found = find_neighbors(opened, images, count, None)
+    if sheet is not None:
+        save_picture(neighbors_sheet(opened, found, source or [], are_files=are_files), sheet)
+    tables = [
+        {
+            "image": query,
+            "neighbors": [
+                {"id": text, "row": int(row), "distance": round(float(distance), 6)}
+                for text, row, distance in zip(ids, rows, distances, strict=True)
+            ],
+        }
+        for query, ids, rows, distances in zip(
+            found.queries, found.ids, found.found.rows, found.found.distances, strict=True
+        )
+    ]
+    if json:
+        return typer.echo(json_format.dumps(tables, indent=2))
+    _print_neighbors(tables)
+    return None
+
+
+def duplicates(
+    result: Result,
+    threshold: Annotated[
+        float | None, typer.Option(metavar="D", help="Largest distance of a pair. (default: suggested)")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.parquet", help="Write all pairs, the nearest first.")
+    ] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Write pictures of the 30 nearest pairs.")
+    ] = None,
+    source: Source = None,
+    max_pairs: Annotated[
+        int, typer.Option(metavar="N", help="More pairs than this are an error.")
+    ] = 1_000_000,
+    overwrite: Overwrite = False,
+    json: Json = False,
+) -> None:
+    """Find pairs of images in RESULT that are nearly equal.
+
+    Without --threshold, a distance is suggested that is far below the usual distance of an image to its
+    nearest one. Example: convvae-embed duplicates photos.parquet --out pairs.parquet
+    """
+    check_range("--max-pairs", max_pairs, MAX_PAIRS)
+    if threshold is not None and not 0 <= threshold < float("inf"):
+        raise BadUse(f"--threshold is {threshold}: it must be 0 or more")
+
+    from convvae_service.pipeline.result import open_result
+    from convvae_service.pipeline.search.duplicates import duplicates_sheet, find_duplicates, write_pairs
+    from convvae_service.pipeline.search.out_files import check_out, save_picture
+    from convvae_service.pipeline.search.rows import ids_of
+
+    for path, suffix in ((out, ".parquet"), (sheet, ".png")):
+        if path is not None:
+            check_out(path, [suffix], overwrite=overwrite)
+    opened = open_result(result)
+    pairs, used, is_suggested = find_duplicates(opened, threshold, max_pairs=max_pairs)
+    if out is not None:
+        write_pairs(opened, pairs, used, out)
+    if sheet is not None and len(pairs.first):
+        save_picture(duplicates_sheet(opened, pairs, source or []), sheet)
+    shown = slice(_SHOWN_PAIRS)
+    first, second = ids_of(opened, pairs.first[shown]), ids_of(opened, pairs.second[shown])
+    nearest = [
+        {"id": a, "other_id": b, "distance": round(float(distance), 6)}
+        for a, b, distance in zip(first, second, pairs.distances[shown], strict=True)
+    ]
+    summary: dict[str, Any] = {
+        "rows": opened.rows,
+        "pairs": len(pairs.first),
+        "threshold": used,
+        "threshold_is_suggested": is_suggested,
+        "nearest": nearest,
+    }
+    if json:
+        return typer.echo(json_format.dumps(summary, indent=2))
+    for pair in nearest:
+        typer.echo(f"{pair['distance']:<10.6g} {pair['id']}  {pair['other_id']}")
+    if len(pairs.first) > len(nearest):
+        where = f"all in {out}" if out is not None else "--out FILE.parquet has all"
+        typer.echo(f"... and {len(pairs.first) - len(nearest)} more: {where}")
+    suggested = " (suggested)" if is_suggested else ""
+    typer.echo(f"{len(pairs.first)} pairs of {opened.rows} rows are within {used:.6g}{suggested}")
+    return None
+
+
+def draw(
+    result: Result,
+    out: Annotated[
+        list[Path],
+        typer.Option(
+            metavar="FILE.png|FILE.html", help="A picture, or a page to look around in. May be repeated."
+        ),
+    ],
+    by: Annotated[
+        str, typer.Option(metavar="COLUMN", help="Colour by a column that run --keep has carried along.")
+    ] = "",
+    method: Annotated[
+        str,
+        typer.Option(
+            metavar="tsne|pca", help="tsne keeps neighbourhoods, pca the directions of most variance."
+        ),
+    ] = "tsne",
+    max_rows: Annotated[
+        int, typer.Option(metavar="N", help="Rows in the map; more are drawn at random from all.")
+    ] = 3000,
+    source: Source = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Draws the rows, and seeds t-SNE.")] = 0,
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw RESULT in two dimensions, with thumbnails where there is room.
+
+    Example: convvae-embed map photos.parquet --out map.html --by label
+    """
+    check_range("--max-rows", max_rows, MAX_MAP_ROWS)
+    if not 0 <= seed < 2**32:
+        raise BadUse(f"--seed is {seed}: it must be 0 to {2**32 - 1}")
+
+    from convvae_service.pipeline.result import open_result
+    from convvae_service.pipeline.search.map import draw_map
+    from convvae_service.pipeline.search.out_files import check_out
+    from convvae_service.pipeline.search.plane import METHODS
+
+    if method not in METHODS:
+        raise BadUse(f"--method is {method!r}: it must be {' or '.join(METHODS)}")
+    for path in out:
+        check_out(path, [".png", ".html"], overwrite=overwrite)
+    rows = draw_map(
+        open_result(result), out, method=method, by=by, max_rows=max_rows, sources=source or [], seed=seed
+    )
+    typer.echo(f"{rows} rows in {', '.join(map(str, out))}")
+
+
+def _print_neighbors(tables: list[dict[str, Any]]) -> None:
+    for number, table in enumerate(tables):
+        if number:
+            typer.echo("")
+        typer.echo(table["image"])
+        for rank, each in enumerate(table["neighbors"], start=1):
+            typer.echo(f"{rank:4}  {each['distance']:<10.6g} {each['id']}")

@@ -1,0 +1,73 @@
+"""The map of a result as one HTML page that needs no network.
+
+Dimensions: N = rows.
+"""
+
+import base64
+import html
+import io
+import json
+import math
+from collections.abc import Sequence
+from importlib import resources
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convvae_service.pipeline.search.colours import Colouring
+
+__all__ = ["map_page"]
+
+_TEMPLATE = "map_page.html"
+_THUMBNAIL = 48
+
+
+def map_page(
+    places_N2: NDArray[np.float64],
+    ids: Sequence[str],
+    colouring: Colouring,
+    labels: Sequence[str] | None,
+    pictures: Sequence[Image.Image] | None,
+    *,
+    heading: str,
+) -> str:
+    """Return the page: points that can be moved, enlarged and pointed at, with their pictures and ids.
+
+    Args:
+        places_N2: Places within 0 to 1, (N, 2).
+        ids: The ids of the rows.
+        colouring: Colours of the rows, and the legend.
+        labels: A text for each row, beside its id, or None.
+        pictures: The picture of each row, or None.
+        heading: The line above the map.
+    """
+    columns = max(1, math.isqrt(max(0, len(ids) - 1)) + 1)
+    data = {
+        "places": np.round(places_N2, 5).tolist(),
+        "ids": list(ids),
+        "labels": None if labels is None else list(labels),
+        "colours": list(colouring.colours),
+        "legend": [list(each) for each in colouring.legend],
+        "side": _THUMBNAIL,
+        "columns": columns,
+        "sprite": "" if pictures is None else _sprite(pictures, columns),
+    }
+    # An id may have the end of a script element in it.
+    script = (
+        json.dumps(data).replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    )
+    template = resources.files(__package__).joinpath(_TEMPLATE).read_text(encoding="utf-8")
+    return template.replace("{{heading}}", html.escape(heading)).replace("{{data}}", script)
+
+
+def _sprite(pictures: Sequence[Image.Image], columns: int) -> str:
+    """Return all pictures as one, as a data address."""
+    rows = math.ceil(len(pictures) / columns)
+    sprite = Image.new("RGB", (columns * _THUMBNAIL, rows * _THUMBNAIL), "white")
+    for number, picture in enumerate(pictures):
+        place = (number % columns * _THUMBNAIL, number // columns * _THUMBNAIL)
+        sprite.paste(picture.resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC), place)
+    stream = io.BytesIO()
+    sprite.save(stream, "JPEG", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

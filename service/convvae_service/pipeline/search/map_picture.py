@@ -1,0 +1,81 @@
+"""The map of a result as a picture: points, thumbnails where there is room, and a legend.
+
+Dimensions: N = rows.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from convvae_service.pipeline.search.colours import Colouring
+
+__all__ = ["map_picture"]
+
+SIDE = 1400
+MARGIN = 40
+LEGEND = 220
+LINE = 22
+THUMBNAIL = 44
+# The frame of a thumbnail has its colour.
+FRAME = 3
+_RADIUS = 3
+_PLAIN = "#0072b2"
+_INK, _PALE = "#222222", "#777777"
+
+
+def map_picture(
+    places_N2: NDArray[np.float64],
+    colouring: Colouring,
+    pictures: Sequence[Image.Image] | None,
+    *,
+    heading: str,
+) -> Image.Image:
+    """Return the map on white. Thumbnails cover points, but not each other.
+
+    Args:
+        places_N2: Places within 0 to 1, (N, 2).
+        colouring: Colours of the rows, and the legend.
+        pictures: The picture of each row, or None to draw points alone.
+        heading: The line above the map.
+    """
+    width = SIDE + (LEGEND if colouring.legend else 0)
+    canvas = Image.new("RGB", (width, SIDE + LINE), "white")
+    draw = ImageDraw.Draw(canvas)
+    draw.text((MARGIN / 2, 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
+    pixels_N2 = MARGIN + places_N2 * (SIDE - 2 * MARGIN)
+    pixels_N2[:, 1] += LINE
+    colours = colouring.colours or [_PLAIN] * len(places_N2)
+    for (x, y), colour in zip(pixels_N2, colours, strict=True):
+        draw.ellipse((x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS), fill=colour)
+    if pictures is not None:
+        _paste_thumbnails(canvas, draw, pixels_N2, colours, pictures)
+    font = ImageFont.load_default(size=13)
+    for number, (text, colour) in enumerate(colouring.legend):
+        top = LINE + MARGIN + number * LINE
+        draw.rectangle((SIDE, top + 3, SIDE + 13, top + 16), fill=colour)
+        draw.text((SIDE + 20, top), text[:28], fill=_INK if text else _PALE, font=font)
+    return canvas
+
+
+def _paste_thumbnails(
+    canvas: Image.Image,
+    draw: ImageDraw.ImageDraw,
+    pixels_N2: NDArray[np.float64],
+    colours: Sequence[str],
+    pictures: Sequence[Image.Image],
+) -> None:
+    """Paste the picture of the first row in each cell of a grid, if its neighbours leave room."""
+    step = THUMBNAIL + 2 * FRAME + 2
+    taken: set[tuple[int, int]] = set()
+    for (x, y), colour, picture in zip(pixels_N2, colours, pictures, strict=True):
+        cell = int(x // step), int(y // step)
+        if cell in taken:
+            continue
+        taken.add(cell)
+        left, top = cell[0] * step, cell[1] * step
+        side = THUMBNAIL + 2 * FRAME
+        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
+        small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+        canvas.paste(small, (left + FRAME, top + FRAME))

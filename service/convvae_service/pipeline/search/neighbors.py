@@ -1,0 +1,140 @@
+"""The nearest rows of a result to images, and a sheet that shows them.
+
+Dimensions: K = neighbours, Q = queries, Z = latent dimension.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from convvae_service.images import BadSource, InvalidImage, decode_file, read_file
+from convvae_service.pipeline.encoder import ImageEncoder
+from convvae_service.pipeline.errors import BadModel
+from convvae_service.pipeline.result import Result
+from convvae_service.pipeline.search.nearest import Neighbors, nearest
+from convvae_service.pipeline.search.pictures import pictures_of_files, pictures_of_rows
+from convvae_service.pipeline.search.rows import (
+    column_values,
+    encoder_name,
+    ids_of,
+    numbers_of,
+    vector_batches,
+)
+from convvae_service.pipeline.search.sheet import Tile, picture_sheet
+
+__all__ = ["FoundNeighbors", "find_neighbors", "neighbors_sheet"]
+
+_MAX_PIXELS = 100_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class FoundNeighbors:
+    """The neighbours of each query: their numbers, ids and distances, the nearest first."""
+
+    queries: Sequence[str]
+    ids: Sequence[Sequence[str]]
+    found: Neighbors
+
+
+def find_neighbors(
+    result: Result, queries: Sequence[str], count: int, encoder: ImageEncoder | None
+) -> FoundNeighbors:
+    """Return the nearest rows of image files, or of rows by their ids.
+
+    A row that is a query is not among its own neighbours.
+
+    Args:
+        result: The result to search.
+        queries: Paths of image files, or without an encoder ids of rows.
+        count: Number of neighbours.
+        encoder: Encodes the files. It must be the encoder of the result.
+
+    Raises:
+        BadModel: The encoder is another one than the result's.
+        BadUse: No row has such an id.
+        BadSource: A file cannot be read as an image.
+    """
+    if encoder is None:
+        own = numbers_of(result, queries)
+        vectors_QZ = np.array(column_values(result, "embedding", own), np.float32)
+    else:
+        own = np.full(len(queries), -1, np.int64)
+        vectors_QZ = _encoded(result, queries, encoder)
+    spare = 0 if encoder is not None else 1
+    found = nearest(vectors_QZ, vector_batches(result), count + spare)
+    if spare:
+        found = _without(found, own, count)
+    texts = ids_of(result, found.rows.reshape(-1))
+    width = found.rows.shape[1]
+    ids = [texts[start : start + width] for start in range(0, len(texts), width)] if width else []
+    return FoundNeighbors(queries, ids or [[] for _ in queries], found)
+
+
+def neighbors_sheet(
+    result: Result, found: FoundNeighbors, sources: Sequence[str], *, are_files: bool
+) -> Image.Image:
+    """Return a picture with a row for each query: its picture, and those of its neighbours.
+
+    Raises:
+        BadUse: The pictures cannot be found; see `pictures_of_rows`.
+    """
+    numbers = found.found.rows.reshape(-1)
+    ids = [text for row in found.ids for text in row]
+    if are_files:
+        own = pictures_of_files([Path(query) for query in found.queries])
+        others = pictures_of_rows(result, numbers, ids, sources)
+    else:
+        numbers = np.concatenate((numbers_of(result, found.queries), numbers))
+        pictures = pictures_of_rows(result, numbers, [*found.queries, *ids], sources)
+        own, others = pictures[: len(found.queries)], pictures[len(found.queries) :]
+    rows = []
+    remaining = iter(others)
+    for query, picture, texts, distances in zip(
+        found.queries, own, found.ids, found.found.distances, strict=True
+    ):
+        tiles = [
+            Tile(next(remaining), text, f"{distance:.3f}")
+            for text, distance in zip(texts, distances, strict=True)
+        ]
+        rows.append([[Tile(picture, query, "query")], tiles])
+    return picture_sheet(rows, heading=f"Nearest by {encoder_name(result)}, Euclidean distance below")
+
+
+def _without(found: Neighbors, own_Q: NDArray[np.int64], count: int) -> Neighbors:
+    """Return the neighbours without the query's own row, which an equal row may hide."""
+    width = min(count, found.rows.shape[1] - 1)
+    rows, distances = [], []
+    for row_K, distance_K, own in zip(found.rows, found.distances, own_Q, strict=True):
+        others = np.flatnonzero(row_K != own)[:width]
+        rows.append(row_K[others])
+        distances.append(distance_K[others])
+    return Neighbors(np.array(rows, np.int64), np.array(distances, np.float64))
+
+
+def _encoded(result: Result, files: Sequence[str], encoder: ImageEncoder) -> NDArray[np.float32]:
+    info, metadata = encoder.info, result.metadata
+    if info.sha256 != metadata.get("convvae.encoder_sha256"):
+        made_by = f"{encoder_name(result)} in {metadata.get('convvae.precision')}"
+        given = f"{info.input.model}@{info.version} in {info.precision}"
+        raise BadModel(
+            f"the result was encoded by {made_by}, and this is another encoder, {given}: vectors of two"
+            " encoders cannot be compared"
+        )
+    images = []
+    for file in files:
+        try:
+            data = read_file(file)
+            images.append(
+                decode_file(data, shape=info.input.shape, resize=info.input.resize, max_pixels=_MAX_PIXELS)
+            )
+        except InvalidImage as error:
+            raise BadSource(f"{file!r} cannot be read as an image: {error}") from None
+    vectors = [
+        encoder.encode(np.stack(images[start : start + encoder.batch_rows]), log_variance=False).mean
+        for start in range(0, len(images), encoder.batch_rows)
+    ]
+    return np.concatenate(vectors)

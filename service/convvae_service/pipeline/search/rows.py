@@ -1,0 +1,78 @@
+"""The rows of a result that a search needs: all vectors, and single rows by number or by id.
+
+Dimensions: N = rows, Z = latent dimension.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.pipeline.errors import BadUse
+from convvae_service.pipeline.result import Result, vectors
+
+__all__ = ["all_vectors", "column_values", "encoder_name", "ids_of", "numbers_of", "vector_batches"]
+
+
+def vector_batches(result: Result) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of the result in order, float32 (B, Z)."""
+    for batch in result.batches(["embedding"]):
+        yield vectors(batch)
+
+
+def all_vectors(result: Result) -> NDArray[np.float32]:
+    """Return all vectors of the result, float32 (N, Z), in memory."""
+    return np.concatenate(list(vector_batches(result)))
+
+
+def column_values(result: Result, column: str, rows: NDArray[np.int64]) -> list[Any]:
+    """Return the values of a column in these rows, in the order of `rows`, which may repeat."""
+    found: dict[int, Any] = {}
+    wanted = np.unique(rows)
+    start = 0
+    for batch in result.batches([column]):
+        here = wanted[(wanted >= start) & (wanted < start + len(batch))]
+        if len(here):
+            values = batch.column(column).take(_arrow_integers(here - start)).to_pylist()
+            found |= dict(zip(here.tolist(), values, strict=True))
+        start += len(batch)
+    return [found[row] for row in rows.tolist()]
+
+
+def ids_of(result: Result, rows: NDArray[np.int64]) -> list[str]:
+    """Return the ids of these rows."""
+    return column_values(result, "id", rows)
+
+
+def numbers_of(result: Result, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return the number of the first row with each of these ids, int64.
+
+    Raises:
+        BadUse: There is no such row.
+    """
+    wanted = dict.fromkeys(ids, -1)
+    start = 0
+    for batch in result.batches(["id"]):
+        for number, row_id in enumerate(batch.column("id").to_pylist(), start=start):
+            if wanted.get(row_id, 0) == -1:
+                wanted[row_id] = number
+        start += len(batch)
+    for row_id, number in wanted.items():
+        if number < 0:
+            raise BadUse(
+                f"no row of the result has the id {row_id!r}; to search for an image file, give --bundle or"
+                " --target too"
+            )
+    return np.array([wanted[row_id] for row_id in ids], np.int64)
+
+
+def _arrow_integers(values: NDArray[np.int64]) -> Any:
+    import pyarrow as pa
+
+    return pa.array(values)
+
+
+def encoder_name(result: Result) -> str:
+    """Return the model and version that encoded the rows, `MODEL@VERSION`."""
+    return f"{result.metadata['convvae.model']}@{result.metadata.get('convvae.model_version', '?')}"

@@ -1,0 +1,66 @@
+"""The examples of docs/bulk-embedding.md for other libraries, in an environment of their own."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[3]
+READERS = ROOT / ".tools" / "readers-venv" / "bin" / "python"
+PAGE = (ROOT / "docs" / "bulk-embedding.md").read_text()
+EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+# Appended to each example: all rows as they are, or the ten nearest of row 7, itself the first.
+CHECK = """
+import json
+if "z" in globals() and "ids" in globals() and len(ids) == 50:
+    assert z.shape == (50, 4), z.shape
+    print(json.dumps({"ids": list(ids), "first": [float(value) for value in z[0]]}))
+else:
+    print(json.dumps({"nearest": list(ids)}))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Path:
+    """A folder with photos.parquet: 50 images in the latent space of `tiny`."""
+    folder = tmp_path_factory.mktemp("readers")
+    np.save(folder / "x.npy", np.random.default_rng(0).integers(256, size=(50, 8, 6, 1), dtype=np.uint8))
+    words = ["run", folder / "x.npy", folder / "photos.parquet", "--bundle", tiny_root / "tiny"]
+    subprocess.run(
+        [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)], check=True, timeout=120
+    )
+    return folder
+
+
+def test_every_library_has_an_example() -> None:
+    """The page shows how each of them opens the file."""
+    shown = " ".join(EXAMPLES).lower()
+    for library in ("pyarrow", "pandas", "polars", "duckdb", "lancedb", "hugging face", "faiss", "usearch"):
+        assert library in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_library_reads_the_result(folder: Path, name: str) -> None:
+    """It finds all ids and vectors in order, or the row itself first among its ten nearest."""
+    if not READERS.exists():
+        pytest.skip("the libraries are not installed: make tools")
+    import json
+
+    import pyarrow.parquet as pq
+
+    done = subprocess.run(
+        [READERS, "-c", EXAMPLES[name] + CHECK], cwd=folder, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    table = pq.read_table(folder / "photos.parquet")
+    if "nearest" in found:
+        assert len(found["nearest"]) == 10
+        assert found["nearest"][0] == "7"
+    else:
+        assert found["ids"] == table["id"].to_pylist()
+        np.testing.assert_allclose(found["first"], table["embedding"][0].as_py(), rtol=1e-6)

@@ -1,0 +1,190 @@
+"""`convvae-embed neighbors`, `duplicates` and `map`, on a result of their own."""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from convvae_service.pipeline.__main__ import main
+from support.ended import Ended
+from support.tiny_bundle import publish_tiny
+
+Command = Callable[..., Ended]
+COPY = 49
+
+
+def size_of(picture: Path) -> tuple[int, int]:
+    """Return width and height of a picture file."""
+    with Image.open(picture) as opened:
+        return opened.size
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run `convvae-embed` with these words, and return how it ended."""
+
+    def run(*words: Any) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["convvae-embed", *map(str, words)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        code = caught.value.code
+        assert isinstance(code, int)
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def pictures(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """50 images, of which the last is the first again."""
+    images = images.copy()
+    images[COPY] = images[0]
+    return images
+
+
+@pytest.fixture
+def result(command: Command, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]) -> Path:
+    """Their embeddings, with thumbnails and labels."""
+    np.savez(tmp_path / "x.npz", images=pictures, labels=np.arange(50) % 3)
+    sink = tmp_path / "z.parquet"
+    words = ("--bundle", tiny_root / "tiny", "--thumbnail", "--keep", "label")
+    assert command("run", tmp_path / "x.npz", sink, *words).code == 0
+    return sink
+
+
+def test_neighbours_of_rows_are_the_nearest_others(command: Command, result: Path) -> None:
+    """A row is not its own neighbour; an equal one is the first, at distance 0."""
+    ended = command("neighbors", result, "0", "7", "--count", 5, "--json")
+    assert (ended.code, ended.err) == (0, "")
+    first, second = json.loads(ended.out)
+    assert first["neighbors"][0] == {"id": str(COPY), "row": COPY, "distance": 0.0}
+    column = pq.read_table(result).column("embedding").combine_chunks()
+    vectors = np.asarray(column.flatten().to_numpy()).reshape(50, -1).astype(np.float64)
+    distances = np.linalg.norm(vectors - vectors[7], axis=1)
+    expected = [row for row in np.argsort(distances, kind="stable") if row != 7][:5]
+    assert [each["row"] for each in second["neighbors"]] == expected
+    assert "7" not in [each["id"] for each in second["neighbors"]]
+
+
+def test_neighbours_of_files_are_found_with_the_bundle(
+    command: Command, result: Path, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """The file is decoded and encoded as those of the result were, and the sheet shows all."""
+    file, sheet = tmp_path / "seven.png", tmp_path / "sheet.png"
+    Image.fromarray(pictures[7, ..., 0]).save(file)
+    words = ("--bundle", tiny_root / "tiny", "--count", 3, "--sheet", sheet)
+    ended = command("neighbors", result, file, *words)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[1].split()[0] == "1"
+    assert ended.out.splitlines()[1].split()[2] == "7"
+    assert float(ended.out.splitlines()[1].split()[1]) < 1e-5
+    assert size_of(sheet)[0] > 4 * 100
+    assert command("neighbors", result, file, *words).code == 2
+
+
+def test_another_encoder_is_refused(command: Command, result: Path, tmp_path: Path) -> None:
+    """Vectors of two encoders cannot be compared, though the models have one name."""
+    publish_tiny(tmp_path / "others", seed=5)
+    Image.new("L", (6, 8)).save(tmp_path / "x.png")
+    ended = command("neighbors", result, tmp_path / "x.png", "--bundle", tmp_path / "others" / "tiny")
+    assert ended.code == 2
+    assert "the result was encoded by tiny@1 in fp32, and this is another encoder, tiny@1" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("neighbors", "RESULT", "nobody"), "no row of the result has the id 'nobody'"),
+        (("neighbors", "RESULT", "0", "--count", "0"), "--count is 0: it must be 1 to 1000"),
+        (("neighbors", "RESULT", "0", "--model", "tiny"), "--model needs --target"),
+        (("neighbors", "RESULT", "no.png", "--bundle", "BUNDLE"), "'no.png' cannot be read as an image"),
+        (("neighbors", "nothing.parquet", "0"), "'nothing.parquet' does not exist"),
+        (("neighbors", "RESULT", "0", "--sheet", "x.gif"), "'x.gif' must end in .png"),
+        (("duplicates", "RESULT", "--threshold", "-1"), "--threshold is -1.0: it must be 0 or more"),
+        (("duplicates", "RESULT", "--threshold", "nan"), "--threshold is nan: it must be 0 or more"),
+        (("duplicates", "RESULT", "--threshold", "99", "--max-pairs", "9"), "more than 9 pairs are nearer"),
+        (("duplicates", "RESULT", "--out", "/no/such/x.parquet"), "the folder of '/no/such/x.parquet' does"),
+        (("map", "RESULT", "--out", "m.png", "--by", "colour"), "no column 'colour': it has id, label"),
+        (("map", "RESULT", "--out", "m.svg"), "'m.svg' must end in .png or .html"),
+        (
+            ("map", "RESULT", "--out", "m.png", "--method", "umap"),
+            "--method is 'umap': it must be tsne or pca",
+        ),
+        (("map", "RESULT", "--out", "RESULT"), "must end in .png or .html"),
+    ],
+)
+def test_bad_use_is_one_line(
+    command: Command, result: Path, tiny_root: Path, words: tuple[str, ...], message: str
+) -> None:
+    """Exit code 2, before any work."""
+    places = {"RESULT": str(result), "BUNDLE": str(tiny_root / "tiny")}
+    ended = command(*[places.get(word, word) for word in words])
+    assert ended.code == 2
+    assert len(ended.err.splitlines()) == 1
+    assert message in ended.err
+
+
+def test_duplicates_are_a_table_and_a_sheet(command: Command, result: Path, tmp_path: Path) -> None:
+    """The planted pair is the first; the table keeps the model and the threshold."""
+    out, sheet = tmp_path / "pairs.parquet", tmp_path / "pairs.png"
+    ended = command("duplicates", result, "--out", out, "--sheet", sheet)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.splitlines()[0].split() == ["0", "0", str(COPY)]
+    assert "(suggested)" in ended.out.splitlines()[-1]
+    table = pq.read_table(out)
+    assert table.column_names == ["id", "other_id", "row", "other_row", "distance"]
+    assert table.slice(0, 1).to_pylist() == [
+        {"id": "0", "other_id": str(COPY), "row": 0, "other_row": COPY, "distance": 0.0}
+    ]
+    assert table.schema.metadata[b"convvae.model"] == b"tiny"
+    assert float(table.schema.metadata[b"convvae.threshold"]) > 0
+    assert size_of(sheet)[0] > 200
+
+
+def test_a_threshold_is_kept(command: Command, result: Path) -> None:
+    """At 0 only equal rows are pairs."""
+    summary = json.loads(command("duplicates", result, "--threshold", 0, "--json").out)
+    assert summary["pairs"] == 1
+    assert not summary["threshold_is_suggested"]
+
+
+def test_a_map_is_a_picture_and_a_page(command: Command, result: Path, tmp_path: Path) -> None:
+    """Both at once, coloured by a kept column."""
+    out = tmp_path / "m.png", tmp_path / "m.html"
+    ended = command(
+        "map", result, "--out", out[0], "--out", out[1], "--by", "label", "--method", "pca", "--max-rows", 20
+    )
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.startswith("20 rows in ")
+    assert size_of(out[0])[0] > 1000
+    page = out[1].read_text()
+    assert "20 of 50 rows, two main axes of tiny@1, coloured by label" in page
+    assert "data:image/jpeg" in page
+
+
+def test_pictures_come_from_the_source(
+    command: Command, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """A result without thumbnails needs the images that it was made of; a wrong source is named."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in (0, 1, 2):
+        Image.fromarray(pictures[number, ..., 0]).save(folder / f"{number}.png")
+    sink, sheet = tmp_path / "z.parquet", tmp_path / "sheet.png"
+    assert command("run", folder, sink, "--bundle", tiny_root / "tiny").code == 0
+    words = ("neighbors", sink, "0.png", "--sheet", sheet)
+    refused = command(*words)
+    assert refused.code == 2
+    assert "give --source with the images that it was made of" in refused.err
+    assert command(*words, "--source", folder).code == 0
+    assert sheet.exists()
+    np.save(tmp_path / "x.npy", pictures)
+    wrong = command(*words, "--overwrite", "--source", tmp_path / "x.npy")
+    assert "--source has no image with the id" in wrong.err

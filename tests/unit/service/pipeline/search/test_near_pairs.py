@@ -1,0 +1,64 @@
+"""Pairs of near rows, and the suggested threshold."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convvae_service.pipeline.errors import BadUse
+from convvae_service.pipeline.search import near_pairs as module
+from convvae_service.pipeline.search.near_pairs import near_pairs, suggested_threshold
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    rows=st.integers(2, 150),
+    latent=st.integers(1, 20),
+    threshold=st.floats(0, 6, allow_subnormal=False),
+)
+def test_the_pairs_are_those_of_all_distances(seed: int, rows: int, latent: int, threshold: float) -> None:
+    """None is missing, none is double, and the nearest come first."""
+    random = np.random.default_rng(seed)
+    vectors = random.normal(size=(rows, latent)).astype(np.float32)
+    vectors[random.integers(rows, size=rows // 4)] = vectors[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_BLOCK_ROWS", 16)
+        patch.setattr(module, "_BLOCK_OTHERS", 32)
+        pairs = near_pairs(vectors, threshold, max_pairs=10**6)
+    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
+    distances = np.sqrt(((centred[:, None].astype(np.float64) - centred[None]) ** 2).sum(axis=2))
+    first, second = np.nonzero(np.triu(distances <= threshold, 1))
+    found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert found == list(zip(first.tolist(), second.tolist(), strict=True))
+    np.testing.assert_allclose(pairs.distances, distances[pairs.first, pairs.second], rtol=1e-9, atol=1e-12)
+    assert (np.diff(pairs.distances) >= 0).all()
+
+
+def test_too_many_pairs_are_refused_with_the_way_out() -> None:
+    """They would fill the memory: the error names both options."""
+    with pytest.raises(BadUse, match=r"more than 100 pairs .* a lower --threshold, or a higher --max-pairs"):
+        near_pairs(np.zeros((50, 4), np.float32), 1.0, max_pairs=100)
+
+
+@pytest.mark.parametrize("latent", [8, 32])
+def test_the_suggested_threshold_finds_planted_duplicates(latent: int) -> None:
+    """100 rows that differ a little from others are found, with few others."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(5000, latent)).astype(np.float32)
+    vectors[-100:] = vectors[:100] + 0.01 * random.normal(size=(100, latent)).astype(np.float32)
+    threshold = suggested_threshold(vectors)
+    pairs = near_pairs(vectors, threshold, max_pairs=10**6)
+    planted = {(row, row + 4900) for row in range(100)}
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert planted <= found
+    assert len(found) < 300
+
+
+def test_equal_rows_do_not_lower_the_threshold() -> None:
+    """They are pairs at any threshold; the others decide."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(400, 8)).astype(np.float32)
+    alone = suggested_threshold(vectors)
+    assert suggested_threshold(np.repeat(vectors, 2, axis=0)) == pytest.approx(alone, rel=0.2)
+    assert suggested_threshold(np.zeros((10, 3), np.float32)) == 0.0
