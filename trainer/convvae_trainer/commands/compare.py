@@ -46,11 +46,15 @@ MAX_SCATTER_SEEDS = 3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CompareOptions:
-    """The options of `convvae-train compare`; its help describes them."""
+    """The options of `convvae-train compare`; its help describes them.
+
+    `test_dataset` has the test images, where they are not those of `dataset`.
+    """
 
     models: Sequence[str]
     dataset: str
     out: Path
+    test_dataset: str | None = None
     data_root: str | None = None
     download: bool = False
     image_size: tuple[int, int] | None = None
@@ -159,6 +163,7 @@ def load_data(options: CompareOptions, manifest: Manifest) -> Dataset:
     """Load the data set; images are resized, and take the channels, as the model's manifest states."""
     flags = {
         "dataset": options.dataset,
+        "test_dataset": options.test_dataset,
         "data_root": options.data_root,
         "image_size": options.image_size,
         "max_pixels": options.max_pixels,

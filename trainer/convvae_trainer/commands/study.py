@@ -19,6 +19,7 @@ from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.sources import with_absolute_paths
 from convvae_trainer.runs.lock import RunLock, check_unlocked, has_orphans
 from convvae_trainer.runs.signals import Stopped
+from convvae_trainer.runs.summary import data_lines
 from convvae_trainer.settings.layers import Layer
 from convvae_trainer.streams import check_utf8
 from convvae_trainer.study.execution import train_runs
@@ -71,11 +72,13 @@ def run_study(options: StudyOptions, *, command: str, console: Console) -> Study
         # The images are compared when they are read.
         saved.check_same(dataclasses.replace(record, data_sha256=saved.data_sha256), folder=options.out)
     dataset = _load(plan, download=options.download)
-    say(console, f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}")
-    say(console, f"test       {dataset.split}")
+    for line in data_lines(dataset):
+        say(console, line)
     record = dataclasses.replace(record, data_sha256=dataset.fingerprint())
     # The child processes read the images again: no process needs memory for them twice.
     del dataset
+    if has_orphans(folder.path):
+        say(console, "waiting    for child processes of this study, which was killed: they save checkpoints")
     with folder.held() as lock:
         record = _written(folder, record)
         failed = _train(folder, plan, record, lock, jobs=jobs, console=console)
@@ -92,8 +95,9 @@ def _description(plan: StudyPlan) -> list[str]:
     parts += [f"{name} {', '.join(map(str, values))}" for name, values in plan.vary.items()]
     parts.append(f"seeds {', '.join(map(str, plan.seeds))}")
     epochs = ", ".join(dict.fromkeys(str(run.config.total_epochs) for run in plan.runs))
+    count = "1 run" if len(plan.runs) == 1 else f"{len(plan.runs)} runs"
     return [
-        f"study      {len(plan.runs)} runs of {epochs} epochs",
+        f"study      {count} of {epochs} epochs",
         *(f"           {part}" for part in parts),
         *(f"shared     {reason}" for reason in plan.reasons),
     ]
@@ -109,9 +113,9 @@ def _check_free(folder: StudyFolder) -> None:
 def _located(plan: StudyPlan) -> StudyPlan:
     """Return the plan with absolute paths, which mean the same in any folder."""
     runs = [dataclasses.replace(run, config=with_absolute_paths(run.config)) for run in plan.runs]
-    for run in runs:
-        check_utf8(run.config.dataset)
-        check_utf8(run.config.data_root)
+    config = runs[0].config
+    for name in (config.dataset, config.test_dataset, config.validation_dataset, config.data_root):
+        check_utf8(name or "")
     return dataclasses.replace(plan, runs=tuple(runs))
 
 
@@ -204,6 +208,7 @@ def _report(
     options = CompareOptions(
         models=[str(folder.models / name) for name in manifests],
         dataset=config.dataset,
+        test_dataset=config.test_dataset,
         out=folder.report,
         data_root=config.data_root,
         image_size=config.image_size,

@@ -10,25 +10,15 @@ from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.step.train_state import TrainState
 
-__all__ = ["summary_lines"]
+__all__ = ["data_lines", "summary_lines"]
 
 _MAX_CLASSES = 20
 
 
 def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) -> Iterator[str]:
     """Yield the lines that describe a run."""
-    config, dataset, record = run.config, context.dataset, run.record
-    resized = f", resized from {dataset.resized_from}" if dataset.resized_from else ""
-    yield f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}{resized}"
-    yield f"classes    {_classes(dataset)}"
-    yield f"test       {dataset.split}"
-    yield f"validation {dataset.validation_split}"
-    for hint in dataset.hints:
-        yield f"hint       {hint}"
-    for text in dataset.skipped[:MAX_NAMED]:
-        yield f"skipped    {text}"
-    if len(dataset.skipped) > MAX_NAMED:
-        yield f"skipped    {len(dataset.skipped) - MAX_NAMED} more files"
+    config, record = run.config, run.record
+    yield from data_lines(context.dataset)
     parameters = train_state.model.num_parameters()
     yield f"model      {parameters:,} parameters, {config.latent_dim} latent dimensions"
     yield f"objective  {objective_class(config.objective).describe(config)}"
@@ -44,6 +34,21 @@ def summary_lines(context: RunContext, run: RunFolder, train_state: TrainState) 
         words.append(f"{context.dist.size} processes")
     yield f"device     {', '.join(words)}"
     yield f"run        {run.path}"
+
+
+def data_lines(dataset: Dataset) -> Iterator[str]:
+    """Yield the lines that describe a data set: its images, classes and parts, and what is odd about it."""
+    resized = f", resized from {dataset.resized_from}" if dataset.resized_from else ""
+    yield f"data       {dataset.name}: {len(dataset.train)} training images of {dataset.image}{resized}"
+    yield f"classes    {_classes(dataset)}"
+    yield f"test       {dataset.split}"
+    yield f"validation {dataset.validation_split}"
+    for hint in dataset.hints:
+        yield f"hint       {hint}"
+    for text in dataset.skipped[:MAX_NAMED]:
+        yield f"skipped    {text}"
+    if len(dataset.skipped) > MAX_NAMED:
+        yield f"skipped    {len(dataset.skipped) - MAX_NAMED} more files"
 
 
 def _classes(dataset: Dataset) -> str:

@@ -1,11 +1,11 @@
-"""The time that is left of a study, from the time that its finished runs took."""
+"""The time that is left of a study, from the time that its runs take."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["Estimate", "RunningRun", "epochs_done"]
+__all__ = ["Estimate", "RunningRun", "training_so_far"]
 
 # Below this share of a run, the time so far says little about its whole time.
 LEAST_SHARE = 0.02
@@ -13,18 +13,16 @@ LEAST_SHARE = 0.02
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunningRun:
-    """A run in training: its system, the seconds so far, and the shares done at the start and now, 0 to 1."""
+    """A run in training: its system, the seconds that it has trained, and the share that is done, 0 to 1."""
 
     system: str
-    elapsed_s: float
-    share_before: float
+    trained_s: float
     share: float
 
     @property
     def whole_s(self) -> float | None:
         """The time of the whole run at the speed so far, in seconds; None if it is too early to say."""
-        done = self.share - self.share_before
-        return self.elapsed_s / done if done >= LEAST_SHARE else None
+        return self.trained_s / self.share if self.share >= LEAST_SHARE else None
 
 
 @dataclass(slots=True)
@@ -59,15 +57,19 @@ class Estimate:
         return max([sum(of_running + of_waiting) / jobs, *of_running])
 
 
-def epochs_done(metrics: Path) -> float:
-    """Return the epochs of the last whole line of a `metrics.jsonl`; 0 if there is none."""
+def training_so_far(metrics: Path) -> tuple[float, float]:
+    """Return the epochs and the seconds of training that the last whole line of a `metrics.jsonl` states.
+
+    Both are 0 if there is no such line.
+    """
     try:
         lines = metrics.read_bytes().splitlines()
     except OSError:
-        return 0.0
+        return 0.0, 0.0
     for line in reversed(lines[-2:]):
         try:
-            return float(json.loads(line)["epoch"])
+            values = json.loads(line)
+            return float(values["epoch"]), float(values["elapsed_s"])
         except (ValueError, KeyError, TypeError):
             continue
-    return 0.0
+    return 0.0, 0.0

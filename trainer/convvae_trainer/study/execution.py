@@ -72,7 +72,7 @@ def train_runs(
                     say(console, f"finished   {run.name} in {clock(seconds)}")
                     on_finished(run)
             if line.is_due:
-                progress.look({name: child.elapsed_s for name, child in children.running.items()})
+                progress.look()
                 line.show(progress.text(), share=progress.share)
         if signals:
             say(console, "stopping: the runs in training save a checkpoint")

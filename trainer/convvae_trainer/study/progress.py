@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from convvae_trainer.console import clock
-from convvae_trainer.study.estimate import Estimate, RunningRun, epochs_done
+from convvae_trainer.study.estimate import Estimate, RunningRun, training_so_far
 from convvae_trainer.study.folder import StudyFolder
 from convvae_trainer.study.plan import PlannedRun
 
@@ -30,7 +30,8 @@ class StudyProgress:
         self._runs = {run.name: run for run in runs}
         self._jobs = jobs
         self._waiting = [run.name for run in runs if run.name not in finished]
-        self._shares_before: dict[str, float] = {}
+        # The runs in training, and whether each was resumed.
+        self._is_resumed: dict[str, bool] = {}
         self._running: list[RunningRun] = []
         self._num_ended = len(finished)
         self._estimate = Estimate()
@@ -40,29 +41,20 @@ class StudyProgress:
     def begin(self, run: PlannedRun) -> None:
         """Note that a run has begun."""
         self._waiting.remove(run.name)
-        self._shares_before[run.name] = self._share(run)
+        self._is_resumed[run.name] = self._look_at(run).share > 0
 
     def end(self, name: str, seconds: float | None) -> PlannedRun:
         """Note that a run has ended, after this time; None: it has failed. Return the run."""
         run = self._runs[name]
-        # A resumed run says little about a whole one.
-        if seconds is not None and not self._shares_before[name]:
+        # The rest of a run says little about a whole one.
+        if not self._is_resumed.pop(name) and seconds is not None:
             self._estimate.add(run.system, seconds)
-        del self._shares_before[name]
         self._num_ended += 1
         return run
 
-    def look(self, elapsed_s: Mapping[str, float]) -> None:
-        """Look how far the runs in training are, with the seconds since each began, by name."""
-        self._running = [
-            RunningRun(
-                system=self._runs[name].system,
-                elapsed_s=seconds,
-                share_before=self._shares_before[name],
-                share=self._share(self._runs[name]),
-            )
-            for name, seconds in elapsed_s.items()
-        ]
+    def look(self) -> None:
+        """Look how far the runs in training are."""
+        self._running = [self._look_at(self._runs[name]) for name in self._is_resumed]
 
     @property
     def share(self) -> float:
@@ -71,7 +63,7 @@ class StudyProgress:
 
     def text(self) -> str:
         """Return the state in one line."""
-        names = list(self._shares_before)
+        names = list(self._is_resumed)
         ordinal = self._num_ended + len(names)
         number = f"run {ordinal}" if len(names) < 2 else f"runs {self._num_ended + 1}-{ordinal}"
         waiting = [self._runs[name].system for name in self._waiting]
@@ -82,6 +74,7 @@ class StudyProgress:
         words = ", ".join(names)
         return head + (words if len(words) <= room else f"{words[: room - 1]}…") + left
 
-    def _share(self, run: PlannedRun) -> float:
-        done = epochs_done(self._folder.metrics(run.name))
-        return min(1.0, done / (run.config.total_epochs or 1))
+    def _look_at(self, run: PlannedRun) -> RunningRun:
+        epochs, trained_s = training_so_far(self._folder.metrics(run.name))
+        share = min(1.0, epochs / (run.config.total_epochs or 1))
+        return RunningRun(system=run.system, trained_s=trained_s, share=share)

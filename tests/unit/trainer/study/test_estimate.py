@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from convvae_trainer.study.estimate import Estimate, RunningRun, epochs_done
+from convvae_trainer.study.estimate import Estimate, RunningRun, training_so_far
 
 
 def test_nothing_is_said_before_anything_is_known() -> None:
     """At the start of a study there is no time left to show."""
     estimate = Estimate()
-    early = RunningRun(system="vae", elapsed_s=3.0, share_before=0.0, share=0.01)
+    early = RunningRun(system="vae", trained_s=3.0, share=0.01)
     assert estimate.left_s(["ae"], [], jobs=1) is None
     assert estimate.left_s(["ae"], [early], jobs=1) is None
 
@@ -26,19 +26,18 @@ def test_finished_runs_of_a_system_tell_how_long_others_take() -> None:
 
 
 def test_a_run_in_training_tells_its_own_speed() -> None:
-    """A quarter of a run in 5 s leaves 15 s, also where a resumed run had done a part before."""
+    """A quarter of a run in 5 s leaves 15 s, also for a run of its system that waits."""
     estimate = Estimate()
-    fresh = RunningRun(system="vae", elapsed_s=5.0, share_before=0.0, share=0.25)
-    resumed = RunningRun(system="vae", elapsed_s=5.0, share_before=0.25, share=0.5)
-    assert estimate.left_s([], [fresh], jobs=1) == pytest.approx(15)
-    assert estimate.left_s([], [resumed], jobs=1) == pytest.approx(10)
+    running = RunningRun(system="vae", trained_s=5.0, share=0.25)
+    assert estimate.left_s([], [running], jobs=1) == pytest.approx(15)
+    assert estimate.left_s(["vae"], [running], jobs=1) == pytest.approx(15 + 20)
     # The last run takes its time, however many processes there are.
-    assert estimate.left_s([], [fresh], jobs=4) == pytest.approx(15)
+    assert estimate.left_s([], [running], jobs=4) == pytest.approx(15)
 
 
-def test_epochs_are_read_from_the_last_whole_line(tmp_path: Path) -> None:
-    """A line that is being written is left out; without a file no epoch is done."""
+def test_the_last_whole_line_of_metrics_counts(tmp_path: Path) -> None:
+    """A line that is being written is left out; without a file nothing is trained."""
     path = tmp_path / "metrics.jsonl"
-    assert epochs_done(path) == 0
-    path.write_text('{"epoch": 1.0}\n{"epoch": 2.5}\n{"epo')
-    assert epochs_done(path) == 2.5
+    assert training_so_far(path) == (0, 0)
+    path.write_text('{"epoch": 1.0, "elapsed_s": 2}\n{"epoch": 2.5, "elapsed_s": 4}\n{"epoch": 3')
+    assert training_so_far(path) == (2.5, 4)

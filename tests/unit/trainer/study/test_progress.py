@@ -13,9 +13,9 @@ def planned(epochs: int = 10, **vary: tuple[object, ...]) -> StudyPlan:
     return make_plan([layer], objectives="ae,vae,vae-gan", seeds="2", vary=vary)
 
 
-def write_epochs(folder: StudyFolder, name: str, epochs: float) -> None:
+def write_metrics(folder: StudyFolder, name: str, *, epochs: float, seconds: float) -> None:
     folder.run_dir(name).mkdir(parents=True, exist_ok=True)
-    folder.metrics(name).write_text(f'{{"step": 1, "epoch": {epochs}}}\n')
+    folder.metrics(name).write_text(f'{{"epoch": {epochs}, "elapsed_s": {seconds}}}\n')
 
 
 def test_the_line_names_the_runs_in_training_and_their_number(tmp_path: Path) -> None:
@@ -37,13 +37,13 @@ def test_the_time_left_comes_from_finished_runs_and_from_those_in_training(tmp_p
     progress = StudyProgress(folder, runs, finished={"vae-seed0": 100.0}, jobs=1)
     assert progress.text() == "run 1 of 2    1:40 left"
     progress.begin(runs[1])
-    write_epochs(folder, "vae-seed1", 2.5)
-    progress.look({"vae-seed1": 20.0})
+    write_metrics(folder, "vae-seed1", epochs=2.5, seconds=20.0)
+    progress.look()
     # A quarter in 20 s leaves 60 s.
     assert progress.text() == "run 2 of 2  vae-seed1  1:00 left"
     assert progress.share == (1 + 0.25) / 2
     progress.end("vae-seed1", 80.0)
-    progress.look({})
+    progress.look()
     assert progress.share == 1
 
 
@@ -51,7 +51,7 @@ def test_a_resumed_run_does_not_count_as_a_whole_one(tmp_path: Path) -> None:
     """Its second half took 10 s: that is not the time of a run of its system."""
     plan, folder = planned(), StudyFolder(tmp_path)
     runs = [run for run in plan.runs if run.system == "vae"]
-    write_epochs(folder, "vae-seed0", 5.0)
+    write_metrics(folder, "vae-seed0", epochs=5.0, seconds=10.0)
     progress = StudyProgress(folder, runs, finished={}, jobs=1)
     progress.begin(runs[0])
     progress.end("vae-seed0", 10.0)
@@ -64,7 +64,7 @@ def test_the_line_has_room_for_the_bar(tmp_path: Path) -> None:
     progress = StudyProgress(StudyFolder(tmp_path), plan.runs, finished={}, jobs=8)
     for run in plan.runs[:8]:
         progress.begin(run)
-    progress.look({run.name: 1.0 for run in plan.runs[:8]})
+    progress.look()
     text = progress.text()
     assert len(text) <= LINE_COLUMNS
     assert text.startswith("runs 1-8 of 24  ae-latent-dim-16-learning-rate-0.001-seed0")
