@@ -13,7 +13,7 @@ QUICK = [
     *("--width", "4", "--hidden", "16", "--latent-dim", "4", "--batch-size", "16"),
     *("--precision", "fp32", "--threads", "1", "--device", "cpu"),
 ]
-TIMEOUT_S = 200
+TIMEOUT_S = 280
 
 
 class StudyProcess:

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from convvae_trainer.evaluation.importance import LogLikelihood
     from convvae_trainer.evaluation.metrics import Evaluation
     from convvae_trainer.exports.publish import Exported
-    from convvae_trainer.study.result import Figure, StudyResult
+    from convvae_trainer.study.result import StudyResult
 
 __all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "print_study", "quoted"]
 
 # A line of the result: label and text. A line without a label continues the one above.
 Line = tuple[str, str]
-# The figures of a study on the screen: name, label, digits.
-_STUDY_FIGURES = (("test_elbo_nats", "ELBO", 2), ("test_mse", "MSE", 5), ("test_ssim", "SSIM", 4))
+# The figures of a study on the screen: name, label, format.
+_STUDY_FIGURES = (("test_elbo_nats", "ELBO", ".2f"), ("test_mse", "MSE", ".5f"), ("test_ssim", "SSIM", ".4f"))
 
 
 def quoted(path: Path) -> str:
@@ -79,9 +79,7 @@ def print_study(console: Console, result: "StudyResult") -> None:
     for system in result.plan.systems:
         figures = result.figures(system)
         words = [
-            f"{label} {_with_deviation(figures[name], digits)}"
-            for name, label, digits in _STUDY_FIGURES
-            if name in figures
+            f"{label} {figures[name].text(form)}" for name, label, form in _STUDY_FIGURES if name in figures
         ]
         count = result.seeds(system)
         say(console, f"{system}  ({count} {'seed' if count == 1 else 'seeds'})")
@@ -91,11 +89,6 @@ def print_study(console: Console, result: "StudyResult") -> None:
             say(console, f"{claim.verdict:<24}  {claim.text}")
         print_line(console, "report", str(result.folder.report))
     print_line(console, "next", f"tensorboard --logdir {quoted(result.folder.path)}")
-
-
-def _with_deviation(figure: "Figure", digits: int) -> str:
-    deviation = "" if figure.deviation is None else f" ± {figure.deviation:.{digits}f}"
-    return f"{figure.mean:.{digits}f}{deviation}"
 
 
 def _evaluation_lines(evaluation: "Evaluation") -> Iterator[Line]:

@@ -17,6 +17,7 @@ from convvae_trainer.compute.process import default_threads
 from convvae_trainer.console import say
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.data.sources import with_absolute_paths
+from convvae_trainer.runs.likelihood_choice import chosen_likelihood
 from convvae_trainer.runs.lock import RunLock, check_unlocked, has_orphans
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.summary import data_lines
@@ -72,7 +73,7 @@ def run_study(options: StudyOptions, *, command: str, console: Console) -> Study
         # The images are compared when they are read.
         saved.check_same(dataclasses.replace(record, data_sha256=saved.data_sha256), folder=options.out)
     dataset = _load(plan, download=options.download)
-    for line in data_lines(dataset):
+    for line in [*data_lines(dataset), *_likelihood_lines(plan, dataset)]:
         say(console, line)
     record = dataclasses.replace(record, data_sha256=dataset.fingerprint())
     # The child processes read the images again: no process needs memory for them twice.
@@ -101,6 +102,13 @@ def _description(plan: StudyPlan) -> list[str]:
         *(f"           {part}" for part in parts),
         *(f"shared     {reason}" for reason in plan.reasons),
     ]
+
+
+def _likelihood_lines(plan: StudyPlan, dataset: Dataset) -> list[str]:
+    """Return a line on each likelihood that the images decide, with the reason."""
+    chosen = [chosen_likelihood(run.config, dataset.train) for run in plan.runs]
+    lines = [f"likelihood {config.likelihood}, since {reason}" for config, reason in chosen if reason]
+    return list(dict.fromkeys(lines))
 
 
 def _check_free(folder: StudyFolder) -> None:

@@ -112,6 +112,8 @@ def _varied_setting(name: str) -> Setting:
 def _value(setting: Setting, text: str) -> Any:
     """Return a value from its text, in the setting's type; its range is checked with all settings."""
     where = f"--vary {setting.name}"
+    if text == "auto":
+        raise BadConfig(f"{where}: auto may mean any of the others: name the values to compare")
     if setting.kind is bool:
         if text not in ("true", "false"):
             raise BadConfig(f"{where}: {text!r} is not a value: use true or false")

@@ -74,6 +74,8 @@ def make_plan(
     Raises:
         BadConfig: A value is not allowed, or the runs cannot be matched. The message names the setting.
     """
+    # auto is the default: it would let the needs of one objective and the images decide apart.
+    layers = [_without(layer, ("likelihood",)) if _is_auto(layer) else layer for layer in layers]
     given = _given(layers)
     # An objective and a seed of a file serve as defaults; here their type and range are checked.
     start = config_from(Layer({"dataset": "-"}), *(_only(layer, _OWN) for layer in layers))
@@ -112,6 +114,10 @@ def make_plan(
 def _given(layers: Sequence[Layer]) -> dict[str, Any]:
     """Return the values that the layers give."""
     return {name: value for layer in layers for name, value in layer.values.items() if value is not None}
+
+
+def _is_auto(layer: Layer) -> bool:
+    return layer.values.get("likelihood") == "auto"
 
 
 def _only(layer: Layer, names: Collection[str]) -> Layer:

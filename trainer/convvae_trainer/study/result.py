@@ -1,30 +1,17 @@
 """The result of a study: which runs are finished, and the figures of each system over its seeds."""
 
-import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from convvae_service.bundle import Manifest
 from convvae_trainer.compare.comparison import Comparison
+from convvae_trainer.compare.spread import Spread
 from convvae_trainer.study.folder import StudyFolder
 from convvae_trainer.study.hparams import METRICS
 from convvae_trainer.study.plan import StudyPlan
 
-__all__ = ["Figure", "StudyResult"]
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A figure over the seeds of a system: its mean, and its standard deviation, None with a single seed."""
-
-    mean: float
-    deviation: float | None
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> "Figure":
-        """Return the figure of one value or more."""
-        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
+__all__ = ["StudyResult"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,11 +36,11 @@ class StudyResult:
         """Return the number of finished runs of a system."""
         return len(self._metrics(system))
 
-    def figures(self, system: str) -> dict[str, Figure]:
+    def figures(self, system: str) -> dict[str, Spread]:
         """Return the figures of a system's test images, by name, without those that a run lacks."""
         metrics = self._metrics(system)
         return {
-            name: Figure.of([values[name] for values in metrics])
+            name: Spread(tuple(float(values[name]) for values in metrics))
             for name in METRICS
             if metrics and all(isinstance(values.get(name), int | float) for values in metrics)
         }

@@ -49,6 +49,14 @@ def test_the_shared_likelihood_is_the_one_that_an_objective_needs() -> None:
     assert len({run.config.likelihood for run in plain.runs}) == 1
 
 
+def test_a_likelihood_that_is_left_to_the_images_is_still_the_same_for_all() -> None:
+    """auto, also where it is given, is what an objective needs; without such a need the images decide."""
+    for plan in (planned(likelihood="auto"), planned(file={"likelihood": "auto"})):
+        assert {run.config.likelihood for run in plan.runs} == {"gaussian"}
+    plain = planned(objectives="ae,vae", likelihood="auto")
+    assert {run.config.likelihood for run in plain.runs} == {"auto"}
+
+
 def test_a_default_of_one_objective_holds_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """If an objective trains longer than others by default, all runs of a study train as long."""
     longer = ObjectiveRow(
