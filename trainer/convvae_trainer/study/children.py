@@ -63,6 +63,12 @@ class Child:
             return Reply.from_line(line)
         return Reply(run=self.run, text=_end_text(self.process.wait()))
 
+    def take_no_more(self) -> None:
+        """Have the process end after its run."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+
     @property
     def has_ended(self) -> bool:
         """Whether the process has ended."""
@@ -122,6 +128,8 @@ class Children:
     def stop(self) -> None:
         """Have all runs save a checkpoint, and wait for the end of all children."""
         for child in self._children:
+            # A run whose last step is done goes on to its end, and its process then finds no other run.
+            child.take_no_more()
             child.process.send_signal(signal.SIGTERM)
         for child in self._children:
             child.process.wait()
@@ -146,10 +154,8 @@ class Children:
 
 def _end(child: Child) -> None:
     process = child.process
-    assert process.stdin is not None
     assert process.stdout is not None
-    with suppress(BrokenPipeError):
-        process.stdin.close()
+    child.take_no_more()
     try:
         process.wait(_END_WITHIN_S)
     except subprocess.TimeoutExpired:
