@@ -99,3 +99,18 @@ def test_the_summary_is_what_was_measured() -> None:
     document = (ROOT / "docs" / "measurements.md").read_text()
     summary = document.partition("## Summary")[2].partition("## Make them")[0]
     assert [figure for figure in quoted if figure not in summary] == []
+
+
+def test_the_table_of_learning_rates_is_what_was_measured() -> None:
+    """Each run of the result has its row in the page on objectives, and no row is without a run."""
+    names = {"vae": "VAE", "vae-disl": "VAE_Dis_l", "vae-gan": "VAE/GAN"}
+    measured = json.loads((RESULTS / "learning_rates.json").read_text())
+    expected = [
+        f"| {group['settings']['dataset']} | {names[run['objective']]} | {run['learning_rate']:g} |"
+        f" {run['classified']:.0%} | {run['ssim']:.2f} | {run['sharpness_ratio']:.2f} |"
+        f" {run['frechet_reconstructions']:.1f} | {run['frechet_samples']:.0f} |"
+        for group in measured["groups"]
+        for run in group["runs"]
+    ]
+    text = (ROOT / "docs" / "training" / "objectives.md").read_text()
+    assert re.findall(r"^\| (?:digits|mnist) \|.*$", text, re.MULTILINE) == expected
