@@ -10,6 +10,7 @@ import pytest
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.exports.publish import Exported, export
 from convvae_trainer.runs.fit import Fitted
+from convvae_trainer.settings.objectives import OBJECTIVES
 
 TINY: dict[str, Any] = {
     "likelihood": "bernoulli",
@@ -23,6 +24,13 @@ TINY: dict[str, Any] = {
     "threads": 1,
     "device": "cpu",
 }
+
+
+def tiny(**settings: Any) -> dict[str, Any]:
+    """Return the settings of a tiny run with others on top. An objective has the likelihood that it needs."""
+    return {**TINY, **OBJECTIVES[settings.get("objective", "vae")].needs, **settings}
+
+
 # The same as flags of `convvae-train fit`, for one epoch of a single step.
 SHORT = [
     *("--width", "4", "--hidden", "16", "--latent-dim", "4"),

@@ -27,7 +27,7 @@ from convvae_trainer.settings.config import Config, config_from
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same
 from support.tiny_bundle import publish_tiny
-from support.tiny_run import TINY, export_fitted, write_blobs
+from support.tiny_run import TINY, export_fitted, tiny, write_blobs
 
 Published = tuple[Path, Exported]
 
@@ -264,7 +264,7 @@ def test_a_discriminator_is_taken_from_a_run_and_fresh_from_a_model(
     config: Config, dataset: Dataset, tmp_path: Path
 ) -> None:
     """The same objective takes all networks of a run; a published model has no discriminator."""
-    config = config_from({"dataset": config.dataset, **TINY, "objective": "vae-gan", "epochs": 1})
+    config = config_from({"dataset": config.dataset, **tiny(objective="vae-gan", epochs=1)})
     done = fit(config, dataset, tmp_path / "first")
     export_fitted((done, dataset), tmp_path / "models", "gan")
     for reference, words in [("first", ""), ("models/gan", "random ones in features, discriminator")]:

@@ -18,7 +18,7 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
-from support.tiny_run import TINY
+from support.tiny_run import tiny
 
 CPU = torch.device("cpu")
 SHAPE = (12, 10, 1)
@@ -94,7 +94,7 @@ def learner_of(objective: str, **changes: Any) -> TrainState:
     """Return a small train_state."""
     if "discriminator_width" in OBJECTIVES[objective].settings:
         changes["discriminator_width"] = 4
-    config = config_from({"dataset": "x", "objective": objective}, TINY, changes)
+    config = config_from({"dataset": "x"}, tiny(objective=objective), changes)
     return TrainState(config, shape=SHAPE, device=CPU)
 
 

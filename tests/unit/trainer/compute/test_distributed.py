@@ -18,7 +18,7 @@ from convvae_trainer.step.train_state import TrainState
 from support.commands import run_two
 from support.ended import Ended
 from support.run_comparison import assert_near
-from support.tiny_run import TINY, needs_compiler, write_blobs
+from support.tiny_run import TINY, needs_compiler, tiny, write_blobs
 
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "vae": {"binarize": "dynamic", "free_bits": 0.05},
@@ -95,8 +95,8 @@ print("threads of the groups at the end:", *(name for name in thread_names() if 
 def session(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Config], list[Ended]]:
     """Two processes that trained with each of some settings, and met two mistakes: folder, settings, ends."""
     folder = tmp_path_factory.mktemp("session")
-    common = {"dataset": str(write_blobs(folder / "blobs.npy")), **TINY, "epochs": 2}
-    configs = {name: config_from(common, settings) for name, settings in OBJECTIVES.items()}
+    common = {"dataset": str(write_blobs(folder / "blobs.npy")), "epochs": 2}
+    configs = {name: config_from(tiny(**settings), common) for name, settings in OBJECTIVES.items()}
     settings = json.dumps({name: to_json_object(config) for name, config in configs.items()})
     return folder, configs, run_two([str(folder), settings], code=SESSION)
 

@@ -24,7 +24,7 @@ from convvae_trainer.runs.start import read_progress
 from convvae_trainer.settings.config import Config, config_from
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same, final, metrics
-from support.tiny_run import TINY
+from support.tiny_run import tiny
 
 STEPS_PER_EPOCH = 72 // 16
 
@@ -90,7 +90,7 @@ def test_a_killed_extension_resumes_bit_by_bit(
     settings: dict[str, Any],
 ) -> None:
     """It goes on to the new end without being told again, with the weights of one that nobody killed."""
-    config = config_from({"dataset": config.dataset, **TINY, **settings})
+    config = config_from({"dataset": config.dataset, **tiny(**settings)})
     for name in ("whole", "killed"):
         fit(config, dataset, tmp_path / name)
     extended(config, dataset, tmp_path / "whole", 6)

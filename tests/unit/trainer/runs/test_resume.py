@@ -16,7 +16,7 @@ from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same, final, metrics
-from support.tiny_run import TINY
+from support.tiny_run import tiny
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_a_killed_run_resumes_bit_by_bit(
     settings: dict[str, Any],
 ) -> None:
     """Two epochs, a kill in the third, and a resume give the weights and metrics of four in one go."""
-    config = config_from({"dataset": config.dataset, **TINY, **settings})
+    config = config_from({"dataset": config.dataset, **tiny(**settings)})
     fit(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         before_step(patch, 2 * (72 // 16) + 2, kill)
@@ -63,7 +63,7 @@ def test_a_signal_between_two_players_loses_nothing(
 ) -> None:
     """Stopped in the middle of an epoch, before and after the decoder's game begins or a GAN's ends."""
     starts = {"adversarial_start": 0.4} if objective == "vae-gan" else {"gan_share": 0.4}
-    config = config_from({"dataset": config.dataset, **TINY, **starts, "objective": objective})
+    config = config_from({"dataset": config.dataset, **tiny(objective=objective, **starts)})
     fit(config, dataset, tmp_path / "whole")
     with monkeypatch.context() as patch:
         before_step(patch, step, lambda: signal.raise_signal(signal.SIGTERM))

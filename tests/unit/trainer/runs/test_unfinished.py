@@ -24,7 +24,7 @@ from convvae_trainer.step.train_state import TrainState
 from support.commands import evaluated, run_train
 from support.interruption import Killed, before_step
 from support.run_comparison import assert_same
-from support.tiny_run import TINY
+from support.tiny_run import tiny
 
 STEPS = 4 * (72 // 16)
 
@@ -79,7 +79,7 @@ def test_an_unfinished_version_says_so(config: Config, dataset: Dataset, tmp_pat
 
 def test_a_gans_first_phase_is_not_published(dataset: Dataset, tmp_path: Path) -> None:
     """A vae-disl that trains its GAN still has an encoder that has learned nothing."""
-    settings = {**TINY, "objective": "vae-disl", "gan_share": 0.5}
+    settings = tiny(objective="vae-disl", gan_share=0.5)
     config = config_from({"dataset": dataset.name, **settings})
     stop(config, dataset, tmp_path / "run", step=STEPS // 4)
     with pytest.raises(BadRun, match="no trained encoder before 50 %: convvae-train fit --resume"):
@@ -97,7 +97,7 @@ def test_an_unfinished_run_is_scored_as_it_is_published(
     dataset: Dataset, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     """The figures are of the weights that export takes; a line says how far the run is; nothing is kept."""
-    config = config_from({"dataset": dataset.name, **TINY, **settings})
+    config = config_from({"dataset": dataset.name, **tiny(**settings)})
     stop(config, load_dataset(config), tmp_path / "run", step=6)
     version = exported(tmp_path / "run", tmp_path / "models", unfinished=True)
     screen = io.StringIO()
@@ -120,7 +120,7 @@ def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
         sizes.append(len(images))
 
     monkeypatch.setattr("convvae_trainer.runs.loop.fit_sigma", noted)
-    config = config_from({"dataset": dataset.name, **TINY, "objective": "vae-gan"})
+    config = config_from({"dataset": dataset.name, **tiny(objective="vae-gan")})
     stop(config, dataset, tmp_path / "gan", step=6)
     before = (tmp_path / "gan" / "checkpoint.safetensors").read_bytes()
     exported(tmp_path / "gan", tmp_path / "models", unfinished=True)
@@ -137,7 +137,7 @@ def test_a_kill_before_the_last_checkpoint_leaves_no_end(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
     """Weights that still lack their sigma, or the best of them, are not taken for the end by export."""
-    config = config_from({"dataset": dataset.name, **TINY, **settings})
+    config = config_from({"dataset": dataset.name, **tiny(**settings)})
     data = load_dataset(config)
     fit(config, data, tmp_path / "whole")
 

@@ -20,12 +20,12 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.start import load_run
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from support.tiny_run import TINY
+from support.tiny_run import TINY, tiny
 
 
 def with_validation(blobs: Path, **settings: Any) -> tuple[Config, Dataset]:
     """Return settings of a run that validates, and its data."""
-    config = config_from({"dataset": str(blobs), **TINY, "validation_share": 0.2, **settings})
+    config = config_from({"dataset": str(blobs), **tiny(validation_share=0.2, **settings)})
     return config, load_dataset(config)
 
 

@@ -17,7 +17,7 @@ from convvae_trainer.settings.config import Config, config_from, to_json_object
 from support.commands import run_two
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_near, assert_same, metrics
-from support.tiny_run import TINY
+from support.tiny_run import tiny
 
 # Looks every second step, and is killed before the eighth, the last one of the second epoch.
 TRAINING = """
@@ -87,7 +87,7 @@ def test_every_objective_goes_on_within_an_epoch(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], step: int
 ) -> None:
     """Wherever the kill falls, right after an epoch's end too, weights and metrics end the same."""
-    config = config_from({"dataset": dataset.name, **TINY, **settings})
+    config = config_from({"dataset": dataset.name, **tiny(**settings)})
     data = load_dataset(config)
     fit(config, data, tmp_path / "whole")
     with monkeypatch.context() as patch:

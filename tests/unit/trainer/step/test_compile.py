@@ -14,7 +14,7 @@ from convvae_trainer.objectives.base import Gradients
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.step.train_state import TrainState
-from support.tiny_run import TINY, needs_compiler
+from support.tiny_run import TINY, needs_compiler, tiny
 
 # torch's compiler warns of itself.
 quiet = pytest.mark.filterwarnings("ignore")
@@ -77,7 +77,7 @@ def test_what_is_evaluated_and_exported_is_never_compiled(
     train_states = {}
     for objective, expected in {"vae": 2, "vae-gan": 4}.items():
         compiled.clear()
-        settings = config_from({"dataset": config.dataset, **TINY, "objective": objective}, {"compile": True})
+        settings = config_from({"dataset": config.dataset, **tiny(objective=objective)}, {"compile": True})
         train_states[objective] = TrainState(
             settings, shape=dataset.image.as_tuple, device=torch.device("cpu")
         )

@@ -18,7 +18,7 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
-from support.tiny_run import TINY, write_blobs
+from support.tiny_run import TINY, tiny, write_blobs
 
 pytestmark = [
     pytest.mark.gpu,
@@ -69,9 +69,7 @@ def test_a_run_on_a_gpu_does_all_that_one_on_the_cpu_does(
 def state_of(objective: str, dataset: str, **changes: Any) -> TrainState:
     """Return the state of a small run on the GPU."""
     small = {"discriminator_width": 4} if "discriminator_width" in OBJECTIVES[objective].settings else {}
-    config = config_from(
-        {"dataset": dataset}, TINY, {"objective": objective, "device": "cuda"}, small, changes
-    )
+    config = config_from({"dataset": dataset}, tiny(objective=objective), {"device": "cuda"}, small, changes)
     return TrainState(config, shape=(12, 10, 1), device=torch.device("cuda"))
 
 
