@@ -66,11 +66,13 @@ class PartedOutput:
             raise BadSink(f"{str(folder)!r} cannot be created: {error.strerror}") from None
         self._journal = Journal(folder)
         try:
-            if self._journal.job is not None and resume:
+            if self._journal.job is None:
+                self._journal.begin(job)
+            elif not resume:
+                raise BadSink(f"{folder.name} was written by another run meanwhile")
+            else:
                 self._journal.job.check_same(job, folder.name)
                 self._check_parts()
-            elif self._journal.job is None:
-                self._journal.begin(job)
         except OSError as error:
             self.close()
             raise RunFailed(f"{JOURNAL_FILE} cannot be written: {error.strerror or error}") from None

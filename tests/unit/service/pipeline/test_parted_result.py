@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from convvae_service.pipeline import sink_kinds
 from convvae_service.pipeline.journal import JOURNAL_FILE
 from convvae_service.pipeline.result import BadResult, open_result, vectors
 from support.ended import Ended
@@ -209,6 +210,18 @@ def test_damaged_journal_is_refused(embed: Embed, words: list[Any], tmp_path: Pa
     ended = embed(*words, "--resume")
     assert ended.code == 2
     assert f"z/{JOURNAL_FILE} is damaged: give --overwrite to start anew" in ended.err
+
+
+def test_result_that_appears_meanwhile_is_not_continued(
+    embed: Embed, words: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the first check and the start, another run may write the whole folder."""
+    assert embed(*words).code == 0
+    whole = contents(tmp_path / "z")
+    monkeypatch.setattr(sink_kinds, "check_sink", lambda *_, **__: None)
+    ended = embed(*words)
+    assert (ended.code, ended.err) == (2, "error: z was written by another run meanwhile\n")
+    assert contents(tmp_path / "z") == whole
 
 
 def test_ids_of_several_shards_are_compared(
