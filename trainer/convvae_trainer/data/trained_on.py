@@ -107,8 +107,9 @@ def without_copies(
 def left_out_text(left_out: SeenCounts) -> str:
     """Return for example "746 training images of a, no training images of b; for c it cannot be told"."""
     counts = [_count_text(count, model) for model, count in left_out.items() if count]
-    if none := [model for model, count in left_out.items() if count == 0]:
-        counts.append(f"no training images of {', '.join(none)}")
+    if clean := [model for model, count in left_out.items() if count == 0]:
+        are_all = 1 < len(clean) == len(left_out)
+        counts.append(f"no training images of {'any model' if are_all else ', '.join(clean)}")
     unknown = [model for model, count in left_out.items() if count is None]
     told = [", ".join(counts)] if counts else []
     untold = [f"for {', '.join(unknown)} it cannot be told"] if unknown else []

@@ -73,3 +73,11 @@ def test_70_000_images_take_8_bytes_each_and_less_than_a_second() -> None:
     assert time.process_time() - start_s < 1
     assert entry.count == 70_000
     assert len(data) / len(images) <= 8.1
+
+
+def test_models_that_saw_no_test_image_are_one_text() -> None:
+    """A report on twelve models does not name each of them for nothing."""
+    assert left_out_text({"a": 0, "b": 0}) == "no training images of any model"
+    assert left_out_text({"a": 0}) == "no training images of a"
+    assert left_out_text({"a": 0, "b": 1, "c": 0}) == "1 training image of b, no training images of a, c"
+    assert left_out_text({"a": 0, "b": None}) == "no training images of a; for b it cannot be told"
