@@ -14,6 +14,8 @@ from support.proxy import PROXIES, program, proxied
 
 CALLS = 60
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def replicas(tiny_root: Path, each_front: str) -> Iterator[list[ObservedServer]]:
