@@ -22,7 +22,7 @@ from convvae_trainer.settings.config import Config
 __all__ = ["Dataset", "load_dataset", "load_other"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Dataset:
     """Images in memory, uint8 of shape (N, H, W, C), and labels, int64 of shape (N,), or None.
 
@@ -55,6 +55,11 @@ class Dataset:
     hints: Sequence[str] = ()
     resized_from: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        validation = 0 if self.validation is None else len(self.validation)
+        counts = f"{len(self.train)} training, {validation} validation and {len(self.test)} test images"
+        return f"Dataset({self.name!r}, {counts} of {self.image})"
 
     @property
     def image(self) -> ImageShape:

@@ -52,7 +52,7 @@ class OptionalMetrics:
 OPTIONAL_METRICS = tuple(metric.name for metric in fields(OptionalMetrics))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True, repr=False)
 class Evaluation:
     """The metrics of a run on test images.
 
@@ -74,6 +74,14 @@ class Evaluation:
     optional: OptionalMetrics = field(default_factory=OptionalMetrics)
     left_out: int | None = 0
     advice: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        bound = self.bound
+        terms = {"ELBO": bound.elbo, "distortion": bound.distortion, "rate": bound.rate}
+        nats = ", ".join(f"{name} {value:.2f}" for name, value in terms.items() if value is not None)
+        units = f"{bound.active_units} of {bound.latent_dim} units active"
+        psnr = f"PSNR {self.reconstruction.psnr_db:.2f} dB"
+        return f"Evaluation({self.dataset!r}, {self.images} images: {nats} nats per image, {units}, {psnr})"
 
     @property
     def binarize_seed(self) -> int | None:

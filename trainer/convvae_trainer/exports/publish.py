@@ -1,7 +1,7 @@
 """Export: publish a trained run as a bundle with graphs, manifest, model card and pictures."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,7 @@ class Exported:
     """A published version: its folder and its manifest."""
 
     folder: Path
-    manifest: Manifest
+    manifest: Manifest = field(repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,17 @@ def test_a_run_is_evaluated(fitted: tuple[Fitted, Dataset], capsys: pytest.Captu
     assert capsys.readouterr().out == ""
 
 
+def test_results_are_shown_in_one_line(
+    fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
+) -> None:
+    """What a notebook prints of a data set, an evaluation and a version has no array in it."""
+    name, found = fitted[1].name, fitted[0].evaluation
+    assert repr(fitted[1]) == (f"Dataset({name!r}, 70 training, 0 validation and 10 test images of 12x10x1)")
+    assert repr(found).startswith(f"Evaluation({name!r}, 10 images: ELBO {found.bound.elbo:.2f}, distortion")
+    assert repr(found).endswith(f"units active, PSNR {found.reconstruction.psnr_db:.2f} dB)")
+    assert repr(published_blobs[1]) == f"Exported(folder={published_blobs[1].folder!r})"
+
+
 def test_optional_figures_are_asked_for_by_name(fitted: tuple[Fitted, Dataset], tmp_path: Path) -> None:
     """Importance samples give log p(x), and all figures go to a file too."""
     found = evaluate(
