@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from rich.console import Console
 
+from convvae_trainer.commands.packages import require_runtime
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.python.data import DatasetLike, as_settings, named_or_given
 from convvae_trainer.python.process import called_from_python
@@ -111,6 +112,8 @@ def fit(
     """
     if (models is None) != (name is None):
         raise BadConfig("models and name go together: give both to export the model")
+    if models is not None:
+        require_runtime()
     if start_from is not None and resume:
         raise BadConfig("start_from starts a new run, and resume continues one: give one of them")
     if catch_signals and threading.current_thread() is not threading.main_thread():
