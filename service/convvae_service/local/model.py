@@ -3,6 +3,7 @@
 Dimensions: N = rows of a call, H, W, C = height, width and channels of an image, Z = latent dimension.
 """
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from convvae import (
     ClientClosed,
     Decoded,
     Encoded,
+    ForkedDuringUse,
     Likelihood,
     Limits,
     ModelInfo,
@@ -73,6 +75,7 @@ class LocalModel:
         self._part_rows = max(1, min(_MAX_ROWS, _MAX_VALUES // version.manifest.image.num_values))
         self._lock = threading.Lock()
         self._is_closed = False
+        self._process = os.getpid()
 
     def encode(self, images: ImagesLike, include_log_variance: bool = False) -> Encoded:
         """Map images to the parameters of their posterior.
@@ -197,6 +200,7 @@ class LocalModel:
 
         Raises:
             ClientClosed: The model was closed.
+            ForkedDuringUse: It was opened before this process was forked.
             NotPossible: The model lacks the capability.
             ServerFault: ONNX Runtime failed.
         """
@@ -205,6 +209,11 @@ class LocalModel:
             raise NotPossible(
                 f"model {info.model!r} ({info.objective}) cannot {capability}:"
                 f" it can {', '.join(info.capabilities)}"
+            )
+        # The threads of ONNX Runtime are not there after a fork: a run would wait for them for ever.
+        if os.getpid() != self._process:
+            raise ForkedDuringUse(
+                f"model {info.model!r} was opened before this process was forked: open it here"
             )
         with self._lock:
             if self._is_closed:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from convvae import ClientClosed, InvalidInput, NotPossible, ServerFault
+from convvae import ClientClosed, ForkedDuringUse, InvalidInput, NotPossible, ServerFault
 from convvae_service import LocalModel, open_model
 from convvae_service.api.noise import latent_noise
 from convvae_service.bundle import rate
@@ -202,6 +202,13 @@ def test_a_call_in_progress_outlives_a_close(root: Path, monkeypatch: pytest.Mon
     assert len(model.encode(IMAGES).mean) == len(IMAGES)
     with pytest.raises(ClientClosed):
         model.decode(np.zeros((1, LATENT_DIM)))
+
+
+def test_a_forked_process_is_refused(model: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call there would wait for threads that only the parent has."""
+    monkeypatch.setattr("convvae_service.local.model.os.getpid", lambda: -1)
+    with pytest.raises(ForkedDuringUse, match="model 'tiny' was opened before this process was forked"):
+        model.encode(IMAGES)
 
 
 def test_a_failure_of_the_engine_is_an_error_of_the_package(model: LocalModel) -> None:
