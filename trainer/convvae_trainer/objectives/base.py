@@ -67,11 +67,12 @@ class ParameterGroup:
 class Phase:
     """A part of a run in which the learning rate rises and falls once.
 
-    `start` and `end` are fractions of the run.
+    `start` and `end` are fractions of the run. `rate` is the peak, relative to the run's learning rate.
     """
 
     start: float = 0.0
     end: float = 1.0
+    rate: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -35,7 +35,7 @@ def learning_rate(config: Config, step: int, fraction: float) -> float:
     steps = step if not phase.start else step * (fraction - phase.start) / fraction
     warmup = max((steps + 1) / max(1, config.warmup_steps), done / WARMUP_FRACTION)
     cosine = FINAL_RATE + (1 - FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * done))
-    return config.learning_rate * min(1.0, warmup) * cosine
+    return config.learning_rate * phase.rate * min(1.0, warmup) * cosine
 
 
 def effective_beta(config: Config, epochs: float) -> float:

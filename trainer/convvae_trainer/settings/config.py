@@ -211,7 +211,7 @@ class Config:
         bounds=(1, 1024),
     )
     gan_share: float = setting(
-        0.2,
+        0.3,
         Panel.ADVERSARIAL,
         "Train the GAN during this first part of the run. Its discriminator then measures reconstructions.",
         bounds=(0.01, 0.99),
