@@ -9,6 +9,7 @@ from convvae_trainer.cli.fit import fit
 from convvae_trainer.cli.flags import objectives_help
 from convvae_trainer.cli.quantize import quantize
 from convvae_trainer.cli.study import study
+from convvae_trainer.cli.triton import triton
 
 __all__ = ["app"]
 
@@ -26,3 +27,4 @@ app.command()(export)
 app.command()(compare)
 app.command(epilog=objectives_help())(study)
 app.command()(quantize)
+app.command()(triton)
