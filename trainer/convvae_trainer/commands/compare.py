@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from convvae_service.bundle import BundleError, Manifest, read_trained_on
-from convvae_trainer.commands.model_data import load_model_data, without_seen
+from convvae_trainer.commands.model_data import load_model_data
 from convvae_trainer.compare.bundle_model import BundleModel, open_model
 from convvae_trainer.compare.claims import lecture_claims
 from convvae_trainer.compare.comparison import Comparison
@@ -30,7 +30,7 @@ from convvae_trainer.compare.sample import TestSample, check_image_shape, draw_s
 from convvae_trainer.compare.system import grouped, make_systems
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, without_seen
 from convvae_trainer.data.sources import DIGITS
 from convvae_trainer.data.trained_on import Fingerprints
 from convvae_trainer.errors import BadConfig

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_trainer.commands.model_data import without_seen
 from convvae_trainer.commands.stored_run import DataLocation, StoredRun
-from convvae_trainer.data.dataset import Dataset, load_dataset, load_other
+from convvae_trainer.data.dataset import Dataset, load_dataset, load_other, without_seen
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.trained_on import Fingerprints, unseen
 from convvae_trainer.errors import BadData

@@ -1,17 +1,14 @@
 """The data set of a command on published models: pictures are resized as a model's manifest states."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from convvae_service.bundle import Manifest
 from convvae_trainer.data.dataset import Dataset, load_dataset
-from convvae_trainer.data.labelled_images import LabelledImages
-from convvae_trainer.data.trained_on import Fingerprints, SeenCounts, unseen
 from convvae_trainer.settings.config import config_from
 from convvae_trainer.settings.layers import FLAGS, Layer
 
-__all__ = ["load_model_data", "without_seen"]
+__all__ = ["load_model_data"]
 
 
 def load_model_data(manifest: Manifest, flags: Mapping[str, Any], *, download: bool) -> Dataset:
@@ -34,16 +31,3 @@ def load_model_data(manifest: Manifest, flags: Mapping[str, Any], *, download: b
     # No model is trained that would need validation images.
     config = config_from({**resizing, "validation_share": 0.0}, Layer(flags, FLAGS))
     return load_dataset(config, download=download, channels=manifest.image.channels)
-
-
-def without_seen(
-    dataset: Dataset, trained_on: Mapping[str, Fingerprints | None]
-) -> tuple[Dataset, SeenCounts]:
-    """Return the data set without the test images that a model was trained on, and their number by model.
-
-    Raises:
-        BadData: No test image is left.
-    """
-    found = unseen(LabelledImages(dataset.test, dataset.test_labels), trained_on, name=dataset.name)
-    test, labels = found.data
-    return dataclasses.replace(dataset, test=test, test_labels=labels), found.left_out

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from convvae_service.bundle import ROLES, Bundle, BundleError, Precision, Role, read_bundle, read_trained_on
-from convvae_trainer.commands.model_data import load_model_data, without_seen
+from convvae_trainer.commands.model_data import load_model_data
 from convvae_trainer.compare.published import PublishedVersion, find_version
 from convvae_trainer.compare.sample import check_image_shape
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, without_seen
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.data.trained_on import Fingerprints, SeenCounts
 from convvae_trainer.errors import BadConfig

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +16,11 @@ from convvae_trainer.data.held_out_sets import check_held_out_sets
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.parts import data_parts, own_test_text
 from convvae_trainer.data.sources import SourceImages, read_source, resize_of
+from convvae_trainer.data.trained_on import Fingerprints, SeenCounts, unseen
 from convvae_trainer.errors import BadData
 from convvae_trainer.settings.config import Config
 
-__all__ = ["Dataset", "load_dataset", "load_other"]
+__all__ = ["Dataset", "load_dataset", "load_other", "without_seen"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, repr=False)
@@ -175,3 +176,16 @@ def _split(config: Config, source: SourceImages, *, download: bool) -> Dataset:
         hints=hints,
         resized_from="" if sizes == size else sizes,
     )
+
+
+def without_seen(
+    dataset: Dataset, trained_on: Mapping[str, Fingerprints | None]
+) -> tuple[Dataset, SeenCounts]:
+    """Return the data set without the test images that a model was trained on, and their number by model.
+
+    Raises:
+        BadData: No test image is left.
+    """
+    found = unseen(LabelledImages(dataset.test, dataset.test_labels), trained_on, name=dataset.name)
+    test, labels = found.data
+    return replace(dataset, test=test, test_labels=labels), found.left_out

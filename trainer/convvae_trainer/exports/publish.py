@@ -22,7 +22,7 @@ from convvae_service.bundle import (
     encode_trained_on,
     publish,
 )
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, without_seen
 from convvae_trainer.data.sources import resize_of
 from convvae_trainer.errors import BadConfig, ExportFailed
 from convvae_trainer.exports.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
@@ -104,8 +104,12 @@ def export(
         MissingExtra: A package is missing.
     """
     check_target(models, name)
-    fingerprints = run.read_trained_on() if with_fingerprints else None
-    entry, trained_on = (None, b"") if fingerprints is None else encode_trained_on(fingerprints)
+    fingerprints = run.read_trained_on()
+    # Weights that training started from may know images of this test part.
+    dataset, _ = without_seen(dataset, {name: fingerprints})
+    entry, trained_on = None, b""
+    if with_fingerprints and fingerprints is not None:
+        entry, trained_on = encode_trained_on(fingerprints)
     with train_state.ema.swapped_in():
         graphs = _make_graphs(train_state, dataset)
         parity = check_parity(

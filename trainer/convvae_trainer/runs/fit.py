@@ -11,7 +11,7 @@ from rich.console import Console
 from convvae_trainer.compute.device import enough_memory
 from convvae_trainer.compute.distributed import SINGLE_PROCESS, DistContext
 from convvae_trainer.console import say
-from convvae_trainer.data.dataset import Dataset
+from convvae_trainer.data.dataset import Dataset, without_seen
 from convvae_trainer.data.selection import varied
 from convvae_trainer.errors import BadRun, TrainingFailed
 from convvae_trainer.evaluation.advice import advised
@@ -141,7 +141,7 @@ def _tensorboard(
     """Return the writer for TensorBoard in the first process, if the run writes its files."""
     if not run.config.tensorboard or not context.dist.is_first:
         return None
-    dataset = context.dataset
+    dataset, _ = without_seen(context.dataset, {"the weights": run.read_trained_on()})
     images = dataset.test[varied(len(dataset.test), dataset.test_labels, NUM_PICTURES)]
     return open_tensorboard(run.tensorboard, train_state, images, step=step, console=context.console)
 
