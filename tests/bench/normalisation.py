@@ -137,6 +137,7 @@ def make_learner(
     """Return a train_state of the product's settings, but for the averaged weights."""
     config = Config(
         dataset="mnist",
+        likelihood="bernoulli",
         binarize="dynamic",
         blocks=NETWORKS[network],
         ema_decay=0.0,

@@ -174,6 +174,7 @@ def our_trainer(
     """Return our training loop at its defaults."""
     config = Config(
         dataset="mnist",
+        likelihood="bernoulli",
         latent_dim=LATENT_DIM[network],
         batch_size=BATCH,
         epochs=1,

@@ -11,6 +11,7 @@ from convvae_trainer.data.dataset import Dataset, load_dataset, load_other, with
 from convvae_trainer.data.labelled_images import LabelledImages
 from convvae_trainer.data.trained_on import Fingerprints, unseen
 from convvae_trainer.errors import BadData
+from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.settings.config import Config
 
 __all__ = ["OtherData", "OwnData", "check_shape", "load_evaluation_data"]
@@ -23,11 +24,11 @@ class OwnData:
     """The data that the run was trained on; its held-out images are evaluated.
 
     `left_out` counts the held-out images that the run was trained on all the same, such as copies. They are
-    not in the data set any more.
+    not in the data set any more. It is None if it cannot be told.
     """
 
     dataset: Dataset
-    left_out: int
+    left_out: int | None
 
     @property
     def images(self) -> NDArray[np.uint8]:
@@ -77,7 +78,7 @@ def load_evaluation_data(stored: StoredRun, config: Config, data: DataLocation) 
         dataset = load_dataset(config, download=data.download)
         # The held-out images of changed data may be images that the run was trained on.
         stored.folder.check_same(stored.folder.config, dataset)
-        return _own_data(dataset, trained_on)
+        return _own_data(stored.folder, dataset, trained_on)
     own = stored.folder.record.data
     if isinstance(data.given, Dataset):
         moved = data.given if data.given.fingerprint() == own.sha256 else None
@@ -91,16 +92,15 @@ def load_evaluation_data(stored: StoredRun, config: Config, data: DataLocation) 
             source=data.given,
         )
     if moved is not None:
-        return _own_data(moved, trained_on)
+        return _own_data(stored.folder, moved, trained_on)
     found = unseen(LabelledImages(images, labels), trained_on, name=config.dataset)
     images, labels = found.data
     return OtherData(images=images, labels=labels, split=split, left_out=found.left_out[_RUN])
 
 
-def _own_data(dataset: Dataset, trained_on: Mapping[str, Fingerprints | None]) -> OwnData:
+def _own_data(folder: RunFolder, dataset: Dataset, trained_on: Mapping[str, Fingerprints | None]) -> OwnData:
     dataset, left_out = without_seen(dataset, trained_on)
-    # Without fingerprints: the split of the run's own data is known.
-    return OwnData(dataset, left_out[_RUN] or 0)
+    return OwnData(dataset, folder.told_left_out(left_out[_RUN]))
 
 
 def check_shape(stored: StoredRun, data: OwnData | OtherData, *, dataset: str) -> None:

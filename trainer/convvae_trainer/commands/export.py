@@ -1,5 +1,6 @@
 """Export a run as the command `export` does: as the next version of a model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from convvae_trainer.commands.stored_run import DataLocation, StoredRun
@@ -63,6 +64,7 @@ def run_export(
     if figures is None:
         trained_on = stored.folder.read_trained_on()
         evaluation = evaluate_run(stored.train_state, dataset, trained_on=trained_on)
+        evaluation = replace(evaluation, left_out=stored.folder.told_left_out(evaluation.left_out))
         figures = advised(evaluation, stored.train_state, stored.folder.read_metrics()).to_json_object()
     return export(
         stored.folder,

@@ -13,7 +13,7 @@ __all__ = ["NEARLY_BINARY", "binary_share", "is_binary"]
 
 # From this share on, images count as nearly binary. MNIST has 0.84, and 0.78 enlarged to 64x64; digits have
 # 0.57, CIFAR-10's photographs 0.26, and black images with a grey part of an eighth 0.47.
-NEARLY_BINARY = 0.75
+NEARLY_BINARY = 0.7
 MAX_IMAGES = 1000
 
 

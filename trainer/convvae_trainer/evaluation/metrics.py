@@ -195,7 +195,7 @@ def evaluate_run(
         binarize=config.binarize,
         seed=config.seed,
     )
-    return replace(evaluation, left_out=found.left_out["the weights"] or 0)
+    return replace(evaluation, left_out=found.left_out["the weights"])
 
 
 def _sample_sharpness(train_state: TrainState, count: int, *, seed: int) -> float:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -121,6 +121,7 @@ def _evaluate(
 ) -> Evaluation:
     """Evaluate the test images and write the figures to the run folder."""
     evaluation = evaluate_run(train_state, context.dataset, trained_on=run.read_trained_on())
+    evaluation = replace(evaluation, left_out=run.told_left_out(evaluation.left_out))
     evaluation = advised(evaluation, train_state, run.read_metrics())
     figures = evaluation.to_json_object()
     if not is_trained:

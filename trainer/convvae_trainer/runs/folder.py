@@ -170,6 +170,15 @@ class RunFolder:
         self._evaluation.unlink(missing_ok=True)
         replace_file(self.path / CONFIG_FILE, _json(to_json_object(self.config)))
 
+    def told_left_out(self, left_out: int | None) -> int | None:
+        """Return how many of the run's own test images it was trained on, as far as it can be told.
+
+        Args:
+            left_out: The number by the run's fingerprints. None: it has none. Its split is known, so the
+                number is 0, unless the run began with weights whose training images are not known.
+        """
+        return 0 if left_out is None and self.record.weights_from is None else left_out
+
     def begin_segment(self, segment: RunSegment) -> None:
         """Record a resume."""
         self.record = self.record.with_segment(segment)

@@ -24,6 +24,7 @@ from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.reproduce import reproducing_commands
 from convvae_trainer.runs.start_weights import StartWeights
 from convvae_trainer.settings.config import Config, config_from
+from support.commands import evaluated
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same
 from support.tiny_bundle import publish_tiny
@@ -187,9 +188,10 @@ def test_unknown_images_are_said_to_be_unknown(
     """Weights without fingerprints give a run without them, and a line that says so."""
     weights = dataclasses.replace(read_start_weights(str(fitted[0].run.path)), trained_on=None)
     config = config_from(weights.defaults, {"dataset": str(other), **TINY, "epochs": 1})
-    _, screen = started(config, tmp_path / "run", weights)
+    done, screen = started(config, tmp_path / "run", weights)
     assert "this run keeps no fingerprints either" in screen
     assert RunFolder.open(tmp_path / "run").read_trained_on() is None
+    assert done.evaluation.left_out is evaluated(tmp_path / "run").left_out is None
 
 
 @pytest.mark.parametrize(

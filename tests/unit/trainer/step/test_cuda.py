@@ -101,7 +101,7 @@ def test_no_step_makes_the_host_wait(tmp_path: Path, cuda_graph: bool) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_networks_of_usual_sizes_learn(channels: int, blocks: int, autocast: torch.dtype | None) -> None:
     """Gradients of larger networks have other memory layouts, and each of them is applied."""
-    config = Config(dataset="x", blocks=blocks, device="cuda")
+    config = Config(dataset="x", likelihood="bernoulli", blocks=blocks, device="cuda")
     train_state = TrainState(config, shape=(28, 28, channels), device=torch.device("cuda"), autocast=autocast)
     generator = torch.Generator().manual_seed(1)
     image = torch.randint(0, 256, (16, channels, 28, 28), generator=generator, dtype=torch.uint8).cuda()

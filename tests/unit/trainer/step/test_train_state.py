@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from convvae_trainer.objectives.adversarial import ADVERSARIAL_BETAS, Adversarial
 from convvae_trainer.objectives.base import BETAS
 from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.optimizers import SCALE_RATE
 from convvae_trainer.step.train_state import TrainState
 from support.adversarial_formulas import (
@@ -35,7 +36,8 @@ RATE = 1e-3
 def state_of(objective: str, **settings: Any) -> TrainState:
     values = {"dataset": "x", "width": 2, "hidden": 8, "latent_dim": LATENT_DIM, "discriminator_width": 2}
     limits = {"max_gradient_norm": 1e12, "weight_decay": 0.1}
-    config = config_from(values, {"objective": objective, **limits, **settings})
+    likelihood = {"likelihood": "bernoulli", **OBJECTIVES[objective].needs}
+    config = config_from(values, {"objective": objective, **likelihood, **limits, **settings})
     return TrainState(config, shape=(HEIGHT, WIDTH, CHANNELS), device=torch.device("cpu"))
 
 
