@@ -20,6 +20,7 @@ from typing import Any
 
 RESULT = Path(__file__).parent / "results" / "colour_presets.json"
 PRESETS = ("colour32", "colour64")
+FIGURES = ("psnr_db", "ssim", "mse", "elbo", "rate", "sigma", "active_units")
 
 
 def main() -> None:
@@ -74,7 +75,8 @@ def measure(preset: str, changes: dict[str, Any], run_dir: Path) -> dict[str, An
         "training_s": round(done.progress.elapsed_s, 1),
         "cpu_s": round(time.process_time() - start, 1),
         "precision": done.run.record.precision,
-        "figures": figures,
+        "test_images": figures["images"],
+        **{name: figures[name] for name in FIGURES},
     }
 
 

@@ -121,3 +121,13 @@ def test_the_table_of_learning_rates_is_what_was_measured() -> None:
     ]
     text = (ROOT / "docs" / "training" / "objectives.md").read_text()
     assert re.findall(r"^\| (?:digits|mnist)[ ,].*$", text, re.MULTILINE) == expected
+
+
+def test_what_to_expect_of_the_colour_presets_is_what_was_measured() -> None:
+    """The page on settings quotes the processor time, PSNR and SSIM of both presets."""
+    presets = json.loads((RESULTS / "colour_presets.json").read_text())["presets"]
+    small, large = presets["colour32"], presets["colour64"]
+    text = " ".join((ROOT / "docs" / "training" / "settings.md").read_text().split())
+    assert f"took {small['cpu_s']:.0f} s and {large['cpu_s']:.0f} s of processor time" in text
+    assert f"was {small['psnr_db']:.1f} dB and {large['psnr_db']:.1f} dB" in text
+    assert f"SSIM {small['ssim']:.2f} and {large['ssim']:.2f}" in text
