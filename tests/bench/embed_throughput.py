@@ -149,7 +149,7 @@ def measure_embed(images: Path, where: str) -> Figures:
 
 def measure_command(images: Path, version: Path, sink: Path) -> Figures:
     """Run the whole command."""
-    words = ["run", images, sink, "--bundle", version, "--device", "cpu", "--overwrite"]
+    words = ["run", images, sink, "--bundle", version, "--device", "cpu", "--force"]
     before, started_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)],

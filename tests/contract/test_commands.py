@@ -2,7 +2,10 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -76,3 +79,26 @@ def test_commands_of_the_documents_exist(document: str, command: str) -> None:
         given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
         accepted = server_flags() if program == "convvae-serve" else flags_of(program, words) | {"--help"}
         assert given <= accepted, given - accepted
+
+
+@pytest.mark.parametrize(
+    ("module", "program"),
+    [
+        ("convvae", "convvae"),
+        ("convvae_trainer", "convvae-train"),
+        ("convvae_service", "convvae-serve"),
+        ("convvae_service.pipeline", "convvae-embed"),
+    ],
+)
+def test_programs_have_one_manner(module: str, program: str) -> None:
+    """`-h` and `--help` print the help, with the exit codes; `--version` prints name and version."""
+    outputs = {}
+    for flag in ("-h", "--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-m", module, flag], capture_output=True, text=True, timeout=60
+        )
+        assert (done.returncode, done.stderr) == (0, ""), flag
+        outputs[flag] = done.stdout
+    assert outputs["-h"] == outputs["--help"]
+    assert "exit codes: 0" in outputs["-h"].lower()
+    assert outputs["--version"] == f"{program} {metadata.version('convvae')}\n"

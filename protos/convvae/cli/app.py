@@ -30,7 +30,6 @@ app = typer.Typer(
     help="Call a convvae server. Exit codes: 0 done; 1 refused or failed; 2 wrong usage; "
     "3 no answer, because there is no server, or it is overloaded or too slow.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -2,6 +2,7 @@
 
 import os
 from contextlib import closing, suppress
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -27,21 +28,31 @@ OWN_COLUMNS = ("id", "embedding", "log_variance", "elbo", "distortion", "rate", 
 
 app = typer.Typer(
     name="convvae-embed",
-    help="Embed images in bulk.",
+    help="Embed images in bulk, and search and draw what was embedded. Exit codes: 0 done; 1 failed"
+    " halfway; 2 wrong usage or input; 128 plus the number of a signal that stopped it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
-app.command()(neighbors)
-app.command()(duplicates)
-app.command("map")(draw)
+def _print_version(value: bool) -> None:
+    if value:
+        typer.echo(f"convvae-embed {metadata.version('convvae')}")
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
-    """Embed images in bulk."""
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Embed images in bulk, and search and draw what was embedded."""
+    del version
 
 
 @app.command()
@@ -147,7 +158,7 @@ def run(
         int, typer.Option(metavar="N", help="Largest width x height of an image file.")
     ] = DEFAULT_MAX_PIXELS,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", metavar="", help="Replace SINK if it exists.")
+        bool, typer.Option("--force", metavar="", help="Replace SINK if it exists.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", metavar="", help="Print the summary as JSON.")] = False,
 ) -> None:
@@ -255,3 +266,9 @@ def _print(lines: list[str], summary: str, sink: Path) -> None:
         # Python would fail again when it flushes the stream at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise RunFailed(f"{sink} is complete, but stdout cannot be written: {error.strerror}") from None
+
+
+# After `run`, as in the help.
+app.command()(neighbors)
+app.command()(duplicates)
+app.command("map")(draw)

@@ -66,7 +66,7 @@ class Job:
             raise BadSink(f"{name} belongs to another job: its source is {one}, where this run has {two}")
         for before, now in zip(self.shards, other.shards, strict=True):
             if list(before) != list(now):
-                raise BadSink(f"{now[0]} has changed since {name} was begun: give --overwrite to start anew")
+                raise BadSink(f"{now[0]} has changed since {name} was begun: give --force to start anew")
 
 
 def _encoder(metadata: Mapping[str, str]) -> str:
@@ -146,7 +146,7 @@ class Journal:
             for line in others:
                 self.parts.append(PartRecord(**{**line, "end": Position(*line["end"])}))
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise BadSink(f"{self._name}/{JOURNAL_FILE} is damaged: give --overwrite to start anew") from None
+            raise BadSink(f"{self._name}/{JOURNAL_FILE} is damaged: give --force to start anew") from None
 
     def begin(self, job: Job) -> None:
         """Write the first line."""

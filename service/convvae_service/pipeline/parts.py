@@ -108,7 +108,7 @@ class PartedOutput:
                 state = "has another size" if path.exists() else "is missing"
                 raise BadSink(
                     f"{self._folder.name}/{part.part} {state}, so the result cannot be continued: give"
-                    " --overwrite to start anew"
+                    " --force to start anew"
                 )
 
     def write(self, rows: EncodedRows) -> None:

@@ -56,7 +56,7 @@ def check_sink(path: Path, *, overwrite: bool, resume: bool = False) -> None:
     else:
         kind.check_packages()
     if resume and overwrite:
-        raise BadUse("--resume and --overwrite exclude each other")
+        raise BadUse("--resume and --force exclude each other")
     if not path.parent.is_dir():
         raise BadSink(f"the folder {str(path.parent)!r} of the sink does not exist")
     if kind is None:
@@ -70,7 +70,7 @@ def check_sink(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         if each.exists() and not each.is_file():
             raise BadSink(f"{str(each)!r} is not a regular file: give another name")
         if each.exists() and not overwrite:
-            raise BadSink(f"{str(each)!r} exists: give --overwrite to replace it")
+            raise BadSink(f"{str(each)!r} exists: give --force to replace it")
 
 
 def _check_folder(path: Path, *, overwrite: bool, resume: bool) -> None:
@@ -85,7 +85,7 @@ def _check_folder(path: Path, *, overwrite: bool, resume: bool) -> None:
     if overwrite:
         check_own_folder(path)
     elif not resume:
-        raise BadSink(f"{str(path)!r} exists: give --resume to continue it, or --overwrite to replace it")
+        raise BadSink(f"{str(path)!r} exists: give --resume to continue it, or --force to replace it")
 
 
 def open_sink(path: Path, provenance: Provenance, *, overwrite: bool) -> Sink:

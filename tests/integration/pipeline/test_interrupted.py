@@ -82,9 +82,9 @@ def test_interrupted_run_leaves_nothing(
 
 
 def test_interrupted_run_keeps_the_old_sink(source: Path, folder: Path, tiny_root: Path) -> None:
-    """With --overwrite the old file stays until the new one is whole."""
+    """With --force the old file stays until the new one is whole."""
     (folder / "z.parquet").write_bytes(b"old")
-    with running(source, folder, "--bundle", tiny_root / "tiny", "--overwrite") as process:
+    with running(source, folder, "--bundle", tiny_root / "tiny", "--force") as process:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=WAIT_S)
     assert [path.name for path in folder.iterdir()] == ["z.parquet"]

@@ -141,7 +141,7 @@ def test_source_that_changes_while_it_is_read_ends_the_run(
     _, errors = ended.communicate(timeout=WAIT_S)
     assert (ended.returncode, errors) == (
         2,
-        "error: x.npy has changed since z was begun: give --overwrite to start anew\n",
+        "error: x.npy has changed since z was begun: give --force to start anew\n",
     )
 
 

@@ -24,7 +24,7 @@ Source = Annotated[
         metavar="SOURCE", help="The images of the result, for pictures. (default: its own thumbnails)"
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", metavar="", help="Replace files that exist.")]
+Overwrite = Annotated[bool, typer.Option("--force", metavar="", help="Replace files that exist.")]
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
 
 

@@ -45,4 +45,4 @@ def check_out(out: Path, suffixes: Sequence[str], *, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise BadSink(f"the folder of {str(out)!r} does not exist")
     if out.exists() and not overwrite:
-        raise BadSink(f"{str(out)!r} exists: give --overwrite, or another name")
+        raise BadSink(f"{str(out)!r} exists: give --force, or another name")

@@ -93,7 +93,7 @@ def test_summary_is_one_line_or_json(embed: Embed, tiny_root: Path, tmp_path: Pa
     assert line.startswith("50 rows in ")
     assert f"0 skipped, by tiny@1 fp32: {sink}" in line
     assert line.count("\n") == 1
-    summary = json.loads(embed(*words, "--overwrite", "--json").out)
+    summary = json.loads(embed(*words, "--force", "--json").out)
     assert summary["rows"] == 50
     assert summary["bytes"] == sink.stat().st_size
     assert (summary["model"], summary["version"], summary["precision"]) == ("tiny", 1, "fp32")
@@ -163,15 +163,15 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{x}", "{z}", *BUNDLE, "--keep", "a"], "x.npy has no column 'a' to keep: it has no columns"),
         (["{x}", "{z}", *BUNDLE, "--where", "a == 1"], "--where needs Parquet files, and x.npy is"),
         (["{x}", "{z}", *BUNDLE, "--resume"], "z.parquet is one file, which is written as a whole: --resume"),
-        (["{x}", "{tmp}/y", *BUNDLE, "--resume", "--overwrite"], "--resume and --overwrite exclude"),
-        (["{x}", "{tmp}/empty.npy", *BUNDLE], "empty.npy' exists: give --overwrite to"),
+        (["{x}", "{tmp}/y", *BUNDLE, "--resume", "--force"], "--resume and --force exclude"),
+        (["{x}", "{tmp}/empty.npy", *BUNDLE], "empty.npy' exists: give --force to"),
         (["{x}", "{tmp}/x", *BUNDLE], "x' has other files and no result: give another name"),
         (["{x}", "{tmp}/z.npy", *BUNDLE, "--score"], "z.npy holds ids and vectors alone: give a"),
         (["{x}", "{z}", *BUNDLE, "--batch-rows", "0"], "--batch-rows is 0: it must be 1 to 65536"),
         (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: it must be 1 to 1024"),
         (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is not a sink: its name must end in .parquet"),
         (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
-        (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --overwrite to replace it"),
+        (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --force to replace it"),
         (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
         (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is not a source: give a folder of images, or a tar archive"),
         (["{tmp}/empty", "{z}", *BUNDLE], "no images in"),

@@ -115,21 +115,21 @@ def test_run_that_stops_keeps_its_parts(
 def test_existing_result_is_not_touched_without_a_flag(
     embed: Embed, words: list[Any], tmp_path: Path
 ) -> None:
-    """--resume of a complete result does nothing, and --overwrite begins anew."""
+    """--resume of a complete result does nothing, and --force begins anew."""
     result = tmp_path / "z"
     assert embed(*words).code == 0
     whole = contents(result)
     ended = embed(*words)
     assert ended.code == 2
-    assert "z' exists: give --resume to continue it, or --overwrite to replace it" in ended.err
+    assert "z' exists: give --resume to continue it, or --force to replace it" in ended.err
     ended = embed(*words, "--resume")
     assert (ended.code, contents(result)) == (0, whole)
     assert ended.out.startswith("0 rows in ")
     assert "after 12 resumed" in ended.out
-    assert embed(*words, "--overwrite", "--float16").code == 0
+    assert embed(*words, "--force", "--float16").code == 0
     assert pq.read_schema(result / "part-00000.parquet").field("embedding").type.value_type == "halffloat"
     (result / "mine.txt").touch()
-    ended = embed(*words, "--overwrite")
+    ended = embed(*words, "--force")
     assert ended.code == 2
     assert "is not a result of convvae-embed alone: it has 'mine.txt'" in ended.err
 
@@ -179,7 +179,7 @@ def test_other_source_is_refused(embed: Embed, words: list[Any], archive: Path, 
     os.utime(archive, (1, 1))
     ended = embed(*words, "--resume")
     assert ended.code == 2
-    assert "error: x.tar has changed since z was begun: give --overwrite to start anew" in ended.err
+    assert "error: x.tar has changed since z was begun: give --force to start anew" in ended.err
     other = archive.rename(tmp_path / "y.tar")
     ended = embed(other, *words[1:], "--resume")
     assert ended.code == 2
@@ -209,7 +209,7 @@ def test_damaged_journal_is_refused(embed: Embed, words: list[Any], tmp_path: Pa
     journal.write_bytes(journal.read_bytes().replace(b'"end"', b'"'))
     ended = embed(*words, "--resume")
     assert ended.code == 2
-    assert f"z/{JOURNAL_FILE} is damaged: give --overwrite to start anew" in ended.err
+    assert f"z/{JOURNAL_FILE} is damaged: give --force to start anew" in ended.err
 
 
 def test_result_that_appears_meanwhile_is_not_continued(
@@ -270,7 +270,7 @@ def test_vectors_and_ids_in_two_plain_files(
     assert beside["metadata"]["convvae.rows"] == "50"
     assert beside["metadata"]["convvae.encoder_sha256"]
     ended = embed(tmp_path / "i.npy", tmp_path / "a.npy", *words[2:4])
-    assert "a.npy' exists: give --overwrite to replace it" in ended.err
+    assert "a.npy' exists: give --force to replace it" in ended.err
 
 
 def test_elbo_terms_are_those_of_the_engine(

@@ -186,5 +186,5 @@ def test_pictures_come_from_the_source(
     assert command(*words, "--source", folder).code == 0
     assert sheet.exists()
     np.save(tmp_path / "x.npy", pictures)
-    wrong = command(*words, "--overwrite", "--source", tmp_path / "x.npy")
+    wrong = command(*words, "--force", "--source", tmp_path / "x.npy")
     assert "--source has no image with the id" in wrong.err
