@@ -166,6 +166,12 @@ TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26
 # KServe's own client of the same protocol.
 KSERVE := 0.21.0
 KSERVE_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6
+# Programs that render and check the Helm chart, and the schemas of Kubernetes, KEDA and Prometheus Operator.
+HELM := v3.22.0
+KUBECONFORM := v0.8.0
+KUBERNETES_VALIDATE := 1.37.0
+KEDA := v2.21.0
+PROMETHEUS_OPERATOR := v0.85.0
 
 tools:
 	@mkdir -p .tools/bin
@@ -180,6 +186,7 @@ tools:
 	}
 	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
 	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
+	with_go_module() { go mod download "$$1@$$2"; }
 	with_venv() {
 	  local package=$$1 version=$$2 environment=".tools/$${1%%\[*}-venv"; shift 2
 	  $(PYTHON) -m venv --clear "$$environment" &&
@@ -198,6 +205,11 @@ tools:
 	add kserve $(KSERVE) $(PYTHON) with_venv kserve $(KSERVE) $(KSERVE_NEEDS)
 	add ghz $(GHZ) go with_go github.com/bojand/ghz/cmd/ghz $(GHZ)
 	add py-spy $(PY_SPY) $(PYTHON) with_venv py-spy $(PY_SPY)
+	add helm $(HELM) go with_go helm.sh/helm/v3/cmd/helm $(HELM)
+	add kubeconform $(KUBECONFORM) go with_go github.com/yannh/kubeconform/cmd/kubeconform $(KUBECONFORM)
+	add kubernetes-validate $(KUBERNETES_VALIDATE) $(PYTHON) with_venv kubernetes-validate $(KUBERNETES_VALIDATE) --no-deps
+	add keda $(KEDA) go with_go_module github.com/kedacore/keda/v2 $(KEDA)
+	add prometheus-operator $(PROMETHEUS_OPERATOR) go with_go_module github.com/prometheus-operator/prometheus-operator $(PROMETHEUS_OPERATOR)
 	exit $$failed
 
 # Needs buildah and debootstrap, or root on Debian to install them.
