@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
@@ -84,6 +84,8 @@ class Metrics:
         self.registry.register(_DroppedLogLines())
         self.grpc = GrpcMetrics()
         self.registry.register(self.grpc)
+        # Memory, processor time and open files.
+        ProcessCollector(registry=self.registry)
         # To find the child of some labels takes longer than to count. These labels have few values.
         self._calls_of = cache(self.calls.labels)
         self._rows_of = cache(self.rows.labels)
