@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -54,7 +55,9 @@ def test_the_blocks_run_in_order(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert len(list((tmp_path / "samples").glob("*.png"))) == 16
-    assert (tmp_path / "embeddings.parquet").stat().st_size > 0
+    embedded = pq.read_table(tmp_path / "embeddings.parquet")
+    assert embedded["id"].to_pylist() == sorted(path.name for path in (tmp_path / "samples").glob("*.png"))
+    assert "16 rows, t-SNE of digits@1" in (tmp_path / "map.html").read_text()
 
 
 def test_targets_and_extras_exist() -> None:
