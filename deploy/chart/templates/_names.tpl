@@ -2,11 +2,11 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 50 characters: suffixes such as -headless must fit into 63. */}}
+{{/* A name for services: no dots, and at most 50 characters, so that suffixes such as -headless fit into 63. */}}
 {{- define "convvae.fullname" -}}
 {{- $name := include "convvae.name" . -}}
 {{- $full := ternary .Release.Name (printf "%s-%s" .Release.Name $name) (contains $name .Release.Name) -}}
-{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- default $full .Values.fullnameOverride | replace "." "-" | trunc 50 | trimSuffix "-" -}}
 {{- end -}}
 
 {{- define "convvae.headless" -}}

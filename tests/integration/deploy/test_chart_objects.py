@@ -40,7 +40,7 @@ def test_numbers_and_lists_arrive_as_written(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setenv(variable["name"], variable["value"])
     settings = load_settings(server["args"][1:])
     assert (settings.max_message_bytes, settings.access_log_sample) == (67108864, 0.01)
-    assert settings.versions == ("latest:2", "mnist=all")
+    assert settings.versions == ("latest:2", "tiny=all")
     assert settings.watch is False
     assert settings.drain_delay_s == 7.5
 
@@ -236,3 +236,12 @@ def test_gpus_are_asked_for() -> None:
     assert {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"} in pod["tolerations"]
     assert [one["whenUnsatisfiable"] for one in pod["topologySpreadConstraints"]] == ["DoNotSchedule"]
     assert server_of(rendered("pvc"))["image"].endswith(":cpu")
+
+
+def test_names_are_those_of_services() -> None:
+    """A dot in a name, and a name that is too long, still give services that Kubernetes takes."""
+    for full in ("vae.v2", "v" * 60):
+        objects = rendered("pvc", "--set", f"fullnameOverride={full}")
+        names = [name for kind, name in objects if kind == "Service"]
+        assert len(names) == 2
+        assert all(len(name) <= 63 and "." not in name for name in names)

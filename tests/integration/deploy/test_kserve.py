@@ -73,7 +73,7 @@ def test_the_runtime_starts_the_service() -> None:
     assert container["readinessProbe"]["grpc"] == {"port": port["containerPort"]}
     assert container["livenessProbe"]["grpc"] == {"port": port["containerPort"], "service": LIVENESS}
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
-    assert container["securityContext"]["runAsUser"] == 10001
+    assert container["securityContext"]["runAsNonRoot"] is True
 
 
 def test_the_example_fits_the_runtime() -> None:
