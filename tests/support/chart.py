@@ -26,7 +26,7 @@ def program(name: str) -> str:
     """Return the path of a tool, or skip the test where it is not installed."""
     path = shutil.which(name, path=f"{TOOLS}{os.pathsep}{os.environ['PATH']}")
     if path is None:
-        pytest.skip(f"{name} is not installed: make tools")
+        pytest.skip(f"{name} is not installed: tests/README.md says where it comes from")
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from support.chart import only, rendered
+from support.chart import only, rendered, run
 from support.serving import ServerProcess
 
 ROOT = Path(__file__).parents[3]
@@ -74,3 +74,45 @@ def test_queries_ask_for_metrics_that_the_server_has(tiny_server: ServerProcess)
     assert "# TYPE convvae_queue_seconds histogram" in tiny_server.metrics_page()
     metric = only(rendered("secure"), "HorizontalPodAutoscaler")["spec"]["metrics"][1]["external"]["metric"]
     assert documented["name"] == {"as": metric["name"]}
+
+
+def test_the_documented_rule_is_the_query_in_seconds() -> None:
+    """The adapter's rule computes what KEDA's query does, which the next test lets Prometheus compute."""
+    query = only(rendered("gpu"), "ScaledObject")["spec"]["triggers"][1]["metadata"]["query"]
+    rule_query = str(rule()["metricsQuery"]).replace(
+        "<<.LabelMatchers>>", 'namespace="models",service="vae-headless"'
+    )
+    assert query.split() == f"1000 * ({rule_query})".split()
+
+
+# Calls of a minute: half of them wait for up to 10 ms, all of them for up to 50 ms.
+BUCKETS = {"0.01": 50, "0.05": 100, "+Inf": 100}
+
+
+@pytest.mark.parametrize(
+    ("service", "calls", "milliseconds"),
+    [("vae-headless", 1, 46), ("vae-headless", 0, 0), ("another-headless", 1, 0)],
+    ids=["calls", "no-calls", "calls-of-another-release"],
+)
+def test_the_query_is_the_time_that_calls_wait(
+    service: str, calls: int, milliseconds: int, tmp_path: Path
+) -> None:
+    """Prometheus computes the percentile of this release in milliseconds, and 0 without calls."""
+    query = only(rendered("gpu"), "ScaledObject")["spec"]["triggers"][1]["metadata"]["query"]
+    labels = f'namespace="models",service="{service}",stage="encode"'
+    series = [
+        {
+            "series": f'convvae_queue_seconds_bucket{{{labels},le="{bound}"}}',
+            "values": f"0+{count * calls}x10",
+        }
+        for bound, count in BUCKETS.items()
+    ]
+    asked = {
+        "expr": f"round({query})",
+        "eval_time": "10m",
+        "exp_samples": [{"labels": "{}", "value": milliseconds}],
+    }
+    unit = {"tests": [{"interval": "1m", "input_series": series, "promql_expr_test": [asked]}]}
+    (tmp_path / "unit.yaml").write_text(yaml.safe_dump(unit))
+    done = run("promtool", "test", "rules", tmp_path / "unit.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
