@@ -153,6 +153,18 @@ def test_the_server_writes_nothing(server: dict[str, Any]) -> None:
     assert "tmpfs" not in server
 
 
+def test_prometheus_and_grafana_find_what_they_read(server: dict[str, Any]) -> None:
+    """Their addresses are those of compose services; a fixed target stays one when its server is gone."""
+    config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yaml").read_text())
+    (job,) = config["scrape_configs"]
+    port = load_settings(server["command"][1:]).metrics_address.rpartition(":")[2]
+    assert (job["job_name"], job["static_configs"]) == ("convvae", [{"targets": [f"server:{port}"]}])
+    (source,) = yaml.safe_load((DEPLOY / "dashboards" / "datasource.yaml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090"
+    (provider,) = yaml.safe_load((DEPLOY / "dashboards" / "provider.yaml").read_text())["providers"]
+    assert f"{provider['options']['path']}/convvae.json" in mounts(SERVICES["grafana"])
+
+
 def test_compose_mounts_exist() -> None:
     """Each mounted file is in the repository and read-only; each named volume is declared and used."""
     sources = [pair for service in SERVICES.values() for pair in mounts(service).values()]
