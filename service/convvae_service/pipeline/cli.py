@@ -79,7 +79,6 @@ def run(
     bundle: Annotated[
         Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
     ] = None,
-    engine: Annotated[str, typer.Option(metavar="ENGINE", help="Engine of the run: local.")] = "local",
     device: Annotated[
         str | None,
         typer.Option(metavar="DEVICE", help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)"),
@@ -176,8 +175,6 @@ def run(
         in_flight=in_flight,
     )
     flags.check()
-    if engine != "local":
-        raise BadUse(f"--engine is {engine!r}: it must be local")
     max_failed = _max_failed(on_error)
     check_range("--batch-rows", batch_rows, MAX_BATCH_ROWS)
     check_range("--max-pixels", max_pixels, MAX_PIXELS)

@@ -155,7 +155,6 @@ BUNDLE = ["--bundle", "{root}/tiny"]
             ["{x}", "{z}", "--bundle", "absent", "--device", "foo"],
             "--device is 'foo': it must be auto, cpu, cuda or cuda:N",
         ),
-        (["{x}", "{z}", *BUNDLE, "--engine", "ray"], "--engine is 'ray': it must be local"),
         (["{x}", "{z}", *BUNDLE, "--on-error", "fail"], "--on-error is 'fail': it must be stop, skip or"),
         (["{x}", "{z}", *BUNDLE, "--part-rows", "0"], "--part-rows is 0: it must be 1 to"),
         (["{x}", "{z}", *BUNDLE, "--keep", "id"], "--keep cannot have 'id': the result has a column"),
