@@ -22,13 +22,16 @@ ENCODE = "convvae.v1.VaeService/Encode"
 SENT = "grpc_server_call_sent_total_compressed_message_size_bytes"
 RECEIVED = "grpc_server_call_rcvd_total_compressed_message_size_bytes"
 SECONDS = "grpc_server_call_duration_seconds"
+ROWS = 20_000
 
 
 @pytest.fixture
 def server(tiny_root: Path, each_front: str) -> Iterator[ServerProcess]:
     """A server that nobody has called."""
     del each_front
-    with serving(tiny_root, "--max-batch-rows", "1") as server:
+    # A call of many rows takes seconds.
+    long = ("--max-batch-rows", "1", "--max-rows-per-call", str(ROWS), "--max-queued-rows", str(10 * ROWS))
+    with serving(tiny_root, *long) as server:
         yield server
 
 
@@ -122,7 +125,7 @@ def test_calls_beside_the_service_are_counted_too(server: ServerProcess) -> None
 
 def test_a_caller_that_waits_no_longer_is_counted_as_such(server: ServerProcess, each_front: str) -> None:
     """Its deadline or its leaving is the status, and what is started has ended."""
-    images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
+    images = np.zeros((ROWS, *SHAPE.as_tuple), np.uint8)
     request = pb.ScoreRequest(pixels=pixels(images))
     with stub_of(server.target) as stub:
         assert refused(stub.Score, request, timeout=0.05).code is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -311,10 +311,10 @@ def test_millions_of_empty_tensors_are_counted_alone(stub: Stub) -> None:
 @pytest.mark.parametrize(
     ("name", "version", "code", "message"),
     [
-        ("tiny", "", grpc.StatusCode.NOT_FOUND, "models are the graphs MODEL.encoder and MODEL.decoder"),
         ("", "", grpc.StatusCode.NOT_FOUND, "no model ''"),
         (".encoder", "", grpc.StatusCode.NOT_FOUND, "no model '.encoder'"),
-        ("absent.encoder", "", grpc.StatusCode.NOT_FOUND, "'absent.encoder' on this server: RepositoryIndex"),
+        ("absent", "", grpc.StatusCode.NOT_FOUND, "models are the graphs MODEL.encoder and MODEL.decoder"),
+        ("absent.encoder", "", grpc.StatusCode.NOT_FOUND, "no model 'absent.encoder' on this server: models"),
         ("x" * 5000, "", grpc.StatusCode.NOT_FOUND, "no model 'xxx"),
         ("tiny.encoder", "9", grpc.StatusCode.NOT_FOUND, "has no version 9"),
         ("tiny.encoder", "1", grpc.StatusCode.FAILED_PRECONDITION, "published but not loaded"),

@@ -17,6 +17,9 @@ from support.waiting import wait_until
 from support.watched_models import INFO, WATCH, states, version_called
 from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of, unpack
 
+# Seconds of one row after the other.
+ROWS = 20_000
+
 
 class Callers:
     """Threads that encode the same images again and again, and check each answer."""
@@ -92,10 +95,11 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
     root = tmp_path / "models"
     publish_tiny(root)
     staged = publish_tiny(tmp_path / "staging")
-    images = pixels(np.zeros((6000, *SHAPE.as_tuple), np.uint8))
+    images = pixels(np.zeros((ROWS, *SHAPE.as_tuple), np.uint8))
     refs = [None, pb.ModelRef(name="tiny", version=1)] * 4
     # The calls last longer than the trial of a version.
-    long = ("--max-batch-rows", "1", "--max-rows-per-call", "6000", "--max-queued-rows", "60000")
+    queued = str(10 * ROWS)
+    long = ("--max-batch-rows", "1", "--max-rows-per-call", str(ROWS), "--max-queued-rows", queued)
     with serving(root, *WATCH, *long) as server, stub_of(server.target) as stub:
         assert version_called(stub) == 1
         calls = [
@@ -108,7 +112,7 @@ def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> Non
         assert not any(call.done() for call in calls), "the calls ended before the swap"
         assert not server.messages("model version unloaded")
         replies = [call.result() for call in calls]
-        assert [(reply.model.version, len(reply.elbo)) for reply in replies] == [(1, 6000)] * 8
+        assert [(reply.model.version, len(reply.elbo)) for reply in replies] == [(1, ROWS)] * 8
         server.wait_for("model version unloaded", version=1)
         refusal = refused(stub.Sample, pb.SampleRequest(model=pb.ModelRef(name="tiny", version=1), count=1))
     assert refusal.code is grpc.StatusCode.FAILED_PRECONDITION

@@ -34,7 +34,7 @@ def test_a_later_end_trains_on(
     ("arguments", "message"),
     [
         (["--epochs", "3"], "the run has had 4 epochs: its new end, 3 epochs, must be later"),
-        (["--minutes", "0.001"], "its new end, 0.001 minutes, must be later"),
+        (["--minutes", "0"], "it must be from 0.001 to 1000000 minutes"),
         (["--epochs", "6", "--latent-dim", "5"], "has latent_dim=4, not 5: resume it with its own settings"),
         (["--epochs", "6", "--from", "x"], "--from starts a new run, and --resume continues one"),
     ],

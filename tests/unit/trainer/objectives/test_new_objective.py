@@ -28,6 +28,7 @@ from support.interruption import before_step
 from support.tiny_run import TINY, write_blobs
 
 NAME = "vae-brightness"
+OBJECTIVE = {"objective": NAME, "likelihood": "gaussian"}
 
 
 class VaeBrightness(Objective):
@@ -98,7 +99,7 @@ def test_a_new_objective_is_trained_resumed_evaluated_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interrupted run of it ends with the weights of a run in one piece, bit by bit."""
-    config = config_from({"dataset": str(write_blobs(tmp_path / "blobs.npy"))}, TINY, {"objective": NAME})
+    config = config_from({"dataset": str(write_blobs(tmp_path / "blobs.npy"))}, TINY, OBJECTIVE)
     assert config.likelihood == "gaussian"
     dataset = load_dataset(config)
     whole = fit(config, dataset, tmp_path / "whole")
