@@ -18,6 +18,8 @@ __all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "trim"
 _INTERVAL_S = 0.25
 # A collection under load delays calls.
 _MAX_BUSY_INTERVALS = 40
+# The same while the process is larger than it was: a circle of references may hold a large request.
+_MAX_FULL_INTERVALS = 8
 _MAX_FREE_BYTES = 32 << 20
 _MIN_RETURNED_BYTES = 4 << 20
 _PAGE_BYTES = resource.getpagesize()
@@ -38,7 +40,8 @@ async def return_freed_memory(
     """Collect garbage and trim the heap soon after calls, until this is cancelled.
 
     Garbage is collected when no call has arrived for one interval, or after forty of them in which calls have
-    arrived. The heap is trimmed after that, and as soon as much of it is free.
+    arrived, and after eight while the process is larger by 32 MiB than at its least. The heap is trimmed
+    then, and as soon as much of it is free.
 
     Args:
         last_arrival_s: Returns the time of the last call's arrival, by any clock.
@@ -47,12 +50,18 @@ async def return_freed_memory(
     seen_s, busy_intervals = None, 0
     # The part that cannot be returned.
     used_bytes = _kept_bytes()
+    least_bytes = resident_bytes()
     while True:
         await asyncio.sleep(interval_s)
         arrived_s = last_arrival_s()
         is_quiet, seen_s = arrived_s == seen_s, arrived_s
         busy_intervals += not is_quiet
-        is_due = busy_intervals >= _MAX_BUSY_INTERVALS or (is_quiet and busy_intervals > 0)
+        now_bytes = resident_bytes()
+        # Without calls, what is there is the process itself.
+        least_bytes = now_bytes if is_quiet and not busy_intervals else min(least_bytes, now_bytes)
+        is_full = now_bytes > least_bytes + _MAX_FREE_BYTES
+        at_most = _MAX_FULL_INTERVALS if is_full else _MAX_BUSY_INTERVALS
+        is_due = busy_intervals >= at_most or (is_quiet and busy_intervals > 0)
         if is_due:
             busy_intervals = 0
             gc.collect()

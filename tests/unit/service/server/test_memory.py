@@ -102,3 +102,34 @@ async def test_garbage_in_circles_is_collected_after_calls() -> None:
     finally:
         gc.enable()
     assert circle() is None
+
+
+async def test_a_process_that_has_grown_collects_sooner() -> None:
+    """While calls go on, a large request in a circle of references is freed after eight intervals."""
+
+    class Circle:
+        def __init__(self) -> None:
+            self.itself = self
+            self.data = bytearray(b"x" * (48 << 20))
+
+    intervals = 0
+
+    def arrived_s() -> float:
+        nonlocal intervals
+        intervals += 1
+        return float(intervals)
+
+    gc.collect()
+    gc.disable()
+    try:
+        task = asyncio.create_task(return_freed_memory(arrived_s, interval_s=0.01))
+        await asyncio.sleep(0.02)
+        circle = weakref.ref(Circle())
+        began = intervals
+        async with asyncio.timeout(20):
+            while circle() is not None:  # noqa: ASYNC110 - the collector frees it
+                await asyncio.sleep(0.005)
+        assert intervals - began <= 10
+        task.cancel()
+    finally:
+        gc.enable()
