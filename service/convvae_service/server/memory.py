@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-__all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "trim"]
+__all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "return_large_blocks", "trim"]
 
 _INTERVAL_S = 0.25
 # A collection under load delays calls.
@@ -23,6 +23,23 @@ _MAX_FULL_INTERVALS = 8
 _MAX_FREE_BYTES = 32 << 20
 _MIN_RETURNED_BYTES = 4 << 20
 _PAGE_BYTES = resource.getpagesize()
+# Parameters of glibc's `mallopt`.
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_LARGE_BYTES = 4 << 20
+
+
+def return_large_blocks() -> None:
+    """Return blocks of 4 MiB or more to the system as soon as they are freed, and the free ends of heaps.
+
+    By default glibc raises both limits to the largest block that was ever freed, up to 64 MiB. Each of its
+    heaps, of which a thread may have its own, then keeps a free end of this size, which no trim returns.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+    mallopt(_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
 def freeze_startup_objects() -> None:

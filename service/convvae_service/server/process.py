@@ -11,7 +11,7 @@ from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts, flush_logs
 from convvae_service.server.early_signals import stop_signals
 from convvae_service.server.lifecycle import Server
-from convvae_service.server.memory import freeze_startup_objects
+from convvae_service.server.memory import freeze_startup_objects, return_large_blocks
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["run"]
@@ -39,6 +39,7 @@ async def run(settings: ServeSettings) -> int:
     Raises:
         StartupError: The server cannot start.
     """
+    return_large_blocks()
     signals: _Signals = asyncio.Queue()
     loop = asyncio.get_running_loop()
     # It may wait for a disk that hangs, and the event loop with it. Until then a signal ends the process.

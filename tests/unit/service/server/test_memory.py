@@ -1,6 +1,7 @@
 import asyncio
 import ctypes
 import gc
+import subprocess
 import sys
 import time
 import weakref
@@ -133,3 +134,44 @@ async def test_a_process_that_has_grown_collects_sooner() -> None:
         task.cancel()
     finally:
         gc.enable()
+
+
+_LARGE_BLOCKS = """
+import sys, threading
+from convvae_service.server.memory import heap_bytes, resident_bytes, return_large_blocks
+
+if sys.argv[1] == "returned":
+    return_large_blocks()
+
+def work():
+    global kept
+    for mib in (30, 10, 10):
+        blocks = [b"x" * (mib << 20) for _ in range(2)]
+        del blocks
+    kept = resident_bytes() - heap_bytes()
+
+before = resident_bytes() - heap_bytes()
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+print(kept - before)
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
+def test_large_blocks_go_back_as_soon_as_they_are_freed() -> None:
+    """In any thread, and without a trim. By default the heap of the thread keeps some of them."""
+    kept = {
+        how: int(
+            subprocess.run(
+                [sys.executable, "-c", _LARGE_BLOCKS, how],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=True,
+            ).stdout
+        )
+        for how in ("default", "returned")
+    }
+    assert kept["default"] > 16 << 20
+    assert kept["returned"] < 4 << 20
