@@ -14,6 +14,7 @@ from convvae_service.calls.message_limits import message_limits
 from convvae_service.calls.on_loop import run_on_loop
 from convvae_service.calls.request_reader import RequestReader
 from convvae_service.calls.runner import CallRunner
+from convvae_service.calls.running_call import drop_frames
 from convvae_service.calls.service import Method, ProbeMethod, Service, Stream, StreamHandler
 from convvae_service.calls.status import Refusal
 from convvae_service.errors import ServiceError
@@ -232,6 +233,9 @@ class GrpcFront:
         try:
             return probe.answer(request)
         except ServiceError as error:
+            # The request may be large, and the error outlives it.
+            del request
+            drop_frames(error)
             call = begin_call(self._runner, probe.name, context)
             return await abort(context, call, self._runner.refuse(call, error))
 
