@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.result import Result
@@ -17,7 +16,7 @@ from convvae_service.pipeline.search.map_picture import map_picture
 from convvae_service.pipeline.search.out_files import save_picture, write_text
 from convvae_service.pipeline.search.pictures import THUMBNAIL, pictures_of_rows
 from convvae_service.pipeline.search.plane import on_plane
-from convvae_service.pipeline.search.rows import column_values, encoder_name, ids_of, vector_batches
+from convvae_service.pipeline.search.rows import column_values, encoder_name, ids_of, vectors_of
 
 __all__ = ["draw_map"]
 
@@ -57,7 +56,7 @@ def draw_map(
     ids = ids_of(result, rows)
     with_pictures = bool(sources) or THUMBNAIL in result.schema.names
     pictures = pictures_of_rows(result, rows, ids, sources) if with_pictures else None
-    places_N2 = on_plane(_vectors_of(result, rows), method, seed=seed)
+    places_N2 = on_plane(vectors_of(result, rows), method, seed=seed)
     values = column_values(result, by, rows) if by else None
     colouring = coloured(values)
     part = f"{len(rows)} of {result.rows} rows" if len(rows) < result.rows else f"{result.rows} rows"
@@ -71,12 +70,3 @@ def draw_map(
         else:
             save_picture(map_picture(places_N2, colouring, pictures, heading=heading), out)
     return len(rows)
-
-
-def _vectors_of(result: Result, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    parts, start = [], 0
-    for batch_BZ in vector_batches(result):
-        here = rows[(rows >= start) & (rows < start + len(batch_BZ))]
-        parts.append(batch_BZ[here - start])
-        start += len(batch_BZ)
-    return np.concatenate(parts)

@@ -18,11 +18,11 @@ from convvae_service.pipeline.result import Result
 from convvae_service.pipeline.search.nearest import Neighbors, nearest
 from convvae_service.pipeline.search.pictures import pictures_of_files, pictures_of_rows
 from convvae_service.pipeline.search.rows import (
-    column_values,
     encoder_name,
     ids_of,
     numbers_of,
     vector_batches,
+    vectors_of,
 )
 from convvae_service.pipeline.search.sheet import Tile, picture_sheet
 
@@ -60,7 +60,7 @@ def find_neighbors(
     """
     if encoder is None:
         own = numbers_of(result, queries)
-        vectors_QZ = np.array(column_values(result, "embedding", own), np.float32)
+        vectors_QZ = vectors_of(result, own)
     else:
         own = np.full(len(queries), -1, np.int64)
         vectors_QZ = _encoded(result, queries, encoder)

@@ -1,6 +1,6 @@
 """The rows of a result that a search needs: all vectors, and single rows by number or by id.
 
-Dimensions: N = rows, Z = latent dimension.
+Dimensions: N = rows, R = rows that are asked for, Z = latent dimension.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,15 @@ from numpy.typing import NDArray
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.result import Result, vectors
 
-__all__ = ["all_vectors", "column_values", "encoder_name", "ids_of", "numbers_of", "vector_batches"]
+__all__ = [
+    "all_vectors",
+    "column_values",
+    "encoder_name",
+    "ids_of",
+    "numbers_of",
+    "vector_batches",
+    "vectors_of",
+]
 
 
 def vector_batches(result: Result) -> Iterator[NDArray[np.float32]]:
@@ -24,6 +32,17 @@ def vector_batches(result: Result) -> Iterator[NDArray[np.float32]]:
 def all_vectors(result: Result) -> NDArray[np.float32]:
     """Return all vectors of the result, float32 (N, Z), in memory."""
     return np.concatenate(list(vector_batches(result)))
+
+
+def vectors_of(result: Result, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Return the vectors of these rows, float32 (R, Z), in the order of `rows`, which may repeat."""
+    vectors_RZ = np.empty((len(rows), int(result.metadata["convvae.latent_dim"])), np.float32)
+    start = 0
+    for batch_BZ in vector_batches(result):
+        here_R = (rows >= start) & (rows < start + len(batch_BZ))
+        vectors_RZ[here_R] = batch_BZ[rows[here_R] - start]
+        start += len(batch_BZ)
+    return vectors_RZ
 
 
 def column_values(result: Result, column: str, rows: NDArray[np.int64]) -> list[Any]:
