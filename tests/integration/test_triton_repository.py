@@ -102,8 +102,8 @@ def test_an_autoencoder_has_no_log_variance(zoo_root: Path, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("ROOT/nobody", "--out", "OUT"), "nobody does not exist: give ROOT/MODEL"),
-        (("ROOT/tiny@9", "--out", "OUT"), "has no version 9: it has 1, 2"),
+        (("ROOT/nobody", "--out", "OUT"), "nobody': there is /"),
+        (("ROOT/tiny@9", "--out", "OUT"), "has no version '9': it has 1, 2"),
         (("ROOT/tiny", "--out", "OUT", "--precision", "int8"), "has no graphs in int8: it has fp32"),
         (("ROOT/tiny", "--out", "OUT", "--precision", "fp8"), "--precision is 'fp8': it must be fp32, fp16"),
         (("ROOT/tiny", "--out", "OUT", "--kind", "tpu"), "--kind is 'tpu': it must be auto, cpu, gpu"),

@@ -77,7 +77,7 @@ def run(
         typer.Option(metavar="MODEL[@VERSION]", help="With --target. (default: the service's only model)"),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encode in this process.")
+        Path | None, typer.Option(metavar="ROOT/MODEL[@VERSION]", help="Encode in this process.")
     ] = None,
     device: Annotated[
         str | None,

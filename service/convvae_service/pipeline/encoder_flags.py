@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from convvae_service.engine.device_name import is_device_name
-from convvae_service.pipeline.errors import BadUse
+from convvae_service.pipeline.errors import BadModel, BadUse
 
 if TYPE_CHECKING:
     from convvae_service.bundle import Precision
@@ -51,15 +51,28 @@ class EncoderFlags:
             from convvae_service.pipeline.remote import RemoteEncoder
 
             return RemoteEncoder(self.target, self.model or "", in_flight=self.in_flight or 4)
-        assert self.bundle is not None
-        from convvae_service.pipeline.local import LocalEncoder, find_version
+        from convvae_service.pipeline.local import LocalEncoder
 
         return LocalEncoder(
-            find_version(self.bundle),
+            self.find_bundle(),
             device=self.device or "auto",
             precision=cast("Precision | None", self.precision),
             threads=self.threads,
         )
+
+    def find_bundle(self) -> Path:
+        """Return the folder of the version that --bundle names.
+
+        Raises:
+            BadModel: There is no such model or version.
+        """
+        assert self.bundle is not None
+        from convvae_service.bundle import NoSuchVersion, version_folder
+
+        try:
+            return version_folder(self.bundle)
+        except NoSuchVersion as error:
+            raise BadModel(str(error)) from None
 
 
 def _refuse(needed: str, flags: dict[str, object]) -> None:

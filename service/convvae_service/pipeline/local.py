@@ -1,19 +1,18 @@
 """An encoder that runs a bundle in this process."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import MANIFEST_FILE, BundleError, Precision, list_versions, rate, read_bundle
+from convvae_service.bundle import BundleError, Precision, rate, read_bundle
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.stages import Engine
 from convvae_service.errors import StartupError
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, RunFailed
 
-__all__ = ["LocalEncoder", "find_version"]
+__all__ = ["LocalEncoder"]
 
 _CPU = "CPUExecutionProvider"
 # Rows a second of a 28x28 encoder on 2 cores: 12,951 at 16 rows, 27,017 at 64, 21,135 at 256, 13,846 at 1024.
@@ -72,23 +71,3 @@ class LocalEncoder:
 
     def close(self) -> None:
         """Do nothing: a call takes only milliseconds."""
-
-
-def find_version(path: Path) -> Path:
-    """Return the folder of a version. `path` is `ROOT/MODEL/VERSION`, or `ROOT/MODEL` for the highest.
-
-    Raises:
-        BadModel: There is no such model or version.
-    """
-    # Absolute, because the names of the folders are the names of the model and version.
-    path = path.absolute()
-    if (path / MANIFEST_FILE).is_file():
-        return path
-    if versions := list_versions(path.parent, path.name):
-        return path / str(versions[-1])
-    if re.fullmatch("[0-9]+", path.name) and (
-        versions := list_versions(path.parent.parent, path.parent.name)
-    ):
-        known = ", ".join(map(str, versions))
-        raise BadModel(f"model {path.parent.name!r} has no version {path.name}: it has {known}")
-    raise BadModel(f"no model is published at {str(path)!r}: give --bundle ROOT/MODEL or ROOT/MODEL/VERSION")

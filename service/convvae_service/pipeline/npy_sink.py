@@ -2,18 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import BinaryIO, Self
 
 import numpy as np
 from numpy.lib import format as npy_format
 
 from convvae_service.pipeline.atomic_file import AtomicFile
-from convvae_service.pipeline.errors import BadUse, RunFailed
-from convvae_service.pipeline.signals import defer_signals
-from convvae_service.pipeline.sink import EncodedRows, Provenance
+from convvae_service.pipeline.errors import BadUse
+from convvae_service.pipeline.sink import EncodedRows, FileSink, Provenance
 
 __all__ = ["NpySink", "ids_path"]
 
@@ -23,7 +19,7 @@ def ids_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-class NpySink:
+class NpySink(FileSink):
     """`NAME.npy`, (N, Z) float32 or float16, and `NAME.json` with `ids` and `metadata`; see `Sink`.
 
     Raises:
@@ -34,13 +30,11 @@ class NpySink:
         columns = provenance.columns
         if columns.log_variance or columns.score or columns.thumbnail or columns.kept:
             raise BadUse(f"{path.name} holds ids and vectors alone: give a Parquet file for further columns")
-        self._path = path
+        super().__init__(path)
         self._provenance = provenance
         self._overwrite = overwrite
         self._dtype = np.dtype(np.float16 if columns.float16 else np.float32)
         self._rows = 0
-        self._files: list[AtomicFile] = []
-        self._streams: list[BinaryIO] = []
 
     def _open(self) -> None:
         for path in (self._path, ids_path(self._path)):
@@ -79,28 +73,3 @@ class NpySink:
             return ids.publish() + vectors.publish()
         except OSError as error:
             raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> RunFailed:
-        return RunFailed(f"{self._path.name} cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> Self:
-        try:
-            with defer_signals():
-                self._open()
-            return self
-        except BaseException:
-            self._discard()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with defer_signals():
-            self._discard()
-
-    def _discard(self) -> None:
-        for file in self._files:
-            file.remove()
-        for stream in self._streams:
-            with suppress(OSError):
-                stream.close()

@@ -5,18 +5,16 @@ Dimensions: B = rows of a batch, R = rows of a row group, Z = latent dimension.
 
 import math
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
-from types import ModuleType, TracebackType
-from typing import Any, BinaryIO, Self
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.pipeline.atomic_file import AtomicFile
-from convvae_service.pipeline.errors import MissingExtra, RunFailed
-from convvae_service.pipeline.signals import defer_signals
-from convvae_service.pipeline.sink import EncodedRows, Provenance
+from convvae_service.pipeline.errors import MissingExtra
+from convvae_service.pipeline.sink import EncodedRows, FileSink, Provenance
 
 __all__ = ["ParquetSink", "import_pyarrow"]
 
@@ -40,12 +38,12 @@ def import_pyarrow() -> ModuleType:
     return pyarrow  # type: ignore[no-any-return]
 
 
-class ParquetSink:
+class ParquetSink(FileSink):
     """A Parquet file with row groups of equal size, independent of the size of the batches; see `Sink`."""
 
     def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool, ends_run: bool = True) -> None:
+        super().__init__(path)
         self._arrow: Any = import_pyarrow()
-        self._path = path
         self._provenance = provenance
         self._overwrite = overwrite
         self._ends_run = ends_run
@@ -62,18 +60,15 @@ class ParquetSink:
         # The incomplete row group: its ids, and the pieces of each column that is not a vector.
         self._ids: list[str] = []
         self._pieces: dict[str, list[Any]] = {}
-        self._file: AtomicFile | None = None
-        self._bytes: BinaryIO | None = None
-        self._stream: Any = None
         self._writer: Any = None
 
     def _open(self) -> None:
-        self._file = AtomicFile(self._path, overwrite=self._overwrite)
+        self._files.append(AtomicFile(self._path, overwrite=self._overwrite))
         # An OSFile of Arrow takes no name that is not UTF-8.
-        self._bytes = self._file.path.open("wb")
-        self._stream = self._arrow.PythonFile(self._bytes, "w")
+        self._streams.append(self._files[0].path.open("wb"))
+        self._streams.append(self._arrow.PythonFile(self._streams[0], "w"))
         self._writer = self._arrow.parquet.ParquetWriter(
-            self._stream,
+            self._streams[1],
             self._schema(),
             # Vectors do not repeat, so a dictionary and statistics are useless. Byte-stream split compresses
             # 32 values to 104 bytes instead of 118. Either takes less than half a microsecond per row.
@@ -82,6 +77,7 @@ class ParquetSink:
             compression="zstd",
             column_encoding={f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in self._columns_RZ},
         )
+        self._streams.append(self._writer)
 
     def _schema(self) -> Any:
         arrow, columns = self._arrow, self._columns
@@ -153,40 +149,10 @@ class ParquetSink:
         """Write the last row group and the footer, and publish the file; see `Sink`."""
         if self._ids:
             self._write_group()
-        assert self._file is not None
         try:
             self._writer.add_key_value_metadata(dict(extra))
             self._writer.close()
-            self._stream.close()
-            return self._file.publish(ends_run=self._ends_run)
+            self._streams[1].close()
+            return self._files[0].publish(ends_run=self._ends_run)
         except OSError as error:
             raise self._failed(error) from None
-
-    def _failed(self, error: OSError) -> RunFailed:
-        return RunFailed(f"{self._path.name} cannot be written: {error.strerror or error}")
-
-    def __enter__(self) -> Self:
-        try:
-            # An exception between the creation of the file and its assignment would leave the file behind.
-            with defer_signals():
-                self._open()
-            return self
-        except BaseException:
-            self._discard()
-            raise
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        with defer_signals():
-            self._discard()
-
-    def _discard(self) -> None:
-        """Remove the file if it is not published, and close everything."""
-        if self._file is not None:
-            self._file.remove()
-        # After the removal, because closing the writer writes a footer and may fail on a full disk.
-        for each in (self._writer, self._stream, self._bytes):
-            with suppress(OSError):
-                if each is not None:
-                    each.close()

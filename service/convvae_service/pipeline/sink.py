@@ -3,14 +3,20 @@
 A sink is complete or absent: the rows become visible in `finish`, and not at all without it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
+from convvae_service.pipeline.errors import RunFailed
+from convvae_service.pipeline.signals import defer_signals
 
-__all__ = ["FORMAT_VERSION", "Columns", "EncodedRows", "Provenance", "Sink"]
+__all__ = ["FORMAT_VERSION", "Columns", "EncodedRows", "FileSink", "Provenance", "Sink"]
 
 FORMAT_VERSION = 1
 
@@ -104,3 +110,45 @@ class Sink(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class FileSink(ABC):
+    """The part of a sink that opens its files, and discards them unless they are published; see `Sink`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        # What `_open` has opened so far: the files, and everything that must be closed.
+        self._files: list[AtomicFile] = []
+        self._streams: list[Any] = []
+
+    @abstractmethod
+    def _open(self) -> None:
+        """Open the files and streams."""
+
+    def _failed(self, error: OSError) -> RunFailed:
+        return RunFailed(f"{self._path.name} cannot be written: {error.strerror or error}")
+
+    def __enter__(self) -> Self:
+        try:
+            # An exception between the creation of a file and its assignment would leave the file behind.
+            with defer_signals():
+                self._open()
+            return self
+        except BaseException:
+            self._discard()
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with defer_signals():
+            self._discard()
+
+    def _discard(self) -> None:
+        """Remove the files that are not published, and close everything."""
+        for file in self._files:
+            file.remove()
+        # After the removal, because closing a writer of Parquet writes a footer and may fail on a full disk.
+        for stream in reversed(self._streams):
+            with suppress(OSError):
+                stream.close()

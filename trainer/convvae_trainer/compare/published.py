@@ -1,10 +1,17 @@
-"""Published versions on disk: how ROOT/MODEL[@VERSION] finds them, and what the report calls them."""
+"""Published versions on disk, with their manifests, and the names that the report gives them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from convvae_service.bundle import BundleError, Manifest, Precision, list_versions, read_manifest
+from convvae_service.bundle import (
+    BundleError,
+    Manifest,
+    NoSuchVersion,
+    Precision,
+    read_manifest,
+    version_folder,
+)
 from convvae_trainer.errors import BadConfig
 
 __all__ = ["PublishedVersion", "check_same_shape", "find_version", "find_versions"]
@@ -30,7 +37,7 @@ class PublishedVersion:
 
 
 def find_versions(references: Sequence[str]) -> list[PublishedVersion]:
-    """Return the versions that ROOT/MODEL[@VERSION] references name, the highest version by default.
+    """Return the versions that references name; see `version_folder`.
 
     The label is the model's name. If several references have the same name, the label also has the version,
     and the repository's name if that is not enough.
@@ -55,15 +62,12 @@ def find_versions(references: Sequence[str]) -> list[PublishedVersion]:
 
 
 def find_version(reference: str) -> PublishedVersion:
-    """Return the version that ROOT/MODEL, ROOT/MODEL@VERSION or ROOT/MODEL/VERSION names.
+    """Return the version that a reference names; see `version_folder`.
 
     Raises:
         BadConfig: It does not exist.
         BundleError: Its manifest cannot be read.
     """
-    path = Path(reference)
-    if path.name.isascii() and path.name.isdigit() and list_versions(path.parent.parent, path.parent.name):
-        reference = f"{path.parent}@{path.name}"
     return find_versions([reference])[0]
 
 
@@ -79,19 +83,12 @@ def check_same_shape(versions: Sequence[PublishedVersion]) -> None:
 
 
 def _folder(reference: str) -> Path:
-    model, version = reference, ""
-    if "@" in Path(reference).name:
-        model, _, version = reference.rpartition("@")
-    if not Path(model).is_dir():
-        raise BadConfig(f"{model} does not exist: give ROOT/MODEL, or ROOT/MODEL@VERSION")
-    path = Path(model).resolve()
-    versions = list_versions(path.parent, path.name)
-    if not versions:
-        raise BadConfig(f"{model} holds no published version: give ROOT/MODEL, or ROOT/MODEL@VERSION")
-    if version and (not version.isascii() or not version.isdigit() or int(version) not in versions):
-        known = ", ".join(map(str, versions))
-        raise BadConfig(f"{model} has no version {version}: it has {known}")
-    return path / str(int(version) if version else versions[-1])
+    try:
+        folder = version_folder(reference)
+    except NoSuchVersion as error:
+        raise BadConfig(str(error)) from None
+    # One model under two names is one model.
+    return folder.parent.resolve() / folder.name
 
 
 def _manifest(folder: Path) -> Manifest:

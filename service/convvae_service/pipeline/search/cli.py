@@ -36,7 +36,7 @@ def neighbors(
     ],
     count: Annotated[int, typer.Option(metavar="N", help="Neighbours of each image.")] = 15,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="ROOT/MODEL[/VERSION]", help="Encodes the image files.")
+        Path | None, typer.Option(metavar="ROOT/MODEL[@VERSION]", help="Encodes the image files.")
     ] = None,
     target: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="A service that encodes the image files.")

@@ -123,10 +123,10 @@ def test_a_version_of_schema_1_gets_entries_for_all_precisions(
     ("name", "options", "message"),
     [
         ("blobs", {"dataset": "nowhere.npy"}, "nowhere.npy does not exist"),
-        ("absent", {}, "absent does not exist: give ROOT/MODEL, or ROOT/MODEL@VERSION"),
-        ("blobs@7", {}, "has no version 7: it has 1"),
-        ("blobs/7", {}, "has no version 7: it has 1"),
-        ("blobs@x", {}, "has no version x: it has 1"),
+        ("absent", {}, "absent': there is "),
+        ("blobs@7", {}, "has no version '7': it has 1"),
+        ("blobs/7", {}, "has no version '7': it has 1"),
+        ("blobs@x", {}, "has no version 'x': it has 1"),
     ],
 )
 def test_what_is_not_there_is_refused(

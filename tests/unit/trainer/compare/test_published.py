@@ -29,11 +29,11 @@ def test_versions_are_found_and_told_apart(published_pair: tuple[Path, Dataset],
 @pytest.mark.parametrize(
     ("references", "message"),
     [
-        (["{root}/nothing"], "nothing does not exist: give ROOT/MODEL"),
-        (["{root}"], "holds no published version: give ROOT/MODEL"),
-        (["{root}/blobs@7"], "blobs has no version 7: it has 1"),
-        (["{root}/blobs@x"], "blobs has no version x"),
-        (["{root}/blobs@²"], "blobs has no version ²"),
+        (["{root}/nothing"], "nothing': there is "),
+        (["{root}"], "no model is published at '"),
+        (["{root}/blobs@7"], "blobs' has no version '7': it has 1"),
+        (["{root}/blobs@x"], "blobs' has no version 'x'"),
+        (["{root}/blobs@²"], "blobs' has no version '²'"),
         (["{root}/blobs", "{root}/blobs@1"], "blobs@1 is given twice"),
     ],
 )
