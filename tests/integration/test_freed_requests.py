@@ -27,6 +27,8 @@ ROWS = 8
 CALLS = 12
 # Each call sends at least half a MiB: if requests stayed, it would be 6 MiB.
 MAX_KEPT_BYTES = 2 * MIB
+ENCODE = "/convvae.v1.VaeService/Encode"
+CHECK = "/grpc.health.v1.Health/Check"
 # In this time a server answers, and frees what the call had.
 REST_S = 0.3
 
@@ -61,15 +63,15 @@ class Calls:
         self.server = server
         self.runner = server.parts.runner
         # The asynchronous client leaves requests to the garbage collector.
-        self._encode: Any = channel.unary_unary("/convvae.v1.VaeService/Encode")
+        self._make: Any = channel.unary_unary
 
-    def begin(self, body: bytes, timeout_s: float = 20.0) -> Any:
+    def begin(self, body: bytes, timeout_s: float = 20.0, method: str = ENCODE) -> Any:
         """Return a call that has begun."""
-        return self._encode.future(body, timeout=timeout_s)
+        return self._make(method).future(body, timeout=timeout_s)
 
-    async def one(self, body: bytes, timeout_s: float = 20.0) -> str:
+    async def one(self, body: bytes, timeout_s: float = 20.0, method: str = ENCODE) -> str:
         """Make one call, and return its status."""
-        call = self.begin(body, timeout_s)
+        call = self.begin(body, timeout_s, method)
         await asyncio.to_thread(wait_until, call.done)
         return str(call.code().name)
 
@@ -128,6 +130,14 @@ async def test_requests_that_are_answered_or_refused(large_root: Path, front: st
             (bad_file.SerializeToString(), "INVALID_ARGUMENT"),
         ):
             await calls.check(partial(calls.one, body), code)
+
+
+async def test_requests_that_the_servicer_of_health_never_sees(large_root: Path, front: str) -> None:
+    """A name of health that is too long is refused, and nothing of it stays."""
+    async with calls_to(large_root, front) as calls:
+        await calls.check(
+            partial(calls.one, b"\x0a\x80\x80\x40" + bytes(MIB), method=CHECK), "INVALID_ARGUMENT"
+        )
 
 
 async def test_requests_that_wait(large_root: Path, front: str) -> None:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from convvae_service.errors import ServiceError
 from convvae_service.server.lasting_read import lasting
+from convvae_service.server.message_turns import MessageTurns
 
 __all__ = ["Reads", "WaitingRead"]
 
@@ -42,14 +43,21 @@ class Reads:
         at_most_s: Maximum seconds for one read.
         late: Makes the error of a read that took longer.
         stopped: Makes the error of a read that would wait when the server stops.
+        turns: The turns of large messages, on all reads of the event loop.
     """
 
     def __init__(
-        self, *, at_most_s: float, late: Callable[[], ServiceError], stopped: Callable[[], ServiceError]
+        self,
+        *,
+        at_most_s: float,
+        late: Callable[[], ServiceError],
+        stopped: Callable[[], ServiceError],
+        turns: MessageTurns,
     ) -> None:
         self._at_most_s = at_most_s
         self._late = late
         self._stopped_error = stopped
+        self._turns = turns
         # In the order in which they began. A task has one read at a time.
         self._waiting: dict[_Task, WaitingRead] = {}
         # Why reads end that have not heard of it yet.
@@ -73,7 +81,7 @@ class Reads:
         elif self._timer is None:
             self._timer = loop.call_later(self._at_most_s, self._end_late)
         try:
-            return await lasting(read)
+            return await lasting(read, self._turns)
         except asyncio.CancelledError:
             error = self._errors.get(task)
             # The caller may have left at the same moment.

@@ -31,6 +31,7 @@ from convvae_service.observability.grpc_metrics import MethodTotals
 from convvae_service.server.auth import Tokens
 from convvae_service.server.compression import Unpacking, is_packed
 from convvae_service.server.grpc_context import Context, abort, begin_call
+from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.metering import Metering, metered
 from convvae_service.server.partial_messages import PartialMessages
 from convvae_service.server.reads import Reads
@@ -68,12 +69,14 @@ class RequestGuard:
         self._tokens = tokens
         self._unpacking = unpacking
         self._max_metadata_bytes = max_metadata_bytes
+        turns = MessageTurns()
         self._reads = Reads(
             at_most_s=runner.max_call_s,
             late=lambda: DeadlineExceeded(
                 f"the request of the call did not arrive within the server's limit of {runner.max_call_s:g} s"
             ),
             stopped=runner.not_ready,
+            turns=turns,
         )
         idle_s = max_stream_idle_s or runner.max_call_s
         self._stream_reads = Reads(
@@ -83,6 +86,7 @@ class RequestGuard:
                 " (max_stream_idle_s)"
             ),
             stopped=runner.not_ready,
+            turns=turns,
         )
 
     def unary(
@@ -108,9 +112,7 @@ class RequestGuard:
                     await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
                 try:
                     self._check_token(context, needs_token)
-                    data = await self._reads.run(context.read(), context.peer)
-                    request = await self._opened(data, read, metering)
-                    del data
+                    request = await self._request(self._reads, read, context, metering)
                 except ServiceError as error:
                     return await self._refuse(name, error, context)
                 if request is grpc.aio.EOF:
@@ -201,8 +203,12 @@ class RequestGuard:
         call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))
 
-    async def _opened(self, data: Any, read: Read | None, metering: Metering) -> Any:
-        """Return a request without its compression, as a message if `read` makes one."""
+    async def _request(self, reads: Reads, read: Read | None, context: Context, metering: Metering) -> Any:
+        """Return the next request without its compression, as a message if `read` makes one.
+
+        Only this frame has its bytes: those of the handler live on in the error that ends a refused call.
+        """
+        data = await reads.run(context.read(), context.peer)
         if data is grpc.aio.EOF:
             return data
         metering.received += len(data)
@@ -217,8 +223,7 @@ class RequestGuard:
             StopAsyncIteration: The caller sends no more requests.
             ServiceError: The request is unreadable, or the server stops.
         """
-        data = await self._stream_reads.run(context.read(), context.peer)
-        request = await self._opened(data, read, metering)
+        request = await self._request(self._stream_reads, read, context, metering)
         if request is grpc.aio.EOF:
             raise StopAsyncIteration
         return request

@@ -6,6 +6,7 @@ from collections.abc import Awaitable
 import pytest
 
 from convvae_service.server.lasting_read import lasting
+from convvae_service.server.message_turns import MessageTurns
 
 
 class Steps:
@@ -27,11 +28,11 @@ class Steps:
         return "message"
 
 
-async def begun(read: Awaitable[str]) -> "asyncio.Task[str]":
+async def begun(read: Awaitable[str], turns: MessageTurns | None = None) -> "asyncio.Task[str]":
     """Return a task that waits for the read."""
 
     async def wait() -> str:
-        return await lasting(read)
+        return await lasting(read, turns or MessageTurns())
 
     task = asyncio.create_task(wait())
     await asyncio.sleep(0)
@@ -50,7 +51,7 @@ async def test_a_read_returns_its_result() -> None:
     async def at_once() -> str:
         return "message"
 
-    assert await lasting(at_once()) == "message"
+    assert await lasting(at_once(), MessageTurns()) == "message"
     steps = Steps()
     task = await begun(steps.read())
     steps.first.set_result("one")
@@ -115,4 +116,28 @@ async def test_a_message_at_the_same_moment_as_the_end_is_dropped() -> None:
         await task
     steps.second.set_result("two")
     await turns()
+    assert steps.seen == ["one", "two"]
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+async def test_a_read_takes_its_message_when_it_is_its_turn(has_left: bool) -> None:
+    """It waits while others have theirs, and so does a read whose task was cancelled meanwhile."""
+    clock = [0.0]
+    turns_of_all = MessageTurns(lambda: clock[0])
+    steps = Steps()
+    task = await begun(steps.read(), turns_of_all)
+    clock[0] = 1.0
+    # A copy of 0.1 s has just ended.
+    turns_of_all.end(0.9)
+    steps.first.set_result("one")
+    await turns()
+    if has_left:
+        task.cancel()
+    await asyncio.sleep(0.02)
+    assert steps.seen == []
+    clock[0] = 1.2
+    await asyncio.sleep(0.2)
+    assert steps.seen == ["one"]
+    steps.second.set_result("two")
+    await asyncio.wait([task])
     assert steps.seen == ["one", "two"]

@@ -9,6 +9,7 @@ import pytest
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
 from convvae_service.server.memory import heap_bytes
+from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.partial_messages import PartialMessages
 from convvae_service.server.reads import Reads
 
@@ -38,7 +39,12 @@ class Watched:
         self.closed: list[set[str]] = []
         self.account = PendingBytes(1000 * MIB)
         self.reads = [
-            Reads(at_most_s=60, late=lambda: DeadlineExceeded("late"), stopped=lambda: NotReady("stopping"))
+            Reads(
+                at_most_s=60,
+                late=lambda: DeadlineExceeded("late"),
+                stopped=lambda: NotReady("stopping"),
+                turns=MessageTurns(),
+            )
             for _ in range(2)
         ]
         self.watch = PartialMessages(

@@ -7,11 +7,17 @@ from typing import Any
 import pytest
 
 from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
+from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.reads import Reads
 
 
 def new_reads(at_most_s: float = 60) -> Reads:
-    return Reads(at_most_s=at_most_s, late=late, stopped=lambda: NotReady("the server is stopping"))
+    return Reads(
+        at_most_s=at_most_s,
+        late=late,
+        stopped=lambda: NotReady("the server is stopping"),
+        turns=MessageTurns(),
+    )
 
 
 def late() -> DeadlineExceeded:
