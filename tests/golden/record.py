@@ -3,9 +3,9 @@
     python tests/golden/record.py 46ff462 tests/golden/recorded/schema-1
 
 In a checkout of its own, the commit trains a model of 8x8 digits for a few seconds, serves it, and calls it
-through a relay that writes everything down. The folder gets `models/` and `calls.json`: for each call its
-method, the bytes of its requests and replies in base64, the status, and the details of an error. Later
-versions must answer the same requests alike: `tests/integration/test_recorded_calls.py`.
+through a relay that writes everything down. The folder gets `models/`, `protos/` and `calls.json`: for each
+call its method, the bytes of its requests and replies in base64, the status, and the details of an error.
+Later versions must answer the same requests alike: `tests/integration/test_recorded_calls.py`.
 """
 
 import argparse
@@ -144,6 +144,10 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True)
         calls = record(source, out)
+        for proto in (source / "protos").rglob("*.proto"):
+            copy = out / proto.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(proto, copy)
         about = ["git", "log", "-1", "--format=%H %cs"]
         commit, date = subprocess.run(
             about, cwd=source, capture_output=True, text=True, check=True

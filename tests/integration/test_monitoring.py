@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import trustme
 import yaml
+from prometheus_client.parser import text_string_to_metric_families
 
 import convvae
 from convvae import Client, RetryConfig, TLSConfig
@@ -126,6 +127,21 @@ def test_the_dashboard_shows_what_it_should() -> None:
     assert source["type"] == variables["datasource"]["query"] == "prometheus"
     scrape = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["global"]["scrape_interval"]
     assert source["jsonData"]["timeInterval"] == scrape
+
+
+def test_the_page_of_metrics_is_the_documented_one(server: ServerProcess) -> None:
+    """docs/operations.md has every metric of the server with its type and labels, and no other one."""
+    text = (DEPLOY.parent / "docs" / "operations.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| [^|]+ \|([^|]*)\|", text, re.M)
+    documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    found: dict[str, tuple[str, set[str]]] = {}
+    for family in text_string_to_metric_families(server.metrics_page()):
+        # When each counter and histogram began.
+        if not family.name.endswith("_created"):
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+            found[name] = (family.type, labels)
+    assert found == documented
 
 
 def program(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Prometheus metrics of one server. docs/service.md lists the names."""
+"""Prometheus metrics of one server. docs/operations.md lists the names."""
 
 from collections.abc import Callable, Iterator
 from functools import cache

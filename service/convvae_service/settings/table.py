@@ -1,0 +1,139 @@
+"""The tables of settings in the documentation.
+
+    python -m convvae_service.settings.table docs/operations.md
+
+writes them into a page again, between two comments.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le
+from pydantic.fields import FieldInfo
+
+from convvae_service.settings.environment import ENV_PREFIX
+from convvae_service.settings.serve import ServeSettings
+
+__all__ = ["BEGIN", "END", "GROUPS", "settings_tables", "unit_of", "with_tables"]
+
+BEGIN = "<!-- settings:begin -->"
+END = "<!-- settings:end -->"
+# The headings of the tables, and the settings below each.
+GROUPS = {
+    "Models": (
+        *("models", "model_name", "serve", "versions", "precision"),
+        *("watch", "watch_interval_s", "load_timeout_s", "max_load_bytes"),
+    ),
+    "Addresses": ("address", "socket_mode", "metrics_address", "front", "open_inference", "reflection"),
+    "Batches": (
+        *("device", "lanes", "threads", "arena", "max_gpu_arena_bytes"),
+        *("max_batch_rows", "max_queue_delay_us"),
+    ),
+    "Calls": (
+        *("max_rows_per_call", "max_message_bytes", "request_compression", "max_pixels_per_file"),
+        *("max_queued_rows", "max_pending_bytes", "max_call_s", "max_stream_idle_s"),
+    ),
+    "Limits of connections": (
+        *("max_connections", "max_calls_per_connection", "max_metadata_bytes", "min_ping_interval_s"),
+        *("keepalive_interval_s", "max_connection_age_s", "max_connection_age_grace_s"),
+    ),
+    "Watchdog and stop": ("watchdog_timeout_s", "drain_delay_s", "grace_s"),
+    "Certificates and tokens": (
+        *("tls_certificate", "tls_key", "tls_client_ca", "token_file", "allow_insecure_tokens"),
+    ),
+    "Log and traces": ("log_format", "log_level", "access_log_sample", "tracing"),
+}
+_UNITS_BY_ENDING = {"_s": "s", "_us": "us", "_bytes": "bytes", "_rows": "rows"}
+_UNITS = {
+    "lanes": "batches",
+    "threads": "threads",
+    "max_rows_per_call": "rows",
+    "max_pixels_per_file": "pixels",
+    "max_connections": "connections",
+    "max_calls_per_connection": "calls",
+    "access_log_sample": "share",
+}
+_BINARY = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
+
+
+def settings_tables() -> str:
+    """Return a Markdown table for each group of settings, under a heading of its own."""
+    return "\n".join(f"### {heading}\n\n{_table(names)}" for heading, names in GROUPS.items())
+
+
+def with_tables(page: str) -> str:
+    """Return the page with the tables between its two comments.
+
+    Raises:
+        ValueError: The page lacks one of the comments.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"the page needs the comments {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n{settings_tables()}{END}{after}"
+
+
+def unit_of(name: str) -> str:
+    """Return the unit of a setting, "" for words, paths and switches."""
+    ending = next((unit for ending, unit in _UNITS_BY_ENDING.items() if name.endswith(ending)), "")
+    return _UNITS.get(name, ending)
+
+
+def _table(names: tuple[str, ...]) -> str:
+    rows = ["| Setting | Variable | Unit | Default | Values | Meaning |", "|---|---|---|---|---|---|"]
+    return "".join(f"{row}\n" for row in [*rows, *map(_row, names)])
+
+
+def _row(name: str) -> str:
+    field, unit = ServeSettings.model_fields[name], unit_of(name)
+    columns = (
+        f"`{name}`",
+        f"`{ENV_PREFIX}{name.upper()}`",
+        unit,
+        "required" if field.is_required() else _value(field.default, unit),
+        _values(field, unit),
+        (field.description or "").replace("<", r"\<"),
+    )
+    return f"| {' | '.join(columns)} |"
+
+
+def _value(value: Any, unit: str) -> str:
+    if value in (None, "", ()):
+        return "none"
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return ", ".join(f"`{word}`" for word in value)
+    if isinstance(value, str):
+        return f"`{value}`"
+    size = _size(value) if unit == "bytes" else ""
+    return f"{value:g}" if isinstance(value, float) else f"{value}{size and f' ({size})'}"
+
+
+def _values(field: FieldInfo, unit: str) -> str:
+    kind = field.annotation
+    if kind is bool:
+        return "on, off"
+    if get_origin(kind) is Literal:
+        return ", ".join(f"`{word}`" for word in get_args(kind))
+    bounds = {type(bound): bound for bound in field.metadata}
+    if Le not in bounds:
+        return ""
+    high = _bound(bounds[Le].le, unit)
+    return f"{_bound(bounds[Ge].ge, unit)} to {high}" if Ge in bounds else f"above {bounds[Gt].gt}, to {high}"
+
+
+def _bound(value: float, unit: str) -> str:
+    return (unit == "bytes" and _size(int(value))) or str(value)
+
+
+def _size(number: int) -> str:
+    """Return bytes in the largest unit of which they are a multiple, "" below 1 KiB."""
+    return next((f"{number // size} {name}" for size, name in _BINARY if number and number % size == 0), "")
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
