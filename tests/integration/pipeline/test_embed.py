@@ -54,6 +54,24 @@ def test_service_gives_what_the_bundle_gives(
     assert pq.read_schema(remote).metadata == pq.read_schema(local).metadata
 
 
+def test_a_run_loads_no_pandas(images: Path, tmp_path: Path, tiny_root: Path) -> None:
+    """Not even where it is installed: it takes longer to load than the encoder."""
+    program = (
+        "import sys\nfrom convvae_service.pipeline.cli import app\n"
+        "try:\n    app()\nfinally:\n    print([name for name in ('pandas', 'torch') if name in sys.modules])"
+    )
+    words = ["run", images, tmp_path / "parts", "--bundle", tiny_root / "tiny", "--score"]
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("[]\n")
+
+
 def test_files_through_the_service(tmp_path: Path, tiny_root: Path, tiny_server: ServerProcess) -> None:
     """Files are resized by the rule in the manifest that the service sends."""
     folder = tmp_path / "pictures"

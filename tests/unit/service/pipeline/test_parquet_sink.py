@@ -52,6 +52,15 @@ def test_what_is_written_is_read_back(tmp_path: Path, provenance: Provenance) ->
         np.testing.assert_array_equal(column.flatten().to_numpy().reshape(-1, 4), expected)
 
 
+def test_ids_too_long_for_one_array_are_written(
+    tmp_path: Path, provenance: Provenance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ids of a row group may have more bytes than an array of Arrow can."""
+    monkeypatch.setattr(parquet_sink, "MAX_TEXT_BYTES", 10)
+    write(tmp_path / "x.parquet", provenance, [3, 2])
+    assert pq.read_table(tmp_path / "x.parquet").column("id").to_pylist() == [f"id {row}" for row in range(5)]
+
+
 def test_metadata_says_what_made_the_file(tmp_path: Path, provenance: Provenance) -> None:
     """The metadata have every documented key and no other key of this project."""
     write(tmp_path / "x.parquet", provenance, [2])
