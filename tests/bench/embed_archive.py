@@ -3,12 +3,15 @@
     python tests/bench/embed_archive.py [DATA_ROOT] [BENCH_ROOT] [--repeats 3] [--graph 28x28x1] [--limit N]
 
 `embed` is a whole run from `cifar10-train.tar` in DATA_ROOT, 50,000 small files, with a bundle in its own
-process, once it is loaded. Beside it, in turns and each in a process of its own: `decode` brings the same
-files, in memory, to the model's pixels in one thread; `encode` runs the bare session on these pixels, in the
-same batches; `loop` is two processes that each decode and encode half of the files and write nothing. So
-`cpu_ratio` is embed / (decode + encode), and `wall_ratio` is embed / loop. Two threads of one core take more
-CPU time for the same work than one alone: `cpu_ratio_busy` is embed / loop, where both are busy.
-`memory_mib` has the peak of the process with one copy of the archive, and with four.
+process, once it is loaded. It keeps all CPUs busy. So does all that it is compared with, in turns: processes,
+one for each CPU and all at the same time, which have the files in memory and share them. `decode` brings the
+files to the model's pixels, `encode` runs the bare session on these pixels, and `loop` does one after the
+other, all in the run's batches. They write nothing. So `cpu_ratio` is embed / (decode + encode), and
+`wall_ratio` is embed / loop. `alone` is the loop in a single process: two threads of one core take more CPU
+time for the same work than one, and `cpu_ratio_alone`, embed / alone, has this too. `memory_mib` has the peak
+of the process with one copy of the archive, and with four.
+
+It takes about two minutes on two idle CPUs.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import sys
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -47,7 +51,8 @@ from bench.start_up import publish_reference
 RESULT = Path(__file__).parent / "results" / "embed_archive.json"
 ARCHIVE = "cifar10-train.tar"
 PART_ROWS = 1 << 16
-RATIOS = ("cpu_ratio", "cpu_ratio_busy", "wall_ratio", "memory_mib")
+STAGES = ("decode", "encode", "loop")
+RATIOS = ("cpu_ratio", "cpu_ratio_alone", "wall_ratio", "memory_mib")
 Figures = dict[str, float]
 
 
@@ -72,9 +77,7 @@ def main() -> None:
         folder = Path(place)
         version = publish_reference(folder / "models", options.bench_root, options.graph)
         archive = prepare(options.data_root / ARCHIVE, folder, options.limit)
-        runs: dict[str, list[Figures]] = {
-            each: [] for each in ("decode", "encode", "loop", "embed", "embed_4")
-        }
+        runs: dict[str, list[Figures]] = {each: [] for each in (*STAGES, "alone", "embed", "embed_4")}
         for _ in range(options.repeats):
             for each, found in runs.items():
                 found.append(child(each, version, archive))
@@ -112,49 +115,48 @@ def child(name: str, *words: Any) -> Figures:
     return dict(json.loads(subprocess.check_output(command)))
 
 
-def measure_decode(version: str, archive: str) -> Figures:
-    """Decode all files in one thread."""
-    files, rules = contents(archive), rules_of(version)
-    return timed(lambda: [decode_file(data, **rules) for data in files], len(files))
-
-
-def measure_encode(version: str, archive: str) -> Figures:
-    """Run the session on all pixels in one thread."""
-    pixels_NHWC = decoded(contents(archive), rules_of(version))
-    encode = bare_encoder(version)
-    return timed(lambda: encode(pixels_NHWC), len(pixels_NHWC))
-
-
-def measure_loop(version: str, archive: str) -> Figures:
-    """Decode and encode half of the files in each of two processes, which begin together."""
-    command = [sys.executable, __file__, "--only", "half", version, archive]
-    halves = [
-        subprocess.Popen([*command, str(half)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for half in range(2)
+def measure_bare(stage: str, version: str, archive: str, processes: int) -> Figures:
+    """Do a stage for all files in processes that begin together, each with a share of the files."""
+    command = [sys.executable, __file__, "--only", "share", stage, version, archive, str(processes)]
+    shares = [
+        subprocess.Popen([*command, str(index)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for index in range(processes)
     ]
-    for half in halves:
-        assert half.stdout is not None
-        assert half.stdout.readline() == "ready\n"
+    for share in shares:
+        assert share.stdout is not None
+        assert share.stdout.readline() == "ready\n"
     started_s = time.perf_counter()
-    for half in halves:
-        assert half.stdin is not None
-        half.stdin.write("go\n")
-        half.stdin.flush()
-    found = [json.loads(half.communicate()[0]) for half in halves]
+    for share in shares:
+        assert share.stdin is not None
+        share.stdin.write("go\n")
+        share.stdin.flush()
+    found = [json.loads(share.communicate()[0]) for share in shares]
+    # The clock is the same in all processes.
     wall_s = max(each["ended_s"] for each in found) - started_s
     return {"wall_s": wall_s, "cpu_s": sum(e["cpu_s"] for e in found), "rows": sum(e["rows"] for e in found)}
 
 
-def measure_half(version: str, archive: str, half: str) -> Figures:
-    """Wait for a line, and decode and encode every second file."""
-    files, rules, encode = contents(archive)[int(half) :: 2], rules_of(version), bare_encoder(version)
-    encode(decoded(files[:CPU_BATCH_ROWS], rules))
+def measure_share(stage: str, version: str, archive: str, processes: str, index: str) -> Figures:
+    """Wait for a line, and do a stage for a share of the files, batch by batch."""
+    files, rules, encode = (
+        contents(archive)[int(index) :: int(processes)],
+        rules_of(version),
+        bare_encoder(version),
+    )
+    batches = [files[start : start + CPU_BATCH_ROWS] for start in range(0, len(files), CPU_BATCH_ROWS)]
+    pixels = [decoded(batch, rules) for batch in (batches if stage == "encode" else batches[:1])]
+    encode(pixels[0])
     print("ready", flush=True)
     sys.stdin.readline()
     cpu_s = time.process_time()
-    for start in range(0, len(files), CPU_BATCH_ROWS):
-        encode(decoded(files[start : start + CPU_BATCH_ROWS], rules))
-    # The clock is the same in all processes.
+    if stage == "encode":
+        for pixels_BHWC in pixels:
+            encode(pixels_BHWC)
+    else:
+        for batch in batches:
+            pixels_BHWC = decoded(batch, rules)
+            if stage == "loop":
+                encode(pixels_BHWC)
     return {"ended_s": time.perf_counter(), "cpu_s": time.process_time() - cpu_s, "rows": len(files)}
 
 
@@ -197,39 +199,27 @@ def decoded(files: list[bytes], rules: dict[str, Any]) -> NDArray[np.uint8]:
 
 
 def bare_encoder(version: str) -> Any:
-    """Return a function that runs the session on pixels, in batches and in one thread."""
-    data = read_bundle(Path(version)).graphs["encoder", "fp32"]
+    """Return a function that runs the session on the pixels of a batch, in one thread."""
+    bundle = read_bundle(Path(version))
+    data = bundle.graphs["encoder", "fp32"]
     session = make_session(data, name="encoder.onnx", provider=choose_provider("cpu"), threads=1)
 
-    def encode(pixels_NHWC: NDArray[np.uint8]) -> None:
-        for start in range(0, len(pixels_NHWC), CPU_BATCH_ROWS):
-            session.run(["mean", "log_variance"], {"image": pixels_NHWC[start : start + CPU_BATCH_ROWS]})
+    def encode(pixels_BHWC: NDArray[np.uint8]) -> None:
+        session.run(["mean", "log_variance"], {"image": pixels_BHWC})
 
-    encode(pixels_NHWC=np.zeros((2, *read_bundle(Path(version)).manifest.image.as_tuple), np.uint8))
     return encode
-
-
-def timed(work: Any, rows: int) -> Figures:
-    """Return the times of some work."""
-    started_s, cpu_s = time.perf_counter(), time.process_time()
-    work()
-    return {
-        "wall_s": time.perf_counter() - started_s,
-        "cpu_s": time.process_time() - cpu_s,
-        "rows": rows,
-    }
 
 
 def summarize(runs: dict[str, list[Figures]]) -> dict[str, Any]:
     """Return medians, and the medians of ratios within each round."""
     rounds = [dict(zip(runs, each, strict=True)) for each in zip(*runs.values(), strict=True)]
     cpu = [r["embed"]["cpu_s"] / (r["decode"]["cpu_s"] + r["encode"]["cpu_s"]) for r in rounds]
-    busy = [r["embed"]["cpu_s"] / r["loop"]["cpu_s"] for r in rounds]
+    alone = [r["embed"]["cpu_s"] / r["alone"]["cpu_s"] for r in rounds]
     wall = [r["embed"]["wall_s"] / r["loop"]["wall_s"] for r in rounds]
     return {
         "figure": "convvae-embed from tar archives of JPEG files against bare decoding and encoding; medians",
         "cpu_ratio": round(statistics.median(cpu), 3),
-        "cpu_ratio_busy": round(statistics.median(busy), 3),
+        "cpu_ratio_alone": round(statistics.median(alone), 3),
         "wall_ratio": round(statistics.median(wall), 3),
         "memory_mib": {
             "one_copy": round(max(run["peak_mib"] for run in runs["embed"])),
@@ -247,11 +237,14 @@ def _median(runs: list[Figures]) -> Figures:
     }
 
 
-MEASURES: dict[str, Any] = {
-    "decode": measure_decode,
-    "encode": measure_encode,
-    "loop": measure_loop,
-    "half": measure_half,
+def _bare(stage: str, processes: int) -> Callable[[str, str], Figures]:
+    return lambda version, archive: measure_bare(stage, version, archive, processes)
+
+
+MEASURES: dict[str, Callable[..., Figures]] = {
+    **{stage: _bare(stage, available_cpus()) for stage in STAGES},
+    "alone": _bare("loop", 1),
+    "share": measure_share,
     "embed": measure_embed,
     "embed_4": lambda version, archive: measure_embed(version, archive, copies=4),
 }
