@@ -17,6 +17,7 @@ import trustme
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
 from support.every_call import SHAPE, publish
+from support.load import Load, RunningLoad
 from support.raw_http2 import (
     DATA,
     END_HEADERS,
@@ -212,3 +213,17 @@ def test_no_answer_is_lost_at_the_moment_of_the_stop(root: Path, after_s: float)
     # Calls that gRPC has not handed over when the port closes are CANCELLED, on a busy machine.
     unread = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert codes.keys() - {grpc.StatusCode.OK} <= unread
+
+
+@pytest.mark.usefixtures("each_front")
+def test_callers_that_go_on_calling_are_told_to_go_elsewhere(tiny_root: Path) -> None:
+    """64 calls at any moment: each is answered or UNAVAILABLE, which callers retry, also at the very end."""
+    codes: list[dict[str, int]] = []
+    # On a busy machine a caller may connect again at the moment of the stop.
+    while not codes or ("CANCELLED" in codes[-1] and len(codes) < 3):
+        with serving(tiny_root, "--drain-delay-s", "0.2") as server:
+            load = RunningLoad(Load(target=server.target, in_flight=64, connections=4, at_least=200))
+            server.wait_for("call")
+            assert server.stop() == 0
+            codes.append(load.stop().codes)
+    assert codes[-1].keys() == {"OK", "UNAVAILABLE"}

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -26,6 +27,7 @@ from convvae_service.server.credentials import Credentials
 from convvae_service.server.draining import wait_for_calls
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.grpc_log import GrpcLog
+from convvae_service.server.hang_up import end_all_but
 from convvae_service.server.listening import listen
 from convvae_service.server.local_addresses import LocalAddresses, LocalEnd
 from convvae_service.server.request_guard import RequestGuard
@@ -38,6 +40,8 @@ __all__ = ["GrpcFront"]
 # One for the process, as gRPC's logger is.
 _GRPC_LOG = GrpcLog()
 _NEVER_S = 1e6
+# If no call has arrived for this time, none is taken to arrive at the moment of a stop.
+_RECENT_S = 0.2
 
 
 class GrpcFront:
@@ -77,6 +81,8 @@ class GrpcFront:
         self._partial_messages = self._guard.partial_messages(max_bytes=5 * settings.max_pending_bytes // 4)
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
+        # The address of each caller that waits for an answer and is not refused, until it is sent.
+        self._peers: dict[Hashable, Callable[[], str]] = {}
         self._watching: asyncio.Task[None] | None = None
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
@@ -138,7 +144,7 @@ class GrpcFront:
         if grace_s is not None:
             # It closes the listeners. To end, it needs every peer to leave, also those without a call. Its
             # own limit must never pass: if it does while the other stop below ends, gRPC crashes.
-            stopping = asyncio.ensure_future(self._server.stop(grace_s + _NEVER_S))
+            stopping = asyncio.ensure_future(self._stop_taking(grace_s + _NEVER_S))
             await wait_for_calls(
                 stopping.done,
                 self._runner,
@@ -151,6 +157,13 @@ class GrpcFront:
         self._partial_messages.stop()
         if self._watching is not None:
             self._watching.cancel()
+
+    async def _stop_taking(self, grace_s: float) -> None:
+        if time.monotonic() - self._runner.last_arrival_s < _RECENT_S:
+            # gRPC resets the calls that it has not handed over, which callers see as CANCELLED. Without their
+            # connection they are UNAVAILABLE. In one step with the stop: callers connect again at once.
+            end_all_but({peer() for peer in self._peers.values()}, self._addresses.ends)
+        await self._server.stop(grace_s)
 
     def _bind(self, address: str) -> int:
         if not address.startswith("unix:"):
@@ -205,6 +218,8 @@ class GrpcFront:
     async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
         call = begin_call(self._runner, method.name, context)
         # This task ends when gRPC has sent the answer, or when the caller has left.
+        if self._runner.state.takes_calls:
+            self._peers[call] = context.peer
         _current_task().add_done_callback(lambda _: self._release(call))
         left_s = context.time_remaining()
         answering = run_on_loop(
@@ -226,6 +241,7 @@ class GrpcFront:
         return reply
 
     def _release(self, call: Call) -> None:
+        self._peers.pop(call, None)
         self._unsent.discard(call)
         call.held.release()
 
@@ -249,7 +265,13 @@ class GrpcFront:
             finally:
                 self._unsent.discard(context)
 
-        await serve(requests, Stream(request_id=request_id, write=write, time_left_s=context.time_remaining))
+        self._peers[context] = context.peer
+        try:
+            await serve(
+                requests, Stream(request_id=request_id, write=write, time_left_s=context.time_remaining)
+            )
+        finally:
+            del self._peers[context]
 
 
 def _current_task() -> "asyncio.Task[Any]":

@@ -4,9 +4,10 @@ import socket
 from collections.abc import Set
 from contextlib import suppress
 
+from convvae_service.server.local_addresses import LocalEnd
 from convvae_service.server.open_connections import open_connections
 
-__all__ = ["hang_up"]
+__all__ = ["end_all_but", "hang_up"]
 
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 
@@ -23,6 +24,25 @@ def hang_up(peers: Set[str]) -> None:
         with suppress(OSError):
             if connection.family in _INTERNET and _peer_of(connection) in peers:
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def end_all_but(peers: Set[str], ends: Set[LocalEnd]) -> None:
+    """Send nothing more to the callers at these ends, except to some. What is sent already still arrives.
+
+    Their calls that have no answer end as UNAVAILABLE.
+
+    Args:
+        peers: Addresses of the callers that are left alone, as for `hang_up`.
+        ends: The server's ends of the connections.
+    """
+    for connection in open_connections():
+        with suppress(OSError):
+            if (
+                connection.family in _INTERNET
+                and connection.getsockname()[1] in ends
+                and _peer_of(connection) not in peers
+            ):
+                connection.shutdown(socket.SHUT_WR)
 
 
 def _peer_of(connection: socket.socket) -> str:

@@ -50,6 +50,28 @@ def test_large_calls_leave_room_for_small_ones() -> None:
         account.hold().add(1)
 
 
+def test_large_replies_leave_room_for_small_calls() -> None:
+    """They exist already, so they may pass the limit. Small calls have their sixteenth all the same."""
+    account = PendingBytes(16 * 256 * KIB)
+    large = [account.hold() for _ in range(3)]
+    for held in large:
+        held.keep(account.max_bytes)
+    small = [account.hold() for _ in range(4)]
+    for held in small:
+        held.add(64 * KIB)
+    with pytest.raises(Overloaded):
+        account.hold().add(1)
+    # A small call whose reply is large is a large one from then on.
+    small[0].keep(65 * KIB)
+    account.hold().add(64 * KIB)
+    with pytest.raises(Overloaded):
+        account.hold().add(1)
+    for held in (*large, *small):
+        held.release()
+    with pytest.raises(Overloaded):
+        account.hold().add(account.max_bytes)
+
+
 def test_a_call_cannot_grow_into_the_room_of_small_ones() -> None:
     """What a call holds already counts: many small additions are one large call."""
     account = PendingBytes(16 * 256 * KIB)

@@ -5,7 +5,7 @@ import socket
 from functools import partial
 
 from convvae_service.batching.pending_bytes import PendingBytes
-from convvae_service.server.hang_up import hang_up
+from convvae_service.server.hang_up import end_all_but, hang_up
 from convvae_service.server.unsent_replies import UnsentReplies
 
 
@@ -88,4 +88,24 @@ def _assert_closes_one(server: socket.socket, host: str, address: str) -> None:
         accepted[1].sendall(b"x")
         assert second.recv(1) == b"x"
         for connection in accepted:
+            connection.close()
+
+
+def test_all_connections_of_a_port_are_ended_but_some() -> None:
+    """What is sent already arrives. Other ports, and the sockets that listen, are left alone."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
+        addresses = [server.getsockname(), server.getsockname(), other.getsockname()]
+        callers = [socket.create_connection(address) for address in addresses]
+        accepted = [listener.accept()[0] for listener in (server, server, other)]
+        accepted[0].sendall(b"answer")
+        end_all_but({f"ipv4:127.0.0.1:{callers[1].getsockname()[1]}"}, {server.getsockname()[1]})
+        callers[0].settimeout(20)
+        assert callers[0].recv(100) == b"answer"
+        assert callers[0].recv(100) == b""
+        for caller, connection in zip(callers[1:], accepted[1:], strict=True):
+            connection.sendall(b"x")
+            assert caller.recv(1) == b"x"
+        callers.append(socket.create_connection(server.getsockname()))
+        accepted.append(server.accept()[0])
+        for connection in (*callers, *accepted):
             connection.close()
