@@ -31,7 +31,7 @@ help:
 	@echo "make fault       faults and load; results in tests/fault/results/"
 	@echo "make attack      hostile callers, files and peers; results in tests/attack/results/"
 	@echo "make image-test  build the container image without a Docker engine, and call it"
-	@echo "make release     wheel and sdist in dist/, checked, installed and called"
+	@echo "make release     wheel, sdist and bills of materials in dist/, checked, installed and called"
 	@echo "make clean       remove everything that the targets made"
 
 install: .venv/installed
@@ -221,8 +221,8 @@ constraints: .venv/installed
 	  | sed -E 's/^(torch|torchvision)==/\1===/'; grep '^onnxruntime==' constraints.txt; } > .venv/new-constraints.txt
 	mv .venv/new-constraints.txt constraints.txt
 
-# Wheel and sdist in dist/. FORMS names the forms of the wheel to install, each in a new environment; add
-# trainer,cpu (some GB) to train a model with the installed trainer too.
+# Wheel, sdist and a bill of materials for each form in dist/. FORMS names the forms of the wheel to install, each in a
+# new environment; add trainer,cpu (some GB) to train a model with the installed trainer too.
 FORMS ?= client service,cpu service,cpu,pipeline
 
 release: .venv/installed

@@ -1,5 +1,7 @@
 """`make release`: builds wheel and sdist into dist/, checks their contents, installs the wheel and calls it.
 
+For each form of the wheel, dist/ gets a bill of materials (`.cdx.json`): see `deploy/sbom.py`.
+
 Each form of the wheel is installed in a new virtual environment in a temporary folder. The server of the form
 `service,cpu` listens on the loopback interface and is called with the installed client. `--forms` chooses the
 forms. `trainer,cpu` is not a default one, since its packages take some GB. Without it, this program's own
@@ -8,7 +10,6 @@ Python imports every module of the trainer from the wheel.
 
 import argparse
 import json
-import os
 import re
 import shutil
 import socket
@@ -23,6 +24,8 @@ from pathlib import Path
 
 import numpy as np
 from deploy.archives import check_sdist, check_wheel, read_sdist, read_wheel
+from deploy.commands import ReleaseError, clean_environ, run
+from deploy.sbom import SbomTool, unlicensed
 
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
@@ -43,10 +46,6 @@ print(len(names), "modules of the trainer can be imported from the wheel")
 """
 
 
-class ReleaseError(Exception):
-    """A step of the release failed; the message says which and why."""
-
-
 class Environment:
     """A new virtual environment with one form of the wheel."""
 
@@ -55,13 +54,14 @@ class Environment:
         self.folder = folder
         venv.create(folder / "venv", with_pip=True)
         self._bin = folder / "venv" / "bin"
+        self.python = self._bin / "python"
         requirement = f"{wheel}[{extras}]" if extras else str(wheel)
         self.run("python", "-m", "pip", "install", "--quiet", requirement, timeout_s=INSTALL_S)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         """Start a program of the environment; its output goes to `server.log` in the folder."""
         with (self.folder / "server.log").open("w") as log:
-            return subprocess.Popen(self._command(words), cwd=self.folder, env=_environ(), stderr=log)
+            return subprocess.Popen(self._command(words), cwd=self.folder, env=clean_environ(), stderr=log)
 
     def run(self, *words: str, timeout_s: float = COMMAND_S) -> str:
         """Run a program of the environment and return its output.
@@ -69,41 +69,23 @@ class Environment:
         Raises:
             ReleaseError: It failed, or took longer than `timeout_s` seconds.
         """
-        return _run(self._command(words), cwd=self.folder, timeout_s=timeout_s)
+        return run(self._command(words), cwd=self.folder, timeout_s=timeout_s)
 
     def _command(self, words: tuple[str, ...]) -> list[str]:
         return [str(self._bin / words[0]), *words[1:]]
 
 
-def _environ() -> dict[str, str]:
-    """Return the variables of this process without those that bring other packages or settings."""
-    hidden = ("PYTHON", "CONVVAE_", "OTEL_", "VIRTUAL_ENV")
-    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
-
-
-def _run(command: list[str], *, cwd: Path, timeout_s: float, environ: dict[str, str] | None = None) -> str:
-    try:
-        done = subprocess.run(
-            command, cwd=cwd, env=environ or _environ(), capture_output=True, text=True, timeout=timeout_s
-        )
-    except subprocess.TimeoutExpired:
-        raise ReleaseError(f"{' '.join(command)} took longer than {timeout_s:.0f} s") from None
-    if done.returncode != 0:
-        raise ReleaseError(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
 def build() -> tuple[Path, Path]:
     """Build the sdist, and the wheel from it; return (wheel, sdist)."""
     shutil.rmtree(DIST, ignore_errors=True)
-    _run([sys.executable, "-m", "build", "--outdir", str(DIST)], cwd=ROOT, timeout_s=BUILD_S)
+    run([sys.executable, "-m", "build", "--outdir", str(DIST)], cwd=ROOT, timeout_s=BUILD_S)
     (wheel,), (sdist,) = DIST.glob("*.whl"), DIST.glob("*.tar.gz")
     return wheel, sdist
 
 
 def check_contents(wheel: Path, sdist: Path) -> None:
     """Raise `ReleaseError` unless both archives are complete and clean and the changelog has the version."""
-    tracked = set(_run(["git", "ls-files"], cwd=ROOT, timeout_s=COMMAND_S).splitlines())
+    tracked = set(run(["git", "ls-files"], cwd=ROOT, timeout_s=COMMAND_S).splitlines())
     faults = check_wheel(read_wheel(wheel), tracked, root=ROOT)
     faults += check_sdist(read_sdist(sdist), tracked, root=ROOT)
     version = wheel.name.split("-")[1]
@@ -179,8 +161,8 @@ def import_trainer(wheel: Path, folder: Path) -> str:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)
     command = [sys.executable, "-c", IMPORT_ALL, str(folder)]
-    environ = {**_environ(), "PYTHONPATH": str(folder)}
-    return _run(command, cwd=folder, timeout_s=COMMAND_S, environ=environ).strip()
+    environ = {**clean_environ(), "PYTHONPATH": str(folder)}
+    return run(command, cwd=folder, timeout_s=COMMAND_S, environ=environ).strip()
 
 
 def _golden(name: str) -> np.ndarray:
@@ -198,6 +180,17 @@ FORMS: dict[str, Callable[[Environment], None]] = {
 DEFAULT_FORMS = ("client", "service,cpu", "service,cpu,pipeline")
 
 
+def list_materials(tool: SbomTool, environment: Environment, wheel: Path, form: str) -> str:
+    """Write the bill of materials of a form beside the wheel, and return a line about it."""
+    extras = frozenset(() if form == "client" else form.split(","))
+    name = "-".join(wheel.name.split("-")[:2])
+    out = wheel.with_name(f"{name}.{form.replace(',', '-')}.cdx.json")
+    document = tool.write(environment.python, wheel, extras, out)
+    unknown = unlicensed(document)
+    note = f", {len(unknown)} without a licence ({', '.join(unknown)})" if unknown else ""
+    return f"{out.relative_to(ROOT)} ({len(document['components'])} packages{note})"
+
+
 def release(forms: tuple[str, ...]) -> None:
     """Build, check and try the release, with a line for each step.
 
@@ -210,10 +203,14 @@ def release(forms: tuple[str, ...]) -> None:
         print(f"built      {path.relative_to(ROOT)} ({path.stat().st_size / 1000:.0f} kB)", flush=True)
     check_contents(wheel, sdist)
     print("contents   as they should be", flush=True)
-    for form in forms:
-        with tempfile.TemporaryDirectory(prefix="convvae-release-") as folder:
-            FORMS[form](Environment(Path(folder), wheel, "" if form == "client" else form))
-        print(f"works      {wheel.name}{'' if form == 'client' else f'[{form}]'}", flush=True)
+    with tempfile.TemporaryDirectory(prefix="convvae-release-") as tools:
+        tool = SbomTool(Path(tools))
+        for form in forms:
+            with tempfile.TemporaryDirectory(prefix="convvae-release-") as folder:
+                environment = Environment(Path(folder), wheel, "" if form == "client" else form)
+                FORMS[form](environment)
+                print(f"works      {wheel.name}{'' if form == 'client' else f'[{form}]'}", flush=True)
+                print(f"listed     {list_materials(tool, environment, wheel, form)}", flush=True)
     if "trainer,cpu" not in forms:
         with tempfile.TemporaryDirectory(prefix="convvae-release-") as folder:
             print(f"trainer    {import_trainer(wheel, Path(folder))}", flush=True)
