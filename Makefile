@@ -159,6 +159,10 @@ PY_SPY := 0.4.3
 READERS := 1
 READERS_NEEDS := pandas==3.1.1 polars==2.1.0 duckdb==2.0.1 lancedb==0.40.0 datasets==5.2.0 faiss-cpu==1.15.1 \
   usearch==2.26.6 pyarrow==26.0.1 numpy==2.4.6 pillow==13.0.0
+# The viewer embedding-atlas, without what it needs to embed and project by itself: PyTorch, UMAP and some GB.
+EMBEDDING_ATLAS := 0.26.0
+EMBEDDING_ATLAS_NEEDS := click==8.5.1 inquirer==3.4.1 numpy==2.4.6 pandas==3.1.1 pyarrow==26.0.1 duckdb==2.0.1 \
+  fastapi==0.165.0 uvicorn==0.54.0 narwhals==2.29.0 cryptography==50.0.2 platformdirs==4.14.9 tqdm==4.70.1
 # A client of the Open Inference Protocol, in an environment of its own: a process can have only one `inference.*`.
 TRITONCLIENT := 2.73.0
 TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26.3 urllib3==2.8.0 python-rapidjson==1.25 ml_dtypes==0.5.4
@@ -197,10 +201,16 @@ tools:
 	  $(PYTHON) -m venv --clear "$$environment" &&
 	    "$$environment/bin/python" -m pip install --quiet --disable-pip-version-check "$$@"
 	}
+	with_venv_alone() {
+	  local package=$$1 version=$$2; shift 2
+	  with_venv_of "$$package" "$$@" &&
+	    ".tools/$$package-venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "$$package==$$version"
+	}
 	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
 	add readers $(READERS) $(PYTHON) with_venv_of readers $(READERS_NEEDS)
+	add embedding-atlas $(EMBEDDING_ATLAS) $(PYTHON) with_venv_alone embedding-atlas $(EMBEDDING_ATLAS) $(EMBEDDING_ATLAS_NEEDS)
 	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient[grpc] $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
 	add kserve $(KSERVE) $(PYTHON) with_venv kserve $(KSERVE) $(KSERVE_NEEDS)
 	add ghz $(GHZ) go with_go github.com/bojand/ghz/cmd/ghz $(GHZ)

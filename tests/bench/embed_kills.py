@@ -7,6 +7,8 @@ time after it has written at least one more part, and a random moment later. A k
 and the result was not complete. Then the run is resumed to its end, and compared with an undisturbed one.
 `journal_share` is the part of an undisturbed run's time that writing the journal takes, with its syncs, at
 the default size of parts.
+
+It takes about two minutes on two idle CPUs.
 """
 
 import argparse

@@ -43,6 +43,7 @@ def test_absent_toolchains_are_named(tmp_path: Path) -> None:
         ("grpcurl", "go"),
         ("grpc-health-probe", "go"),
         ("readers", "python3"),
+        ("embedding-atlas", "python3"),
         ("tritonclient", "python3"),
         ("kserve", "python3"),
         ("ghz", "go"),

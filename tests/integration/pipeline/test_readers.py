@@ -1,6 +1,8 @@
 """The examples of docs/bulk-embedding.md for other libraries, in an environment of their own."""
 
+import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +12,10 @@ import pytest
 
 ROOT = Path(__file__).parents[3]
 READERS = ROOT / ".tools" / "readers-venv" / "bin" / "python"
+ATLAS = ROOT / ".tools" / "embedding-atlas-venv" / "bin" / "embedding-atlas"
 PAGE = (ROOT / "docs" / "bulk-embedding.md").read_text()
 EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
+SHELL_EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
 # Appended to each example: all rows as they are, or the ten nearest of row 7, itself the first.
 CHECK = """
 import json
@@ -28,7 +32,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Path:
     """A folder with photos.parquet: 50 images in the latent space of `tiny`."""
     folder = tmp_path_factory.mktemp("readers")
     np.save(folder / "x.npy", np.random.default_rng(0).integers(256, size=(50, 8, 6, 1), dtype=np.uint8))
-    words = ["run", folder / "x.npy", folder / "photos.parquet", "--bundle", tiny_root / "tiny"]
+    words = [
+        "run",
+        folder / "x.npy",
+        folder / "photos.parquet",
+        "--bundle",
+        tiny_root / "tiny",
+        "--thumbnail",
+    ]
     subprocess.run(
         [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)], check=True, timeout=120
     )
@@ -37,8 +48,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Path:
 
 def test_every_library_has_an_example() -> None:
     """The page shows how each of them opens the file."""
-    shown = " ".join(EXAMPLES).lower()
-    for library in ("pyarrow", "pandas", "polars", "duckdb", "lancedb", "hugging face", "faiss", "usearch"):
+    shown = " ".join([*EXAMPLES, *SHELL_EXAMPLES]).lower()
+    libraries = ("pyarrow", "pandas", "polars", "duckdb", "lancedb", "hugging face", "faiss", "usearch")
+    for library in (*libraries, "embedding-atlas"):
         assert library in shown
 
 
@@ -64,3 +76,30 @@ def test_a_library_reads_the_result(folder: Path, name: str) -> None:
     else:
         assert found["ids"] == table["id"].to_pylist()
         np.testing.assert_allclose(found["first"], table["embedding"][0].as_py(), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_embedding_atlas_takes_the_result(folder: Path) -> None:
+    """The application that it exports has all ids and vectors, and the thumbnails."""
+    if not ATLAS.exists():
+        pytest.skip("embedding-atlas is not installed: make tools")
+    import pyarrow.parquet as pq
+
+    _, *words = shlex.split(SHELL_EXAMPLES["embedding-atlas, a map in the browser"])
+    # UMAP is not installed here.
+    words += ["--disable-projection", "--export-application", "atlas"]
+    done = subprocess.run(
+        [ATLAS, *words],
+        cwd=folder,
+        env={**os.environ, "XDG_CACHE_HOME": str(folder / "cache")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    (folder / "atlas" / "index.html").stat()
+    found = pq.read_table(folder / "atlas" / "data" / "dataset.parquet")
+    table = pq.read_table(folder / "photos.parquet")
+    assert found["id"].to_pylist() == table["id"].to_pylist()
+    assert found["embedding"].to_pylist() == table["embedding"].to_pylist()
+    assert len(found["thumbnail"][0].as_py()["bytes"]) > 0
