@@ -3,13 +3,14 @@
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import grpc
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
+from support.raw_connection import RawConnection
 from support.raw_http2 import END_HEADERS, HEADERS, connect, frame, grpc_headers
 from support.serving import ServerProcess, serving
 from support.wire import TIMEOUT_S, refused, stub_of
@@ -18,6 +19,7 @@ SAMPLE = pb.SampleRequest(count=1)
 WAITED = (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
 NEARLY_USED_UP = "open files are nearly used up: connections may have to wait, raise their limit (ulimit -n)"
 PING = 6
+MIB = 1 << 20
 FEW_FILES = """
 import resource
 resource.setrlimit(resource.RLIMIT_NOFILE, (60, 60))
@@ -120,3 +122,28 @@ def test_calls_that_are_half_sent_end_with_the_server(tiny_root: Path) -> None:
         assert time.monotonic() - started_s < 5
         while silent.recv(65536):
             pass
+
+
+def test_a_part_of_a_message_is_dropped_after_the_time_limit(tiny_root: Path) -> None:
+    """Its connection is closed. Idle callers, and those that go on calling, notice nothing."""
+    flags = ("--front", "native", "--max-call-s", "2")
+    with serving(tiny_root, *flags) as server, ExitStack() as held:
+        stub = held.enter_context(stub_of(server.target))
+        idle = held.enter_context(closing(RawConnection(server.target)))
+        stub.Sample(SAMPLE, timeout=TIMEOUT_S)
+        # The server's look at its own memory comes first.
+        time.sleep(0.6)
+        part = held.enter_context(closing(RawConnection(server.target)))
+        began_s = time.monotonic()
+        prefix = b"\0" + (60 * MIB).to_bytes(4, "big")
+        sent = part.send_data(
+            part.begin("/convvae.v1.VaeService/Encode"), prefix + bytes(50 * MIB), timeout_s=20
+        )
+        assert sent > 50 * MIB
+        while not part.closed:
+            assert time.monotonic() < began_s + TIMEOUT_S
+            part.read(0.05)
+            stub.Sample(SAMPLE, timeout=TIMEOUT_S)
+        assert time.monotonic() - began_s >= 2
+        idle.read(0.05)
+        assert not idle.closed

@@ -5,11 +5,9 @@ from collections.abc import Set
 from contextlib import suppress
 
 from convvae_service.server.local_addresses import LocalEnd
-from convvae_service.server.open_connections import open_connections
+from convvae_service.server.open_connections import INTERNET, open_connections, peer_of
 
 __all__ = ["end_all_but", "hang_up"]
-
-_INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def hang_up(peers: Set[str]) -> None:
@@ -22,7 +20,7 @@ def hang_up(peers: Set[str]) -> None:
     for connection in open_connections():
         # A socket that listens has no peer.
         with suppress(OSError):
-            if connection.family in _INTERNET and _peer_of(connection) in peers:
+            if connection.family in INTERNET and peer_of(connection) in peers:
                 connection.shutdown(socket.SHUT_RDWR)
 
 
@@ -38,15 +36,8 @@ def end_all_but(peers: Set[str], ends: Set[LocalEnd]) -> None:
     for connection in open_connections():
         with suppress(OSError):
             if (
-                connection.family in _INTERNET
+                connection.family in INTERNET
                 and connection.getsockname()[1] in ends
-                and _peer_of(connection) not in peers
+                and peer_of(connection) not in peers
             ):
                 connection.shutdown(socket.SHUT_WR)
-
-
-def _peer_of(connection: socket.socket) -> str:
-    host, port, *_ = connection.getpeername()
-    # A socket of IPv6 takes callers of IPv4 too. gRPC writes their addresses as those of IPv4.
-    host = host.removeprefix("::ffff:")
-    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

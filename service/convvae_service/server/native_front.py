@@ -20,6 +20,8 @@ from convvae_service.server.grpc_front import GrpcFront
 from convvae_service.server.local_addresses import LocalAddresses, LocalEnd
 from convvae_service.server.native_listening import listen_natively
 from convvae_service.server.native_port import NativePort, SizeLimits
+from convvae_service.server.sent_bytes import received_bytes
+from convvae_service.server.silent_callers import SilentCallers
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["NativeFront"]
@@ -50,6 +52,7 @@ class NativeFront:
         self._socket_name = f"convvae-{secrets.token_hex(16)}"
         self._ports: list[NativePort] = []
         self._socket_ports: list[NativePort] = []
+        self._watching: asyncio.Task[None] | None = None
         # Each connection may have one to the front behind. A limit there would refuse callers.
         self._behind = GrpcFront(settings, runner, credentials, limits_connections=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
@@ -93,6 +96,14 @@ class NativeFront:
         await self._behind.start()
         for port in self._ports:
             port.start()
+        runner = self._runner
+        silent = SilentCallers(
+            at_most_s=self._settings.max_call_s,
+            sent=lambda: received_bytes(self.ends),
+            explained_bytes=lambda: runner.pending.num_bytes + runner.decoding_bytes(),
+            busy=lambda: {call.peer for call in runner.calls},
+        )
+        self._watching = asyncio.create_task(silent.run())
 
     def stop_reading(self) -> None:
         """Refuse every stream whose next request has not arrived. Other calls are seen when whole."""
@@ -104,6 +115,8 @@ class NativeFront:
         await asyncio.gather(self._behind.stop(grace_s), self._finish(grace_s or 0.0))
         for port in self._ports:
             await asyncio.to_thread(port.close)
+        if self._watching is not None:
+            self._watching.cancel()
 
     async def _finish(self, grace_s: float) -> None:
         """Return when all calls are answered and their replies sent, or the time is up."""

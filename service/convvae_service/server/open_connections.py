@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["open_connections"]
+__all__ = ["INTERNET", "open_connections", "peer_of"]
+
+INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def open_connections() -> Iterator[socket.socket]:
@@ -25,3 +27,15 @@ def open_connections() -> Iterator[socket.socket]:
                     continue
                 with socket.socket(fileno=copy) as connection:
                     yield connection
+
+
+def peer_of(connection: socket.socket) -> str:
+    """Return the address of the peer of a TCP connection as gRPC writes it, such as `ipv4:127.0.0.1:57284`.
+
+    Raises:
+        OSError: It has no peer.
+    """
+    host, port, *_ = connection.getpeername()
+    # A socket of IPv6 takes callers of IPv4 too. gRPC writes their addresses as those of IPv4.
+    host = host.removeprefix("::ffff:")
+    return f"ipv6:%5B{host}%5D:{port}" if ":" in host else f"ipv4:{host}:{port}"

@@ -1,17 +1,17 @@
-"""The bytes that callers have received. gRPC does not tell them: the system does, for each connection."""
+"""The bytes that callers have sent and received. The system tells them for each connection; gRPC does not."""
 
-import contextlib
-import os
 import socket
-import stat
 import struct
-from collections.abc import Set
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Set
+from contextlib import suppress
 
-__all__ = ["acknowledged_bytes"]
+from convvae_service.server.open_connections import INTERNET, open_connections, peer_of
 
-# `tcpi_bytes_acked` of Linux's `struct tcp_info`.
-_BYTES_ACKED = struct.Struct("=120xQ")
+__all__ = ["acknowledged_bytes", "received_bytes"]
+
+# `tcpi_bytes_acked` and `tcpi_bytes_received` of Linux's `struct tcp_info`.
+_BYTES = struct.Struct("=120xQQ")
 
 
 def acknowledged_bytes(ports: Set[object]) -> int:
@@ -19,29 +19,30 @@ def acknowledged_bytes(ports: Set[object]) -> int:
 
     It is 0 where the system does not say, as for Unix sockets.
     """
-    total = 0
-    with contextlib.suppress(OSError):
-        for file in Path("/proc/self/fd").iterdir():
-            # Another thread may close the file, and not every file is a socket.
-            with contextlib.suppress(OSError):
-                total += _acknowledged(int(file.name), ports)
-    return total
+    return sum(acknowledged for _, acknowledged, _ in _connections(ports))
 
 
-def _acknowledged(file: int, ports: Set[object]) -> int:
-    # A copy: the end of a socket object closes its file.
-    copy = os.dup(file)
-    if not stat.S_ISSOCK(os.fstat(copy).st_mode):
-        os.close(copy)
-        return 0
-    with socket.socket(fileno=copy) as connection:
-        if (
-            connection.family not in (socket.AF_INET, socket.AF_INET6)
-            or connection.type != socket.SOCK_STREAM
-        ):
-            return 0
-        if connection.getsockname()[1] not in ports:
-            return 0
-        info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_ACKED.size)
-    # Older systems tell less.
-    return int(_BYTES_ACKED.unpack(info)[0]) if len(info) == _BYTES_ACKED.size else 0
+def received_bytes(ports: Set[object]) -> Counter[str]:
+    """Return how many bytes each peer has sent on its open connection to one of these local ports.
+
+    Peers are addresses as gRPC writes them. There are none where the system does not say.
+    """
+    return Counter({peer_of(connection): received for connection, _, received in _connections(ports)})
+
+
+def _connections(ports: Set[object]) -> Iterator[tuple[socket.socket, int, int]]:
+    """Yield connections with the bytes that the peer has acknowledged and sent."""
+    for connection in open_connections():
+        # A socket that listens has no peer, and a connection may end meanwhile.
+        with suppress(OSError):
+            if (
+                connection.family not in INTERNET
+                or connection.type != socket.SOCK_STREAM
+                or connection.getsockname()[1] not in ports
+            ):
+                continue
+            connection.getpeername()
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size)
+            # Older systems tell less.
+            if len(info) == _BYTES.size:
+                yield connection, *_BYTES.unpack(info)

@@ -1,8 +1,8 @@
-"""The bytes that callers take, as the system tells them."""
+"""The bytes that callers take and send, as the system tells them."""
 
 import socket
 
-from convvae_service.server.sent_bytes import acknowledged_bytes
+from convvae_service.server.sent_bytes import acknowledged_bytes, received_bytes
 
 
 def test_a_reader_of_tcp_moves_the_number() -> None:
@@ -17,3 +17,18 @@ def test_a_reader_of_tcp_moves_the_number() -> None:
                 assert caller.recv(1000, socket.MSG_WAITALL) == b"x" * 1000
                 assert acknowledged_bytes({port}) >= before + 1000
                 assert acknowledged_bytes({port + 1, "other"}) == 0
+
+
+def test_each_peer_has_the_bytes_that_it_has_sent() -> None:
+    """By its address, whether the server has read them or not. Other ports do not count."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        callers = [socket.create_connection(("127.0.0.1", port)) for _ in range(2)]
+        accepted = [server.accept()[0] for _ in callers]
+        callers[0].sendall(b"x" * 1000)
+        assert accepted[0].recv(500, socket.MSG_WAITALL) == b"x" * 500
+        first, second = (f"ipv4:127.0.0.1:{caller.getsockname()[1]}" for caller in callers)
+        assert received_bytes({port}) == {first: 1000, second: 0}
+        assert received_bytes({port + 1}) == {}
+        for connection in (*callers, *accepted):
+            connection.close()
