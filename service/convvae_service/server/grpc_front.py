@@ -31,6 +31,7 @@ from convvae_service.server.hang_up import end_all_but
 from convvae_service.server.listening import listen
 from convvae_service.server.local_addresses import LocalAddresses, LocalEnd
 from convvae_service.server.request_guard import RequestGuard
+from convvae_service.server.sent_bytes import received_bytes
 from convvae_service.server.unknown_methods import server_of_known_methods
 from convvae_service.server.unsent_replies import UnsentReplies
 from convvae_service.settings.serve import ServeSettings
@@ -78,7 +79,10 @@ class GrpcFront:
             max_metadata_bytes=settings.max_metadata_bytes,
         )
         self._message_limits = message_limits(settings)
-        self._partial_messages = self._guard.partial_messages(max_bytes=5 * settings.max_pending_bytes // 4)
+        self._partial_messages = self._guard.partial_messages(
+            max_bytes=5 * settings.max_pending_bytes // 4,
+            sent=lambda: received_bytes(self._addresses.ends),
+        )
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
         # The address of each caller that waits for an answer and is not refused, until it is sent.

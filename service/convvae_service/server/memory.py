@@ -13,7 +13,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-__all__ = ["freeze_startup_objects", "heap_bytes", "return_freed_memory", "return_large_blocks", "trim"]
+__all__ = [
+    "freeze_startup_objects",
+    "heap_bytes",
+    "resident_bytes",
+    "return_freed_memory",
+    "return_large_blocks",
+    "trim",
+]
 
 _INTERVAL_S = 0.25
 # A collection under load delays calls.

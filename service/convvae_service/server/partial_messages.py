@@ -10,7 +10,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import Overloaded
@@ -27,6 +27,10 @@ _MIN_WAIT_S = 0.05
 # Intervals without such a read after which the heap is taken as that of the process itself.
 _MIN_QUIET = 50
 _RETRY_DELAY_S = 1.0
+# A caller that has sent less on its connection holds no large part of a message.
+_MIN_SENT_BYTES = 64 << 10
+# From this part of the limit above it, connections are closed.
+_CLOSING_PART = 16
 
 _log = logging.getLogger(__name__)
 
@@ -35,7 +39,8 @@ class PartialMessages:
     """Ends the reads that have waited longest, while calls and messages in part hold too many bytes together.
 
     Above the limit, reads end with a status. That takes the event loop, which one large message blocks for a
-    tenth of a second. Above one and a quarter times the limit, the connections of callers are closed at once.
+    tenth of a second. From a sixteenth above it, the connections of callers are closed at once. Callers that
+    have sent little are left alone.
 
     Args:
         reads: The reads that wait for messages.
@@ -43,6 +48,7 @@ class PartialMessages:
         decoding_bytes: Returns the bytes that files hold while they are decoded, which have a limit of their
             own.
         max_bytes: Maximum bytes of the account, and of the messages that are not whole.
+        sent: Returns the bytes that each caller has sent on its connection, as far as the system knows.
         heap: Returns the bytes in use on the heap of this process.
         close: Closes the connections of callers, given their addresses.
     """
@@ -54,6 +60,7 @@ class PartialMessages:
         *,
         decoding_bytes: Callable[[], int],
         max_bytes: int,
+        sent: Callable[[], Mapping[str, int]],
         heap: Callable[[], int] = heap_bytes,
         close: Callable[[Set[str]], None] = hang_up,
     ) -> None:
@@ -61,6 +68,7 @@ class PartialMessages:
         self._pending = pending
         self._decoding_bytes = decoding_bytes
         self._max_bytes = max_bytes
+        self._sent = sent
         self._heap = heap
         self._close = close
         # Bytes of the process itself: the heap while calls hold nothing, or in a second without late reads.
@@ -101,8 +109,10 @@ class PartialMessages:
         excess = partial_bytes + pending_bytes - self._max_bytes
         if excess <= 0 or partial_bytes <= 0:
             return
+        sent = self._sent()
+        late = [read for read in late if sent.get(read.peer(), _MIN_SENT_BYTES) >= _MIN_SENT_BYTES]
         chosen = late[: math.ceil(len(late) * excess / partial_bytes)]
-        if chosen and excess > self._max_bytes // 4:
+        if chosen and excess > self._max_bytes // _CLOSING_PART:
             self._close({read.peer() for read in chosen})
         elif chosen:
             loop.call_soon_threadsafe(_refuse, chosen)

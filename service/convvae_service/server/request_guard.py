@@ -18,7 +18,7 @@ before it calls the handler, but leaves the requests of a stream to the handler.
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -166,13 +166,14 @@ class RequestGuard:
 
         return guarded
 
-    def partial_messages(self, *, max_bytes: int) -> PartialMessages:
-        """Return the watch over the messages that are being read."""
+    def partial_messages(self, *, max_bytes: int, sent: Callable[[], Mapping[str, int]]) -> PartialMessages:
+        """Return the watch over the messages that are being read. For the arguments, see there."""
         return PartialMessages(
             (self._reads, self._stream_reads),
             self._runner.pending,
             decoding_bytes=self._runner.decoding_bytes,
             max_bytes=max_bytes,
+            sent=sent,
         )
 
     def stop_reading(self) -> None:

@@ -37,6 +37,7 @@ class Watched:
         self.heap_mib = 500
         self.decoding_mib = 0
         self.closed: list[set[str]] = []
+        self.sent: dict[str, int] = {}
         self.account = PendingBytes(1000 * MIB)
         self.reads = [
             Reads(
@@ -52,6 +53,7 @@ class Watched:
             self.account,
             decoding_bytes=lambda: self.decoding_mib * MIB,
             max_bytes=100 * MIB,
+            sent=lambda: self.sent,
             heap=lambda: self.heap_mib * MIB,
             close=lambda peers: self.closed.append(set(peers)),
         )
@@ -86,7 +88,7 @@ async def test_the_oldest_reads_are_ended_as_far_as_needed() -> None:
     tasks = await watched.begin(0, 1, 0, 1)
     watched.heap_mib += 100
     assert await watched.ended(tasks) == []
-    watched.heap_mib += 25
+    watched.heap_mib += 6
     assert await watched.ended(tasks) == [0]
     for task in tasks[:1]:
         with pytest.raises(Overloaded, match="parts of too many messages") as caught:
@@ -103,13 +105,28 @@ async def test_far_above_the_limit_connections_are_closed() -> None:
     """The event loop may be blocked, and callers send on: the connections of the oldest reads end at once."""
     watched = Watched()
     tasks = await watched.begin(0, 1, 0, 1)
-    watched.heap_mib += 126
+    watched.heap_mib += 107
     assert await watched.ended(tasks) == []
     assert watched.closed == [{"ipv4:127.0.0.1:0"}]
-    watched.heap_mib += 74
+    watched.heap_mib += 93
     assert await watched.ended(tasks) == []
     assert watched.closed[1:] == [{"ipv4:127.0.0.1:0", "ipv4:127.0.0.1:1"}]
     for task in tasks:
+        task.cancel()
+
+
+async def test_callers_that_have_sent_little_are_left_alone() -> None:
+    """They hold no large part, however long they have waited while the event loop was blocked."""
+    watched = Watched()
+    tasks = await watched.begin(0, 1, 0, 1)
+    watched.sent = {"ipv4:127.0.0.1:0": 10_000, "ipv4:127.0.0.1:1": MIB}
+    watched.heap_mib += 103
+    assert await watched.ended(tasks) == [1]
+    watched.heap_mib += 97
+    assert await watched.ended(tasks) == [1]
+    # That of the third is not known to the system, as for a Unix socket.
+    assert watched.closed == [{"ipv4:127.0.0.1:2"}]
+    for task in (tasks[0], *tasks[2:]):
         task.cancel()
 
 
@@ -150,7 +167,7 @@ async def test_a_read_that_has_just_begun_is_left_alone() -> None:
     """Its message may be there already."""
     watched = Watched()
     tasks = await watched.begin(0)
-    watched.heap_mib += 120
+    watched.heap_mib += 106
     assert await watched.ended(tasks, after_s=0.001) == []
     assert await watched.ended(tasks, after_s=1) == [0]
 
@@ -159,7 +176,7 @@ async def test_growth_that_no_read_explains_ends_no_later_read() -> None:
     """Another model was loaded: reads may end for a moment, and then the process is larger."""
     watched = Watched()
     first = await watched.begin(0)
-    watched.heap_mib += 120
+    watched.heap_mib += 106
     assert await watched.ended(first) == [0]
     watched.be_quiet()
     second = await watched.begin(0)
