@@ -1,8 +1,6 @@
 """The sockets that this process has open. gRPC's API for Python does not give them; the system does."""
 
-import os
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -13,20 +11,20 @@ INTERNET = (socket.AF_INET, socket.AF_INET6)
 
 
 def open_connections() -> Iterator[socket.socket]:
-    """Yield the open sockets of this process, one after another. Each is closed after its turn.
+    """Yield the open sockets of this process, one after another. Use each in its turn only.
 
-    It is a copy: gRPC's own stays open. There are none where the system does not list open files.
+    They are gRPC's own, and stay open. Copies would stay in gRPC's `epoll` when gRPC has closed its own, and
+    an event of one would end the process. There are none where the system does not list open files.
     """
     with suppress(OSError):
         for file in Path("/proc/self/fd").iterdir():
-            # Another thread may close the file meanwhile, and open another one under its number.
+            # Another thread may close the file meanwhile, and not every file is a socket.
             with suppress(OSError):
-                copy = os.dup(int(file.name))
-                if not stat.S_ISSOCK(os.fstat(copy).st_mode):
-                    os.close(copy)
-                    continue
-                with socket.socket(fileno=copy) as connection:
+                connection = socket.socket(fileno=int(file.name))
+                try:
                     yield connection
+                finally:
+                    connection.detach()
 
 
 def peer_of(connection: socket.socket) -> str:

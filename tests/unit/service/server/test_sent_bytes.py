@@ -1,7 +1,9 @@
 """The bytes that callers take and send, as the system tells them."""
 
 import socket
+from pathlib import Path
 
+from convvae_service.server.open_connections import open_connections
 from convvae_service.server.sent_bytes import acknowledged_bytes, received_bytes
 
 
@@ -32,3 +34,21 @@ def test_each_peer_has_the_bytes_that_it_has_sent() -> None:
         assert received_bytes({port + 1}) == {}
         for connection in (*callers, *accepted):
             connection.close()
+
+
+def test_a_look_at_the_connections_closes_and_copies_nothing() -> None:
+    """A copy that outlives a connection would end a server of gRPC."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        before = open_files()
+        for connection in open_connections():
+            assert open_files() == before
+            if connection.fileno() == server.fileno():
+                break
+        assert open_files() == before
+        with socket.create_connection(server.getsockname()):
+            server.accept()[0].close()
+
+
+def open_files() -> set[str]:
+    """Return the numbers of the open files of this process, without the one that lists them."""
+    return {file.name for file in Path("/proc/self/fd").iterdir() if file.exists()}
