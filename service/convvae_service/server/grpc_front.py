@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from functools import partial
 from typing import Any
 
@@ -85,8 +85,8 @@ class GrpcFront:
         )
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
-        # The address of each caller that waits for an answer and is not refused, until it is sent.
-        self._peers: dict[Hashable, Callable[[], str]] = {}
+        # The address of each caller that waits for an answer and is not refused, until the answer is sent.
+        self._peers: dict[Hashable, str] = {}
         self._watching: asyncio.Task[None] | None = None
         self.limits_connections = limits_connections
         options = server_options(settings, limits_connections=limits_connections)
@@ -166,7 +166,7 @@ class GrpcFront:
         if time.monotonic() - self._runner.last_arrival_s < _RECENT_S:
             # gRPC resets the calls that it has not handed over, which callers see as CANCELLED. Without their
             # connection they are UNAVAILABLE. In one step with the stop: callers connect again at once.
-            end_all_but({peer() for peer in self._peers.values()}, self._addresses.ends)
+            end_all_but(set(self._peers.values()), self._addresses.ends)
         await self._server.stop(grace_s)
 
     def _bind(self, address: str) -> int:
@@ -222,8 +222,9 @@ class GrpcFront:
     async def _answer(self, method: Method, request: bytes, context: Context) -> Any:
         call = begin_call(self._runner, method.name, context)
         # This task ends when gRPC has sent the answer, or when the caller has left.
+        peer = context.peer()
         if self._runner.state.takes_calls:
-            self._peers[call] = context.peer
+            self._peers[call] = peer
         _current_task().add_done_callback(lambda _: self._release(call))
         left_s = context.time_remaining()
         answering = run_on_loop(
@@ -241,7 +242,7 @@ class GrpcFront:
         reply = await answering
         if isinstance(reply, Refusal):
             await abort(context, call, reply)
-        self._unsent.add(call, context.peer)
+        self._unsent.add(call, peer)
         return reply
 
     def _release(self, call: Call) -> None:
@@ -262,14 +263,16 @@ class GrpcFront:
     async def _serve_stream(self, name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
         request_id = begin_call(self._runner, name, context).request_id
 
+        peer = context.peer()
+
         async def write(reply: Any) -> None:
-            self._unsent.add(context, context.peer)
+            self._unsent.add(context, peer)
             try:
                 await context.write(reply)
             finally:
                 self._unsent.discard(context)
 
-        self._peers[context] = context.peer
+        self._peers[context] = peer
         try:
             await serve(
                 requests, Stream(request_id=request_id, write=write, time_left_s=context.time_remaining)

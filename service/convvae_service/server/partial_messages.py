@@ -110,10 +110,10 @@ class PartialMessages:
         if excess <= 0 or partial_bytes <= 0:
             return
         sent = self._sent()
-        late = [read for read in late if sent.get(read.peer(), _MIN_SENT_BYTES) >= _MIN_SENT_BYTES]
+        late = [read for read in late if sent.get(read.peer, _MIN_SENT_BYTES) >= _MIN_SENT_BYTES]
         chosen = late[: math.ceil(len(late) * excess / partial_bytes)]
         if chosen and excess > self._max_bytes // _CLOSING_PART:
-            self._close({read.peer() for read in chosen})
+            self._close({read.peer for read in chosen})
         elif chosen:
             loop.call_soon_threadsafe(_refuse, chosen)
 

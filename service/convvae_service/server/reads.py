@@ -27,13 +27,13 @@ class WaitingRead:
         began_s: When it began, by the clock of its event loop.
         reads: The reads that it is one of.
         task: The task that reads.
-        peer: Returns the address of the caller.
+        peer: The address of the caller.
     """
 
     began_s: float
     reads: "Reads"
     task: "_Task"
-    peer: Callable[[], str]
+    peer: str
 
 
 class Reads:
@@ -65,8 +65,8 @@ class Reads:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    async def run(self, read: Awaitable[T], peer: Callable[[], str]) -> T:
-        """Return the result of `read`. `peer` returns the address of the caller.
+    async def run(self, read: Awaitable[T], peer: str) -> T:
+        """Return the result of `read`. `peer` is the address of the caller.
 
         Raises:
             ServiceError: It took too long, the server stops, or `end` has ended it.

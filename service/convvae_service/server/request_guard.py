@@ -209,7 +209,8 @@ class RequestGuard:
 
         Only this frame has its bytes: those of the handler live on in the error that ends a refused call.
         """
-        data = await reads.run(context.read(), context.peer)
+        # When the call is over, gRPC's `peer` ends the process. Another thread may look at the reads then.
+        data = await reads.run(context.read(), context.peer())
         if data is grpc.aio.EOF:
             return data
         metering.received += len(data)

@@ -35,10 +35,10 @@ class UnsentReplies:
         self._at_most_s = at_most_s
         self._end = end
         # The time at which each began to be sent, and its caller, in order.
-        self._unsent: dict[Hashable, tuple[float, Callable[[], str]]] = {}
+        self._unsent: dict[Hashable, tuple[float, str]] = {}
 
-    def add(self, reply: Hashable, peer: Callable[[], str]) -> None:
-        """Note that gRPC begins to send a reply. `peer` returns the address of its caller."""
+    def add(self, reply: Hashable, peer: str) -> None:
+        """Note that gRPC begins to send a reply. `peer` is the address of its caller."""
         self._unsent[reply] = (asyncio.get_running_loop().time(), peer)
 
     def discard(self, reply: Hashable) -> None:
@@ -48,7 +48,7 @@ class UnsentReplies:
     @property
     def has_unix_callers(self) -> bool:
         """Whether a reply is being sent through a Unix socket."""
-        return any(peer().startswith("unix:") for _, peer in self._unsent.values())
+        return any(peer.startswith("unix:") for _, peer in self._unsent.values())
 
     async def run(self) -> None:
         """Watch the replies until this is cancelled."""
@@ -61,7 +61,7 @@ class UnsentReplies:
         """Look once, and close the connections of the replies that have waited too long, the oldest first."""
         is_crowded = self._pending.num_bytes > _CROWDED_PART * self._pending.max_bytes
         at_most_s = min(_CROWDED_S, self._at_most_s) if is_crowded else self._at_most_s
-        late: list[tuple[Hashable, Callable[[], str]]] = []
+        late: list[tuple[Hashable, str]] = []
         for reply, (began_s, peer) in self._unsent.items():
             if now_s - began_s <= at_most_s or len(late) >= _MAX_ENDS:
                 break
@@ -69,6 +69,6 @@ class UnsentReplies:
         peers = set()
         for reply, peer in late:
             del self._unsent[reply]
-            peers.add(peer())
+            peers.add(peer)
         if peers:
             self._end(peers)

@@ -1,7 +1,6 @@
 """The limit on messages that have arrived in part."""
 
 import asyncio
-from functools import partial
 from typing import Any
 
 import pytest
@@ -70,7 +69,7 @@ class Watched:
         for kind in kinds:
             never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             peer = f"ipv4:127.0.0.1:{len(tasks)}"
-            tasks.append(asyncio.create_task(self.reads[kind].run(never, partial(str, peer))))
+            tasks.append(asyncio.create_task(self.reads[kind].run(never, peer)))
             await asyncio.sleep(0.001)
         return tasks
 

@@ -10,6 +10,8 @@ from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
 from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.reads import Reads
 
+NOBODY = "ipv4:127.0.0.1:1"
+
 
 def new_reads(at_most_s: float = 60) -> Reads:
     return Reads(
@@ -24,10 +26,6 @@ def late() -> DeadlineExceeded:
     return DeadlineExceeded("the request is late")
 
 
-def nobody() -> str:
-    return "ipv4:127.0.0.1:1"
-
-
 def never() -> "asyncio.Future[str]":
     """A request that does not arrive."""
     return asyncio.get_running_loop().create_future()
@@ -39,7 +37,7 @@ async def at_once() -> str:
 
 async def begin(reads: Reads, read: Awaitable[str]) -> "asyncio.Task[str]":
     """Return a task that reads, when it waits."""
-    task = asyncio.create_task(reads.run(read, nobody))
+    task = asyncio.create_task(reads.run(read, NOBODY))
     await asyncio.sleep(0)
     return task
 
@@ -53,7 +51,7 @@ def assert_nothing_is_left(reads: Reads) -> None:
 async def test_a_request_in_time_is_returned() -> None:
     """A read gives its result, whether it waits or not, and leaves nothing behind."""
     reads = new_reads(5)
-    assert await reads.run(at_once(), nobody) == "request"
+    assert await reads.run(at_once(), NOBODY) == "request"
     read = never()
     task = await begin(reads, read)
     read.set_result("later")
@@ -69,7 +67,7 @@ async def test_an_error_of_the_read_is_the_callers() -> None:
 
     reads = new_reads(5)
     with pytest.raises(StopAsyncIteration):
-        await reads.run(end(), nobody)
+        await reads.run(end(), NOBODY)
     assert_nothing_is_left(reads)
 
 
@@ -82,7 +80,7 @@ async def test_a_late_request_is_refused() -> None:
     async def read(number: int) -> None:
         began_s = loop.time()
         with pytest.raises(DeadlineExceeded) as caught:
-            await reads.run(never(), nobody)
+            await reads.run(never(), NOBODY)
         # The call goes on after it: it has to be answered.
         current = asyncio.current_task()
         assert current is not None
@@ -95,7 +93,7 @@ async def test_a_late_request_is_refused() -> None:
             tasks.create_task(read(number))
             # Each begins a little later than the one before.
             await asyncio.sleep(0.01)
-            assert await reads.run(at_once(), nobody) == "request"
+            assert await reads.run(at_once(), NOBODY) == "request"
     assert list(ends) == [0, 1, 2, 3]
     for seconds, message in ends.values():
         assert seconds >= 0.049
@@ -138,7 +136,7 @@ async def test_after_a_stop_no_read_waits() -> None:
     reads.stop()
     for _ in range(2):
         with pytest.raises(NotReady):
-            await asyncio.wait_for(reads.run(never(), nobody), 5)
+            await asyncio.wait_for(reads.run(never(), NOBODY), 5)
     assert_nothing_is_left(reads)
 
 
@@ -146,10 +144,10 @@ async def test_a_request_that_is_there_when_the_server_stops_is_read() -> None:
     """Callers that sent their request before the stop are answered."""
     reads = new_reads()
     reads.stop()
-    assert await reads.run(at_once(), nobody) == "request"
+    assert await reads.run(at_once(), NOBODY) == "request"
     ready = never()
     ready.set_result("ready")
-    assert await reads.run(ready, nobody) == "ready"
+    assert await reads.run(ready, NOBODY) == "ready"
     # A stream reads all that is there.
     task = asyncio.create_task(_read_twice(reads))
     assert await task == ["request", "request"]
@@ -170,11 +168,11 @@ async def test_a_request_that_arrives_as_the_server_stops_ends_either_way() -> N
 
 
 async def _read_twice(reads: Reads) -> list[str]:
-    return [await reads.run(at_once(), nobody) for _ in range(2)]
+    return [await reads.run(at_once(), NOBODY) for _ in range(2)]
 
 
 async def test_a_caller_that_leaves_is_cancelled() -> None:
-    """The cancellation goes on: it is no refusal, and nobody would read one."""
+    """The cancellation goes on: it is no refusal, and NOBODY would read one."""
     reads = new_reads(5)
     task = await begin(reads, never())
     task.cancel()

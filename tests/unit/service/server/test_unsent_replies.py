@@ -2,7 +2,6 @@
 
 import asyncio
 import socket
-from functools import partial
 
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.server.hang_up import end_all_but, hang_up
@@ -32,7 +31,7 @@ class Watched:
 async def test_a_caller_has_the_whole_time_to_read() -> None:
     """After it, the connection is closed, once."""
     watched = Watched()
-    watched.replies.add("reply", partial(peer, 1))
+    watched.replies.add("reply", peer(1))
     assert watched.check(59) == []
     assert watched.check(61) == [{peer(1)}]
     assert watched.check(99) == [{peer(1)}]
@@ -41,7 +40,7 @@ async def test_a_caller_has_the_whole_time_to_read() -> None:
 async def test_a_reply_that_is_sent_is_forgotten() -> None:
     """So is one whose caller has left, and an unknown one does no harm."""
     watched = Watched()
-    watched.replies.add("reply", partial(peer, 1))
+    watched.replies.add("reply", peer(1))
     watched.replies.discard("reply")
     watched.replies.discard("reply")
     assert watched.check(99) == []
@@ -50,7 +49,7 @@ async def test_a_reply_that_is_sent_is_forgotten() -> None:
 async def test_a_slow_reader_has_a_second_while_calls_hold_much() -> None:
     """Replies that nobody reads must not keep the room of all callers."""
     watched = Watched()
-    watched.replies.add("reply", partial(peer, 1))
+    watched.replies.add("reply", peer(1))
     held = watched.account.hold()
     held.add(501)
     assert watched.check(0.9) == []
@@ -61,7 +60,7 @@ async def test_the_oldest_come_first() -> None:
     """A few at a time: the end of one connection may free all that is needed."""
     watched = Watched()
     for number in range(25):
-        watched.replies.add(number, partial(peer, number))
+        watched.replies.add(number, peer(number))
     assert watched.check(61) == [{peer(number) for number in range(10)}]
     assert watched.check(61)[1:] == [{peer(number) for number in range(10, 20)}]
 
