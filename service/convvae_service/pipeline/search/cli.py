@@ -109,6 +109,14 @@ def duplicates(
     threshold: Annotated[
         float | None, typer.Option(metavar="D", help="Largest distance of a pair. (default: suggested)")
     ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(
+            metavar="R",
+            help="Largest ratio of a pair's distance to that of its images to their tenth neighbours."
+            " (default: 0.5, and no limit with --threshold)",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE.parquet", help="Write all pairs, the nearest first.")
     ] = None,
@@ -125,11 +133,14 @@ def duplicates(
     """Find pairs of images in RESULT that are nearly equal.
 
     Without --threshold, a distance is suggested that is far below the usual distance of an image to its
-    nearest one. Example: convvae-embed duplicates photos.parquet --out pairs.parquet
+    nearest one, and pairs of plain images are left out that have many others almost as near.
+    Example: convvae-embed duplicates photos.parquet --out pairs.parquet
     """
     check_range("--max-pairs", max_pairs, MAX_PAIRS)
     if threshold is not None and not 0 <= threshold < float("inf"):
         raise BadUse(f"--threshold is {threshold}: it must be 0 or more")
+    if max_ratio is not None and not max_ratio >= 0:
+        raise BadUse(f"--max-ratio is {max_ratio}: it must be 0 or more")
 
     from convvae_service.pipeline.result import open_result
     from convvae_service.pipeline.search.duplicates import duplicates_sheet, find_duplicates, write_pairs
@@ -140,22 +151,26 @@ def duplicates(
         if path is not None:
             check_out(path, [suffix], overwrite=overwrite)
     opened = open_result(result)
-    pairs, used, is_suggested = find_duplicates(opened, threshold, max_pairs=max_pairs)
+    found = find_duplicates(opened, threshold, max_ratio, max_pairs=max_pairs)
+    pairs = found.pairs
     if out is not None:
-        write_pairs(opened, pairs, used, out)
+        write_pairs(opened, found, out)
     if sheet is not None and len(pairs.first):
         save_picture(duplicates_sheet(opened, pairs, source or []), sheet)
     shown = slice(_SHOWN_PAIRS)
     first, second = ids_of(opened, pairs.first[shown]), ids_of(opened, pairs.second[shown])
+    figures = zip(pairs.distances[shown].tolist(), found.ratios[shown].tolist(), strict=True)
     nearest = [
-        {"id": a, "other_id": b, "distance": round(float(distance), 6)}
-        for a, b, distance in zip(first, second, pairs.distances[shown], strict=True)
+        {"id": a, "other_id": b, "distance": round(distance, 6), "ratio": round(ratio, 6)}
+        for a, b, (distance, ratio) in zip(first, second, figures, strict=True)
     ]
+    has_limit = found.max_ratio < float("inf")
     summary: dict[str, Any] = {
         "rows": opened.rows,
         "pairs": len(pairs.first),
-        "threshold": used,
-        "threshold_is_suggested": is_suggested,
+        "threshold": found.threshold,
+        "threshold_is_suggested": found.is_suggested,
+        "max_ratio": found.max_ratio if has_limit else None,
         "nearest": nearest,
     }
     if json:
@@ -165,8 +180,10 @@ def duplicates(
     if len(pairs.first) > len(nearest):
         where = f"all in {out}" if out is not None else "--out FILE.parquet has all"
         typer.echo(f"... and {len(pairs.first) - len(nearest)} more: {where}")
-    suggested = " (suggested)" if is_suggested else ""
-    typer.echo(f"{len(pairs.first)} pairs of {opened.rows} rows are within {used:.6g}{suggested}")
+    limits = f"within {found.threshold:.6g}" + (" (suggested)" if found.is_suggested else "")
+    if has_limit:
+        limits += f", and within {found.max_ratio:g} of the distance to their tenth neighbours"
+    typer.echo(f"{len(pairs.first)} pairs of {opened.rows} rows are {limits}")
     return None
 
 

@@ -109,6 +109,7 @@ def test_another_encoder_is_refused(command: Command, result: Path, tmp_path: Pa
         (("neighbors", "RESULT", "0", "--sheet", "x.gif"), "'x.gif' must end in .png"),
         (("duplicates", "RESULT", "--threshold", "-1"), "--threshold is -1.0: it must be 0 or more"),
         (("duplicates", "RESULT", "--threshold", "nan"), "--threshold is nan: it must be 0 or more"),
+        (("duplicates", "RESULT", "--max-ratio", "nan"), "--max-ratio is nan: it must be 0 or more"),
         (("duplicates", "RESULT", "--threshold", "99", "--max-pairs", "9"), "more than 9 pairs are nearer"),
         (("duplicates", "RESULT", "--out", "/no/such/x.parquet"), "the folder of '/no/such/x.parquet' does"),
         (("map", "RESULT", "--out", "m.png", "--by", "colour"), "no column 'colour': it has id, label"),
@@ -137,11 +138,11 @@ def test_duplicates_are_a_table_and_a_sheet(command: Command, result: Path, tmp_
     ended = command("duplicates", result, "--out", out, "--sheet", sheet)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[0].split() == ["0", "0", str(COPY)]
-    assert "(suggested)" in ended.out.splitlines()[-1]
+    assert "(suggested), and within 0.5 of the distance to their tenth" in ended.out.splitlines()[-1]
     table = pq.read_table(out)
-    assert table.column_names == ["id", "other_id", "row", "other_row", "distance"]
+    assert table.column_names == ["id", "other_id", "row", "other_row", "distance", "ratio"]
     assert table.slice(0, 1).to_pylist() == [
-        {"id": "0", "other_id": str(COPY), "row": 0, "other_row": COPY, "distance": 0.0}
+        {"id": "0", "other_id": str(COPY), "row": 0, "other_row": COPY, "distance": 0.0, "ratio": 0.0}
     ]
     assert table.schema.metadata[b"convvae.model"] == b"tiny"
     assert float(table.schema.metadata[b"convvae.threshold"]) > 0
@@ -153,6 +154,19 @@ def test_a_threshold_is_kept(command: Command, result: Path) -> None:
     summary = json.loads(command("duplicates", result, "--threshold", 0, "--json").out)
     assert summary["pairs"] == 1
     assert not summary["threshold_is_suggested"]
+
+
+def test_a_given_threshold_is_the_only_limit_unless_a_ratio_is_given_too(
+    command: Command, result: Path
+) -> None:
+    """All pairs are within a large distance; few of them are far nearer than further neighbours."""
+    words = ("duplicates", result, "--threshold", 1e6, "--json")
+    alone = json.loads(command(*words).out)
+    assert (alone["pairs"], alone["max_ratio"]) == (50 * 49 // 2, None)
+    both = json.loads(command(*words, "--max-ratio", 0.25).out)
+    assert both["max_ratio"] == 0.25
+    assert 1 <= both["pairs"] < alone["pairs"] / 10
+    assert all(pair["ratio"] <= 0.25 for pair in both["nearest"])
 
 
 def test_a_map_is_a_picture_and_a_page(command: Command, result: Path, tmp_path: Path) -> None:
