@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from convvae_service.bundle import ImageShape
 from convvae_trainer.compare.model_report import ModelReport, measure
 from convvae_trainer.compare.nearest import NearestImages
+from convvae_trainer.compare.own_size import own_halvings
 from convvae_trainer.compare.sample import TestSample as Sample
 from convvae_trainer.compare.sample import mean_image_ssim
 from convvae_trainer.settings.config import config_from
@@ -111,5 +112,6 @@ def measured(
         labels=None,
         shown=np.arange(2),
         mean_image_ssim=mean_image_ssim(images),
+        halvings=own_halvings(images),
     )
     return measure(model, sample, classifier=None, nearest=NearestImages(images, images), is_shown=False)

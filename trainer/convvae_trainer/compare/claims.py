@@ -14,7 +14,7 @@ from convvae_trainer.compare.claim import (
 from convvae_trainer.compare.floors import LOWEST_SSIM, shortfall
 from convvae_trainer.compare.latent_scatter import LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
-from convvae_trainer.compare.pair_claims import realism_claim, sharper_claim
+from convvae_trainer.compare.pair_claims import at_own_size, realism_claim, sharper_claim
 from convvae_trainer.compare.recipe import unlike_the_lecture
 from convvae_trainer.compare.spread import Spread
 from convvae_trainer.compare.system import System
@@ -47,8 +47,8 @@ def lecture_claims(systems: Sequence[System], scatters: Sequence[LatentScatter])
         _terms_claim(scatters),
         Claim(
             text="VAEs have a reputation for producing blurry reconstructions of images.",
-            criterion=f"the sharpness of the reconstructions is below {BLURRY:.0%} of the inputs' sharpness,"
-            f" and they are still the images: {LOWEST_SSIM}",
+            criterion=f"the sharpness of the reconstructions is below {BLURRY:.0%} of the inputs' sharpness"
+            f" at the inputs' own size, and they are still the images: {LOWEST_SSIM}",
             cases=_vae_cases(systems, _blur_case),
             missing="there is no VAE",
         ),
@@ -142,11 +142,12 @@ def _blur_case(system: System) -> Case:
         return Case(holds=None, words=f"{system.name}: the inputs have no edges", is_comparable=False)
     likelihood = system.recipes[0].likelihood
     words = f"{system.name}, {likelihood}: sharpness is {with_seeds(share, '.0%')} of the inputs'"
+    words += at_own_size(system)
     return limit_case(words, share, BLURRY, wanted=-1)
 
 
 def _share_of_sharpness(model: ModelReport) -> float | None:
-    quality = model.quality
+    quality = model.sized.own_size
     return quality.sharpness / quality.input_sharpness if quality.input_sharpness else None
 
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from convvae_service.bundle import Manifest
 from convvae_trainer.compare.bundle_model import BundleModel
 from convvae_trainer.compare.feature_classifier import FeatureClassifier
-from convvae_trainer.compare.half_size import halved
 from convvae_trainer.compare.image_row import ImageRow
 from convvae_trainer.compare.latent_paths import interpolations, traversals
 from convvae_trainer.compare.nearest import NUM_SEARCHED, NearestImages, PriorDraws
+from convvae_trainer.compare.own_size import SizedSharpness, sized_sharpness
 from convvae_trainer.compare.published import PublishedVersion
 from convvae_trainer.compare.sample import TestSample
 from convvae_trainer.data.binary_pixels import is_binary
@@ -60,14 +60,14 @@ class FrechetFigures:
 class ModelReport:
     """The figures and images of one model. `distortion` is in nats per image.
 
-    `half_size` is the quality of the reconstructions at half their size. `mean_image_ssim` is the SSIM of the
-    mean image with the test images. `reconstructions` are those of the
-    shown test images. A model that is not shown in pictures has no traversals and no interpolations.
+    `quality` is at full size, `sized` at the images' own size and at half of that. `mean_image_ssim` is the
+    SSIM of the mean image with the test images. `reconstructions` are those of the shown test images. A model
+    that is not shown in pictures has no traversals and no interpolations.
     """
 
     bundle: BundleModel
     quality: ReconstructionQuality
-    half_size: ReconstructionQuality
+    sized: SizedSharpness
     mean_image_ssim: float
     distortion: float
     active_units: int
@@ -115,7 +115,9 @@ class ModelReport:
             "seed": manifest.training.seed,
             **asdict(self.quality),
             "sharpness_distance": self.quality.sharpness_distance,
-            "half_size_sharpness_distance": self.half_size.sharpness_distance,
+            "own_size": [self.sized.height, self.sized.width],
+            "own_size_sharpness_distance": self.sized.own_size.sharpness_distance,
+            "half_size_sharpness_distance": self.sized.half_size.sharpness_distance,
             "mean_image_ssim": self.mean_image_ssim,
             "distortion": self.distortion,
             "active_units": self.active_units,
@@ -174,12 +176,13 @@ def measure(
             frechet_samples=samples_distance,
             accuracy=classifier.network.accuracy(reconstructions, sample.labels),
         )
+    quality = reconstruction_quality(sample.images, reconstructions)
     rate_Z = np.array(posterior.rate_per_dimension)
     shown_NZ, shown = mean_NZ[sample.shown], sample.images[sample.shown]
     return ModelReport(
         bundle=bundle,
-        quality=reconstruction_quality(sample.images, reconstructions),
-        half_size=reconstruction_quality(halved(sample.images), halved(reconstructions)),
+        quality=quality,
+        sized=sized_sharpness(sample.images, reconstructions, sample.halvings, quality),
         mean_image_ssim=sample.mean_image_ssim,
         distortion=distortion,
         active_units=int((mean_NZ.var(axis=0, dtype=np.float64) > ACTIVE_VARIANCE).sum()),

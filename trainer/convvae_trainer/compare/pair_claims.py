@@ -13,7 +13,7 @@ from convvae_trainer.compare.recipe import LECTURE_NAMES, differences, unlike_th
 from convvae_trainer.compare.spread import Spread
 from convvae_trainer.compare.system import System
 
-__all__ = ["realism_claim", "sharper_claim"]
+__all__ = ["at_own_size", "realism_claim", "sharper_claim"]
 
 _Figure = Callable[[ModelReport], float | None]
 
@@ -22,8 +22,8 @@ def sharper_claim(objective: str, systems: Sequence[System]) -> Claim:
     """Return the claim that an objective reconstructs more sharply than the VAE."""
     return Claim(
         text=f"{LECTURE_NAMES[objective]} reconstructs more sharply than the VAE.",
-        criterion="its sharpness is closer to the inputs' sharpness, at full size and at half size, where"
-        f" checkerboards vanish; {FLOORS}",
+        criterion="its sharpness is closer to the inputs' sharpness, at the inputs' own size and at half of"
+        f" that, where checkerboards vanish; {FLOORS}",
         cases=_cases(objective, systems, _sharper_cases),
         missing=_missing(objective),
     )
@@ -39,13 +39,25 @@ def realism_claim(objective: str, systems: Sequence[System]) -> Claim:
     )
 
 
+def at_own_size(system: System) -> str:
+    """Return at which size sharpness is judged, in words; "" for images that were not enlarged."""
+    sized = system.first.sized
+    return f" at {sized.height}x{sized.width} (the images' own size)" if sized.halvings else ""
+
+
 def _missing(objective: str) -> str:
     return f"this needs a VAE and a {LECTURE_NAMES[objective]}"
 
 
 def _sharper_cases(system: System, vae: System) -> list[Case | None]:
+    noisy = sum(member.sized.is_noisy for member in system.members)
+    if noisy:
+        words = (
+            f"noise finer than the images' edges, in {noisy} of {len(system.members)} runs of {system.name}"
+        )
+        return [Case(holds=False, words=words)] * 2
     return [
-        _case("sharpness distance", _sharpness_distance, system, vae, wanted=-1),
+        _case(f"sharpness distance{at_own_size(system)}", _own_distance, system, vae, wanted=-1),
         _case("sharpness distance at half size", _half_distance, system, vae, wanted=-1),
     ]
 
@@ -59,12 +71,12 @@ def _realism_cases(system: System, vae: System) -> list[Case | None]:
     ]
 
 
-def _sharpness_distance(model: ModelReport) -> float | None:
-    return model.quality.sharpness_distance
+def _own_distance(model: ModelReport) -> float | None:
+    return model.sized.own_size.sharpness_distance
 
 
 def _half_distance(model: ModelReport) -> float | None:
-    return model.half_size.sharpness_distance
+    return model.sized.half_size.sharpness_distance
 
 
 def _cases(

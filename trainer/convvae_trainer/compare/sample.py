@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape
+from convvae_trainer.compare.own_size import own_halvings
 from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn, varied
 from convvae_trainer.errors import BadData
@@ -21,7 +22,8 @@ __all__ = ["TestSample", "check_image_shape", "draw_sample", "mean_image_ssim"]
 class TestSample:
     """Test images of shape (N, H, W, C), their rows in the test set, and which of them the report shows.
 
-    `mean_image_ssim` is the SSIM that the mean of these images has as the reconstruction of each.
+    `mean_image_ssim` is the SSIM that the mean of these images has as the reconstruction of each. `halvings`
+    is how often they are halved until they have edges of their own: 0 unless they were enlarged.
     """
 
     rows: NDArray[np.intp]
@@ -29,6 +31,7 @@ class TestSample:
     labels: NDArray[np.int64] | None
     shown: NDArray[np.intp]
     mean_image_ssim: float
+    halvings: int
 
 
 def draw_sample(dataset: Dataset, *, limit: int, columns: int, seed: int) -> TestSample:
@@ -50,6 +53,7 @@ def draw_sample(dataset: Dataset, *, limit: int, columns: int, seed: int) -> Tes
         labels=labels,
         shown=varied(len(rows), labels, columns, seed=seed),
         mean_image_ssim=mean_image_ssim(images),
+        halvings=own_halvings(images),
     )
 
 

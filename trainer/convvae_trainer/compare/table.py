@@ -103,6 +103,12 @@ def _notes(comparison: Comparison, likelihoods: set[str]) -> str:
             " better than a high sharpness."
         ),
     ]
+    sized = comparison.models[0].sized
+    if sized.halvings:
+        notes.append(
+            "The inputs are enlarged: they have edges of their own at"
+            f" {sized.height}x{sized.width} pixels. There, and at half of that, their sharpness is judged."
+        )
     if len(likelihoods) > 1:
         notes.append(
             "Distortion, ELBO and bits per dim cannot be compared between likelihoods"

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from convvae_trainer.compare.claim import Claim
 from convvae_trainer.compare.model_report import ModelReport
@@ -84,6 +85,48 @@ def test_a_checkerboard_on_the_vaes_reconstructions_is_not_sharper(amplitude: in
     """A pattern of single pixels brings sharpness, and no edge: weak or strong, the claim does not hold."""
     claim = sharper(*vaes(), *gans(lambda seed: as_pixels(blurred(seed) + amplitude * CHECKERBOARD)))
     assert claim.verdict in (FAILS, UNSAID)
+
+
+def enlarged(images: Images) -> Images:
+    """Return the images at four times their size, smooth as digits are."""
+    large = [
+        np.asarray(Image.fromarray(image[..., 0]).resize((64, 64), Image.Resampling.BICUBIC))
+        for image in images
+    ]
+    return np.stack(large)[..., None]
+
+
+def enlarged_systems(gan: Callable[[int], Images]) -> list[ModelReport]:
+    """Return three seeds of a blurry VAE and of a VAE/GAN, of enlarged images."""
+    inputs = enlarged(IMAGES)
+    return [
+        measured(manifest_of(objective, seed=seed), inputs, reconstruct(seed))
+        for objective, reconstruct in (
+            ("vae", lambda seed: enlarged(as_pixels(blurred(seed)))),
+            ("vae-gan", gan),
+        )
+        for seed in SEEDS
+    ]
+
+
+def test_enlarged_images_are_judged_at_their_own_size() -> None:
+    """Weak noise is as sharp as enlarged images are, and hides no edge: the claim holds."""
+    noise = np.random.default_rng(0).normal(0, 1.5, (60, 64, 64, 1))
+    claim = sharper(*enlarged_systems(lambda seed: as_pixels(enlarged(crisp(seed)) + noise)))
+    assert claim.verdict == HOLDS
+    assert "at 16x16 (the images' own size)" in words(claim)
+
+
+@pytest.mark.parametrize("amplitude", [2, 8, 16, 32])
+def test_a_checkerboard_on_enlarged_images_is_not_sharper(amplitude: int) -> None:
+    """On the VAE's reconstructions a pattern makes no edge, and on sharp ones it is noise that is named."""
+    board = ((np.indices((64, 64)).sum(0) % 2) * 2 - 1)[None, :, :, None] * amplitude
+    blurry = enlarged_systems(lambda seed: as_pixels(enlarged(as_pixels(blurred(seed))) + board))
+    assert sharper(*blurry).verdict in (FAILS, UNSAID)
+    crisp_claim = sharper(*enlarged_systems(lambda seed: as_pixels(enlarged(crisp(seed)) + board)))
+    if amplitude >= 8:
+        assert crisp_claim.verdict == FAILS
+        assert "noise finer than the images' edges, in 3 of 3 runs of VAE/GAN" in words(crisp_claim)
 
 
 @pytest.mark.parametrize("amplitude", [64, 127])
