@@ -86,10 +86,10 @@ test-floors: .venv-floors/installed
 # The figures that the README and docs/measurements.md quote, with command, hardware and date, in
 # tests/bench/results/. About 40 minutes on 2 cores; MNIST and the reference graphs must be in ../shared. OPTIONS are
 # those of the program: make bench FIGURES=serving_speed OPTIONS="--against HEAD~1"
-# mnist_likelihood trains for an hour and evaluates for longer, and vae_gan_claims trains 18 models. They run only
+# mnist_likelihood trains for an hour and evaluates for longer, and lecture_study trains 12 models. They run only
 # by name: make bench FIGURES=mnist_likelihood
 OPTIONS ?=
-FIGURES ?= serving_speed start_up runtime_settings lanes quantized_graphs embed_throughput embed_archive embed_kills embed_search open_model image_decoding demo_time mnist_elbo training_throughput normalisation
+FIGURES ?= serving_speed start_up runtime_settings lanes quantized_graphs embed_throughput embed_archive embed_search embed_kills embed_search open_model image_decoding demo_time mnist_elbo training_throughput normalisation
 
 bench: .venv/installed
 	for figure in $(FIGURES); do

@@ -7,10 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from bench import mnist_likelihood
+from bench import lecture_study, mnist_likelihood
 from bench.mnist_likelihood import PROTOCOL, cut_short, fit_arguments, train_until
 from bench.normalised import make_networks
-from bench.vae_gan_claims import SYSTEMS, judge, missing, summary
 from convvae_trainer.networks.conv_vae import ConvVAE
 from convvae_trainer.settings.config import Config
 
@@ -99,34 +98,30 @@ def test_training_ends_at_the_first_look_that_is_low_enough(
         assert (found["samples"], found["images"]) == (100, 10000)
 
 
-def claims_runs(seed: int, *, of_gan: float) -> list[dict[str, Any]]:
-    figures = {"mse": 0.1, "sharpness": 0.1, "sharpness_distance": 0.5, "rate_nats": 1.0, "elbo_nats": -1.0}
-    figures |= {"classified": 0.9, "ssim": 0.9}
-    return [
-        {
-            **figures,
-            "system": system,
-            "seed": seed,
-            "frechet_reconstructions": of_gan if system == "vae-gan" else 10.0,
-            "frechet_samples": 10.0,
-            "training_cpu_s": 1.0,
-        }
-        for system in SYSTEMS
-    ]
+def lecture_report(accuracy: float) -> dict[str, Any]:
+    """Return what is published of a report, with VAE/GAN's reconstructions read as often as this."""
+    figures = {"accuracy": {"mean": accuracy, "deviation": 0.01, "seeds": 3}}
+    claim = {
+        "text": "A claim.",
+        "verdict": "holds here",
+        "cases": [{"words": "0.1 against 0.2", "holds": True}],
+    }
+    return {
+        "command": "convvae-train study",
+        "date": "2026-01-01",
+        "images": 10,
+        "split": "10 of 100 images are held out",
+        "classifier": {"accuracy": 0.99},
+        "systems": [{"name": "VAE", "figures": {}}, {"name": "VAE/GAN", "figures": figures}],
+        "models": [{"input_sharpness": 0.2, "own_size": [28, 28]}],
+        "claims": [claim],
+    }
 
 
-def test_only_missing_seeds_of_the_claims_are_measured() -> None:
-    """Seeds that a result file has are kept, data set by data set."""
-    kept = {"data": {"mnist": {"runs": [{"seed": 0}, {"seed": 2}]}}}
-    assert missing(kept, "mnist", 4) == [1, 3]
-    assert missing(kept, "cifar10", 2) == [0, 1]
-
-
-def test_claims_are_judged_within_a_seed() -> None:
-    """Of seeds that not all systems were trained with nothing is said, and that is said."""
-    better, worse = claims_runs(0, of_gan=5.0), claims_runs(1, of_gan=15.0)
-    found = summary({"mnist": {"runs": [*better, *worse, {**better[0], "seed": 2}]}}, 2, 3)
-    assert found["cut_short"] == ["mnist: 2 of 3 seeds"]
-    claims = judge(found["data"]["mnist"]["runs"])
-    assert claims["Fréchet distance of reconstructions: VAE/GAN below VAE"] == [True, False]
-    assert claims["squared error: VAE/GAN above VAE"] == [False, False]
+@pytest.mark.parametrize(("accuracy", "is_met"), [(0.96, True), (0.94, False)])
+def test_a_study_is_published_with_its_verdicts(accuracy: float, is_met: bool) -> None:
+    """Figures stand by the systems' names, and a system that the report lacks has no target."""
+    found = lecture_study.summary(lecture_report(accuracy))
+    assert found["met"] == {"95% of the reconstructions of VAE/GAN are read rightly": is_met}
+    assert found["systems"]["VAE/GAN"]["accuracy"]["mean"] == accuracy
+    assert found["claims"] == [{"text": "A claim.", "verdict": "holds here", "cases": ["0.1 against 0.2"]}]

@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+import torch
 
-from bench.vae_gan_claims import measure
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.evaluation.classifier import ClassifierNetwork, train_classifier
+from convvae_trainer.evaluation.image_quality import reconstruction_quality
+from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
+from convvae_trainer.runs.fit import fit
 from convvae_trainer.settings.config import Config, config_from
 
 SMALL = {
@@ -28,6 +31,24 @@ def digits() -> tuple[Dataset, ClassifierNetwork]:
     dataset = load_dataset(Config(**SMALL))  # type: ignore[arg-type]
     assert dataset.train_labels is not None
     return dataset, train_classifier(dataset.train, dataset.train_labels)
+
+
+def measure(
+    config: Config, dataset: Dataset, run_dir: Path, classifier: ClassifierNetwork
+) -> dict[str, float]:
+    """Train a model, and return how its reconstructions of the posterior means are."""
+    assert dataset.test_labels is not None
+    train_state = fit(config, dataset, run_dir).train_state
+    with torch.no_grad(), train_state.ema.swapped_in():
+        mean_NZ = EncoderGraph(train_state.model)(torch.from_numpy(dataset.test))[0]
+        rebuilt = DecoderGraph(train_state.model, train_state.likelihood)(mean_NZ)[0].numpy()
+    quality = reconstruction_quality(dataset.test, rebuilt)
+    assert quality.sharpness_distance is not None
+    return {
+        "classified": classifier.accuracy(rebuilt, dataset.test_labels),
+        "ssim": quality.ssim,
+        "sharpness_distance": quality.sharpness_distance,
+    }
 
 
 @pytest.mark.slow
