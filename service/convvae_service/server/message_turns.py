@@ -15,7 +15,10 @@ __all__ = ["MessageTurns"]
 # A read that takes no longer has no large message, and a copy that takes no longer holds nobody up.
 _SHORT_READ_S = 0.02
 _SHORT_COPY_S = 0.005
-_MAX_PAUSE_S = 0.25
+# A small call takes less than this. Where all takes longer, the pause is this part of the copy.
+_MIN_PAUSE_S = 0.01
+_PAUSE_PART = 4
+_MAX_PAUSE_S = 0.1
 # Time for the event loop to begin a turn.
 _BEGIN_S = 0.001
 
@@ -23,7 +26,8 @@ _BEGIN_S = 0.001
 class MessageTurns:
     """The line of reads whose messages have arrived and are not copied yet. Use it on one event loop.
 
-    After a long copy the line stands still for as long as it took.
+    After a long copy the line stands still for a quarter of the time that it took, or 10 ms if that is more.
+    A longer pause would let more messages arrive meanwhile, which take memory.
 
     Args:
         clock: Returns the time in seconds.
@@ -51,7 +55,7 @@ class MessageTurns:
         now_s = self.clock()
         took_s = now_s - copy_began_s
         if took_s > _SHORT_COPY_S:
-            self._free_s = now_s + min(took_s, _MAX_PAUSE_S)
+            self._free_s = now_s + min(max(_MIN_PAUSE_S, took_s / _PAUSE_PART), _MAX_PAUSE_S)
 
     def _wake_in(self, seconds: float) -> None:
         self._timer = asyncio.get_running_loop().call_later(max(seconds, _BEGIN_S), self._wake)
