@@ -124,7 +124,7 @@ fault: .venv/installed
 	done
 
 # Hostile callers, image files, repositories and peers. About 15 minutes on 2 idle cores, by both
-# fronts. ATTACKS=headers FRONT=grpcio runs one.
+# fronts. ATTACKS=headers FRONT=grpcio runs one. tests/attack/summary.py writes the results into docs/security.md.
 ATTACKS ?= elements compressed_messages image_files lingering headers partial_messages unread_replies odd_metadata \
   credentials odd_repository page_readers drain_peers floods handshakes
 
