@@ -59,7 +59,7 @@ def bombs(mib: float) -> dict[str, tuple[str, bytes, str]]:
     }
 
 
-def measure(front: str, mib: float = 126.0, repeat_s: float = 1.5) -> dict[str, Any]:
+def measure(front: str, mib: float = 126.0, repeat_s: float = 1.0) -> dict[str, Any]:
     """Return the figures of messages that expand to so many MiB, with either setting."""
     met: dict[str, bool] = {}
     results = {}

@@ -78,7 +78,7 @@ def flood(address: str, make: Callable[[int], bytes], seconds: float) -> Outcome
     return outcome
 
 
-def measure(front: str, seconds: float = 3.0) -> dict[str, Any]:
+def measure(front: str, seconds: float = 2.5) -> dict[str, Any]:
     """Return the figures of floods of so many seconds each."""
     with tempfile.TemporaryDirectory() as folder:
         publish_tiny(Path(folder))

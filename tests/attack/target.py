@@ -106,6 +106,11 @@ class Target:
         self._callers = {via: RunningLoad(Load(via=via, **load, **words)) for via in honest}
         self._spans: dict[str, tuple[float, float]] = {}
         self._reports: dict[Via, Report] = {}
+        self.idle_mb = 0.0
+        self.note_idle()
+
+    def note_idle(self) -> None:
+        """Take the memory that the server has in a moment as that of an idle server."""
         time.sleep(4 * AROUND_S)
         self.idle_mb = self.resident_mb() or 0.0
 
