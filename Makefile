@@ -14,7 +14,7 @@ COMPUTE ?= gpu
 TORCH_INDEX ?=
 BIN := .venv/bin
 PROTOS_OUT ?= protos
-EXTRAS := service,native,$(COMPUTE),trainer,pipeline,dev
+EXTRAS := service,native,$(COMPUTE),trainer,pipeline,ray,dev
 
 .PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack image-test constraints release clean
 

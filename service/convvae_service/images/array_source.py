@@ -54,19 +54,32 @@ class ArrayShard:
         prefix: str = "",
         location: Location | None = None,
     ) -> None:
-        try:
-            self._array_NHWC = as_images(array, name=name)
-        except BadArray as error:
-            raise BadSource(str(error)) from None
         self.name = name
         self._labels = labels
         self._prefix = prefix
         self._location = location
+        self._take(array)
+
+    def _take(self, array: NDArray[Any]) -> None:
+        try:
+            self._array_NHWC = as_images(array, name=self.name)
+        except BadArray as error:
+            raise BadSource(str(error)) from None
         # The copy of a remote file is mapped: nobody shortens it.
-        is_file = location is None or location.path is not None
+        is_file = self._location is None or self._location.path is not None
         mapped = is_file and isinstance(array, np.memmap) and array.flags.c_contiguous
         self._mapped: np.memmap[Any, Any] | None = array if mapped else None  # type: ignore[assignment]
         self.num_bytes = int(self._array_NHWC.nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state without the pixels of a file: another process opens the file itself."""
+        in_file = {"_array_NHWC", "_mapped"} if self._location is not None else set()
+        return {name: value for name, value in self.__dict__.items() if name not in in_file}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._location is not None:
+            self._take(_read(self._location, with_labels=False)[0])
 
     @property
     def rows(self) -> int:
@@ -82,6 +95,10 @@ class ArrayShard:
     def stamp(self) -> str:
         """Return the state of the file; an array in memory has none."""
         return "" if self._location is None else str(self._location.state())
+
+    def count(self) -> int:
+        """Return the number of images."""
+        return self.rows
 
     def open(self, start: int) -> "_ArrayCursor":
         """Return a cursor at a row; see `Shard`."""
@@ -160,12 +177,7 @@ def open_array_source(location: Location, options: SourceOptions) -> Source:
         BadSource: The file is damaged or holds no images, or the labels are not one number or text per image.
     """
     name = location.name
-    try:
-        with location.local_path() as path:
-            array = open_array(path)
-            labels = open_labels(path) if options.keep else None
-    except BadArray as error:
-        raise BadSource(str(error)) from None
+    array, labels = _read(location, with_labels=bool(options.keep))
     columns: dict[str, Any] = {}
     if options.keep:
         unknown = [column for column in options.keep if column != LABEL or labels is None]
@@ -175,6 +187,14 @@ def open_array_source(location: Location, options: SourceOptions) -> Source:
         columns = {LABEL: _label_type(labels, len(array), name)}
     shard = ArrayShard(name, array, labels=labels, prefix=options.prefix, location=location)
     return Source(name=name, shards=[shard], columns=columns, image_shape=shard.image_shape)
+
+
+def _read(location: Location, *, with_labels: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    try:
+        with location.local_path() as path:
+            return open_array(path), open_labels(path) if with_labels else None
+    except BadArray as error:
+        raise BadSource(str(error)) from None
 
 
 def _label_type(labels: NDArray[Any], rows: int, name: str) -> Any:

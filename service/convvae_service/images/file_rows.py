@@ -46,9 +46,9 @@ class FileRows:
                     _check_text(row_id)
                 images[len(good)] = decode_file(self.content(index), **rules)  # type: ignore[arg-type]
             except TooManyPixels as error:
-                rejected.append(RejectedRow(printable(row_id), f"{error}: --max-pixels raises it"))
+                rejected.append(RejectedRow(printable(row_id), f"{error}: --max-pixels raises it", index))
             except InvalidImage as error:
-                rejected.append(RejectedRow(printable(row_id), str(error)))
+                rejected.append(RejectedRow(printable(row_id), str(error), index))
             else:
                 good.append(index)
         if not rejected:

@@ -51,6 +51,10 @@ class FilesShard:
         folder = str(self._folder.path)
         return _hash((name, _state(f"{folder}/{name}")) for name in image_files(self._folder.path).names)
 
+    def count(self) -> int:
+        """Return the number of files."""
+        return self.rows
+
     def open(self, start: int) -> "_FilesCursor":
         """Return a cursor at a file; see `Shard`."""
         return _FilesCursor(self, start)

@@ -95,6 +95,13 @@ class ParquetShard:
         """Return the state of the file."""
         return str(self.location.state())
 
+    def count(self) -> int:
+        """Return the number of rows that meet the condition, whose columns are read."""
+        if self._where is None:
+            return int(self.stored_rows)
+        with self.open_file() as file:
+            return sum(int(self._mask(file, group).true_count) for group in range(file.num_row_groups))
+
     def open(self, start: int) -> "_ParquetCursor":
         """Return a cursor at a row; see `Shard`."""
         return _ParquetCursor(self, start)

@@ -71,10 +71,11 @@ class SourceOptions:
 
 @dataclass(frozen=True, slots=True)
 class RejectedRow:
-    """A row that cannot be read: its id and the reason."""
+    """A row that cannot be read: its id, the reason, and its place among the rows that were read with it."""
 
     id: str
     reason: str
+    place: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +132,7 @@ class Cursor(Protocol):
 
 
 class Shard(Protocol):
-    """A part of a source that is opened and read on its own."""
+    """A part of a source that is opened and read on its own. Another process opens a pickled copy of it."""
 
     @property
     def name(self) -> str:
@@ -147,6 +148,13 @@ class Shard(Protocol):
 
     def stamp(self) -> str:
         """Return a text that changes if the shard changes: size and time of change, or a hash of them."""
+
+    def count(self) -> int | None:
+        """Return the number of rows, if it can be found without reading the images.
+
+        Raises:
+            BadSource: The shard is damaged.
+        """
 
     def open(self, start: int, /) -> Cursor:
         """Return a cursor at row `start`.

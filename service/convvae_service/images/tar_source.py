@@ -64,6 +64,13 @@ class TarShard:
         """Return the state of the file."""
         return str(self._location.state())
 
+    def count(self) -> int | None:
+        """Return the number of images, by the headers of a local archive. A remote one would be copied."""
+        if self._location.path is None:
+            return None
+        with closing(self.open(0)) as cursor:
+            return cursor.skip_all()
+
     def open(self, start: int) -> "_TarCursor":
         """Return a cursor at an image; the headers before it are read; see `Shard`."""
         cursor = _TarCursor(self, self._location.open_copy())
@@ -94,6 +101,10 @@ class _TarCursor:
         for _ in range(count):
             if next(self._samples, None) is None:
                 raise BadSource(f"{self._shard.name} has fewer than {count} images: it has changed")
+
+    def skip_all(self) -> int:
+        """Pass over all other images, and return their number."""
+        return sum(1 for _ in self._samples)
 
     def take(self, count: int) -> "_TarRows | None":
         """Return the next images; see `Cursor`."""

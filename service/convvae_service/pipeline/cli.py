@@ -98,7 +98,26 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Threads that decode files. On a CPU, as many threads encode. (default: all CPUs)",
+            help="Threads that decode files; with --engine ray, of each worker. On a CPU of this process, as"
+            " many threads encode. (default: all CPUs; of a worker 1, or up to 8 beside a GPU)",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(metavar="local|ray", help="Encode in this process, or on Ray with workers of --bundle."),
+    ] = "local",
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="With --engine ray: auto or HOST:PORT of a cluster. (default: RAY_ADDRESS, or a"
+            " cluster on this machine for this run)",
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="With --engine ray: processes that encode. (default: one a GPU, or one a CPU)"
         ),
     ] = None,
     in_flight: Annotated[
@@ -173,6 +192,9 @@ def run(
         precision=precision,
         threads=threads,
         in_flight=in_flight,
+        engine=engine,
+        ray_address=ray_address,
+        workers=workers,
     )
     flags.check()
     max_failed = _max_failed(on_error)
@@ -181,10 +203,9 @@ def run(
     check_range("--part-rows", part_rows, MAX_PART_ROWS)
     kept = _kept_columns(keep)
 
-    from convvae_service.engine.cpus import available_cpus
     from convvae_service.images import SourceOptions, open_sources
     from convvae_service.pipeline.progress import progress_bar
-    from convvae_service.pipeline.run import RunSettings, embed
+    from convvae_service.pipeline.run import RunSettings
     from convvae_service.pipeline.sink import Columns, Provenance
     from convvae_service.pipeline.sink_kinds import check_sink, job_of, open_output
     from convvae_service.pipeline.summary import summary_json, summary_line
@@ -194,8 +215,8 @@ def run(
         max_pixels=max_pixels, keep=kept, where=where, image_column=image_column, id_column=id_column
     )
     images = open_sources(sources, options)
-    with closing(flags.open()) as encoder:
-        info = encoder.info
+    with closing(flags.open_engine()) as opened:
+        info = opened.info
         images.check(info.input)
         if (log_variance or score) and not info.has_log_variance:
             flag = "--log-variance" if log_variance else "--score"
@@ -208,10 +229,7 @@ def run(
             kept=images.columns,
         )
         settings = RunSettings(
-            batch_rows=batch_rows or encoder.batch_rows,
-            threads=encoder.lanes + (threads or available_cpus()),
-            columns=columns,
-            max_failed=max_failed,
+            batch_rows=batch_rows or opened.batch_rows, columns=columns, max_failed=max_failed
         )
         provenance = Provenance(encoder=info, source=images.name, columns=columns)
         rows = part_rows or DEFAULT_PART_ROWS
@@ -219,7 +237,8 @@ def run(
         with interrupt_on_signals():
             output = open_output(sink, provenance, job, part_rows=rows, overwrite=overwrite, resume=resume)
             with what_is_kept(output), progress_bar(Console(stderr=True)) as progress:
-                summary = embed(images, encoder, output, settings, progress=progress)
+                summary = opened.embed(images, output, settings, progress=progress)
+            opened.close()
             lines = [f"skipped {row.id}: {row.reason}" for row in summary.first_failed[:MAX_LISTED]]
             if (others := summary.failed - len(lines)) > 0:
                 lines.append(f"skipped {others} more: {output.failed_table} lists all")

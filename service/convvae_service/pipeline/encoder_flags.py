@@ -10,10 +10,12 @@ from convvae_service.pipeline.errors import BadModel, BadUse
 if TYPE_CHECKING:
     from convvae_service.bundle import Precision
     from convvae_service.pipeline.encoder import ImageEncoder
+    from convvae_service.pipeline.run_engine import RunEngine
 
 __all__ = ["EncoderFlags", "check_range"]
 
 MAX_THREADS = 1024
+MAX_WORKERS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +29,9 @@ class EncoderFlags:
     precision: str | None
     threads: int | None
     in_flight: int | None
+    engine: str = "local"
+    ray_address: str | None = None
+    workers: int | None = None
 
     def check(self) -> None:
         """Raise `BadUse` if a flag is out of range, or does not belong to the kind of encoder."""
@@ -38,8 +43,48 @@ class EncoderFlags:
             _refuse("--bundle", {"--device": self.device, "--precision": self.precision})
         if self.device is not None and not is_device_name(self.device):
             raise BadUse(f"--device is {self.device!r}: it must be auto, cpu, cuda or cuda:N")
+        self._check_engine()
         check_range("--threads", self.threads, MAX_THREADS)
         check_range("--in-flight", self.in_flight, MAX_THREADS)
+
+    def _check_engine(self) -> None:
+        if self.engine not in ("local", "ray"):
+            raise BadUse(f"--engine is {self.engine!r}: it must be local or ray")
+        if self.engine == "local":
+            _refuse("--engine ray", {"--ray-address": self.ray_address, "--workers": self.workers})
+            return
+        if self.target is not None:
+            raise BadUse("--engine ray needs --bundle: its workers encode themselves and call no service")
+        if self.device is not None and ":" in self.device:
+            raise BadUse(f"--device is {self.device!r}, but Ray assigns the GPUs: give --device cuda")
+        check_range("--workers", self.workers, MAX_WORKERS)
+        if self.ray_address is not None:
+            from convvae_service.pipeline.distributed.cluster import check_address
+
+            check_address(self.ray_address)
+
+    def open_engine(self) -> "RunEngine":
+        """Open the engine with its encoder.
+
+        Raises:
+            BadModel: The bundle or the service cannot be used.
+            BadCluster: No Ray cluster answers, or it lacks a GPU.
+            MissingExtra: Ray is not installed.
+        """
+        from convvae_service.pipeline.run_engine import LocalEngine
+
+        if self.engine == "local":
+            return LocalEngine(self.open(), threads=self.threads)
+        from convvae_service.pipeline.distributed.ray_engine import RayEngine
+
+        return RayEngine(
+            self.find_bundle(),
+            address=self.ray_address,
+            workers=self.workers,
+            threads=self.threads,
+            device=self.device or "auto",
+            precision=cast("Precision | None", self.precision),
+        )
 
     def open(self) -> "ImageEncoder":
         """Open the encoder.

@@ -4,6 +4,7 @@
     ├── BadUse           2    options that contradict each other or are out of range
     ├── BadSink          2    the sink's name or folder is unusable, or the file exists
     ├── BadModel         2    no such model or version, or no server at the target
+    ├── BadCluster       2    no Ray cluster at the address, or it lacks what the run needs
     ├── MissingExtra     2    a package is not installed; the message names the extra that installs it
     └── RunFailed        1    a failure during the run, such as a full disk or a lost service
 
@@ -21,6 +22,7 @@ from typing import Protocol
 
 __all__ = [
     "RUN_THREADS",
+    "BadCluster",
     "BadModel",
     "BadSink",
     "BadUse",
@@ -51,6 +53,10 @@ class BadSink(PipelineError):
 
 class BadModel(PipelineError):
     """The model cannot be used with these options."""
+
+
+class BadCluster(PipelineError):
+    """The Ray cluster cannot be used."""
 
 
 class MissingExtra(PipelineError):

@@ -1,33 +1,22 @@
-"""One run: it reads, encodes and writes batches at the same time, and keeps the order of the rows.
+"""One run: it reads, encodes and writes batches at the same time, and keeps the order of the rows."""
 
-Each batch is a task of a thread pool: the thread decodes the batch, waits for a lane of the encoder, and
-encodes it. The calling thread takes undecoded rows from the source, writes the oldest finished batch, and
-only then starts a new task. So the number of batches in memory is bounded, whatever the source's length.
-"""
-
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Protocol
 
-from convvae_service.images import BadSource, RejectedRow, Source, UndecodedRows
+from convvae_service.images import BadSource, LeftOut, RejectedRow, Source
+from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches
 from convvae_service.pipeline.encoder import ImageEncoder
-from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
 from convvae_service.pipeline.output import RunOutput
 from convvae_service.pipeline.progress import Progress, SilentProgress
 from convvae_service.pipeline.reading import PartEnd, Reading
-from convvae_service.pipeline.sink import Columns, EncodedRows
+from convvae_service.pipeline.sink import Columns
 from convvae_service.pipeline.summary import RunSummary
-from convvae_service.pipeline.thumbnails import thumbnails
 
-__all__ = ["RunSettings", "embed"]
+__all__ = ["RunSettings", "embed", "write_batches"]
 
-# Batches in memory per thread: one that is computed, one that waits to be written.
-BATCHES_PER_THREAD = 2
 # Failed images that the summary names. The table of failed images has all of them.
 MAX_NAMED = 1000
 
@@ -38,20 +27,25 @@ class RunSettings:
 
     Attributes:
         batch_rows: Rows per call of the encoder.
-        threads: Number of batches that are read and encoded at the same time.
+        threads: Number of batches that are read and encoded at the same time. An engine sets it.
         columns: The columns to compute.
         max_failed: Number of images that may fail to be read; None for any number.
     """
 
     batch_rows: int
-    threads: int
+    threads: int = 1
     columns: Columns = Columns()  # noqa: RUF009 - it is frozen
     max_failed: int | None = 0
 
 
-class _EncodedBatch(NamedTuple):
-    rows: EncodedRows | None
-    rejected: tuple[RejectedRow, ...]
+class _Batches(Protocol):
+    def __iter__(self) -> Iterator[EncodedBatch | PartEnd]: ...
+
+
+class _Progressing(Protocol):
+    def expected_rows(self) -> int | None: ...
+
+    def left_out(self) -> LeftOut: ...
 
 
 def embed(
@@ -62,7 +56,7 @@ def embed(
     *,
     progress: Progress | None = None,
 ) -> RunSummary:
-    """Encode every row of `source` and write it to `output`.
+    """Encode every row of `source` in threads and write it to `output`.
 
     Args:
         source: The images.
@@ -74,22 +68,48 @@ def embed(
     Raises:
         PipelineError: The run failed; a file does not exist, and a folder has its complete parts.
     """
+    reading = Reading(source, output, batch_rows=settings.batch_rows)
+    batches = EncodedBatches(reading, encoder, columns=settings.columns, threads=settings.threads)
+    return write_batches(batches, reading, source, output, max_failed=settings.max_failed, progress=progress)
+
+
+def write_batches(
+    encoded: AbstractContextManager[_Batches],
+    reading: _Progressing,
+    source: Source,
+    output: RunOutput,
+    *,
+    max_failed: int | None,
+    progress: Progress | None = None,
+) -> RunSummary:
+    """Write batches to `output`, whatever has encoded them.
+
+    Args:
+        encoded: The batches of the source from the start of the output on, in order, with the ends of parts.
+        reading: Knows how many rows there are in all, and what was left out so far.
+        source: The images.
+        output: Where the rows go. It is finished at the end.
+        max_failed: Number of images that may fail to be read; None for any number.
+        progress: Is told of each batch that was written.
+
+    Raises:
+        PipelineError: The run failed; a file does not exist, and a folder has its complete parts.
+    """
     started_s = time.perf_counter()
     progress = progress or SilentProgress()
     resumed_rows, resumed_failed = output.rows, output.failed
     rows = num_failed = 0
     failed: list[RejectedRow] = []
-    reading = Reading(source, output, batch_rows=settings.batch_rows)
     progress.resume(resumed_rows + resumed_failed)
     # If the run fails, the output removes its file before the threads are joined.
-    with _EncodedBatches(reading, encoder, settings) as batches, output:
+    with encoded as batches, output:
         for batch in batches:
             if isinstance(batch, PartEnd):
                 output.end_part(batch.end, batch.left_out)
                 continue
             if batch.rejected:
                 num_failed += len(batch.rejected)
-                _check_failed(batch.rejected[0], resumed_failed + num_failed, settings.max_failed)
+                _check_failed(batch.rejected[0], resumed_failed + num_failed, max_failed)
                 failed += batch.rejected[: MAX_NAMED - len(failed)]
                 output.reject(batch.rejected)
             if batch.rows is not None:
@@ -126,59 +146,3 @@ def _check_failed(row: RejectedRow, num_failed: int, max_failed: int | None) -> 
     many = f"{num_failed} images cannot be read, such as " if max_failed else ""
     hint = f"more than --on-error {max_failed}" if max_failed else "--on-error skip leaves such files out"
     raise BadSource(f"{many}{row.id}: {row.reason} ({hint})")
-
-
-class _EncodedBatches:
-    """The batches of a source, encoded in threads and iterated in order, inside a `with` block.
-
-    If the block raises, the waiting tasks are cancelled and the running ones end soon.
-    """
-
-    def __init__(self, reading: Reading, encoder: ImageEncoder, settings: RunSettings) -> None:
-        self._reading = reading
-        self._encoder = encoder
-        self._columns = settings.columns
-        self._model_input = encoder.info.input
-        self._window = settings.threads * BATCHES_PER_THREAD
-        self._lanes = threading.Semaphore(encoder.lanes)
-        self._pool = ThreadPoolExecutor(settings.threads, thread_name_prefix=RUN_THREADS)
-
-    def __iter__(self) -> Iterator[_EncodedBatch | PartEnd]:
-        window: deque[Future[_EncodedBatch] | PartEnd] = deque()
-        for rows in self._reading:
-            window.append(rows if isinstance(rows, PartEnd) else self._pool.submit(self._encode, rows))
-            if len(window) >= self._window:
-                yield _result(window.popleft())
-        while window:
-            yield _result(window.popleft())
-
-    def _encode(self, rows: UndecodedRows) -> _EncodedBatch:
-        batch = rows.read(self._model_input)
-        encoded = None
-        if batch.ids:
-            columns = self._columns
-            pictures = thumbnails(batch.images) if columns.thumbnail else ()
-            with self._lanes:
-                embeddings = self._encoder.encode(
-                    batch.images, log_variance=columns.log_variance, score=columns.score
-                )
-            encoded = EncodedRows(batch.ids, embeddings, batch.kept, pictures)
-        return _EncodedBatch(encoded, tuple(batch.rejected))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            self._reading.close()
-            if kind is not None:
-                self._encoder.close()
-        finally:
-            # After a signal, a task that waits for a disk is left to itself: the process ends.
-            self._pool.shutdown(wait=kind is not Interrupted, cancel_futures=True)
-
-
-def _result(each: "Future[_EncodedBatch] | PartEnd") -> _EncodedBatch | PartEnd:
-    return each if isinstance(each, PartEnd) else each.result()

@@ -62,6 +62,13 @@ class EncodedRows:
     kept: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: Sequence[bytes] = ()
 
+    def slice(self, start: int, stop: int) -> "EncodedRows":
+        """Return some of the rows."""
+        part = slice(start, stop)
+        vectors = (None if array is None else array[part] for array in self.embeddings)
+        kept = {name: values[part] for name, values in self.kept.items()}
+        return EncodedRows(self.ids[part], Embeddings(*vectors), kept, self.thumbnails[part])  # type: ignore[arg-type]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Provenance:

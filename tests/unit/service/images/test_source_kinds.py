@@ -35,6 +35,9 @@ class SolidShard:
     def stamp(self) -> str:
         return str(self._levels)
 
+    def count(self) -> int:
+        return self.rows
+
     def open(self, start: int) -> "SolidCursor":
         return SolidCursor(self._levels[start:], start)
 

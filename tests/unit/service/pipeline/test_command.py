@@ -142,6 +142,7 @@ def test_broken_files_are_skipped_on_request(
 
 
 BUNDLE = ["--bundle", "{root}/tiny"]
+RAY = ("--engine", "ray")
 
 
 @pytest.mark.parametrize(
@@ -188,6 +189,14 @@ BUNDLE = ["--bundle", "{root}/tiny"]
         (["{x}", "{z}", "--bundle", "{root}/plain", "--log-variance"], "'plain' has no log-variance"),
         (["{x}", "{z}", "--bundle", "{root}/plain", "--score"], "'plain' has no log-variance: omit --score"),
         (["{x}", "{z}", "--target", "127.0.0.1:1"], "127.0.0.1:1: "),
+        (["{x}", "{z}", *BUNDLE, "--engine", "dask"], "--engine is 'dask': it must be local or ray"),
+        (["{x}", "{z}", *BUNDLE, "--workers", "2"], "--workers needs --engine ray"),
+        (["{x}", "{z}", *BUNDLE, "--ray-address", "auto"], "--ray-address needs --engine ray"),
+        (["{x}", "{z}", *BUNDLE, *RAY, "--workers", "0"], "--workers is 0: it must be 1 to 10000"),
+        (["{x}", "{z}", *BUNDLE, *RAY, "--device", "cuda:1"], "Ray assigns the GPUs: give --device cuda"),
+        (["{x}", "{z}", *BUNDLE, *RAY, "--ray-address", "a b"], "the address of Ray is 'a b': it must be"),
+        (["{x}", "{z}", *BUNDLE, *RAY, "--ray-address", "ray://a:1"], "Ray's client at ray://a:1 runs no"),
+        (["{x}", "{z}", "--target", "127.0.0.1:1", *RAY], "--engine ray needs --bundle: its workers encode"),
         (["{x}", "{z}", "--target", "127.0.0.1:1", "--model", "a b"], "model is 'a b'; write NAME"),
     ],
 )  # fmt: skip

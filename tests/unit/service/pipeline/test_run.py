@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow, Source, SourceChanged
 from convvae_service.pipeline.duplicate_ids import DuplicateIds
+from convvae_service.pipeline.encoded_batches import BATCHES_PER_THREAD
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.journal import Position
-from convvae_service.pipeline.run import BATCHES_PER_THREAD, RunSettings, embed
+from convvae_service.pipeline.run import RunSettings, embed
 from convvae_service.pipeline.sink import EncodedRows
 from support.tiny_bundle import TINY_INPUT
 
@@ -34,6 +35,9 @@ class Numbers:
 
     def stamp(self) -> str:
         return next(self.stamps, "")
+
+    def count(self) -> int:
+        return self.rows
 
     def open(self, start: int) -> "NumbersCursor":
         return NumbersCursor(self, start)

@@ -1,0 +1,120 @@
+"""Batches that are read, decoded and encoded in threads, in the order of their rows.
+
+Each batch is a task of a thread pool: the thread decodes the batch, waits for a lane of the encoder, and
+encodes it. The calling thread takes undecoded rows from the source, gives the oldest finished batch away, and
+only then starts a new task. So the number of batches in memory is bounded, whatever the source's length.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from types import TracebackType
+from typing import Protocol, Self
+
+from convvae_service.images import RejectedRow, UndecodedRows
+from convvae_service.pipeline.encoder import ImageEncoder
+from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
+from convvae_service.pipeline.reading import PartEnd
+from convvae_service.pipeline.sink import Columns, EncodedRows
+from convvae_service.pipeline.thumbnails import thumbnails
+
+__all__ = ["BATCHES_PER_THREAD", "EncodedBatch", "EncodedBatches"]
+
+# Batches in memory per thread: one that is computed, one that waits to be written.
+BATCHES_PER_THREAD = 2
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedBatch:
+    """Consecutive images of the source: those that could be read, encoded, and the others."""
+
+    rows: EncodedRows | None
+    rejected: tuple[RejectedRow, ...]
+
+    def __len__(self) -> int:
+        """Return the number of images, readable or not."""
+        return (len(self.rows.ids) if self.rows is not None else 0) + len(self.rejected)
+
+    def divided(self, count: int) -> "tuple[EncodedBatch, EncodedBatch]":
+        """Return the first `count` images and the others."""
+        first = tuple(row for row in self.rejected if row.place < count)
+        others = tuple(replace(row, place=row.place - count) for row in self.rejected[len(first) :])
+        if self.rows is None:
+            return EncodedBatch(None, first), EncodedBatch(None, others)
+        good, end = count - len(first), len(self.rows.ids)
+        return (
+            EncodedBatch(self.rows.slice(0, good) if good else None, first),
+            EncodedBatch(self.rows.slice(good, end) if good < end else None, others),
+        )
+
+
+class _UndecodedBatches(Protocol):
+    def __iter__(self) -> Iterator[UndecodedRows | PartEnd]: ...
+
+    def close(self) -> None: ...
+
+
+class EncodedBatches:
+    """The batches of a source, encoded in threads and iterated in order, inside a `with` block.
+
+    If the block raises, the waiting tasks are cancelled and the running ones end soon.
+
+    Args:
+        undecoded: The batches. They are closed at the end of the block.
+        encoder: The encoder. It is closed if the block raises.
+        columns: The columns to compute.
+        threads: Number of batches that are read and encoded at the same time.
+    """
+
+    def __init__(
+        self, undecoded: _UndecodedBatches, encoder: ImageEncoder, *, columns: Columns, threads: int
+    ) -> None:
+        self._undecoded = undecoded
+        self._encoder = encoder
+        self._columns = columns
+        self._model_input = encoder.info.input
+        self._window = threads * BATCHES_PER_THREAD
+        self._lanes = threading.Semaphore(encoder.lanes)
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix=RUN_THREADS)
+
+    def __iter__(self) -> Iterator[EncodedBatch | PartEnd]:
+        window: deque[Future[EncodedBatch] | PartEnd] = deque()
+        for rows in self._undecoded:
+            window.append(rows if isinstance(rows, PartEnd) else self._pool.submit(self._encode, rows))
+            if len(window) >= self._window:
+                yield _result(window.popleft())
+        while window:
+            yield _result(window.popleft())
+
+    def _encode(self, rows: UndecodedRows) -> EncodedBatch:
+        batch = rows.read(self._model_input)
+        encoded = None
+        if batch.ids:
+            columns = self._columns
+            pictures = thumbnails(batch.images) if columns.thumbnail else ()
+            with self._lanes:
+                embeddings = self._encoder.encode(
+                    batch.images, log_variance=columns.log_variance, score=columns.score
+                )
+            encoded = EncodedRows(batch.ids, embeddings, batch.kept, pictures)
+        return EncodedBatch(encoded, tuple(batch.rejected))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._undecoded.close()
+            if kind is not None:
+                self._encoder.close()
+        finally:
+            # After a signal, a task that waits for a disk is left to itself: the process ends.
+            self._pool.shutdown(wait=kind is not Interrupted, cancel_futures=True)
+
+
+def _result(each: "Future[EncodedBatch] | PartEnd") -> EncodedBatch | PartEnd:
+    return each if isinstance(each, PartEnd) else each.result()

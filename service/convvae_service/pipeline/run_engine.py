@@ -1,0 +1,60 @@
+"""The engine of a run: what encodes the images of a source and writes them to an output."""
+
+from dataclasses import replace
+from typing import Protocol
+
+from convvae_service.engine.cpus import available_cpus
+from convvae_service.images import Source
+from convvae_service.pipeline.encoder import EncoderInfo, ImageEncoder
+from convvae_service.pipeline.output import RunOutput
+from convvae_service.pipeline.progress import Progress
+from convvae_service.pipeline.run import RunSettings, embed
+from convvae_service.pipeline.summary import RunSummary
+
+__all__ = ["LocalEngine", "RunEngine"]
+
+
+class RunEngine(Protocol):
+    """Encodes the images of a run with one model version."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Description of the encoder graph."""
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows per call at which the encoder is fast."""
+
+    def embed(
+        self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None
+    ) -> RunSummary:
+        """Encode every row of `source` and write it to `output`; see `run.embed`."""
+
+    def close(self) -> None:
+        """Release the encoder."""
+
+
+class LocalEngine:
+    """Threads of this process; see `RunEngine`.
+
+    Args:
+        encoder: The encoder.
+        threads: Threads that decode. None takes as many as there are CPUs.
+    """
+
+    def __init__(self, encoder: ImageEncoder, *, threads: int | None) -> None:
+        self._encoder = encoder
+        self._threads = encoder.lanes + (threads or available_cpus())
+        self.info = encoder.info
+        self.batch_rows = encoder.batch_rows
+
+    def embed(
+        self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None
+    ) -> RunSummary:
+        """Encode every row of `source` and write it to `output`; see `run.embed`."""
+        settings = replace(settings, threads=self._threads)
+        return embed(source, self._encoder, output, settings, progress=progress)
+
+    def close(self) -> None:
+        """Close the encoder."""
+        self._encoder.close()
