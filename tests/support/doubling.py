@@ -16,10 +16,11 @@ MakeBatcher = Callable[..., Batcher]
 
 
 class Recorder:
-    """A stage that doubles its rows, keeps the batches it saw, and waits at a gate that the test opens."""
+    """A stage that doubles its rows, keeps its batches and their threads, and waits at the test's gate."""
 
     def __init__(self, *, gated: bool = False, poison: int | None = None) -> None:
         self.batches: list[list[int]] = []
+        self.threads: list[str] = []
         self.began = threading.Event()
         self.gate = threading.Event()
         self.poison = poison
@@ -29,6 +30,7 @@ class Recorder:
 
     def run(self, rows: Rows) -> Rows:
         self.batches.append([int(value) for value in rows[0]])
+        self.threads.append(threading.current_thread().name)
         self.began.set()
         assert self.gate.wait(10)
         if self.poison is not None and (rows[0] == self.poison).any():

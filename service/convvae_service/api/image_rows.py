@@ -13,13 +13,12 @@ from convvae_service.images import DecodingThreads, InvalidImages, decode_files
 __all__ = ["ImageRows"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class ImageRows:
     """The images of a request, as pixels or as files. Everything but the content of the files is checked."""
 
     pixels: NDArray[np.uint8] | None
     files: tuple[bytes, ...]
-    num_bytes: int
     shape: ImageShape
 
     def __len__(self) -> int:

@@ -104,7 +104,7 @@ def _read_files(request: ImageRequest, shape: ImageShape, limits: CallLimits) ->
     # Count before copying: a message has room for millions of empty files.
     _check_count(len(request.files), "files", limits)
     files = tuple(request.files)
-    return ImageRows(pixels=None, files=files, num_bytes=sum(map(len, files)), shape=shape)
+    return ImageRows(pixels=None, files=files, shape=shape)
 
 
 def _read_pixels(pixels: vae_pb2.Pixels, shape: ImageShape, limits: CallLimits) -> ImageRows:
@@ -117,7 +117,7 @@ def _read_pixels(pixels: vae_pb2.Pixels, shape: ImageShape, limits: CallLimits) 
     if len(data) != expected:
         raise _invalid("pixels.data", f"has {len(data)} bytes, {count} images of {shape} have {expected}")
     array = np.frombuffer(data, np.uint8).reshape(count, *shape.as_tuple)
-    return ImageRows(pixels=array, files=(), num_bytes=len(data), shape=shape)
+    return ImageRows(pixels=array, files=(), shape=shape)
 
 
 def _wrong_sizes(pixels: vae_pb2.Pixels, shape: ImageShape) -> list[Violation]:

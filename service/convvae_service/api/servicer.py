@@ -226,7 +226,7 @@ class VaeServicer:
 
     async def _run(self, stage: Stage, rows: Rows, call: Call) -> Rows:
         """Return the results of a stage for the rows of a call."""
-        return await wait(self._batcher.submit(stage, rows, call.observe()))
+        return await wait(self._batcher.submit(stage, rows, call.observe(), alone=call.alone))
 
     async def _noise(self, seed: int, first_row: int, count: int, dimension: int) -> NDArray[np.float32]:
         """Return `latent_noise`, made by a worker if there is much of it."""

@@ -28,13 +28,15 @@ _log = logging.getLogger(__name__)
 _MAX_COMPARED = 1024
 _SMALL_CALL_ROWS = 16
 _SMALL_CALLS_PART = 16
+# Maximum mean time of runs in the thread that brings the rows. A caller alone waits for a lane as long.
+_SHORT_NS = 250_000
 # Time of a lane to wait after an error that is no graph's.
 _PAUSE_S = 0.01
 # A dict keeps the order and removes from the middle in constant time, as cancelled calls require.
 _Queue = dict[PendingCall, None]
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(eq=False, slots=True)
 class RunningBatch:
     """A batch that a lane computes now. `started_s` is by the batcher's clock."""
 
@@ -47,7 +49,8 @@ class RunningBatch:
 class Batcher:
     """Runs stages in batches on several lanes, and limits what may wait. Safe to use from any thread.
 
-    Each lane is a thread. It completes the calls of a batch itself, so their callbacks run in it.
+    Each lane is a thread. It completes the calls of a batch itself, so their callbacks run in it. A short
+    call that comes alone runs in the thread that brings it.
 
     Args:
         lanes: Number of batches that run at the same time.
@@ -73,8 +76,9 @@ class Batcher:
     _closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        # Guards all of the state above.
-        self._changed = threading.Condition(threading.Lock())
+        # Guards all of the state above. The condition's own `with` takes twice as long.
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def admit(self, *, rows: int) -> "_Admission":
         """Reserve room for a call while a `with` block runs.
@@ -90,36 +94,46 @@ class Batcher:
         Raises:
             RuntimeError: The system allows no more threads.
         """
-        with self._changed:
+        with self._lock:
             self._start_lanes()
 
-    def submit(self, stage: Stage, rows: Rows, observe: SliceObserver | None = None) -> PendingCall:
+    def submit(
+        self, stage: Stage, rows: Rows, observe: SliceObserver | None = None, *, alone: bool = False
+    ) -> PendingCall:
         """Put rows into the queue of a stage, and return the future of its results in the same order.
 
         Args:
             stage: The stage to run.
             rows: Its inputs, with at least one row.
             observe: Called with a report of each run that has rows of this call.
+            alone: Whether this thread may run the rows, if nothing else runs and they take little time.
         """
         call = PendingCall(rows, self.clock(), observe, self._forget)
-        with self._changed:
-            self._queues.setdefault(stage, {})[call] = None
-            self._start_lanes()
-            if self._idle:
-                self._changed.notify()
-        if self._closed:
+        running = None
+        with self._lock:
+            if alone and self._is_short(stage, call.num_rows):
+                running = RunningBatch(stage.name, call.num_rows, self.clock())
+                self._runs.add(running)
+            else:
+                self._queues.setdefault(stage, {})[call] = None
+                self._start_lanes()
+                if self._idle:
+                    self._changed.notify()
+        if running is not None:
+            self._run(stage, [call.take(call.num_rows)], running)
+        elif self._closed:
             call.cancel()
         return call
 
     @property
     def runs(self) -> tuple[RunningBatch, ...]:
         """The batches that run now."""
-        with self._changed:
+        with self._lock:
             return tuple(self._runs)
 
     def close(self) -> None:
         """Stop the lanes' threads after their current runs. Calls that still wait are cancelled."""
-        with self._changed:
+        with self._lock:
             self._closed = True
             waiting = [call for queue in self._queues.values() for call in queue]
             self._changed.notify_all()
@@ -127,6 +141,13 @@ class Batcher:
             call.cancel()
         for thread in self._threads:
             thread.join()
+
+    def _is_short(self, stage: Stage, rows: int) -> bool:
+        """Return whether nothing else runs or waits, and runs of as many rows took little time so far."""
+        if self._runs or self._queues or self._closed or self.max_queue_delay_s:
+            return False
+        before = stage.stats.by_rows.get(rows)
+        return before is not None and rows <= self.max_batch_rows and before.ns <= _SHORT_NS * before.count
 
     def _start_lanes(self) -> None:
         while len(self._threads) < self.lanes and not self._closed:
@@ -149,7 +170,7 @@ class Batcher:
 
     def _next_batch(self) -> tuple[Stage, list[CallSlice], RunningBatch] | None:
         """Wait for a batch that is due and take it; None if the batcher is closed."""
-        with self._changed:
+        with self._lock:
             while not self._closed:
                 stage, wait_s = self._next_stage()
                 if stage is None:
@@ -203,7 +224,7 @@ class Batcher:
 
     def _forget(self, call: PendingCall) -> None:
         """Take a call that is done out of its queue."""
-        with self._changed:
+        with self._lock:
             for stage, queue in self._queues.items():
                 if call in queue:
                     del queue[call]
@@ -230,7 +251,7 @@ class Batcher:
             raise
         finally:
             # After the answers: a lane that is stuck in one of them is a lane that is stuck.
-            with self._changed:
+            with self._lock:
                 self._runs.discard(running)
 
     def _report(self, stage: Stage, slices: list[CallSlice], started_s: float, ended_s: float) -> None:
@@ -254,7 +275,7 @@ class Batcher:
                 )
 
     def _reserve(self, rows: int) -> None:
-        with self._changed:
+        with self._lock:
             more = self.max_queued_rows // _SMALL_CALLS_PART if rows <= _SMALL_CALL_ROWS else 0
             if self.queued_rows + rows > self.max_queued_rows + more:
                 raise Overloaded(
@@ -263,7 +284,7 @@ class Batcher:
             self.queued_rows += rows
 
     def _release(self, rows: int) -> None:
-        with self._changed:
+        with self._lock:
             self.queued_rows -= rows
 
 

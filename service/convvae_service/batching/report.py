@@ -1,13 +1,12 @@
 """Reports of a batch that has run: one for the metrics, and one per call for its trace."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 __all__ = ["BatchReport", "SliceObserver", "SliceReport"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BatchReport:
+class BatchReport(NamedTuple):
     """One run of a stage, for the metrics.
 
     Attributes:
@@ -23,8 +22,7 @@ class BatchReport:
     engine_s: float
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SliceReport:
+class SliceReport(NamedTuple):
     """The part of one call in one run, for the trace of the call.
 
     Attributes:

@@ -25,6 +25,8 @@ def share(rows_left: Sequence[int], space: int) -> list[int]:
         One number per call, in the same order, at most `rows_left`. Their sum is `space`, or the sum of
         `rows_left` if that is smaller.
     """
+    if sum(rows_left) <= space:
+        return list(rows_left)
     counts = [0] * len(rows_left)
     counts[0] = min(rows_left[0], max(1, space // min(len(rows_left), _MAX_SHARES)))
     space -= counts[0]

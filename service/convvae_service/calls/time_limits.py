@@ -27,7 +27,8 @@ class TimeLimits:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Set up without limits. `clock` returns the time in seconds."""
         self._clock = clock
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         # The number decides between limits of one time: calls cannot be compared.
         self._limits: list[tuple[float, int, RunningCall, Callable[[], ServiceError]]] = []
         self._numbers = itertools.count()
@@ -38,13 +39,13 @@ class TimeLimits:
 
     def start(self) -> None:
         """Start the thread. Raises RuntimeError if the system allows no more threads."""
-        with self._changed:
+        with self._lock:
             self._start()
 
     def add(self, call: RunningCall, seconds: float, make_error: Callable[[], ServiceError]) -> None:
         """Interrupt `call` with an error when `seconds` have passed, unless it has ended."""
         limit = (self._clock() + seconds, next(self._numbers), call, make_error)
-        with self._changed:
+        with self._lock:
             heapq.heappush(self._limits, limit)
             if len(self._limits) > self._max_limits:
                 self._limits = [other for other in self._limits if not other[2].ended]
@@ -64,13 +65,13 @@ class TimeLimits:
     def _watch(self) -> None:
         while True:
             self._interrupt_overdue()
-            with self._changed:
+            with self._lock:
                 self._wakes_at_s = self._limits[0][0] if self._limits else math.inf
                 if (left_s := self._wakes_at_s - self._clock()) > 0:
                     self._changed.wait(min(left_s, _MAX_WAIT_S))
 
     def _interrupt_overdue(self) -> None:
-        with self._changed:
+        with self._lock:
             overdue = self._take_overdue()
         for call, make_error in overdue:
             try:

@@ -68,4 +68,7 @@ class StageStats:
             self.queue.add(sum(queue_s), count=len(queue_s))
             # Each call waits for the whole run, and for every run that has rows of it.
             self.compute.add(engine_s * calls, count=len(queue_s))
-            self.by_rows.setdefault(rows, StageTotal()).add(engine_s)
+            total = self.by_rows.get(rows)
+            if total is None:
+                total = self.by_rows[rows] = StageTotal()
+            total.add(engine_s)

@@ -33,6 +33,7 @@ class Call:
         peer: Address of the caller as gRPC writes it, such as `ipv4:127.0.0.1:57284`; empty if it is unknown.
         span: The span of the call, if it is traced.
         observe: Returns an observer of the runs with rows of this call, for its trace; None without one.
+        alone: Whether the call arrived alone. The thread that reads calls may then compute it itself.
         held: The bytes that the call holds.
         limit: Gives the call a time limit of its own: after these seconds it ends with this error.
     """
@@ -46,5 +47,6 @@ class Call:
     peer: str = ""
     span: Any = None
     observe: Callable[[], SliceObserver | None] = no_observer
+    alone: bool = False
     held: HeldBytes = UNCOUNTED
     limit: Callable[[float, Callable[[], ServiceError]], None] = no_limit

@@ -216,7 +216,7 @@ class OpenInferenceServicer:
         call.held.add(values.nbytes + call.rows * graph.row_bytes(outputs))
         stage, names = graph.stage_for(outputs)
         with self._batcher.admit(rows=call.rows):
-            results = await wait(self._batcher.submit(stage, (values,), call.observe()))
+            results = await wait(self._batcher.submit(stage, (values,), call.observe(), alone=call.alone))
         reply = pb.ModelInferResponse(
             model_name=graph.name, model_version=str(graph.served.version), id=request.id
         )

@@ -57,7 +57,8 @@ class NativePort:
     """Reads the calls of one listening address in a thread of its own.
 
     The thread takes all that has arrived, abandons the calls whose callers have left, and starts the others:
-    it parses and admits them while batches run. A call is answered from the thread that has its result.
+    it parses and admits them while batches run. A call is answered from the thread that has its result. A
+    short call that arrives alone is computed and answered by this thread.
 
     Args:
         listener: The address, with its methods registered.
@@ -136,20 +137,35 @@ class NativePort:
         left = {event[1] for event in events if event[0] == EVENT_CANCEL}
         for call_id in left:
             self._abandon(call_id)
+        alone = len(events) == 1
         events.reverse()
         while events:
             # Out of the list: each call frees its request as soon as it has read it.
             kind, call_id, number, request, _, details = events.pop()
             if kind == EVENT_CALL:
                 try:
-                    self._take(call_id, self._methods[number], request, details, has_left=call_id in left)
+                    self._take(
+                        call_id,
+                        self._methods[number],
+                        request,
+                        details,
+                        has_left=call_id in left,
+                        alone=alone,
+                    )
                 except Exception:  # noqa: BLE001 - the other calls must be read
                     _log.exception("internal error: a call could not be started")
                     self._running.pop(call_id, None)
                     self._listener.fail(call_id, _INTERNAL, "internal error")
 
     def _take(
-        self, call_id: int, method: Method | ProbeMethod, request: Any, details: Any, *, has_left: bool
+        self,
+        call_id: int,
+        method: Method | ProbeMethod,
+        request: Any,
+        details: Any,
+        *,
+        has_left: bool,
+        alone: bool,
     ) -> None:
         metadata, peer, time_left_s = details
         if time_left_s is not None and time_left_s < (DEADLINE_SLACK_S if has_left else MIN_TIME_LEFT_S):
@@ -171,7 +187,7 @@ class NativePort:
             self._reply(call_id, call, self._runner.refuse(call, error))
             return
         call = self._runner.begin(method.name, metadata)
-        call.peer = peer
+        call.peer, call.alone = peer, alone
         reply = partial(self._reply, call_id, call)
         running = self._runner.prepare(
             call, method.answer, request, reply, request_bytes=len(request), time_left_s=time_left_s

@@ -276,3 +276,45 @@ def test_stages_take_turns(make: MakeBatcher) -> None:
     for call in calls:
         result_of(call)
     assert busy.batches.index([99]) == 2
+
+
+def test_a_short_call_that_comes_alone_runs_in_its_thread(make: MakeBatcher) -> None:
+    """No lane is woken for it. The first call of a size still goes to a lane: nobody knows its time."""
+    batcher, recorder = make(), Recorder()
+    first = batcher.submit(recorder.stage, values(1), alone=True)
+    assert result_of(first)[0].tolist() == [2]
+    wait_until(lambda: not batcher.runs)
+    second = batcher.submit(recorder.stage, values(2), alone=True)
+    assert second.done
+    assert second.result()[0].tolist() == [4]
+    assert recorder.threads == ["lane-0", threading.current_thread().name]
+    assert (recorder.stage.stats.runs, batcher.runs) == (2, ())
+
+
+@pytest.mark.parametrize("why", ["long", "large", "running", "delayed"])
+def test_a_call_that_would_hold_its_thread_goes_to_a_lane(make: MakeBatcher, why: str) -> None:
+    """One whose runs take long, one above the size of a batch, and one that would not be the only run."""
+    batcher = make(max_queue_delay_s=0.001) if why == "delayed" else make()
+    recorder = Recorder(gated=True)
+    rows = values(*range(5)) if why == "large" else values(0)
+    recorder.stage.stats.add(
+        rows=len(rows[0]), calls=1, queue_s=(0.0,), engine_s=1.0 if why == "long" else 1e-6
+    )
+    before = [submit_running(batcher, recorder, 7)] if why == "running" else []
+    call = batcher.submit(recorder.stage, rows, alone=True)
+    assert not call.done
+    recorder.gate.set()
+    for each in (*before, call):
+        result_of(each)
+    assert set(recorder.threads) == {"lane-0"}
+
+
+def test_the_error_of_a_call_that_comes_alone_is_its_own(make: MakeBatcher) -> None:
+    """Its thread goes on, and the next call is answered."""
+    batcher, recorder = make(), Recorder(poison=3)
+    recorder.stage.stats.add(rows=1, calls=1, queue_s=(0.0,), engine_s=1e-6)
+    bad = batcher.submit(recorder.stage, values(3), alone=True)
+    with pytest.raises(ValueError, match="poison"):
+        bad.result()
+    assert batcher.submit(recorder.stage, values(4), alone=True).result()[0].tolist() == [8]
+    assert not batcher.runs

@@ -218,7 +218,7 @@ def test_a_call_with_files(kept: Kept, good: bool) -> None:
     async def handle(request: Request, call: Call) -> Reply:
         shape = ImageShape(height=8, width=6, channels=1)
         files = (png(),) * 3 if good else (png(), b"no image")
-        rows = kept.note(Files(pixels=None, files=files, num_bytes=999, shape=shape))
+        rows = kept.note(Files(pixels=None, files=files, shape=shape))
         try:
             pixels = await rows.decode(resize=Resize(), max_pixels=1000, threads=threads, at_once=2)
         except InvalidInput as error:

@@ -234,6 +234,17 @@ def test_requests_are_dropped_one_by_one(monkeypatch: pytest.MonkeyPatch) -> Non
     assert taken == [(0, 2), (1, 1), (2, 0)]
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_only_a_call_that_arrives_by_itself_is_alone(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While one of several calls is computed by the thread that reads, the others would wait unread."""
+    runner = CallRunner(metrics=Metrics(), max_call_s=60)
+    port = NativePort(None, [None] * count, runner, SizeLimits(1, 1), None)  # type: ignore[arg-type, list-item]
+    alone: list[bool] = []
+    monkeypatch.setattr(port, "_take", lambda *_, **facts: alone.append(facts["alone"]))
+    port._take_all([(EVENT_CALL, number, number, b"", None, None) for number in range(count)])
+    assert alone == [count == 1] * count
+
+
 def test_threads_that_cannot_be_started_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever keeps the listener from opening, the server says so and does not start."""
 
