@@ -20,10 +20,11 @@ _SCALE = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 
 
 @dataclass(frozen=True, slots=True)
 class Colouring:
-    """The colour of each row, and the legend: pairs of a text and its colour."""
+    """The colour of each row, and the legend: pairs of a text and its colour, of classes or on a scale."""
 
     colours: Sequence[str]
     legend: Sequence[tuple[str, str]]
+    is_scale: bool = False
 
 
 def coloured(values: Sequence[Any] | None) -> Colouring:
@@ -41,10 +42,10 @@ def coloured(values: Sequence[Any] | None) -> Colouring:
     if len(counts) > len(_CLASSES):
         named = [text for text, _ in counts.most_common(len(_CLASSES) - 1)]
     by_text = dict(zip(named, _CLASSES, strict=False))
-    legend = [(f"{text or '(none)'}  {counts[text]}", colour) for text, colour in by_text.items()]
+    legend = [(f"{text or '(none)'}: {counts[text]}", colour) for text, colour in by_text.items()]
     if len(named) < len(counts):
         others = sum(count for text, count in counts.items() if text not in by_text)
-        legend.append((f"{len(counts) - len(named)} others  {others}", _OTHERS))
+        legend.append((f"{len(counts) - len(named)} others: {others}", _OTHERS))
     texts = ("" if value is None else str(value) for value in values)
     return Colouring([by_text.get(text, _OTHERS) for text in texts], legend)
 
@@ -59,6 +60,7 @@ def _on_scale(values: Sequence[float]) -> Colouring:
             (f"{step:.4g}", _scale_colour(part))
             for step, part in zip(steps, (0, 0.25, 0.5, 0.75, 1), strict=True)
         ],
+        is_scale=True,
     )
 
 

@@ -49,6 +49,7 @@ def map_page(
         "labels": None if labels is None else list(labels),
         "colours": list(colouring.colours),
         "legend": [list(each) for each in colouring.legend],
+        "isScale": colouring.is_scale,
         "side": _THUMBNAIL,
         "columns": columns,
         "sprite": "" if pictures is None else _sprite(pictures, columns),

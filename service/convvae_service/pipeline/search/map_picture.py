@@ -14,7 +14,8 @@ from convvae_service.pipeline.search.colours import Colouring
 __all__ = ["map_picture"]
 
 SIDE = 1400
-MARGIN = 40
+# A thumbnail may reach beyond its place by its side.
+MARGIN = 60
 LEGEND = 220
 LINE = 22
 THUMBNAIL = 44
@@ -23,6 +24,7 @@ FRAME = 3
 _RADIUS = 3
 _PLAIN = "#0072b2"
 _INK, _PALE = "#222222", "#777777"
+_PLAIN_FRAME = "#cccccc"
 
 
 def map_picture(
@@ -41,16 +43,20 @@ def map_picture(
         heading: The line above the map.
     """
     width = SIDE + (LEGEND if colouring.legend else 0)
-    canvas = Image.new("RGB", (width, SIDE + LINE), "white")
+    # Places fill the unit square in one direction alone.
+    from_top_N2 = places_N2 - [0, places_N2[:, 1].min()]
+    pixels_N2 = MARGIN + from_top_N2 * (SIDE - 2 * MARGIN)
+    pixels_N2[:, 1] += LINE
+    height = max(pixels_N2[:, 1].max() + MARGIN, 2 * (LINE + MARGIN) + len(colouring.legend) * LINE)
+    canvas = Image.new("RGB", (width, round(height)), "white")
     draw = ImageDraw.Draw(canvas)
     draw.text((MARGIN / 2, 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
-    pixels_N2 = MARGIN + places_N2 * (SIDE - 2 * MARGIN)
-    pixels_N2[:, 1] += LINE
     colours = colouring.colours or [_PLAIN] * len(places_N2)
     for (x, y), colour in zip(pixels_N2, colours, strict=True):
         draw.ellipse((x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS), fill=colour)
     if pictures is not None:
-        _paste_thumbnails(canvas, draw, pixels_N2, colours, pictures)
+        frames = colouring.colours or [_PLAIN_FRAME] * len(places_N2)
+        _paste_thumbnails(canvas, draw, pixels_N2, frames, pictures)
     font = ImageFont.load_default(size=13)
     for number, (text, colour) in enumerate(colouring.legend):
         top = LINE + MARGIN + number * LINE
@@ -63,19 +69,21 @@ def _paste_thumbnails(
     canvas: Image.Image,
     draw: ImageDraw.ImageDraw,
     pixels_N2: NDArray[np.float64],
-    colours: Sequence[str],
+    frames: Sequence[str],
     pictures: Sequence[Image.Image],
 ) -> None:
     """Paste the picture of the first row in each cell of a grid, if its neighbours leave room."""
-    step = THUMBNAIL + 2 * FRAME + 2
+    side = THUMBNAIL + 2 * FRAME
+    step = side + 2
+    # The first cell has the least place in its centre, so all cells are within the margin.
+    corner_2 = pixels_N2.min(axis=0) - side / 2
     taken: set[tuple[int, int]] = set()
-    for (x, y), colour, picture in zip(pixels_N2, colours, pictures, strict=True):
-        cell = int(x // step), int(y // step)
-        if cell in taken:
+    for place_2, frame, picture in zip(pixels_N2, frames, pictures, strict=True):
+        column, row = ((place_2 - corner_2) // step).astype(int).tolist()
+        if (column, row) in taken:
             continue
-        taken.add(cell)
-        left, top = cell[0] * step, cell[1] * step
-        side = THUMBNAIL + 2 * FRAME
-        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=colour)
+        taken.add((column, row))
+        left, top = (corner_2 + step * np.array([column, row])).astype(int).tolist()
+        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=frame)
         small = picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
         canvas.paste(small, (left + FRAME, top + FRAME))

@@ -10,7 +10,7 @@ from PIL import Image
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.search.colours import coloured
 from convvae_service.pipeline.search.map_page import map_page
-from convvae_service.pipeline.search.map_picture import map_picture
+from convvae_service.pipeline.search.map_picture import THUMBNAIL, map_picture
 from convvae_service.pipeline.search.plane import on_plane
 
 PLACES = np.array([[0.0, 0.0], [0.5, 0.5], [1.0, 1.0]])
@@ -49,7 +49,7 @@ def test_a_map_needs_three_rows() -> None:
 def test_classes_have_colours_in_natural_order() -> None:
     """10 comes after 9, and rows without a value are named."""
     colouring = coloured(["10", "9", None, "9"])
-    assert [text for text, _ in colouring.legend] == ["9  2", "10  1", "(none)  1"]
+    assert [text for text, _ in colouring.legend] == ["9: 2", "10: 1", "(none): 1"]
     assert colouring.colours[1] == colouring.colours[3] == colouring.legend[0][1]
     assert len({*colouring.colours}) == 3
 
@@ -57,12 +57,13 @@ def test_classes_have_colours_in_natural_order() -> None:
 def test_many_texts_have_a_grey_rest_and_many_numbers_a_scale() -> None:
     """The legend says how many values are in the rest, and the ends of the scale."""
     texts = coloured([f"k{number}" for number in range(20)] + ["k3"] * 5)
-    assert texts.legend[-1][0] == "9 others  9"
-    assert texts.legend[0][0] == "k3  6"
+    assert texts.legend[-1][0] == "9 others: 9"
+    assert texts.legend[0][0] == "k3: 6"
     numbers = coloured([float(number) for number in range(100)])
     assert [text for text, _ in numbers.legend] == ["0", "24.75", "49.5", "74.25", "99"]
     assert numbers.colours[0] == "#440154"
     assert numbers.colours[-1] == "#fde725"
+    assert (texts.is_scale, numbers.is_scale) == (False, True)
 
 
 def test_the_picture_has_points_thumbnails_and_a_legend() -> None:
@@ -72,8 +73,17 @@ def test_the_picture_has_points_thumbnails_and_a_legend() -> None:
     picture = map_picture(PLACES, colouring, red, heading="three")
     colours = {tuple(pixel) for pixel in np.asarray(picture).reshape(-1, 3).tolist()}
     assert {(255, 0, 0), (0, 0x72, 0xB2), (0xE6, 0x9F, 0)} <= colours
+    assert (np.asarray(picture) == (255, 0, 0)).all(axis=2).sum() == 3 * THUMBNAIL**2  # all are whole
     plain = map_picture(PLACES, coloured(None), None, heading="three")
     assert plain.width < picture.width
+
+
+def test_the_picture_is_as_high_as_its_map() -> None:
+    """A flat map leaves no empty half."""
+    flat = map_picture(PLACES * [1, 0.1] + [0, 0.45], coloured(None), None, heading="three")
+    assert flat.height < 0.3 * flat.width
+    blue = (np.asarray(flat) == (0, 0x72, 0xB2)).all(axis=2)
+    assert blue.any(axis=1).sum() == 3 * 7  # three whole points of 7 pixels
 
 
 def test_the_page_is_whole_and_no_id_ends_its_script() -> None:
