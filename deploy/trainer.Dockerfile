@@ -13,13 +13,16 @@
 # Secrets, both optional: `pip` is a pip.conf (another package index), `ca` the certificates it needs.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
 
+# pip, which only builds, and the image's environment, still empty.
+FROM ${BASE_IMAGE} AS environment
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/convvae
+
 # The trainer's dependencies. This layer changes only with pyproject.toml or constraints.txt.
-FROM ${BASE_IMAGE} AS dependencies
+FROM environment AS dependencies
 ARG COMPUTE=cpu
 ARG TORCH_INDEX=
 ARG WHEELS=
-ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN python3 -m venv /opt/build && python3 -m venv --without-pip /opt/convvae
 # Copied and not mounted: buildah --layers does not see changes in mounts.
 COPY pyproject.toml constraints.txt deploy/requirements.py /src/
 RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
@@ -31,16 +34,17 @@ RUN --mount=type=bind,source=deploy/wheels,target=/src/deploy/wheels \
  && cp /src/constraints.txt /opt/build/constraints.txt \
  && if [ "${COMPUTE}" = cpu ] && [ -n "${TORCH_INDEX}" ]; then \
       sed -i -E 's/^(torch|torchvision)===(.*)/\1==\2+cpu/' /opt/build/constraints.txt \
+   && grep -E '^(torch|torchvision)==' /opt/build/constraints.txt > /opt/build/torch.txt \
    && /opt/build/bin/pip --python /opt/convvae/bin/python install --only-binary :all: --index-url "${TORCH_INDEX}" \
-        $(grep -E '^(torch|torchvision)==' /opt/build/constraints.txt); fi \
+        --requirement /opt/build/torch.txt; fi \
  && /opt/build/bin/python /src/requirements.py /src/pyproject.toml trainer "${COMPUTE}" > /opt/build/requirements.txt \
  && /opt/build/bin/pip --python /opt/convvae/bin/python install --only-binary :all: \
       --constraint /opt/build/constraints.txt --requirement /opt/build/requirements.txt
 
 # The project itself: a wheel, unpacked in its final place, as a small layer of its own.
-FROM dependencies AS project
+FROM environment AS project
 ARG WHEELS=
-COPY README.md LICENSE /src/
+COPY pyproject.toml README.md LICENSE /src/
 COPY protos /src/protos
 COPY trainer /src/trainer
 COPY service /src/service

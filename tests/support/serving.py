@@ -163,6 +163,8 @@ def start_failure(*flags: str) -> str:
     done = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    # It never served.
+    assert "stopped" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     return errors[0].removeprefix("error: ")

@@ -145,7 +145,6 @@ class Server:
         await parts.loader.close()
         if parts.tracing is not None:
             await asyncio.to_thread(parts.tracing.close)
-        _log.info("stopped")
 
     def _run_in_background(self, work: Coroutine[Any, Any, None]) -> None:
         self._background.append(asyncio.create_task(work))

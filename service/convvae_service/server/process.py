@@ -51,6 +51,8 @@ async def run(settings: ServeSettings) -> int:
         code = await _serve(server, settings, signals)
     finally:
         await _close(server, signals, code)
+    # A start that fails has its error as the only line.
+    _log.info("stopped")
     return code
 
 
