@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.one_front, pytest.mark.slow]
 TOKEN = "0123456789abcdef" * 4
 WORKER = "ray::MapWorker(MapBatches(Worker))"
 WAIT_S = 120.0
-ROWS = 300_000
-PART_ROWS = 15_000
+ROWS = 200_000
+PART_ROWS = 10_000
 
 
 @dataclass(frozen=True)

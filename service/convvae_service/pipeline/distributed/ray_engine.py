@@ -102,7 +102,8 @@ class RayEngine:
         )
         try:
             for rows in encoded.iter_batches(batch_size=None, batch_format="numpy"):
-                yield from rows["item"]
+                for sent in rows["items"]:
+                    yield from sent
         except ray.exceptions.RayActorError as error:
             raise RunFailed(f"Ray's workers died again and again: {first_line(error)}") from None
         except Exception as error:  # noqa: BLE001 - Ray's exceptions share no base class

@@ -9,6 +9,7 @@ import socket
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +27,9 @@ from convvae_service.pipeline.local import LocalEncoder
 from convvae_service.pipeline.sink import Columns
 
 __all__ = ["Item", "PlacedBatch", "ShardEnd", "Worker", "WorkerJob"]
+
+# Ray Data takes about 4 ms to store an object.
+_ITEMS_SENT = 16
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,13 +90,14 @@ class Worker:
             self._refusal = BadModel(f"worker on {socket.gethostname()}: {error}")
 
     def __call__(self, pieces: Mapping[str, Any]) -> Iterator[dict[str, NDArray[np.object_]]]:
-        """Yield the items of pieces, as rows of one object each."""
+        """Yield the items of pieces, as rows of one object each: a list of items."""
         columns = (pieces[name].tolist() for name in Piece._fields)
         for values in zip(*columns, strict=True):
-            for item in self._items(Piece(*values)):
+            items = self._items(Piece(*values))
+            while sent := list(islice(items, _ITEMS_SENT)):
                 row = np.empty(1, np.object_)
-                row[0] = item
-                yield {"item": row}
+                row[0] = sent
+                yield {"items": row}
 
     def _items(self, piece: Piece) -> Iterator[Item]:
         if self._refusal is not None:
