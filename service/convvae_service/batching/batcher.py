@@ -12,10 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from types import TracebackType
 
-import numpy as np
-
 from convvae_service.batching.pending_call import CallSlice, PendingCall
 from convvae_service.batching.report import BatchReport, SliceObserver, SliceReport
+from convvae_service.batching.run import deliver, run_batch
 from convvae_service.batching.sharing import share
 from convvae_service.engine.stages import Rows, Stage
 from convvae_service.errors import Overloaded
@@ -235,14 +234,14 @@ class Batcher:
     def _run(self, stage: Stage, slices: list[CallSlice], running: RunningBatch) -> None:
         try:
             started_s = self.clock()
-            results = _run_batch(stage, slices)
+            results = run_batch(stage, slices)
             ended_s = self.clock()
             # First the reports: a caller never has an answer that is not counted.
             try:
                 self._report(stage, slices, started_s, ended_s)
             except Exception:  # noqa: BLE001 - the callers have their results all the same
                 _log.exception("internal error: a batch was not reported")
-            _deliver(slices, results)
+            deliver(slices, results)
             # The traceback of an error in here has this frame. They must not hold each other.
             del results
         except Exception as error:
@@ -304,43 +303,3 @@ class _Admission:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._batcher._release(self._rows)
-
-
-def _deliver(slices: list[CallSlice], results: list[Rows | Exception]) -> None:
-    """Give each call its part of the results, or its error."""
-    for part, result in zip(slices, results, strict=True):
-        try:
-            if isinstance(result, Exception):
-                part.call.fail(result)
-            else:
-                part.call.accept(part.start, result)
-        except Exception as error:  # noqa: BLE001 - for example MemoryError; the other calls get their results
-            _log.exception("internal error: a call could not take its results")
-            part.call.fail(error)
-
-
-def _run_batch(stage: Stage, slices: list[CallSlice]) -> list[Rows | Exception]:
-    """Run one batch. Return the results of each slice, or the error that it causes."""
-    if len(slices) == 1:
-        return [_run_alone(stage, slices[0])]
-    try:
-        inputs = zip(*(part.rows for part in slices), strict=True)
-        results = stage.run(tuple([np.concatenate(arrays) for arrays in inputs]))
-    except Exception:  # noqa: BLE001 - the cause is found by running the calls one by one
-        # One bad row must not fail the calls that share its batch.
-        _log.warning("a batch failed, running its calls one by one", exc_info=True)
-        return [_run_alone(stage, part) for part in slices]
-    parts: list[Rows | Exception] = []
-    start = 0
-    for part in slices:
-        stop = start + len(part)
-        parts.append(tuple([array[start:stop] for array in results]))
-        start = stop
-    return parts
-
-
-def _run_alone(stage: Stage, part: CallSlice) -> Rows | Exception:
-    try:
-        return stage.run(part.rows)
-    except Exception as error:  # noqa: BLE001 - it belongs to this call, which raises it
-        return error

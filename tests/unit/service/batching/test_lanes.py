@@ -221,7 +221,7 @@ def test_a_fault_of_the_batcher_ends_neither_its_calls_nor_the_lane(
 
     with closing(new_batcher(1)) as batcher:
         with monkeypatch.context() as patch:
-            patch.setattr(batcher_module, "_run_batch", no_memory)
+            patch.setattr(batcher_module, "run_batch", no_memory)
             failed = end_of(batcher.submit(Stage("double", double), values(1)))
             with pytest.raises(MemoryError, match="no room"):
                 failed()
