@@ -80,7 +80,7 @@ class GrpcFront:
         )
         self._message_limits = message_limits(settings)
         self._partial_messages = self._guard.partial_messages(
-            max_bytes=5 * settings.max_pending_bytes // 4,
+            max_bytes=9 * settings.max_pending_bytes // 8,
             sent=lambda: received_bytes(self._addresses.ends),
         )
         reading_s = settings.max_stream_idle_s or settings.max_call_s
