@@ -5,6 +5,8 @@ import signal
 import sys
 from types import FrameType
 
+from convvae.program.exit_codes import ExitCode, stopped_by
+
 __all__ = ["main"]
 
 
@@ -12,7 +14,7 @@ def _end_start(number: int, frame: FrameType | None) -> None:
     """End the process while it loads its modules: nothing is open yet."""
     del frame
     os.write(2, f"error: interrupted by {signal.Signals(number).name}\n".encode())
-    os._exit(128 + number)
+    os._exit(stopped_by(number))
 
 
 def main() -> None:
@@ -24,29 +26,28 @@ def main() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from convvae.cli.app import app
+        from convvae.cli.ending import ending
         from convvae.cli.signals import Interrupted, raise_on_signals
-        from convvae.cli.terminal import StandardOutputFailed, complain
-        from convvae.errors import ConvvaeError, DeadlineExceeded, TryLater
+        from convvae.cli.terminal import complain
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] == "convvae":
             raise
-        sys.exit(f"error: {error.name} is not installed: pip install convvae")
+        sys.stderr.write(f"error: {error.name} is not installed: pip install convvae\n")
+        sys.exit(ExitCode.REFUSED)
     try:
         raise_on_signals()
-        app()
-    except (TryLater, DeadlineExceeded) as error:
-        complain(error)
-        sys.exit(3)
-    except (ConvvaeError, StandardOutputFailed) as error:
-        complain(error)
-        sys.exit(1)
-    except OSError as error:
-        complain(f"{error.filename or 'input or output'}: {error.strerror or error}")
-        sys.exit(1)
+        code = app.run(sys.argv[1:])
     except Interrupted as error:
         complain(error)
         # A thread of gRPC may hold a lock that the interpreter's end would wait for.
         os._exit(error.exit_code)
+    except Exception as error:
+        known = ending(error)
+        if known is None:
+            raise
+        code, text = known
+        complain(text)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -60,7 +60,7 @@ def measure(preset: str, changes: dict[str, Any], run_dir: Path) -> dict[str, An
     """Train a preset and return its figures on the test images."""
     from convvae_trainer.data.dataset import load_dataset
     from convvae_trainer.runs.fit import fit
-    from convvae_trainer.settings.config import config_from
+    from convvae_trainer.settings.assembly import config_from
     from convvae_trainer.settings.presets import preset_settings
 
     config = config_from(preset_settings(preset), {"device": "cpu", "tensorboard": False}, changes)

@@ -39,7 +39,7 @@ from convvae_trainer.compute.device import gpu_name, pick_device
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
-from convvae_trainer.settings.config import config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
 
 RESULTS = Path(__file__).parent / "results"
 PROTOCOL = {

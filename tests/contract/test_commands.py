@@ -100,5 +100,5 @@ def test_programs_have_one_manner(module: str, program: str) -> None:
         assert (done.returncode, done.stderr) == (0, ""), flag
         outputs[flag] = done.stdout
     assert outputs["-h"] == outputs["--help"]
-    assert "exit codes: 0" in outputs["-h"].lower()
+    assert "exit codes:" in outputs["-h"].lower()
     assert outputs["--version"] == f"{program} {metadata.version('convvae')}\n"

@@ -40,14 +40,16 @@ FORBIDDEN = {
     "convvae_service.pipeline.local": TRAINER | {"pyarrow"},
     "convvae_service.pipeline.remote": HEAVY | {"convvae_trainer"},
     "convvae_service.pipeline.parquet_sink": HEAVY | {"convvae_trainer"},
+    "convvae_service.cli.app": HEAVY | {"rich", "convvae_trainer"},
+    "convvae_service.cli.serve": HEAVY | {"typer", "rich", "convvae_trainer"},
     "convvae_service.calls.runner": HEAVY | {"grpc", "pydantic", "numpy", "convvae", "convvae_trainer"},
     "convvae_service.server.lifecycle": HEAVY - {"onnxruntime"} | {"typer", "rich", "convvae_trainer"},
     "convvae_trainer": HEAVY | {"numpy", "PIL", "rich", "grpc", "pydantic", "convvae"},
     "convvae_trainer.python.fit": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.__main__": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
     "convvae_trainer.cli.app": {"torch", "torchvision", "sklearn", "matplotlib", "grpc", "pydantic"},
-    "convvae_trainer.runs.fit": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
-    "convvae_trainer.commands.compare": {"grpc", "pydantic", "pydantic_settings", "onnxruntime", "convvae"},
+    "convvae_trainer.runs.fit": {"grpc", "pydantic", "pydantic_settings", "onnxruntime"},
+    "convvae_trainer.commands.compare": {"grpc", "pydantic", "pydantic_settings", "onnxruntime"},
 }
 # A second `inference.*` in a process breaks the clients of the Open Inference Protocol there.
 for _module in FORBIDDEN.keys() - {"convvae_service.server.lifecycle"}:
@@ -84,14 +86,17 @@ def test_imports_stay_light(module: str) -> None:
 
 
 def test_the_trainer_loads_no_server() -> None:
-    """All modules of the trainer together load three wings of the service: bundle, images and engine."""
+    """All modules of the trainer load bundle, images and engine of the service, and of the client nothing."""
     code = "import sys\n"
     code += "".join(f"import {name}\n" for name in modules_of("convvae_trainer") if "__main__" not in name)
     code += "print(*sys.modules)"
     loaded = run(code).split()
     wings = {name.split(".")[1] for name in loaded if name.startswith("convvae_service.")}
     assert wings <= {"bundle", "images", "engine", "errors", "printable"}
-    assert not {"grpc", "pydantic", "onnxruntime", "convvae"} & set(loaded)
+    assert not {"grpc", "pydantic", "onnxruntime"} & set(loaded)
+    # Of the client's package only the manner of all programs.
+    others = {name.split(".")[1] for name in loaded if name.startswith("convvae.")}
+    assert others == {"program", "version"}
 
 
 def test_the_service_never_names_the_trainer() -> None:

@@ -29,6 +29,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__init__",
         "open_inference",
         "server",
+        "cli",
         "__main__",
     ),
     "convvae_trainer": (
@@ -55,6 +56,7 @@ ORDER: dict[str, tuple[str, ...]] = {
     "convvae": (
         "v1",
         "version",
+        "program",
         "addresses",
         "errors",
         "model_name",
@@ -74,8 +76,8 @@ ORDER: dict[str, tuple[str, ...]] = {
 }
 # What one package may take from another: wings of the service, and of the client what anyone may import.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
-    "convvae_trainer": {"convvae_service": ("bundle", "images", "engine")},
-    "convvae_service": {"convvae": ("v1", "__init__", "addresses", "inputs")},
+    "convvae_trainer": {"convvae_service": ("bundle", "images", "engine"), "convvae": ("program",)},
+    "convvae_service": {"convvae": ("v1", "__init__", "program", "addresses", "inputs")},
     "convvae": {},
 }
 # Wings with a face: others import what it lists, and none of its modules.

@@ -23,7 +23,8 @@ from convvae_trainer.exports.publish import export
 from convvae_trainer.objectives.bound import kl_to_prior
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
 from support.serving import serving

@@ -39,8 +39,8 @@ def test_check_of_nothing_fails(tmp_path: Path) -> None:
 
 
 def test_help_and_version() -> None:
-    """Help names the commands, their exit codes and every option; the version is the package's."""
-    assert "exit codes: 0 drained, or every version is sound" in serve("--help").stdout
+    """Help names the commands and every option; the version is the package's."""
+    assert "Without a command, it is run." in serve("--help").stdout
     assert serve("--version").stdout == f"convvae-serve {version('convvae')}\n"
     assert "--max-rows-per-call" in serve("run", "--help").stdout
     assert "Verify every version" in serve("check", "--help").stdout
@@ -49,9 +49,9 @@ def test_help_and_version() -> None:
 def test_wrong_use_is_explained() -> None:
     """An unknown command, a missing root and a missing argument end with exit code 2 and a hint."""
     for words, message in (
-        (("start",), "error: unknown command 'start'"),
+        (("start",), "error: convvae-serve has no command 'start'"),
         ((), "error: --models is required"),
-        (("check",), "error: usage: convvae-serve check ROOT"),
+        (("check",), "error: convvae-serve check needs ROOT"),
     ):
         done = serve(*words)
         assert done.returncode == 2

@@ -18,7 +18,8 @@ from convvae_trainer.objectives.base import Gradients, StepSetup
 from convvae_trainer.objectives.feature_likelihood import FeatureLikelihood
 from convvae_trainer.objectives.noise import NoiseSource
 from convvae_trainer.objectives.registry import objective_class
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 # Two levels, so that the features are those of a layer in the middle.
 HEIGHT, WIDTH, CHANNELS, LATENT_DIM, BATCH = 20, 12, 3, 3, 5

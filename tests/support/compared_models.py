@@ -14,7 +14,7 @@ from convvae_trainer.compare.nearest import NearestImages
 from convvae_trainer.compare.own_size import own_halvings
 from convvae_trainer.compare.sample import TestSample as Sample
 from convvae_trainer.compare.sample import mean_image_ssim
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.settings.recorded import recorded_settings
 
 LATENTS = 4

@@ -37,6 +37,8 @@ def main() -> None:
 
 def _run(words: list[str]) -> tuple[str, int]:
     """Run the command line; return the last line for stderr, "" without one, and the exit code."""
+    from convvae.program.exit_codes import ExitCode, stopped_by
+    from convvae.program.usage import WrongUsage
     from convvae_service.bundle import BundleError
     from convvae_trainer.cli.app import app
     from convvae_trainer.errors import Interrupted, TrainerError
@@ -46,19 +48,20 @@ def _run(words: list[str]) -> tuple[str, int]:
     try:
         for word in words:
             check_utf8(word)
-        app()
+        return "", app.run(words)
     except TrainerError as error:
         # It is not an error if a run stops after a signal.
         return str(error) if isinstance(error, Interrupted) else f"error: {error}", error.exit_code
     except Stopped as stopped:
-        return stopped.text, 128 + stopped.number
-    except BundleError as error:
-        return f"error: {error}", 2
+        return stopped.text, stopped_by(stopped.number)
+    except (WrongUsage, BundleError) as error:
+        return f"error: {error}", int(ExitCode.REFUSED)
     except OSError as error:
-        return f"error: {error.filename or 'input or output'}: {error.strerror or error}", 1
+        return f"error: {error.filename or 'input or output'}: {error.strerror or error}", int(
+            ExitCode.FAILED
+        )
     except MemoryError as error:
-        return f"error: memory ran out: {str(error) or 'use fewer or smaller images'}", 1
-    return "", 0
+        return f"error: memory ran out: {str(error) or 'use fewer or smaller images'}", int(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ TrainerError            one line on the screen without a traceback; `exit_code` 
 
 import signal
 
+from convvae.program.exit_codes import ExitCode, stopped_by
+
 __all__ = [
     "BadConfig",
     "BadData",
@@ -31,7 +33,7 @@ __all__ = [
 class TrainerError(Exception):
     """The base of all errors of this package. The message says what to change."""
 
-    exit_code = 2
+    exit_code = int(ExitCode.REFUSED)
 
 
 class BadConfig(TrainerError):
@@ -62,30 +64,32 @@ class MissingExtra(TrainerError):
 class TrainingFailed(TrainerError):
     """Training cannot go on: steps are not finite, or another process of the run has ended."""
 
+    exit_code = int(ExitCode.FAILED)
+
 
 class RunsFailed(TrainerError):
     """Runs of a study failed; the others are finished."""
 
-    exit_code = 1
+    exit_code = int(ExitCode.FAILED)
 
 
 class ExportFailed(TrainerError):
     """The graphs do not compute what they should, or cannot be written; nothing was published."""
 
-    exit_code = 1
+    exit_code = int(ExitCode.FAILED)
 
 
 class OutputFailed(TrainerError):
     """Standard output cannot be written, so the results are not complete."""
 
-    exit_code = 1
+    exit_code = int(ExitCode.FAILED)
 
 
 class Interrupted(TrainerError):
     """A signal stopped the training; a checkpoint holds the whole state.
 
     Args:
-        number: The number of the signal, n. The exit code of the process is 128 + n.
+        number: The number of the signal.
         step: The step at which training can continue.
         resume: The command that continues it, where it is known.
     """
@@ -95,4 +99,4 @@ class Interrupted(TrainerError):
         super().__init__(f"{text}: {resume}" if resume else text)
         self.number = number
         self.step = step
-        self.exit_code = 128 + number
+        self.exit_code = stopped_by(number)

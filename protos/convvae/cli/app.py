@@ -17,35 +17,44 @@ from convvae.cli.terminal import complain, note, printable, say
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.inputs.folders import describe_left_out
+from convvae.program.app import Program
+from convvae.program.exit_codes import ExitCode
 from convvae.results import Answer, Health
-from convvae.version import distribution_version
 
 __all__ = ["app"]
 
 _HEALTH_TIMEOUT_S = 5.0
 _PICTURES: tuple[Form, ...] = ("npy", "npz", "png", "folder")
 
-app = typer.Typer(
-    name="convvae",
-    help="Call a convvae server. Exit codes: 0 done; 1 refused or failed; 2 wrong usage; "
-    "3 no answer, because there is no server, or it is overloaded or too slow.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = Program(
+    "convvae",
+    help="""Call a convvae server.
+
+    Example: convvae sample --count 16 --out grid.png --target localhost:50051
+    """,
+    say=say,
 )
 
 Inputs = Annotated[
     list[Path],
-    typer.Argument(metavar="PATH...", help="JPEG, PNG or WebP files, folders of them, or one .npy or .npz."),
+    typer.Argument(
+        metavar="PATH...", help="Read JPEG, PNG or WebP files, folders of them, or one .npy or .npz file."
+    ),
 ]
 Pictures = Annotated[
     Path,
-    typer.Option(metavar="PATH", help="x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image)."),
+    typer.Option(
+        metavar="PATH",
+        help="Write the images to x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image).",
+    ),
 ]
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Overwrite existing files.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace files that exist.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print the result as one JSON object.")]
 Seed = Annotated[
-    int | None, typer.Option(metavar="N", help="Seed of the noise. Default: a new seed, which is printed.")
+    int | None,
+    typer.Option(
+        metavar="N", help="Draw the noise from this seed.", show_default="a new seed, which is printed"
+    ),
 ]
 
 
@@ -64,14 +73,19 @@ def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
 def encode(
     client: Client,
     paths: Inputs,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="x.npy (means), or x.npz (with --log-variance).")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Write the means to x.npy, or all arrays to x.npz.")
+    ],
     log_variance: Annotated[
-        bool, typer.Option("--log-variance", metavar="", help="Write log_variance too.")
+        bool, typer.Option("--log-variance", metavar="", help="Write log_variance too. This needs x.npz.")
     ] = False,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Map images to latent vectors."""
+    """Map images to latent vectors.
+
+    Example: convvae encode pictures/ --out z.npy
+    """
     output = Output.at(out, forms=("npz",) if log_variance else ("npy", "npz"), force=force)
     source = read_images(paths)
     with source.naming():
@@ -99,13 +113,20 @@ def encode(
 def decode(
     client: Client,
     latents: Annotated[
-        Path, typer.Argument(metavar="FILE", help="x.npy, or x.npz with `mean` or `latents`: (N, Z).")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Read vectors of shape (N, Z) from x.npy, or from `mean` or `latents` in x.npz.",
+        ),
     ],
     out: Pictures,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Map latent vectors to images."""
+    """Map latent vectors to images.
+
+    Example: convvae decode z.npy --out grid.png
+    """
     output = Output.at(out, forms=_PICTURES, force=force)
     array = read_array(latents, keys=("mean", "latents"))
     output.check_count(len(array))
@@ -119,14 +140,21 @@ def decode(
 def sample(
     client: Client,
     out: Pictures,
-    count: Annotated[int, typer.Option("--count", "-n", metavar="N", help="Number of images.")] = 16,
+    count: Annotated[
+        int, typer.Option("--count", "-n", metavar="N", help="Draw this number of images.")
+    ] = 16,
     seed: Seed = None,
-    temperature: Annotated[float, typer.Option(metavar="X", help="Standard deviation of the noise.")] = 1.0,
-    first_row: Annotated[int, typer.Option(metavar="N", help="Index of the first row within the seed.")] = 0,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="Draw noise with this standard deviation.")
+    ] = 1.0,
+    first_row: Annotated[int, typer.Option(metavar="N", help="Begin at this row of the seed.")] = 0,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Draw images from the prior."""
+    """Draw images from the prior.
+
+    Example: convvae sample --count 16 --seed 7 --out grid.png
+    """
     output = Output.at(out, forms=_PICTURES, force=force)
     output.check_count(count)
     answer = client.sample(count, seed=seed, temperature=temperature, first_row=first_row)
@@ -140,7 +168,10 @@ def sample(
 def reconstruct(
     client: Client, paths: Inputs, out: Pictures, force: Force = False, as_json: Json = False
 ) -> None:
-    """Encode and decode images. A grid shows each image above its reconstruction."""
+    """Encode and decode images. A grid shows each image above its reconstruction.
+
+    Example: convvae reconstruct pictures/ --out compare.png
+    """
     output = Output.at(out, forms=_PICTURES, force=force)
     source = read_images(paths)
     output.check_count(2 * len(source.images))
@@ -169,14 +200,22 @@ def score(
     client: Client,
     paths: Inputs,
     num_samples: Annotated[
-        int, typer.Option(metavar="N", help="Draws per image; 0 uses the posterior mean.")
+        int,
+        typer.Option(
+            metavar="N", help="Average over this number of draws per image. 0 uses the posterior mean."
+        ),
     ] = 0,
     seed: Seed = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="x.npz: elbo, distortion, rate.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write elbo, distortion and rate to x.npz.")
+    ] = None,
     force: Force = False,
     as_json: Json = False,
 ) -> None:
-    """Print the evidence lower bound of each image, in nats."""
+    """Print the evidence lower bound (ELBO) of each image, in nats.
+
+    Example: convvae score pictures/
+    """
     output = Output.at(out, forms=("npz",), force=force) if out else None
     source = read_images(paths)
     with source.naming():
@@ -212,7 +251,10 @@ def score(
 @app.command()
 @connected
 def models(client: Client, as_json: Json = False) -> None:
-    """List the server's models and versions."""
+    """List the server's models and versions.
+
+    Example: convvae models --target localhost:50051
+    """
     summaries = client.models()
     if as_json:
         rows = [
@@ -230,7 +272,7 @@ def models(client: Client, as_json: Json = False) -> None:
             }
             for model in summaries
         ]
-        say(json.dumps(rows))
+        say(json.dumps({"models": rows}))
         return
     _table(
         "models",
@@ -248,7 +290,10 @@ def models(client: Client, as_json: Json = False) -> None:
 def health(
     client: Client,
     service: Annotated[
-        str, typer.Option(metavar="NAME", help="A model, or `liveness`. Default: the whole server.")
+        str,
+        typer.Option(
+            metavar="NAME", help="Check this model, or `liveness`.", show_default="the whole server"
+        ),
     ] = "",
     wait_s: Annotated[
         float,
@@ -256,7 +301,12 @@ def health(
     ] = 0,
     as_json: Json = False,
 ) -> None:
-    """Check the server's health, at most for 5 s. Exit codes: 0 serving; 1 not serving; 2 no answer."""
+    """Check the health of a server, or of one of its models. The exit code is 0 if it serves, 1 if not.
+
+    An answer is awaited for at most 5 s. Without one, the exit code is 3.
+
+    Example: convvae health --wait 30
+    """
     try:
         status = _health(client, service, wait_s)
     except InvalidInput:
@@ -265,12 +315,12 @@ def health(
         complain(
             f"{client.target}: no answer in time; the server may be overloaded or at its limit of connections"
         )
-        raise typer.Exit(2) from None
+        raise typer.Exit(ExitCode.NO_ANSWER) from None
     except ConvvaeError as error:
         complain(error)
-        raise typer.Exit(2) from None
+        raise typer.Exit(ExitCode.NO_ANSWER) from None
     say(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
-    raise typer.Exit(0 if status is Health.SERVING else 1)
+    raise typer.Exit(ExitCode.DONE if status is Health.SERVING else ExitCode.FAILED)
 
 
 def _health(client: Client, service: str, wait_s: float) -> Health:
@@ -308,19 +358,3 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     text.print(table)
     assert isinstance(text.file, io.StringIO)
     say(text.file.getvalue().rstrip("\n"))
-
-
-def _version(value: bool) -> None:
-    if value:
-        say(f"convvae {distribution_version()}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool,
-        typer.Option("--version", metavar="", callback=_version, is_eager=True, help="Print the version."),
-    ] = False,
-) -> None:
-    del version

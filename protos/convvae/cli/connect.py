@@ -23,7 +23,7 @@ def connect(
         typer.Option(
             metavar="HOST:PORT",
             envvar="CONVVAE_TARGET",
-            help="Address of the server.",
+            help="Call the server at this address.",
             rich_help_panel=_PANEL,
             show_default=True,
         ),
@@ -31,23 +31,26 @@ def connect(
     model: Annotated[
         str,
         typer.Option(
-            metavar="MODEL[@VERSION]", help="Default: the server's only model.", rich_help_panel=_PANEL
+            metavar="MODEL[@VERSION]",
+            help="Use this model.",
+            show_default="the server's only model",
+            rich_help_panel=_PANEL,
         ),
     ] = "",
     timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", help="Limit for a request and its retries.", rich_help_panel=_PANEL),
+        typer.Option(
+            metavar="SECONDS", help="End a request and its retries after this time.", rich_help_panel=_PANEL
+        ),
     ] = 30.0,
     retries: Annotated[
         int,
-        typer.Option(
-            min=0, metavar="N", help="Maximum number of retries per request.", rich_help_panel=_PANEL
-        ),
+        typer.Option(min=0, metavar="N", help="Retry a request at most this often.", rich_help_panel=_PANEL),
     ] = RetryConfig().retries,
     max_in_flight: Annotated[
         int,
         typer.Option(
-            min=1, metavar="N", help="Maximum number of requests at the same time.", rich_help_panel=_PANEL
+            min=1, metavar="N", help="Send at most this number of requests at a time.", rich_help_panel=_PANEL
         ),
     ] = 4,
     tls: Annotated[
@@ -57,14 +60,16 @@ def connect(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="PEM file of the authorities to trust. Implies --tls.",
+            help="Trust the authorities in this PEM file. This implies --tls.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     tls_server_name: Annotated[
         str,
         typer.Option(
-            metavar="NAME", help="Name in the server's certificate. Implies --tls.", rich_help_panel=_PANEL
+            metavar="NAME",
+            help="Expect this name in the server's certificate. This implies --tls.",
+            rich_help_panel=_PANEL,
         ),
     ] = "",
     token_file: Annotated[
@@ -72,14 +77,17 @@ def connect(
         typer.Option(
             metavar="FILE",
             envvar="CONVVAE_TOKEN_FILE",
-            help="File that contains a bearer token.",
+            help="Send the bearer token in this file.",
             rich_help_panel=_PANEL,
         ),
     ] = None,
     allow_insecure_token: Annotated[
         bool,
         typer.Option(
-            "--allow-insecure-token", metavar="", help="Allow an unencrypted token.", rich_help_panel=_PANEL
+            "--allow-insecure-token",
+            metavar="",
+            help="Allow to send the token without encryption.",
+            rich_help_panel=_PANEL,
         ),
     ] = False,
 ) -> Client:

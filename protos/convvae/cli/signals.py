@@ -3,6 +3,8 @@
 import signal
 from types import FrameType
 
+from convvae.program.exit_codes import stopped_by
+
 __all__ = ["Interrupted", "raise_on_signals"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -17,7 +19,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
-        self.exit_code = 128 + number
+        self.exit_code = stopped_by(number)
 
 
 def raise_on_signals() -> None:

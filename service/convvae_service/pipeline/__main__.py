@@ -25,17 +25,20 @@ def _run() -> None:
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     # The command names every damaged file. Pillow's warnings do not.
     warnings.filterwarnings("ignore", module="PIL")
+    from convvae.program.exit_codes import ExitCode
+    from convvae.program.usage import WrongUsage
     from convvae_service.images import BadSource
     from convvae_service.pipeline.cli import app
 
     try:
-        app()
-    except BadSource as error:
-        _fail(str(error), 2)
+        code = app.run(sys.argv[1:])
+    except (WrongUsage, BadSource) as error:
+        _fail(str(error), ExitCode.REFUSED)
     except (PipelineError, Interrupted) as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", 1)
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", ExitCode.FAILED)
+    sys.exit(code)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:

@@ -2,13 +2,13 @@
 
 import os
 from contextlib import closing, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
+from convvae.program.app import Program
 from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed, what_is_kept
 from convvae_service.pipeline.search.cli import draw, duplicates, neighbors
@@ -26,33 +26,13 @@ MAX_PART_ROWS = 1 << 30
 DEFAULT_PART_ROWS = 1 << 16
 OWN_COLUMNS = ("id", "embedding", "log_variance", "elbo", "distortion", "rate", "thumbnail")
 
-app = typer.Typer(
-    name="convvae-embed",
-    help="Embed images in bulk, and search and draw what was embedded. Exit codes: 0 done; 1 failed"
-    " halfway; 2 wrong usage or input; 128 plus the number of a signal that stopped it.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+app = Program(
+    "convvae-embed",
+    help="""Embed images in bulk, and search and draw what was embedded.
+
+    Example: convvae-embed run pictures/ z.parquet --bundle models/mnist
+    """,
 )
-
-
-def _print_version(value: bool) -> None:
-    if value:
-        typer.echo(f"convvae-embed {metadata.version('convvae')}")
-        raise typer.Exit
-
-
-@app.callback()
-def _main(
-    version: Annotated[
-        bool,
-        typer.Option(
-            "--version", metavar="", callback=_print_version, is_eager=True, help="Print the version."
-        ),
-    ] = False,
-) -> None:
-    """Embed images in bulk, and search and draw what was embedded."""
-    del version
 
 
 @app.command()
@@ -61,45 +41,57 @@ def run(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders of images, tar archives, Parquet, .npy, .npz or idx files; patterns and addresses"
-            " such as 's3://bucket/shard-{000..099}.tar'; or - for a list of paths on standard input.",
+            help="Read folders of images, tar archives, Parquet, .npy, .npz or idx files. Patterns and"
+            " addresses such as 's3://bucket/shard-{000..099}.tar' are allowed. - reads a list of paths from"
+            " standard input.",
         ),
     ],
     sink: Annotated[
         Path,
         typer.Argument(
-            metavar="SINK", help="A folder for Parquet parts, or one file that ends in .parquet or .npy."
+            metavar="SINK", help="Write a folder of Parquet parts, or one file that ends in .parquet or .npy."
         ),
     ],
-    target: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Encode through a service.")] = None,
+    target: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Encode through this service.")
+    ] = None,
     model: Annotated[
         str | None,
-        typer.Option(metavar="MODEL[@VERSION]", help="With --target. (default: the service's only model)"),
+        typer.Option(
+            metavar="MODEL[@VERSION]", help="Use this model of the service.", show_default="its only model"
+        ),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="ROOT/MODEL[@VERSION]", help="Encode in this process.")
+        Path | None,
+        typer.Option(metavar="ROOT/MODEL[@VERSION]", help="Encode in this process, with a published model."),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(metavar="DEVICE", help="With --bundle: auto, cpu, cuda or cuda:N. (default: auto)"),
+        typer.Option(
+            metavar="DEVICE", help="With --bundle, compute on auto, cpu, cuda or cuda:N.", show_default="auto"
+        ),
     ] = None,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="PRECISION", help="With --bundle: fp32, fp16 or int8. (default: fp32)"),
+        typer.Option(
+            metavar="PRECISION", help="With --bundle, compute in fp32, fp16 or int8.", show_default="fp32"
+        ),
     ] = None,
     batch_rows: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Rows per encoder call. (default: 128; 1024 on a GPU; 256 with --target)",
+            help="Encode this number of rows per call.",
+            show_default="128; 1024 on a GPU; 256 with --target",
         ),
     ] = None,
     threads: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Threads that decode files; with --engine ray, of each worker. On a CPU of this process, as"
-            " many threads encode. (default: all CPUs; of a worker 1, or up to 8 beside a GPU)",
+            help="Decode files in this number of threads, with --engine ray in each worker. On a CPU of this"
+            " process, as many threads encode.",
+            show_default="all CPUs; of a worker 1, or up to 8 beside a GPU",
         ),
     ] = None,
     engine: Annotated[
@@ -110,18 +102,23 @@ def run(
         str | None,
         typer.Option(
             metavar="ADDRESS",
-            help="With --engine ray: auto or HOST:PORT of a cluster. (default: RAY_ADDRESS, or a"
-            " cluster on this machine for this run)",
+            help="With --engine ray, use the cluster at auto or HOST:PORT.",
+            show_default="RAY_ADDRESS, or a cluster on this machine for this run",
         ),
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="With --engine ray: processes that encode. (default: one a GPU, or one a CPU)"
+            metavar="N",
+            help="With --engine ray, encode in this number of processes.",
+            show_default="one a GPU, or one a CPU",
         ),
     ] = None,
     in_flight: Annotated[
-        int | None, typer.Option(metavar="N", help="With --target: calls at the same time. (default: 4)")
+        int | None,
+        typer.Option(
+            metavar="N", help="With --target, send this number of calls at a time.", show_default="4"
+        ),
     ] = None,
     log_variance: Annotated[
         bool, typer.Option("--log-variance", metavar="", help="Add the column log_variance.")
@@ -131,7 +128,9 @@ def run(
     ] = False,
     thumbnail: Annotated[
         bool,
-        typer.Option("--thumbnail", metavar="", help="Add the column thumbnail: the model's input as PNG."),
+        typer.Option(
+            "--thumbnail", metavar="", help="Add the column thumbnail, which has the model's input as PNG."
+        ),
     ] = False,
     float16: Annotated[
         bool, typer.Option("--float16", metavar="", help="Store vectors as float16 instead of float32.")
@@ -140,49 +139,65 @@ def run(
         str,
         typer.Option(
             metavar="COLUMN,…",
-            help="Carry columns along: of Parquet files, files beside the image in tar archives (cls, json,"
-            " txt), or label of folders and .npz files.",
+            help="Carry these columns along: columns of Parquet files, files beside the image in tar archives"
+            " (cls, json, txt), or label of folders and .npz files.",
         ),
     ] = "",
     where: Annotated[
         str,
         typer.Option(
             metavar="CONDITION",
-            help="Rows of Parquet files, such as \"label == 3 and split == 'a'\".",
+            help="Read only these rows of Parquet files, such as \"label == 3 and split == 'a'\".",
         ),
     ] = "",
     image_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Images or paths in Parquet files. (default: found by type)")
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Read images or paths from this column of Parquet files.",
+            show_default="found by type",
+        ),
     ] = "",
     id_column: Annotated[
-        str, typer.Option(metavar="COLUMN", help="Ids in Parquet files. (default: file name and row number)")
+        str,
+        typer.Option(
+            metavar="COLUMN",
+            help="Read ids from this column of Parquet files.",
+            show_default="file name and row number",
+        ),
     ] = "",
     on_error: Annotated[
         str,
         typer.Option(
             metavar="stop|skip|N",
-            help="For a file that is not an image: stop, skip it and write it to the table of failed images,"
-            " or stop after more than N of them.",
+            help="For a file that is not an image, stop, or skip it and write it to the table of failed"
+            " images, or stop after more than N of them.",
         ),
     ] = "stop",
     part_rows: Annotated[
         int | None,
-        typer.Option(metavar="N", help=f"Images per part of a folder. (default: {DEFAULT_PART_ROWS})"),
+        typer.Option(
+            metavar="N",
+            help="Write this number of images to each part of a folder.",
+            show_default=str(DEFAULT_PART_ROWS),
+        ),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", metavar="", help="Continue SINK, a folder, after its last part.")
+        bool, typer.Option("--resume", metavar="", help="Continue the folder SINK after its last part.")
     ] = False,
     max_pixels: Annotated[
-        int, typer.Option(metavar="N", help="Largest width x height of an image file.")
+        int, typer.Option(metavar="N", help="Read image files up to this width x height.")
     ] = DEFAULT_MAX_PIXELS,
-    overwrite: Annotated[
-        bool, typer.Option("--force", metavar="", help="Replace SINK if it exists.")
+    overwrite: Annotated[bool, typer.Option("--force", metavar="", help="Replace files that exist.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", metavar="", help="Print the result as one JSON object.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", metavar="", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Encode every image of SOURCE and write the posterior means to SINK.
 
     A file appears when the run is complete. A folder is written in parts, and --resume continues it.
+
+    Example: convvae-embed run pictures/ z.parquet --bundle models/mnist
     """
     flags = EncoderFlags(
         target=target,

@@ -3,10 +3,11 @@
     PipelineError        one line on stderr, no traceback
     ├── BadUse           2    options that contradict each other or are out of range
     ├── BadSink          2    the sink's name or folder is unusable, or the file exists
-    ├── BadModel         2    no such model or version, or no server at the target
+    ├── BadModel         2    no such model or version
     ├── BadCluster       2    no Ray cluster at the address, or it lacks what the run needs
     ├── MissingExtra     2    a package is not installed; the message names the extra that installs it
-    └── RunFailed        1    a failure during the run, such as a full disk or a lost service
+    └── RunFailed        1    a failure during the run, such as a full disk
+        └── NoAnswer     3    the service does not answer, at the start or during the run
 
     BadSource            2    raised by `convvae_service.images`
     Interrupted    128 + n    signal n; not an `Exception`, so that no library handles it
@@ -20,6 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from convvae.program.exit_codes import ExitCode, stopped_by
+
 __all__ = [
     "RUN_THREADS",
     "BadCluster",
@@ -28,6 +31,7 @@ __all__ = [
     "BadUse",
     "Interrupted",
     "MissingExtra",
+    "NoAnswer",
     "PipelineError",
     "RunFailed",
     "what_is_kept",
@@ -40,7 +44,7 @@ RUN_THREADS = "embed"  # the beginning of their names
 class PipelineError(Exception):
     """The base of all errors of the pipeline. The message says what to change."""
 
-    exit_code = 2
+    exit_code = int(ExitCode.REFUSED)
 
 
 class BadUse(PipelineError):
@@ -69,7 +73,13 @@ class MissingExtra(PipelineError):
 class RunFailed(PipelineError):
     """The run failed after it had started."""
 
-    exit_code = 1
+    exit_code = int(ExitCode.FAILED)
+
+
+class NoAnswer(RunFailed):
+    """The service does not answer, or answers that it is overloaded."""
+
+    exit_code = int(ExitCode.NO_ANSWER)
 
 
 class Interrupted(BaseException):
@@ -78,7 +88,7 @@ class Interrupted(BaseException):
     def __init__(self, number: int, kept: str = "") -> None:
         super().__init__(f"stopped by {signal.Signals(number).name}{kept or ', nothing was written'}")
         self.number = number
-        self.exit_code = 128 + number
+        self.exit_code = stopped_by(number)
 
 
 class _Kept(Protocol):

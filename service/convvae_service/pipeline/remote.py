@@ -3,12 +3,14 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae import Client, ConvvaeError, RetryConfig
+from convvae import Client, ConvvaeError, DeadlineExceeded, RetryConfig, TryLater
 from convvae_service.bundle import BundleError, Manifest
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
-from convvae_service.pipeline.errors import BadModel, RunFailed
+from convvae_service.pipeline.errors import BadModel, NoAnswer, RunFailed
 
 __all__ = ["RemoteEncoder"]
+
+_NO_ANSWER = (TryLater, DeadlineExceeded)
 
 START_TIMEOUT_S = 10.0
 CALL_TIMEOUT_S = 120.0
@@ -27,7 +29,8 @@ class RemoteEncoder:
         in_flight: Number of calls at the same time.
 
     Raises:
-        BadModel: The service does not answer, or has no such model or version.
+        NoAnswer: The service does not answer.
+        BadModel: It has no such model or version.
     """
 
     def __init__(self, target: str, model: str = "", *, in_flight: int = 4) -> None:
@@ -39,7 +42,8 @@ class RemoteEncoder:
         except (ConvvaeError, ValueError) as error:
             message = str(error)
             # Some errors of the client name the target themselves.
-            raise BadModel(message if message.startswith(target) else f"{target}: {message}") from None
+            text = message if message.startswith(target) else f"{target}: {message}"
+            raise (NoAnswer if isinstance(error, _NO_ANSWER) else BadModel)(text) from None
         try:
             manifest = Manifest.from_json(model_info.manifest_json)
             self.info = EncoderInfo.of(manifest, version=model_info.version, precision=model_info.precision)
@@ -63,7 +67,8 @@ class RemoteEncoder:
                 scored = self._client.score(images_BHWC)
                 distortion_B, rate_B = scored.distortion, scored.rate
         except ConvvaeError as error:
-            raise RunFailed(f"the service failed on {self._model}: {error}") from None
+            kind = NoAnswer if isinstance(error, _NO_ANSWER) else RunFailed
+            raise kind(f"the service failed on {self._model}: {error}") from None
         if encoded.precision != self.info.precision:
             raise RunFailed(f"the service switched to {encoded.precision} during the run")
         return Embeddings(encoded.mean, encoded.log_variance, distortion_B, rate_B)

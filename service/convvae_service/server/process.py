@@ -7,6 +7,7 @@ import os
 import signal
 from typing import Any, NoReturn
 
+from convvae.program.exit_codes import ExitCode
 from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts, flush_logs
 from convvae_service.server.early_signals import stop_signals
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 _Signals = asyncio.Queue[signal.Signals]
 
 
-async def run(settings: ServeSettings) -> int:
+async def run(settings: ServeSettings) -> ExitCode:
     """Serve until a signal, drain, and return the exit code.
 
     SIGTERM and SIGHUP drain. SIGINT drains without the delay: no balancer waits for a keyboard.
@@ -46,7 +47,7 @@ async def run(settings: ServeSettings) -> int:
     server = Server(settings)
     for number in stop_signals():
         loop.add_signal_handler(number, signals.put_nowait, number)
-    code = 1
+    code = ExitCode.FAILED
     try:
         code = await _serve(server, settings, signals)
     finally:
@@ -56,7 +57,7 @@ async def run(settings: ServeSettings) -> int:
     return code
 
 
-async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> int:
+async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> ExitCode:
     starting = asyncio.ensure_future(server.start(before_ready=freeze_startup_objects))
     number = await _signal_during(starting, signals)
     if not starting.done():
@@ -65,10 +66,10 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
         await _signal_during(starting, signals)
         if not starting.done():
             # A thread that loads a graph cannot be interrupted.
-            _exit(1)
+            _exit(ExitCode.FAILED)
         with contextlib.suppress(StartupError):
             starting.result()
-        return 0
+        return ExitCode.DONE
     starting.result()
     if number is None:
         number = await signals.get()
@@ -78,26 +79,26 @@ async def _serve(server: Server, settings: ServeSettings, signals: _Signals) -> 
     if not draining.done():
         _log.warning("second signal: stopping at once", extra=facts(in_flight=server.in_flight))
         if server.computing:
-            _exit(1)
+            _exit(ExitCode.FAILED)
         draining.cancel()
-        return 1
+        return ExitCode.FAILED
     if error := draining.exception():
         _log.error("internal error: the drain ends early", exc_info=error)
         if server.computing:
-            _exit(1)
-        return 1
+            _exit(ExitCode.FAILED)
+        return ExitCode.FAILED
     lanes = asyncio.ensure_future(server.wait_for_lanes(at_most_s=_MAX_BATCH_WAIT_S))
     await _signal_during(lanes, signals)
     if not lanes.done():
         _log.warning("second signal: stopping while a batch runs")
-        _exit(1)
+        _exit(ExitCode.FAILED)
     if not lanes.result():
         _log.error("a batch does not end: stopping while it runs")
-        _exit(1)
-    return 0
+        _exit(ExitCode.FAILED)
+    return ExitCode.DONE
 
 
-async def _close(server: Server, signals: _Signals, code: int) -> None:
+async def _close(server: Server, signals: _Signals, code: ExitCode) -> None:
     """Close the server. End the process if a thread never ends, as on a network disk that hangs."""
     closing = asyncio.ensure_future(_close_all(server))
     number = await _signal_during(closing, signals, at_most_s=_MAX_CLOSE_S)
@@ -106,7 +107,7 @@ async def _close(server: Server, signals: _Signals, code: int) -> None:
         return
     if number is not None:
         _log.warning("second signal: stopping at once")
-        code = 1
+        code = ExitCode.FAILED
     else:
         _log.warning("a thread does not end: stopping while it runs")
     _exit(code)
@@ -130,7 +131,7 @@ async def _signal_during(
     return None
 
 
-def _exit(code: int) -> NoReturn:
+def _exit(code: ExitCode) -> NoReturn:
     """End the process at once, without the threads that still run."""
     flush_logs()
     os._exit(code)

@@ -2,11 +2,10 @@
 
 import argparse
 import os
-import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from pydantic import ValidationError
 from pydantic_settings import (
@@ -20,22 +19,22 @@ from pydantic_settings import (
 from convvae_service.errors import StartupError
 from convvae_service.settings.environment import (
     CONFIG_VARIABLE,
-    ENV_PREFIX,
     refuse_unknown_variables,
     suggestion,
 )
+from convvae_service.settings.mistakes import describe_setting, describe_words
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["load_settings"]
 
-_METAVARS = {"Path": "PATH", "str": "TEXT", "tuple[str,...]": "WORD", "int": "N", "float": "X"}
+_FLAGS = ["--config", *(f"--{name.replace('_', '-')}" for name in ServeSettings.model_fields)]
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, as those of the settings are."""
 
     def error(self, message: str) -> NoReturn:
-        raise StartupError(f"{message}; convvae-serve run --help lists the options")
+        raise StartupError(describe_words(message, _FLAGS))
 
 
 def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
@@ -43,7 +42,6 @@ def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
 
     Raises:
         StartupError: A flag or a key is unknown, or a value is refused. The message names each.
-        SystemExit: The arguments contain `--help`.
     """
     refuse_unknown_variables(ServeSettings.model_fields)
     config_flag = _Parser(add_help=False, allow_abbrev=False)
@@ -54,32 +52,15 @@ def load_settings(arguments: Sequence[str] = ()) -> ServeSettings:
     try:
         return settings(_cli_settings_source=_flags(settings, rest))  # type: ignore[call-arg]
     except ValidationError as error:
-        raise StartupError("; ".join(_describe(item) for item in error.errors())) from None
+        raise StartupError("; ".join(describe_setting(item) for item in error.errors())) from None
     except SettingsError as error:
         raise StartupError(str(error)) from None
 
 
 def _flags(settings: type[ServeSettings], arguments: Sequence[str]) -> CliSettingsSource[ServeSettings]:
-    parser = _Parser(
-        prog="convvae-serve run",
-        allow_abbrev=False,
-        description="Serve the models of a repository over gRPC.",
-        epilog=f"Each flag is also an environment variable, such as {ENV_PREFIX}MAX_BATCH_ROWS,"
-        " and a key of the --config file, such as max_batch_rows.",
-    )
-    parser.add_argument("--config", metavar="FILE", help="TOML file with settings")
-    return CliSettingsSource(
-        settings, root_parser=parser, cli_parse_args=list(arguments), add_argument_method=_add_flag
-    )
-
-
-def _add_flag(parser: argparse.ArgumentParser, *names: str, **options: Any) -> argparse.Action:
-    """Add a flag of pydantic-settings, with words in place of Python's types and values in its help."""
-    if "metavar" in options:
-        options["metavar"] = _METAVARS.get(options["metavar"], options["metavar"])
-    options["help"] = re.sub(r" \(default: (None|\(\))\)$", "", options["help"])
-    options["help"] = re.sub(r"\(default: \('(.*)',\)\)$", r"(default: \1)", options["help"])
-    return parser.add_argument(*names, **options)
+    parser = _Parser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config")
+    return CliSettingsSource(settings, root_parser=parser, cli_parse_args=list(arguments))
 
 
 def _settings_with_file(path: Path) -> type[ServeSettings]:
@@ -112,12 +93,3 @@ def _settings_with_file(path: Path) -> type[ServeSettings]:
             return (init_settings, env_settings, InitSettingsSource(settings_cls, keys))
 
     return SettingsWithFile
-
-
-def _describe(item: Any) -> str:
-    """Return one error of pydantic as a message that names the flag."""
-    key = ".".join(str(part) for part in item["loc"]).replace("_", "-")
-    message = str(item["msg"]).removeprefix("Value error, ")
-    if item["type"] == "missing":
-        return f"--{key} is required"
-    return f"--{key}: {message}" if key else message

@@ -45,7 +45,6 @@ class ServeSettings(BaseSettings):
         env_prefix=ENV_PREFIX,
         env_ignore_empty=True,
         cli_kebab_case=True,
-        cli_prog_name="convvae-serve run",
         cli_implicit_flags=True,
         cli_hide_none_type=True,
         cli_avoid_json=True,
@@ -53,180 +52,239 @@ class ServeSettings(BaseSettings):
     )
 
     models: Path = Field(
-        description="model repository: a folder ROOT/<model>/<version>/, or one of the folders in it"
+        description="Serve this model repository: a folder ROOT/MODEL/VERSION/, or one of the folders in it."
     )
     model_name: NewModelName = Field(
-        "", description="name of the only model for callers, beside the one in its manifest"
+        "", description="Serve the only model under this name too, beside the one in its manifest."
     )
     address: Addresses = Field(
         ("127.0.0.1:50051",),
-        description="HOST:PORT or unix:PATH of the gRPC server; port 0 takes a free port; repeatable",
+        description="Listen at this HOST:PORT or unix:PATH for gRPC. Port 0 takes a free port. This"
+        " may be repeated.",
     )
     socket_mode: SocketMode = Field(
-        "660", description="permissions of Unix sockets in octal: who may write there may call"
+        "660", description="Give Unix sockets these permissions, in octal. Who may write there may call."
     )
     metrics_address: MetricsAddress = Field(
-        "127.0.0.1:9464", description="HOST:PORT of the Prometheus metrics; 'off' serves none"
+        "127.0.0.1:9464", description="Serve the Prometheus metrics at this HOST:PORT. 'off' serves none."
     )
     front: Literal["auto", "native", "grpcio"] = Field(
         "auto",
-        description="what reads calls from the network: native takes less processor time and trusts its"
-        " callers, grpcio keeps every limit; auto takes native on loopback if it is installed and no setting"
-        " needs grpcio",
+        description="Read calls from the network by this front. native takes less processor time and"
+        " trusts its callers, grpcio keeps every limit. auto takes native on loopback if it is"
+        " installed and no setting needs grpcio.",
     )
     serve: PinnedVersions = Field(
-        (), description="MODEL=VERSION to serve instead of the model's highest version; repeatable"
+        (),
+        description="Serve this version instead of the model's highest one. This may be repeated.",
     )
     versions: VersionWords = Field(
         ("latest:1",),
-        description="versions to load: latest:N, all or VERSION for every model, or MODEL= followed by one of"
-        " these for one model; repeatable",
+        description="Load these versions: latest:N, all or VERSION for every model, or MODEL= followed by"
+        " one of these for one model. This may be repeated.",
     )
-    watch: bool = Field(False, description="follow the repository: load new versions and unload removed ones")
+    watch: bool = Field(
+        False, description="Follow the repository: load new versions and unload removed ones."
+    )
     watch_interval_s: float = Field(
-        10.0, ge=0.05, le=86400, description="seconds between two scans of the repository, with --watch"
+        10.0,
+        ge=0.05,
+        le=86400,
+        description="With --watch, scan the repository after each of these numbers of seconds.",
     )
     load_timeout_s: float = Field(
         60.0,
         gt=0,
         le=86400,
-        description="maximum seconds to load and warm a version, and for the trial of it before that",
+        description="Load and warm a version in at most this number of seconds, and try it before"
+        " that in as many.",
     )
     max_load_bytes: int = Field(
         1024 * MIB,
         ge=256 * MIB,
         le=2**50,
-        description="maximum bytes of the process that tries a version before this one loads it",
+        description="Let the process that tries a version before this one loads it have at most this"
+        " number of bytes.",
     )
-    device: Device = Field("auto", description="auto, cpu, cuda or cuda:N; auto takes a GPU if there is one")
+    device: Device = Field(
+        "auto",
+        description="Compute on this device: auto, cpu, cuda or cuda:N. auto takes a GPU if there is one.",
+    )
     precision: PrecisionWords = Field(
         ("auto",),
-        description="graphs to run: auto, fp32, fp16 or int8 for every model, or MODEL= followed by one of"
-        " these for one model; auto takes fp32 if the bundle has it; repeatable",
+        description="Run these graphs: auto, fp32, fp16 or int8 for every model, or MODEL= followed by"
+        " one of these for one model. auto takes fp32 if the bundle has it. This may be"
+        " repeated.",
     )
     lanes: int = Field(
         0,
         ge=0,
         le=64,
-        description="batches that run at the same time; 0: one for each available CPU, 8 at most, or one on a"
-        " GPU",
+        description="Run this number of batches at the same time. 0 is one for each available CPU, 8 at"
+        " most, or one on a GPU.",
     )
     threads: int = Field(
-        0, ge=0, le=1024, description="threads per batch; 0 divides the available CPUs among the lanes"
+        0,
+        ge=0,
+        le=1024,
+        description=("Use this number of threads for a batch. 0 divides the available CPUs among the lanes."),
     )
     arena: ArenaUse = Field(
         "keep",
-        description="memory of a graph on the CPU between batches: keep it, or off (return it to the system)",
+        description="Keep the memory of a graph on the CPU between batches, or return it to the"
+        " system (off).",
     )
     max_gpu_arena_bytes: int = Field(
-        0, ge=0, le=2**50, description="maximum bytes of one graph for batches on a GPU; 0: no limit"
+        0,
+        ge=0,
+        le=2**50,
+        description="Let one graph have at most this number of bytes for batches on a GPU. 0 sets no limit.",
     )
-    max_batch_rows: int = Field(64, ge=1, le=65536, description="maximum number of rows in one batch")
+    max_batch_rows: int = Field(
+        64, ge=1, le=65536, description="Put at most this number of rows into one batch."
+    )
     max_queue_delay_us: int = Field(
-        0, ge=0, le=10_000_000, description="microseconds that an idle lane waits for a batch to fill"
+        0,
+        ge=0,
+        le=10_000_000,
+        description="Let an idle lane wait this number of microseconds for a batch to fill.",
     )
-    max_rows_per_call: int = Field(1024, ge=1, le=1_000_000, description="maximum number of rows in one call")
+    max_rows_per_call: int = Field(
+        1024, ge=1, le=1_000_000, description="Take at most this number of rows in one call."
+    )
     max_message_bytes: int = Field(
-        64 * MIB, ge=65536, le=1024 * MIB, description="maximum bytes in one request or reply"
+        64 * MIB,
+        ge=65536,
+        le=1024 * MIB,
+        description="Take and send at most this number of bytes in one request or reply.",
     )
     request_compression: Literal["off", "gzip"] = Field(
         "off",
-        description="requests in gzip: off refuses them, gzip takes them; the native front always takes them",
+        description="Refuse requests in gzip (off), or take them (gzip). The native front always takes them.",
     )
     max_pixels_per_file: int = Field(
         32_000_000,
         ge=64,
         le=178_000_000,
-        description="maximum number of pixels in an image file, checked before it is decoded",
+        description="Take image files of at most this number of pixels, which is checked before they"
+        " are decoded.",
     )
     max_queued_rows: int = Field(
-        8192, ge=1, le=2**40, description="maximum number of rows that are admitted and not yet answered"
+        8192, ge=1, le=2**40, description="Admit at most this number of rows that are not yet answered."
     )
     max_pending_bytes: int = Field(
         256 * MIB,
         ge=65536,
         le=2**50,
-        description="maximum bytes that all calls hold: requests from their arrival on, results, and replies"
-        " until they are sent",
+        description="Hold at most this number of bytes for all calls: requests from their arrival on,"
+        " results, and replies until they are sent.",
     )
     max_call_s: float = Field(
-        60.0, gt=0, le=86400, description="maximum seconds for one call; a caller may set a shorter deadline"
+        60.0,
+        gt=0,
+        le=86400,
+        description="End a call after this number of seconds. A caller may set a shorter deadline.",
     )
     max_stream_idle_s: float = Field(
         0.0,
         ge=0,
         le=86400,
-        description="maximum seconds that a stream waits for its caller's next message; 0: max_call_s",
+        description="End a stream that waits this number of seconds for its caller's next message. 0"
+        " is max_call_s.",
     )
     max_connections: int = Field(
         1000,
         ge=0,
         le=1_000_000,
-        description="maximum number of connections at the same time; 0: no limit; needs the front grpcio",
+        description="Keep at most this number of connections at the same time. 0 sets no limit. This"
+        " needs the front grpcio.",
     )
     max_calls_per_connection: int = Field(
-        50, ge=1, le=1_000_000, description="maximum number of calls at once on one connection; others wait"
+        50,
+        ge=1,
+        le=1_000_000,
+        description="Take at most this number of calls at once on one connection. Others wait.",
     )
     max_metadata_bytes: int = Field(
-        16384, ge=1024, le=MIB, description="maximum bytes of a call's metadata, counting 32 for each key"
+        16384,
+        ge=1024,
+        le=MIB,
+        description="Take at most this number of bytes of a call's metadata, counting 32 for each key.",
     )
     min_ping_interval_s: float = Field(
         10.0,
         gt=0,
         le=86400,
-        description="minimum seconds between two keepalive pings of a caller; needs the front grpcio",
+        description="Let a caller send keepalive pings at least this number of seconds apart. This needs"
+        " the front grpcio.",
     )
     keepalive_interval_s: float = Field(
         60.0,
         ge=0,
         le=86400,
-        description="seconds of silence before the server pings a caller; 0: no pings",
+        description="Ping a caller after this number of seconds of silence. 0 sends no pings.",
     )
     max_connection_age_s: float = Field(
         0.0,
         ge=0,
         le=86400,
-        description="seconds after which a caller must connect again; 0: no limit; needs the front grpcio",
+        description="Make a caller connect again after this number of seconds. 0 sets no limit. This needs"
+        " the front grpcio.",
     )
     max_connection_age_grace_s: float = Field(
-        120.0, ge=0, le=86400, description="seconds for calls to finish on a connection that is too old"
+        120.0,
+        ge=0,
+        le=86400,
+        description="Give calls this number of seconds to finish on a connection that is too old.",
     )
     watchdog_timeout_s: float = Field(
         120.0,
         ge=0,
         le=86400,
-        description="seconds after which a batch or an image file in work, a blocked native front or a"
-        " blocked event loop sets the health name 'liveness' to NOT_SERVING; 0: no watchdog",
+        description="Set the health name 'liveness' to NOT_SERVING when a batch, an image file in work,"
+        " the native front or the event loop has been stuck for this number of seconds. 0 sets"
+        " no watchdog.",
     )
     drain_delay_s: float = Field(
-        3.0, ge=0, le=600, description="seconds to keep serving after SIGTERM, so that balancers can react"
+        3.0,
+        ge=0,
+        le=600,
+        description="Serve on for this number of seconds after SIGTERM, so that balancers can react.",
     )
     grace_s: float = Field(
-        30.0, ge=0, le=3600, description="seconds for calls in flight to finish after the drain delay"
+        30.0,
+        ge=0,
+        le=3600,
+        description="Give calls in flight this number of seconds to finish after the drain delay.",
     )
-    open_inference: bool = Field(True, description="serve the Open Inference Protocol on the same port")
-    reflection: bool = Field(True, description="describe the services to tools such as grpcurl")
-    tls_certificate: Path | None = Field(None, description="PEM file with the server's certificate chain")
-    tls_key: Path | None = Field(None, description="PEM file with the certificate's private key")
+    open_inference: bool = Field(True, description="Serve the Open Inference Protocol on the same port.")
+    reflection: bool = Field(True, description="Describe the services to tools such as grpcurl.")
+    tls_certificate: Path | None = Field(
+        None, description="Use TLS with the certificate chain in this PEM file."
+    )
+    tls_key: Path | None = Field(None, description="Use the private key of the certificate in this PEM file.")
     tls_client_ca: Path | None = Field(
-        None, description="PEM file of authorities; callers must present a certificate of one of them"
+        None, description="Take only callers with a certificate of an authority in this PEM file."
     )
     token_file: Path | None = Field(
-        None, description="file of bearer tokens, one per line; every call must carry one of them"
+        None, description="Take only calls with one of the bearer tokens in this file, one a line."
     )
     allow_insecure_tokens: bool = Field(
-        False, description="accept tokens in plain text from other machines, on a trusted network"
+        False, description="Take tokens in plain text from other machines, on a trusted network."
     )
     tracing: bool = Field(
-        False, description="send traces by OTLP; also on if OTEL_EXPORTER_OTLP_ENDPOINT is set"
+        False, description="Send traces by OTLP. This is also on if OTEL_EXPORTER_OTLP_ENDPOINT is set."
     )
     log_format: Literal["auto", "json", "text"] = Field(
-        "auto", description="format of the log on stderr; auto is text on a terminal, otherwise json"
+        "auto",
+        description="Write the log to stderr in this format. auto is text on a terminal, otherwise json.",
     )
     access_log_sample: float = Field(
-        1.0, ge=0, le=1, description="share of the calls with status OK that are logged"
+        1.0, ge=0, le=1, description="Log this share of the calls with status OK."
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="lowest level to log")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Log from this level on."
+    )
 
     @model_validator(mode="after")
     def _check_limits(self) -> Self:

@@ -89,7 +89,7 @@ def test_models_are_listed(zoo_server: ServerProcess, tmp_path: Path) -> None:
     """`models` prints a table, or JSON for machines."""
     table = succeed("models", target=zoo_server.target, cwd=tmp_path)
     assert "colour" in table
-    models = json.loads(succeed("models", "--json", target=zoo_server.target, cwd=tmp_path))
+    models = json.loads(succeed("models", "--json", target=zoo_server.target, cwd=tmp_path))["models"]
     assert [model["name"] for model in models] == ["colour", "plain", "tiny"]
     assert [version["is_default"] for version in models[2]["versions"]] == [False, True]
 
@@ -115,26 +115,26 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
     unknown = convvae("health", *target, "--service", "nobody", "--json")
     assert (unknown.returncode, json.loads(unknown.stdout)["status"]) == (1, "SERVICE_UNKNOWN")
     nobody = convvae("health", "--target", "127.0.0.1:1", "--timeout", 5)
-    assert nobody.returncode == 2
+    assert nobody.returncode == 3
     assert nobody.stderr.startswith("error: ")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
-        (["encode", "floats.npy", "--out", "z.npy"], 1, "error: images: the dtype is float32"),
-        (["encode", "none.png", "--out", "z.npy"], 1, "error: none.png does not exist"),
-        (["encode", "text.png", "--out", "z.npy"], 1, "error: text.png: not a JPEG, PNG or WebP image"),
-        (["encode", "empty", "--out", "z.npy"], 1, "error: no images"),
-        (["encode", "text.png", "--out", "z.png"], 1, "error: cannot write z.png: give .npy, .npz"),
-        (["encode", "text.png", "--out", "floats.npy"], 1, "error: floats.npy exists; pass --force"),
-        (["decode", "floats.npy", "--out", "x"], 1, "error: latents: shape is (2, 8, 6); it must be (N, Z)"),
-        (["sample", "-n", "0", "--out", "x"], 1, "error: --count is 0"),
-        (["sample", "--temperature", "-1", "--out", "x"], 1, "error: --temperature is -1.0"),
-        (["sample", "--out", "x", "--model", "nobody"], 1, "error: "),
+        (["encode", "floats.npy", "--out", "z.npy"], 2, "error: images: the dtype is float32"),
+        (["encode", "none.png", "--out", "z.npy"], 2, "error: none.png does not exist"),
+        (["encode", "text.png", "--out", "z.npy"], 2, "error: text.png: not a JPEG, PNG or WebP image"),
+        (["encode", "empty", "--out", "z.npy"], 2, "error: no images"),
+        (["encode", "text.png", "--out", "z.png"], 2, "error: cannot write z.png: give .npy, .npz"),
+        (["encode", "text.png", "--out", "floats.npy"], 2, "error: floats.npy exists; pass --force"),
+        (["decode", "floats.npy", "--out", "x"], 2, "error: latents: shape is (2, 8, 6); it must be (N, Z)"),
+        (["sample", "-n", "0", "--out", "x"], 2, "error: --count is 0"),
+        (["sample", "--temperature", "-1", "--out", "x"], 2, "error: --temperature is -1.0"),
+        (["sample", "--out", "x", "--model", "nobody"], 2, "error: "),
         (["sample", "--out", "x", "--target", "127.0.0.1:1", "--retries", "0"], 3, "error: 127.0.0.1:1: "),
-        (["sample", "--out", "x", "--timeout", "0"], 1, "error: --timeout is 0.0"),
-        (["sample", "--out", "x", "--target", "vae:5", "--token-file", "token"], 1, "error: the token would"),
+        (["sample", "--out", "x", "--timeout", "0"], 2, "error: --timeout is 0.0"),
+        (["sample", "--out", "x", "--target", "vae:5", "--token-file", "token"], 2, "error: the token would"),
     ],
 )
 def test_errors_are_one_line(
@@ -161,21 +161,22 @@ def test_wrong_usage_and_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "advice"),
+    ("code", "advice", "exit_code"),
     [
-        ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae"),
+        ("sys.modules['typer'] = None; from convvae.__main__ import main; main()", "pip install convvae", 2),
         (
             "sys.modules['PIL'] = None; from convvae.pictures import encode_png; encode_png([])",
             "pip install Pillow",
+            1,
         ),
     ],
 )
-def test_missing_package_is_named(code: str, advice: str) -> None:
+def test_missing_package_is_named(code: str, advice: str, exit_code: int) -> None:
     """A package that is not there is named, with what to install."""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; {code}"], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
+    assert done.returncode == exit_code
     assert advice in done.stderr.splitlines()[-1]
 
 
@@ -189,7 +190,7 @@ def test_a_file_that_is_refused_is_named(tiny_server: ServerProcess, tmp_path: P
     (pictures / "c.png").write_bytes(b"no picture")
     out = () if command == "score" else ("--out", tmp_path / "out.npy")
     done = convvae(command, pictures, *out, target=tiny_server.target)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"error: {pictures / 'c.png'}: not a JPEG, PNG or WebP image (INVALID")
     assert not (tmp_path / "out.npy").exists()
 
@@ -227,4 +228,4 @@ def test_health_waits_for_a_server_that_starts(tiny_root: Path) -> None:
     with serving(tiny_root, "--address", address):
         output, _ = waiting.communicate(timeout=60)
     assert (waiting.returncode, output) == (0, "SERVING\n")
-    assert convvae("health", "--target", "127.0.0.1:1", "--wait", 0.3).returncode == 2
+    assert convvae("health", "--target", "127.0.0.1:1", "--wait", 0.3).returncode == 3

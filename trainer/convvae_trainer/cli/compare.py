@@ -8,14 +8,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import DataRoot, Download, MaxPixels, OnError
-from convvae_trainer.cli.results import print_line
+from convvae_trainer.cli.flags import DataRoot, Download, Force, Json, MaxPixels, OnError, check_new_file
+from convvae_trainer.cli.results import print_json, print_line
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.settings.image_size import parse_image_size
-from convvae_trainer.streams import required_stdout
+from convvae_trainer.streams import expendable, required_stdout
 
 __all__ = ["compare"]
 
@@ -26,8 +26,8 @@ def compare(
     models: Annotated[
         list[str],
         typer.Argument(
-            metavar="ROOT/MODEL[@VERSION]",
-            help="The published models. Without a version, the highest one is compared.",
+            metavar="ROOT/MODEL[@VERSION]...",
+            help="Compare these published models. Without a version, it is the highest one.",
         ),
     ],
     dataset: Annotated[
@@ -110,8 +110,14 @@ def compare(
             rich_help_panel=_REPORT,
         ),
     ] = True,
+    as_json: Json = False,
+    force: Force = False,
 ) -> None:
-    """Compare published models on test images: one HTML report with figures, pictures and loss curves."""
+    """Compare published models on test images: one HTML report with figures, pictures and loss curves.
+
+    Example: convvae-train compare models/vae models/vae-gan --dataset digits --out report.html
+    """
+    check_new_file(out, force=force)
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib", "scipy")
     require_runtime()
@@ -134,9 +140,13 @@ def compare(
         frechet=frechet,
     )
     raise_on_signals()
-    console = Console(file=required_stdout())
+    # With --json, stdout is for the result alone.
+    console = Console(file=expendable(sys.stderr) if as_json else required_stdout())
     command = shlex.join(["convvae-train", *sys.argv[1:]])
     comparison = run_compare(options, command=command, say=lambda text: say(console, f"{text} …"))
+    if as_json:
+        print_json({"report": str(out), **comparison.to_json_object()})
+        return
     for claim in comparison.claims:
         say(console, f"{claim.verdict:<26}  {claim.text}")
     print_line(console, "report", str(out))

@@ -1,6 +1,5 @@
 """The command `convvae-train evaluate`: figures of a run on test images. torch loads inside the command."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +9,17 @@ from rich.console import Console
 
 from convvae_trainer.cli.flags import (
     Download,
+    Force,
+    Json,
     RunDataRoot,
     RunDevice,
     RunMaxPixels,
     RunOnError,
     RunTestDataset,
     RunValidationDataset,
+    check_new_file,
 )
-from convvae_trainer.cli.results import print_evaluation
+from convvae_trainer.cli.results import print_evaluation, print_json
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require
 from convvae_trainer.runs.signals import raise_on_signals
 from convvae_trainer.settings.declaration import Panel
@@ -30,7 +32,9 @@ _OUTPUT = "Output"
 
 
 def evaluate(
-    run_dir: Annotated[Path, typer.Argument(metavar="RUN_DIR", help="The folder of a run that fit made.")],
+    run_dir: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="Evaluate the run in this folder, which fit made.")
+    ],
     dataset: Annotated[
         str | None,
         typer.Option(
@@ -109,18 +113,20 @@ def evaluate(
             rich_help_panel=_METRICS,
         ),
     ] = None,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", metavar="", help="Print all figures as JSON.", rich_help_panel=_OUTPUT),
-    ] = False,
+    as_json: Json = False,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE", help="Write all figures to this JSON file too.", rich_help_panel=_OUTPUT
         ),
     ] = None,
+    force: Force = False,
 ) -> None:
-    """Evaluate a run on test images: the ELBO and its terms, active units, quality of reconstructions."""
+    """Evaluate a run on test images: the ELBO and its terms, active units, quality of reconstructions.
+
+    Example: convvae-train evaluate runs/digits --importance-samples 100
+    """
+    check_new_file(out, force=force)
     require(*TRAINER_PACKAGES)
     from convvae_trainer.commands.evaluate import run_evaluate
     from convvae_trainer.commands.stored_run import DataLocation
@@ -152,9 +158,7 @@ def evaluate(
         # stdout is for the figures alone.
         console=Console(file=expendable(sys.stderr)),
     )
-    screen = required_stdout()
     if as_json:
-        screen.write(json.dumps(evaluation.to_json_object(), indent=2) + "\n")
-        screen.flush()
+        print_json(evaluation.to_json_object())
     else:
-        print_evaluation(Console(file=screen), evaluation)
+        print_evaluation(Console(file=required_stdout()), evaluation)

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import Download, with_setting_flags
-from convvae_trainer.cli.results import print_evaluation, print_exported, print_line, quoted
+from convvae_trainer.cli.flags import ConfigFile, Download, Json, Preset, with_setting_flags
+from convvae_trainer.cli.results import print_evaluation, print_exported, print_json, print_line, quoted
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.runs.signals import Stopped, raise_on_signals
-from convvae_trainer.settings.declaration import Panel, alternatives
+from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.settings.layers import FLAGS, Layer
-from convvae_trainer.settings.presets import PRESETS
 from convvae_trainer.settings.run_settings import run_settings
 from convvae_trainer.streams import expendable
 
@@ -41,23 +40,8 @@ def fit(
             rich_help_panel=Panel.RUN,
         ),
     ],
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Start from the settings of a preset: {alternatives(PRESETS)}. The settings file and flags"
-            " override it.",
-            rich_help_panel=Panel.RUN,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Read settings from this TOML file, or from the config.json of a run. Flags override it.",
-            rich_help_panel=Panel.RUN,
-        ),
-    ] = None,
+    preset: Preset = None,
+    config: ConfigFile = None,
     resume: Annotated[
         bool,
         typer.Option(
@@ -90,11 +74,15 @@ def fit(
         str | None,
         typer.Option(metavar="MODEL", help="Export the model by this name.", rich_help_panel=Panel.RUN),
     ] = None,
+    as_json: Json = False,
     *,
     download: Download = False,
     **settings: Any,
 ) -> None:
-    """Train a model on a data set and evaluate it. With --models and --name, also export it."""
+    """Train a model on a data set and evaluate it. With --models and --name, also export it.
+
+    Example: convvae-train fit --dataset digits --run-dir runs/digits
+    """
     if (models is None) != (name is None):
         raise BadConfig("--models and --name go together: give both to export the model")
     if start_from is not None and resume:
@@ -114,7 +102,8 @@ def fit(
     from convvae_trainer.runs.ownership import has_checkpoint
 
     raise_on_signals()
-    console = Console(file=expendable(sys.stdout))
+    # With --json, stdout is for the result alone.
+    console = Console(file=expendable(sys.stderr if as_json else sys.stdout))
     given = {"models": models, "name": name, **settings}
     try:
         result = run_fit(
@@ -137,7 +126,9 @@ def fit(
             command = _resume_command(run_dir, given, resume=resume)
             stopped.text += f"; the last checkpoint is kept: {command}"
         raise
-    if result is not None:
+    if result is not None and as_json:
+        print_json({"run": str(run_dir), **result.to_json_object()})
+    elif result is not None:
         _print_result(console, result, run_dir, models)
 
 

@@ -2,31 +2,39 @@
 
 import inspect
 from collections.abc import Callable, Collection
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.markup import escape
 
+from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings.config import SETTINGS
-from convvae_trainer.settings.declaration import Panel, Setting
+from convvae_trainer.settings.declaration import Panel, Setting, alternatives
 from convvae_trainer.settings.objectives import OBJECTIVES
+from convvae_trainer.settings.presets import PRESETS
 
 __all__ = [
+    "ConfigFile",
     "DataRoot",
     "Download",
+    "Force",
+    "Json",
     "MaxPixels",
     "OnError",
+    "Preset",
     "RunDataRoot",
     "RunDevice",
     "RunMaxPixels",
     "RunOnError",
     "RunTestDataset",
     "RunValidationDataset",
+    "check_new_file",
     "objectives_help",
     "setting_option",
     "with_setting_flags",
 ]
 
+_OUTPUT = "Output"
 _METAVARS = {int: "N", float: "X", tuple: "H[xW]", bool: ""}
 
 
@@ -68,11 +76,15 @@ def with_setting_flags(command: Callable[..., None], *, without: Collection[str]
     return command
 
 
+def check_new_file(out: Path | None, *, force: bool) -> None:
+    """Raise `BadConfig` if --out exists and may not be replaced."""
+    if out is not None and out.is_file() and not force:
+        raise BadConfig(f"--out: {out} exists: give --force to replace it, or another name")
+
+
 def objectives_help() -> str:
     """Return a paragraph for each objective, to stand below the flags."""
-    return "\n\n".join(
-        ["Objectives:", *(f"[bold]{name}[/bold]  {row.help}" for name, row in OBJECTIVES.items())]
-    )
+    return "\n\n".join(["Objectives:", *(f"{name}: {row.help}" for name, row in OBJECTIVES.items())])
 
 
 def _moved(part: str) -> Any:
@@ -104,9 +116,7 @@ def _help(setting: Setting, default: str) -> str:
     if default:
         facts.append(f"default: {'yes' if default == 'true' else 'no' if default == 'false' else default}")
     text = "; ".join(fact for fact in facts if fact)
-    return (
-        f"{setting.declaration.help} [dim]{escape(f'[{text}]')}[/dim]" if text else setting.declaration.help
-    )
+    return f"{setting.declaration.help} ({text})" if text else setting.declaration.help
 
 
 # The flags that several commands share. A command on a run that exists starts from the settings of the run.
@@ -128,3 +138,25 @@ Download = Annotated[
         rich_help_panel=Panel.DATA,
     ),
 ]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help=f"Start from the settings of a preset: {alternatives(PRESETS)}. The settings file and flags"
+        " override it.",
+        rich_help_panel=Panel.RUN,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Read settings from this TOML file, or from the config.json of a run. Flags override it.",
+        rich_help_panel=Panel.RUN,
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print the result as one JSON object.", rich_help_panel=_OUTPUT),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.", rich_help_panel=_OUTPUT)]

@@ -1,6 +1,5 @@
 """The command `convvae-train quantize`: graphs in int8 and fp16. torch loads inside the command."""
 
-import json
 import sys
 from enum import StrEnum
 from typing import Annotated
@@ -9,8 +8,8 @@ import typer
 from rich.console import Console
 
 from convvae_service.bundle import Precision
-from convvae_trainer.cli.flags import DataRoot, Download, MaxPixels, OnError
-from convvae_trainer.cli.results import print_quantized
+from convvae_trainer.cli.flags import DataRoot, Download, Json, MaxPixels, OnError
+from convvae_trainer.cli.results import print_json, print_quantized
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
@@ -40,15 +39,15 @@ def quantize(
         str,
         typer.Argument(
             metavar="ROOT/MODEL[@VERSION]",
-            help="The published model. Without a version, the highest one is converted.",
+            help="Convert this published model. Without a version, it is the highest one.",
         ),
     ],
     dataset: Annotated[
         str,
         typer.Option(
             metavar="DATASET",
-            help="The data that the model was trained on. Training images give the ranges of values, test"
-            " images the accuracy.",
+            help="Read the data that the model was trained on. Training images give the ranges of values,"
+            " test images the accuracy.",
             rich_help_panel=Panel.DATA,
         ),
     ],
@@ -76,7 +75,8 @@ def quantize(
             min=7,
             max=8,
             metavar="N",
-            help="Bits of an int8 weight. With 8, a processor without VNNI gives other results.",
+            help="Use this number of bits for an int8 weight. With 8, a processor without VNNI gives other"
+            " results.",
             rich_help_panel=_GRAPHS,
         ),
     ] = 7,
@@ -90,9 +90,12 @@ def quantize(
             rich_help_panel=_GRAPHS,
         ),
     ] = 0,
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Publish a version with int8 or fp16 graphs beside its fp32 graphs, if they are accurate enough."""
+    """Publish a version with int8 or fp16 graphs beside its fp32 graphs, if they are accurate enough.
+
+    Example: convvae-train quantize models/digits --dataset digits
+    """
     require(*TRAINER_PACKAGES)
     require_runtime()
     from convvae_trainer.commands.quantize import QuantizeOptions, run_quantize
@@ -113,9 +116,7 @@ def quantize(
     # stdout is for the result alone.
     progress = Console(file=expendable(sys.stderr))
     found = run_quantize(options, say=lambda text: say(progress, f"{text} …"))
-    screen = required_stdout()
     if as_json:
-        screen.write(json.dumps(found.to_json_object(), indent=2) + "\n")
-        screen.flush()
+        print_json(found.to_json_object())
     else:
-        print_quantized(Console(file=screen), found)
+        print_quantized(Console(file=required_stdout()), found)

@@ -1,5 +1,6 @@
 """The results of the commands on the screen: one line for each figure, after a label."""
 
+import json
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from rich.console import Console
 
 from convvae_trainer.console import say
 from convvae_trainer.data.trained_on import left_out_text
+from convvae_trainer.streams import required_stdout
 
 if TYPE_CHECKING:
     from convvae_trainer.commands.quantize import Quantized
@@ -19,7 +21,15 @@ if TYPE_CHECKING:
     from convvae_trainer.exports.publish import Exported
     from convvae_trainer.study.result import StudyResult
 
-__all__ = ["print_evaluation", "print_exported", "print_line", "print_quantized", "print_study", "quoted"]
+__all__ = [
+    "print_evaluation",
+    "print_exported",
+    "print_json",
+    "print_line",
+    "print_quantized",
+    "print_study",
+    "quoted",
+]
 
 # A line of the result: label and text. A line without a label continues the one above.
 Line = tuple[str, str]
@@ -30,6 +40,13 @@ _STUDY_FIGURES = (("test_elbo_nats", "ELBO", ".2f"), ("test_mse", "MSE", ".5f"),
 def quoted(path: Path) -> str:
     """Return the path as a shell reads it."""
     return shlex.quote(str(path))
+
+
+def print_json(result: dict[str, Any]) -> None:
+    """Print the result of a command to stdout, as one JSON object."""
+    screen = required_stdout()
+    screen.write(json.dumps(result, indent=2) + "\n")
+    screen.flush()
 
 
 def print_line(console: Console, label: str, text: str) -> None:

@@ -1,7 +1,6 @@
 """The command `convvae-train study`: matched runs and their report. torch loads inside the command."""
 
 import functools
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -10,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from convvae_trainer.cli.flags import Download, with_setting_flags
-from convvae_trainer.cli.results import print_study
+from convvae_trainer.cli.flags import ConfigFile, Download, Json, Preset, with_setting_flags
+from convvae_trainer.cli.results import print_json, print_study
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.errors import RunsFailed
 from convvae_trainer.runs.signals import raise_on_signals
-from convvae_trainer.settings.declaration import Panel, alternatives
 from convvae_trainer.settings.layers import FLAGS, Layer, read_settings
 from convvae_trainer.settings.objectives import OBJECTIVES
-from convvae_trainer.settings.presets import PRESETS, preset_settings
+from convvae_trainer.settings.presets import preset_settings
 from convvae_trainer.settings.sweep import DEFAULT_SEEDS, parse_vary
 from convvae_trainer.streams import expendable, required_stdout
 
@@ -89,27 +87,9 @@ def study(
             rich_help_panel=_STUDY,
         ),
     ] = True,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", metavar="", help="Print the result as JSON.", rich_help_panel=_STUDY),
-    ] = False,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            help=f"Start from the settings of a preset: {alternatives(PRESETS)}. The settings file and flags"
-            " override it.",
-            rich_help_panel=Panel.RUN,
-        ),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Read settings from this TOML file, or from the config.json of a run. Flags override it.",
-            rich_help_panel=Panel.RUN,
-        ),
-    ] = None,
+    as_json: Json = False,
+    preset: Preset = None,
+    config: ConfigFile = None,
     *,
     download: Download = False,
     **settings: Any,
@@ -117,6 +97,8 @@ def study(
     """Train matched models with several objectives, seeds and settings, and compare them in one report.
 
     All runs have the same data, likelihood, networks and number of steps, except for what --vary varies.
+
+    Example: convvae-train study --dataset digits --seeds 3 --out studies/digits
     """
     varied = parse_vary(vary or [])
     require(*TRAINER_PACKAGES, "matplotlib")
@@ -145,12 +127,10 @@ def study(
         command=shlex.join(["convvae-train", *sys.argv[1:]]),
         console=progress,
     )
-    screen = required_stdout()
     if as_json:
-        screen.write(json.dumps(result.to_json_object(), indent=2) + "\n")
-        screen.flush()
+        print_json(result.to_json_object())
     else:
-        print_study(Console(file=screen), result)
+        print_study(Console(file=required_stdout()), result)
     _check_failures(result)
 
 

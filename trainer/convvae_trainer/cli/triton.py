@@ -1,11 +1,13 @@
 """The command `convvae-train triton`: a published model as a model repository of NVIDIA Triton."""
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
+from convvae_trainer.cli.flags import Json
+from convvae_trainer.cli.results import print_json, print_line, quoted
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.streams import required_stdout
 
@@ -21,20 +23,30 @@ def triton(
         str,
         typer.Argument(
             metavar="ROOT/MODEL[@VERSION]",
-            help="The published model. Without a version, the highest one is written.",
+            help="Write this published model. Without a version, it is the highest one.",
         ),
     ],
     out: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Triton's model repository: MODEL.encoder and MODEL.decoder go in."),
+        typer.Option(
+            metavar="DIR", help="Write MODEL.encoder and MODEL.decoder into this model repository of Triton."
+        ),
     ],
     precision: Annotated[
         str,
-        typer.Option(metavar="PRECISION", help="The graphs: fp32, fp16 or int8.", rich_help_panel=_GRAPHS),
+        typer.Option(
+            metavar="PRECISION", help="Write the graphs in fp32, fp16 or int8.", rich_help_panel=_GRAPHS
+        ),
     ] = "fp32",
     max_batch_size: Annotated[
         int,
-        typer.Option(min=1, max=_MAX_ROWS, metavar="N", help="Rows in a batch.", rich_help_panel=_GRAPHS),
+        typer.Option(
+            min=1,
+            max=_MAX_ROWS,
+            metavar="N",
+            help="Let Triton put at most this number of rows into a batch.",
+            rich_help_panel=_GRAPHS,
+        ),
     ] = 256,
     max_queue_delay_us: Annotated[
         int,
@@ -42,25 +54,29 @@ def triton(
             min=0,
             max=_MAX_DELAY_US,
             metavar="N",
-            help="Microseconds that a row waits for others.",
+            help="Let a row wait this number of microseconds for others.",
             rich_help_panel=_GRAPHS,
         ),
     ] = 0,
     instances: Annotated[
         int,
         typer.Option(
-            min=1, max=1024, metavar="N", help="Batches at the same time, per graph.", rich_help_panel=_GRAPHS
+            min=1,
+            max=1024,
+            metavar="N",
+            help="Run this number of batches of each graph at a time.",
+            rich_help_panel=_GRAPHS,
         ),
     ] = 1,
     kind: Annotated[
         str,
         typer.Option(
             metavar="auto|cpu|gpu",
-            help="Where the instances run; auto: Triton chooses.",
+            help="Run the instances there. With auto, Triton chooses.",
             rich_help_panel=_GRAPHS,
         ),
     ] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", metavar="", help="Print the result as JSON.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a published model for NVIDIA Triton Inference Server. The graphs stay as they are.
 
@@ -82,11 +98,10 @@ def triton(
         kind=kind,
     )
     folders = run_triton(model, out, options)
-    screen = required_stdout()
     if as_json:
-        screen.write(json.dumps({"folders": [str(folder) for folder in folders]}, indent=2) + "\n")
-    else:
-        for folder in folders:
-            screen.write(f"written       {folder}\n")
-        screen.write(f"next          tritonserver --model-repository {out}\n")
-    screen.flush()
+        print_json({"folders": [str(folder) for folder in folders]})
+        return
+    console = Console(file=required_stdout())
+    for folder in folders:
+        print_line(console, "written", str(folder))
+    print_line(console, "next", f"tritonserver --model-repository {quoted(out)}")

@@ -28,7 +28,8 @@ from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.start import load_run, read_progress
 from convvae_trainer.runs.start_weights import StartWeights
-from convvae_trainer.settings.config import Config, to_json_object
+from convvae_trainer.settings.assembly import to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from convvae_trainer.streams import check_utf8
 
@@ -49,6 +50,11 @@ class FitResult:
 
     evaluation: Evaluation
     exported: Exported | None
+
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the figures as JSON types, and the folder of the exported version or None."""
+        exported = None if self.exported is None else str(self.exported.folder)
+        return {"evaluation": self.evaluation.to_json_object(), "exported": exported}
 
 
 def saved_settings(run_dir: Path) -> dict[str, Any]:

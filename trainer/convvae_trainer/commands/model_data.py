@@ -5,7 +5,7 @@ from typing import Any
 
 from convvae_service.bundle import Manifest
 from convvae_trainer.data.dataset import Dataset, load_dataset
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.settings.layers import FLAGS, Layer
 
 __all__ = ["load_model_data"]

@@ -12,7 +12,8 @@ from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import FLAGS, Layer
 from convvae_trainer.step.train_state import TrainState
 

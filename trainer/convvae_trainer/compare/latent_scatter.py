@@ -20,7 +20,8 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.data.selection import drawn
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.runs.fit import Fitted, fit
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 __all__ = ["TERM_NAMES", "LatentScatter", "default_epochs", "train_scatters"]
 

@@ -49,6 +49,16 @@ class Exported:
     folder: Path
     manifest: Manifest = field(repr=False)
 
+    def to_json_object(self) -> dict[str, Any]:
+        """Return the folder, the version, and the parity with PyTorch, as JSON types."""
+        manifest = json.loads(self.manifest.to_json())
+        return {
+            "folder": str(self.folder),
+            "model": manifest["model"],
+            "version": int(self.folder.name),
+            "parity": manifest["parity"],
+        }
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Graphs:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.python.process import called_from_python
 from convvae_trainer.python.signature import DATA_SETTINGS, with_settings
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.settings.layers import Layer
 
 if TYPE_CHECKING:

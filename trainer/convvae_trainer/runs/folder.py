@@ -31,7 +31,8 @@ from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.lock import LOCK_FILE
 from convvae_trainer.runs.record import RunRecord, RunSegment
 from convvae_trainer.runs.reproduce import reproduce_text
-from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import Layer
 
 __all__ = ["LOG_FILE", "MAY_DIFFER_ON_RESUME", "RunFolder", "check_new", "holds_run", "write_obstacle"]

@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from convvae.program.exit_codes import stopped_by
+
 __all__ = ["Stopped", "end_on_signals", "noted_signals", "raise_on_signals"]
 
 
@@ -24,7 +26,7 @@ class Stopped(SystemExit):
     """
 
     def __init__(self, number: int) -> None:
-        super().__init__(128 + number)
+        super().__init__(stopped_by(number))
         self.number = signal.Signals(number)
         self.text = f"stopped by {self.number.name}"
 
@@ -36,7 +38,7 @@ def end_on_signals() -> None:
         # An exception would pass through an import that is half done, which may change or swallow it.
         with suppress(OSError):
             os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
-        os._exit(128 + number)
+        os._exit(stopped_by(number))
 
     _handle(end)
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from convvae_trainer.settings.config import SETTINGS, Config, to_json_object
+from convvae_trainer.settings.assembly import to_json_object
+from convvae_trainer.settings.config import SETTINGS, Config
 from convvae_trainer.settings.declaration import Panel, Setting
 
 __all__ = ["recorded_settings"]

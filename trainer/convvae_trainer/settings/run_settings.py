@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import Layer, read_settings
 from convvae_trainer.settings.presets import preset_settings
 

@@ -20,7 +20,8 @@ from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.folder import LOG_FILE, MAY_DIFFER_ON_RESUME, write_obstacle
 from convvae_trainer.runs.lock import LOCK_FILE, RunLock, has_orphans, locked
 from convvae_trainer.runs.ownership import made_folder
-from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import Layer
 from convvae_trainer.study.plan import StudyPlan
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from convvae_service.bundle import BundleError, check_model_name
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.declaration import plain
 from convvae_trainer.settings.layers import Layer
 from convvae_trainer.settings.objectives import OBJECTIVES, settings_by_user

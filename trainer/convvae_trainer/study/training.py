@@ -16,7 +16,8 @@ from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.folder import LOG_FILE, holds_run
 from convvae_trainer.runs.lock import LOCK_FILE
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.config import SETTINGS, Config, to_json_object
+from convvae_trainer.settings.assembly import to_json_object
+from convvae_trainer.settings.config import SETTINGS, Config
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.study.folder import StudyFolder
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from convvae.program.exit_codes import stopped_by
 from convvae_trainer.runs.signals import Stopped, end_on_signals, raise_on_signals
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def main() -> None:
                 answers.flush()
     except Stopped as stopped:
         end_on_signals()
-        sys.exit(128 + stopped.number)
+        sys.exit(stopped.code)
 
 
 def _end_with(parent: int) -> None:
@@ -61,7 +62,7 @@ def _end_with(parent: int) -> None:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
     if os.getppid() != parent:
-        sys.exit(128 + signal.SIGTERM)
+        sys.exit(stopped_by(signal.SIGTERM))
 
 
 @contextmanager

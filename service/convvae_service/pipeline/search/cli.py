@@ -17,36 +17,57 @@ MAX_PAIRS = 100_000_000
 MAX_MAP_ROWS = 100_000
 _SHOWN_PAIRS = 10
 
-Result = Annotated[Path, typer.Argument(metavar="RESULT", help="A file or folder of convvae-embed run.")]
+Result = Annotated[
+    Path, typer.Argument(metavar="RESULT", help="Read this file or folder of convvae-embed run.")
+]
 Source = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SOURCE", help="The images of the result, for pictures. (default: its own thumbnails)"
+        metavar="SOURCE",
+        help="Take pictures from these images, which the result is of.",
+        show_default="its own thumbnails",
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--force", metavar="", help="Replace files that exist.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print JSON.")]
+Json = Annotated[bool, typer.Option("--json", metavar="", help="Print the result as one JSON object.")]
 
 
 def neighbors(
     result: Result,
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help="Image files with --bundle or --target, else ids of rows."),
+        typer.Argument(
+            metavar="IMAGE...",
+            help="Search for these: image files with --bundle or --target, else ids of rows.",
+        ),
     ],
-    count: Annotated[int, typer.Option(metavar="N", help="Neighbours of each image.")] = 15,
+    count: Annotated[
+        int, typer.Option(metavar="N", help="Find this number of neighbours of each image.")
+    ] = 15,
     bundle: Annotated[
-        Path | None, typer.Option(metavar="ROOT/MODEL[@VERSION]", help="Encodes the image files.")
+        Path | None,
+        typer.Option(
+            metavar="ROOT/MODEL[@VERSION]", help="Encode the image files with this published model."
+        ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="A service that encodes the image files.")
+        str | None, typer.Option(metavar="HOST:PORT", help="Encode the image files through this service.")
     ] = None,
-    model: Annotated[str | None, typer.Option(metavar="MODEL[@VERSION]", help="With --target.")] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL[@VERSION]", help="Use this model of the service.", show_default="its only model"
+        ),
+    ] = None,
     precision: Annotated[
-        str | None, typer.Option(metavar="PRECISION", help="With --bundle: fp32, fp16 or int8.")
+        str | None,
+        typer.Option(
+            metavar="PRECISION", help="With --bundle, compute in fp32, fp16 or int8.", show_default="fp32"
+        ),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write the pictures of all neighbours.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write the pictures of all neighbours to this file."),
     ] = None,
     source: Source = None,
     overwrite: Overwrite = False,
@@ -99,7 +120,7 @@ def neighbors(
         )
     ]
     if json:
-        return typer.echo(json_format.dumps(tables, indent=2))
+        return typer.echo(json_format.dumps({"images": tables}, indent=2))
     _print_neighbors(tables)
     return None
 
@@ -107,25 +128,28 @@ def neighbors(
 def duplicates(
     result: Result,
     threshold: Annotated[
-        float | None, typer.Option(metavar="D", help="Largest distance of a pair. (default: suggested)")
+        float | None,
+        typer.Option(metavar="D", help="Find pairs up to this distance.", show_default="suggested"),
     ] = None,
     max_ratio: Annotated[
         float | None,
         typer.Option(
             metavar="R",
-            help="Largest ratio of a pair's distance to that of its images to their tenth neighbours."
-            " (default: 0.5, and no limit with --threshold)",
+            help="Find pairs up to this ratio of their distance to that of their tenth neighbours.",
+            show_default="0.5, and no limit with --threshold",
         ),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="FILE.parquet", help="Write all pairs, the nearest first.")
+        Path | None,
+        typer.Option(metavar="FILE.parquet", help="Write all pairs to this file, the nearest first."),
     ] = None,
     sheet: Annotated[
-        Path | None, typer.Option(metavar="FILE.png", help="Write pictures of the 30 nearest pairs.")
+        Path | None,
+        typer.Option(metavar="FILE.png", help="Write the pictures of the 30 nearest pairs to this file."),
     ] = None,
     source: Source = None,
     max_pairs: Annotated[
-        int, typer.Option(metavar="N", help="More pairs than this are an error.")
+        int, typer.Option(metavar="N", help="Refuse to find more pairs than this.")
     ] = 1_000_000,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -134,6 +158,7 @@ def duplicates(
 
     Without --threshold, a distance is suggested that is far below the usual distance of an image to its
     nearest one, and pairs of plain images are left out that have many others almost as near.
+
     Example: convvae-embed duplicates photos.parquet --out pairs.parquet
     """
     check_range("--max-pairs", max_pairs, MAX_PAIRS)
@@ -192,7 +217,8 @@ def draw(
     out: Annotated[
         list[Path],
         typer.Option(
-            metavar="FILE.png|FILE.html", help="A picture, or a page to look around in. May be repeated."
+            metavar="FILE",
+            help="Write a picture (x.png), or a page to look around in (x.html). This may be repeated.",
         ),
     ],
     by: Annotated[
@@ -201,15 +227,19 @@ def draw(
     method: Annotated[
         str,
         typer.Option(
-            metavar="tsne|pca", help="tsne keeps neighbourhoods, pca the directions of most variance."
+            metavar="tsne|pca", help="Keep neighbourhoods (tsne), or the directions of most variance (pca)."
         ),
     ] = "tsne",
     max_rows: Annotated[
-        int, typer.Option(metavar="N", help="Rows in the map; more are drawn at random from all.")
+        int,
+        typer.Option(
+            metavar="N", help="Draw at most this number of rows. Of more rows, a random part is drawn."
+        ),
     ] = 3000,
     source: Source = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Draws the rows, and seeds t-SNE.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed the choice of rows, and t-SNE.")] = 0,
     overwrite: Overwrite = False,
+    json: Json = False,
 ) -> None:
     """Draw RESULT in two dimensions, with thumbnails where there is room.
 
@@ -231,7 +261,10 @@ def draw(
     rows = draw_map(
         open_result(result), out, method=method, by=by, max_rows=max_rows, sources=source or [], seed=seed
     )
-    typer.echo(f"{rows} rows in {', '.join(map(str, out))}")
+    if json:
+        typer.echo(json_format.dumps({"rows": rows, "out": [str(path) for path in out]}, indent=2))
+    else:
+        typer.echo(f"{rows} rows in {', '.join(map(str, out))}")
 
 
 def _print_neighbors(tables: list[dict[str, Any]]) -> None:

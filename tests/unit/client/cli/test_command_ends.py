@@ -207,7 +207,7 @@ def test_only_regular_files_are_read_and_the_rest_is_counted(target: str, tmp_pa
     assert np.load(tmp_path / "z.npy").shape == (2, 2)
     odd.write_bytes(b"")
     code, text = run("encode", "d", "--out", "y.npy", target=target, cwd=tmp_path)
-    assert code == 1
+    assert code == 2
     assert text.endswith("error: d/a\\xe9/\\x1b[31m\\n.jfif: the file is empty\n")
 
 
@@ -227,7 +227,7 @@ def test_inputs_that_are_no_image_files_have_their_true_reason(target: str, tmp_
         "\x1b]0;x\x07.png": r"\x1b]0;x\x07.png does not exist",
         os.fsdecode(b"\xff.png"): r"\xff.png does not exist",
     }.items():
-        assert run("encode", name, "--out", "z.npy", target=target, cwd=tmp_path) == (1, f"error: {reason}\n")
+        assert run("encode", name, "--out", "z.npy", target=target, cwd=tmp_path) == (2, f"error: {reason}\n")
     assert not (tmp_path / "z.npy").exists()
 
 
@@ -263,6 +263,6 @@ def test_health_says_soon_what_is_wrong(kind: str, tmp_path: Path) -> None:
             words = "connection refused: no" if kind == "refused" else "the name is not found"
             code, text = run("health", target=target, cwd=tmp_path)
     assert time.monotonic() - start_s < 15
-    assert code == 2
+    assert code == 3
     assert text.startswith(f"error: {target}: {words}")
     assert text.count("\n") == 1

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
+from convvae.program.exit_codes import ExitCode
 from convvae_service.bundle import ImageShape, read_bundle
 from convvae_service.engine.stages import Engine
 from convvae_service.images import decode_file
@@ -188,7 +189,6 @@ RAY = ("--engine", "ray")
         (["{x}", "{z}", *BUNDLE, "--precision", "int8"], "has no int8 graphs: it has fp32"),
         (["{x}", "{z}", "--bundle", "{root}/plain", "--log-variance"], "'plain' has no log-variance"),
         (["{x}", "{z}", "--bundle", "{root}/plain", "--score"], "'plain' has no log-variance: omit --score"),
-        (["{x}", "{z}", "--target", "127.0.0.1:1"], "127.0.0.1:1: "),
         (["{x}", "{z}", *BUNDLE, "--engine", "dask"], "--engine is 'dask': it must be local or ray"),
         (["{x}", "{z}", *BUNDLE, "--workers", "2"], "--workers needs --engine ray"),
         (["{x}", "{z}", *BUNDLE, "--ray-address", "auto"], "--ray-address needs --engine ray"),
@@ -294,11 +294,20 @@ def test_missing_argument_is_wrong_use(embed: Any) -> None:
     assert embed("x.npy").code == 2
 
 
+def test_a_service_that_does_not_answer_is_told_apart(embed: Embed, tmp_path: Path, source: Path) -> None:
+    """Exit code 3 says that the same command may succeed later; no file is left."""
+    ended = embed(source, tmp_path / "z.parquet", "--target", "127.0.0.1:1")
+    assert ended.code == ExitCode.NO_ANSWER
+    assert ended.err.startswith("error: 127.0.0.1:1: ")
+    assert ended.err.count("\n") == 1
+    assert not (tmp_path / "z.parquet").exists()
+
+
 def test_help_says_every_default(embed: Embed) -> None:
     """The help text contains every default, and brackets are not read as markup."""
     shown = " ".join(embed("--help").out.replace("│", " ").split())
     for text in (
-        "(default: the service's only model)",
+        "(default: its only model)",
         "256 with --target)",
     ):
         assert text in shown

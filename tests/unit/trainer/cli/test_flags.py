@@ -10,7 +10,8 @@ import pytest
 from convvae_trainer.cli.fit import fit
 from convvae_trainer.commands import fit as commands
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.settings.config import SETTINGS, Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import SETTINGS, Config
 from convvae_trainer.settings.declaration import Setting
 from convvae_trainer.settings.objectives import OBJECTIVES
 from support.commands import run_train
@@ -38,7 +39,7 @@ def test_no_flag_is_cut_off(
     text = help_text(capsys, monkeypatch, columns=columns)
     assert "…" not in text
     for setting in FLAGS.values():
-        assert re.search(rf"{setting.flag}\s", text), setting.flag
+        assert re.search(rf"{setting.flag}[\s,]", text), setting.flag
         if setting.kind is bool:
             assert setting.flag.replace("--", "--no-", 1) in text
     for kind in ("<str>", "<int>", "<float>", "<tuple", "None"):
@@ -48,11 +49,13 @@ def test_no_flag_is_cut_off(
 def test_help_has_sentences_values_and_defaults(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each setting stands in the panel of its declaration, with all that the declaration says."""
-    panels = help_text(capsys, monkeypatch, columns=600).split("╭─ ")
+    """Each setting stands in the section of its declaration, with all that the declaration says."""
+    text = help_text(capsys, monkeypatch, columns=80)
+    sections = dict(re.findall(r"^([A-Z][\w ]+):\n((?:  .*\n)+)", text, re.MULTILINE))
     for setting in FLAGS.values():
-        (panel,) = (panel for panel in panels if panel.startswith(f"{setting.declaration.panel} ─"))
-        (line,) = (line for line in panel.splitlines() if f"{setting.flag} " in line)
+        entries = re.split(r"\n  (?=-)", "\n" + sections[setting.declaration.panel])
+        (entry,) = (entry for entry in entries if re.match(rf"{setting.flag}[ ,]", entry))
+        line = " ".join(entry.split())
         assert setting.declaration.help in line
         if setting.kind is not bool:
             assert setting.allowed in line
@@ -60,9 +63,9 @@ def test_help_has_sentences_values_and_defaults(
             assert objective in line
         if setting.default_text:
             default = {"true": "yes", "false": "no"}.get(setting.default_text, setting.default_text)
-            assert f"default: {default}]" in line
+            assert f"default: {default})" in line
     for name, row in OBJECTIVES.items():
-        assert f"{name}  {row.help}" in panels[-1]
+        assert f"{name}: {row.help}" in " ".join(text.split())
 
 
 def help_text(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, columns: int) -> str:

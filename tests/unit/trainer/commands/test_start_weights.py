@@ -23,7 +23,8 @@ from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.reproduce import reproducing_commands
 from convvae_trainer.runs.start_weights import StartWeights
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from support.commands import evaluated
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same

@@ -13,7 +13,8 @@ from convvae_trainer.compute.distributed import DistContext, joined
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.errors import BadConfig, Interrupted
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from support.commands import run_two
 from support.ended import Ended
@@ -46,7 +47,7 @@ SESSION = """
 import json, os, sys
 from pathlib import Path
 import torch
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.compute.distributed import joined
 from convvae_trainer.compute.process import configure_process

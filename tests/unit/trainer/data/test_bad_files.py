@@ -13,7 +13,8 @@ from convvae_service.images import decode_file
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.data.folder import read_folder
 from convvae_trainer.errors import BadData
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from support.odd_folder import LEFT_OUT, add_odd_entries
 
 

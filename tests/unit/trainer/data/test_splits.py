@@ -15,7 +15,8 @@ from convvae_trainer.data.pixel_hash import pixel_hashes
 from convvae_trainer.data.sources import read_source
 from convvae_trainer.data.splits import held_out_to_test, held_out_to_validate
 from convvae_trainer.errors import BadData
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 
 def noise(count: int, *, seed: int = 0) -> NDArray[np.uint8]:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from convvae_trainer.networks.conv_vae import LOG_VARIANCE_RANGE, ConvVAE, Residual, make_plan
 from convvae_trainer.objectives.bound import kl_to_prior, reparameterise
 from convvae_trainer.objectives.registry import objective_class
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 SMALL: dict[str, Any] = {"width": 4, "hidden": 8, "latent_dim": 3}
 

@@ -18,7 +18,8 @@ from convvae_trainer.objectives.bound import (
     reparameterise,
     weighted_rate,
 )
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 
 SHAPE = (5, 3, 6, 4)

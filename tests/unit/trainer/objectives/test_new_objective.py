@@ -22,7 +22,8 @@ from convvae_trainer.objectives.bound import elbo_terms, rate_loss
 from convvae_trainer.objectives.noise import NoiseSource
 from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.objectives import OBJECTIVES, ObjectiveRow
 from support.interruption import before_step
 from support.tiny_run import TINY, write_blobs

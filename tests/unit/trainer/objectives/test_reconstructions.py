@@ -10,7 +10,8 @@ from convvae_trainer.evaluation.classifier import ClassifierNetwork, train_class
 from convvae_trainer.evaluation.image_quality import reconstruction_quality
 from convvae_trainer.exports.graphs import DecoderGraph, EncoderGraph
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 SMALL = {
     "dataset": "digits",

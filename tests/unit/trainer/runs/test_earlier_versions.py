@@ -11,7 +11,8 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.folder import RunFolder
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from support.commands import evaluated
 from support.tiny_run import TINY
 

@@ -22,7 +22,8 @@ from convvae_trainer.exports.publish import export
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY
 

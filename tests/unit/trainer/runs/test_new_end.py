@@ -21,7 +21,8 @@ from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.reproduce import repeatability, reproducing_commands
 from convvae_trainer.runs.schedules import learning_rate
 from convvae_trainer.runs.start import read_progress
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same, final, metrics
 from support.tiny_run import tiny

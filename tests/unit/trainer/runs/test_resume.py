@@ -13,7 +13,8 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.errors import BadRun, Interrupted
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_same, final, metrics
 from support.tiny_run import tiny

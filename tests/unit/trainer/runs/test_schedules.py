@@ -5,7 +5,8 @@ import torch
 
 from convvae_trainer.objectives.vae_disl import GAN_RATE
 from convvae_trainer.runs.schedules import effective_beta, epoch_order, learning_rate
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 
 
 def test_schedules() -> None:

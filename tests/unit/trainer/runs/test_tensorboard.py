@@ -20,7 +20,8 @@ from convvae_trainer.data.dataset import Dataset
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import Fitted, fit
 from convvae_trainer.runs.tensorboard import NUM_PICTURES
-from convvae_trainer.settings.config import Config, to_json_object
+from convvae_trainer.settings.assembly import to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 
 STEPS_PER_EPOCH = 72 // 16
@@ -29,7 +30,7 @@ KILLED = """
 import json, os, signal, sys
 from pathlib import Path
 from convvae_trainer.compute.process import configure_process
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.step.train_state import TrainState

@@ -19,7 +19,8 @@ from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import fit
 from convvae_trainer.runs.progress import TrainProgress, fraction_done
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from support.commands import evaluated, run_train
 from support.interruption import Killed, before_step

@@ -13,7 +13,8 @@ import pytest
 from convvae_trainer.data.dataset import Dataset, load_dataset
 from convvae_trainer.runs.checkpoint import read_checkpoint
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from support.commands import run_two
 from support.interruption import Killed, before_step, kill
 from support.run_comparison import assert_near, assert_same, metrics
@@ -25,7 +26,7 @@ import json, os, signal, sys
 from pathlib import Path
 import torch
 from convvae_trainer.runs import loop as train
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.compute.distributed import joined
 from convvae_trainer.compute.process import configure_process

@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.runs.likelihood_choice import chosen_likelihood
 from convvae_trainer.runs.schedules import effective_beta
-from convvae_trainer.settings.config import (
-    Config,
-    config_from,
-    to_json_object,
-)
+from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.declaration import alternatives
 from convvae_trainer.settings.image_size import parse_image_size
 from convvae_trainer.settings.layers import read_settings

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.settings.config import DEFAULT_EPOCHS, SETTINGS, Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import DEFAULT_EPOCHS, SETTINGS, Config
 from convvae_trainer.settings.declaration import Panel, alternatives
 from convvae_trainer.settings.objectives import OBJECTIVES
 

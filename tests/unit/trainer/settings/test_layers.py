@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import FLAGS, Layer
 from support.commands import run_train
 

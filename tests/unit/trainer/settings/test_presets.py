@@ -10,7 +10,8 @@ from convvae_trainer.cli import fit as cli_fit
 from convvae_trainer.commands import fit as commands
 from convvae_trainer.errors import BadConfig
 from convvae_trainer.settings import presets
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.presets import PRESETS, preset_settings
 from convvae_trainer.step.train_state import TrainState
 from support.commands import run_train

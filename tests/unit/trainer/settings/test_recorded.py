@@ -2,7 +2,8 @@
 
 import json
 
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.recorded import recorded_settings
 
 

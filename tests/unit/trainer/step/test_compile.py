@@ -12,7 +12,8 @@ from convvae_trainer.exports.publish import export
 from convvae_trainer.objectives.adversarial import Adversarial
 from convvae_trainer.objectives.base import Gradients
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY, needs_compiler, tiny
 

@@ -15,7 +15,8 @@ from convvae_trainer.compute.cuda_graph import WARMUP_CALLS
 from convvae_trainer.data.dataset import load_dataset
 from convvae_trainer.errors import Interrupted
 from convvae_trainer.runs.fit import fit
-from convvae_trainer.settings.config import Config, config_from
+from convvae_trainer.settings.assembly import config_from
+from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.train_state import TrainState
 from support.tiny_run import TINY, tiny, write_blobs

@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from convvae_trainer.objectives.adversarial import ADVERSARIAL_BETAS, Adversarial
 from convvae_trainer.objectives.base import BETAS
-from convvae_trainer.settings.config import config_from
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.step.optimizers import SCALE_RATE
 from convvae_trainer.step.train_state import TrainState

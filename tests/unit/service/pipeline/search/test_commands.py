@@ -63,7 +63,7 @@ def test_neighbours_of_rows_are_the_nearest_others(command: Command, result: Pat
     """A row is not its own neighbour; an equal one is the first, at distance 0."""
     ended = command("neighbors", result, "0", "7", "--count", 5, "--json")
     assert (ended.code, ended.err) == (0, "")
-    first, second = json.loads(ended.out)
+    first, second = json.loads(ended.out)["images"]
     assert first["neighbors"][0] == {"id": str(COPY), "row": COPY, "distance": 0.0}
     column = pq.read_table(result).column("embedding").combine_chunks()
     vectors = np.asarray(column.flatten().to_numpy()).reshape(50, -1).astype(np.float64)
