@@ -41,9 +41,9 @@ def commands_of(program: str) -> dict[str, Any]:
     return dict(group.commands)
 
 
-PAGES = [(program, ()) for program in PROGRAMS]
-PAGES += [(program, (command,)) for program in PROGRAMS for command in commands_of(program)]  # type: ignore[misc]
-COMMANDS = [(program, words[0]) for program, words in PAGES if words]
+COMMANDS = [(program, command) for program in PROGRAMS for command in commands_of(program)]
+PAGES: list[tuple[str, tuple[str, ...]]] = [(program, ()) for program in PROGRAMS]
+PAGES += [(program, (command,)) for program, command in COMMANDS]
 
 
 def help_of(program: str, *words: str, capsys: pytest.CaptureFixture[str]) -> str:
