@@ -5,7 +5,7 @@ from typing import Any
 
 from rich.console import Console
 
-from convvae_trainer.console import ProgressLine, clock
+from convvae_trainer.console import ProgressLine, clock, fitted
 
 __all__ = ["LiveDisplay"]
 
@@ -20,7 +20,7 @@ _FIGURES = {
 
 
 class LiveDisplay(ProgressLine):
-    """Shows epoch, ELBO, distortion, rate, images per second and the time left.
+    """Shows epoch, ELBO, distortion, rate, images per second and the time left, on one line of the screen.
 
     Args:
         console: Where to show it.
@@ -50,12 +50,12 @@ class LiveDisplay(ProgressLine):
             left_s: Seconds to the end of the run.
         """
         words = [f"epoch {epoch}{self._of}"]
+        if means["skipped_steps"]:
+            words.append(f"{means['skipped_steps']} steps skipped")
         words += [
             f"{label} {means[name]:.2f}" for name, label in _FIGURES.items() if means.get(name) is not None
         ]
         if means["active_units"] is not None:
             words.append(f"{means['active_units']} active units")
-        if means["skipped_steps"]:
-            words.append(f"{means['skipped_steps']} steps skipped")
-        words += [f"{images_per_s:,.0f} images/s", f"{clock(left_s)} left"]
-        self.show("  ".join(words), share=fraction)
+        last = [f"{images_per_s:,.0f} images/s", f"{clock(left_s)} left"]
+        self.show(fitted(words, last, columns=self.columns), share=fraction)

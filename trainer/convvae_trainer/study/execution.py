@@ -73,7 +73,7 @@ def train_runs(
                     on_finished(run)
             if line.is_due:
                 progress.look()
-                line.show(progress.text(), share=progress.share)
+                line.show(progress.text(columns=line.columns), share=progress.share)
         if signals:
             say(console, "stopping: the runs in training save a checkpoint")
             children.stop()

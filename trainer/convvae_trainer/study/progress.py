@@ -7,10 +7,7 @@ from convvae_trainer.study.estimate import Estimate, RunningRun, training_so_far
 from convvae_trainer.study.folder import StudyFolder
 from convvae_trainer.study.plan import PlannedRun
 
-__all__ = ["LINE_COLUMNS", "StudyProgress"]
-
-# With a bar of 20 columns and a space, the line has 80.
-LINE_COLUMNS = 59
+__all__ = ["StudyProgress"]
 
 
 class StudyProgress:
@@ -61,8 +58,8 @@ class StudyProgress:
         """The share of the runs that is done, 0 to 1."""
         return (self._num_ended + sum(run.share for run in self._running)) / len(self._runs)
 
-    def text(self) -> str:
-        """Return the state in one line."""
+    def text(self, *, columns: int) -> str:
+        """Return the state in one line of at most so many columns, 30 or more."""
         names = list(self._is_resumed)
         ordinal = self._num_ended + len(names)
         number = f"run {ordinal}" if len(names) < 2 else f"runs {self._num_ended + 1}-{ordinal}"
@@ -70,9 +67,9 @@ class StudyProgress:
         left_s = self._estimate.left_s(waiting, self._running, jobs=self._jobs)
         left = "" if left_s is None else f"  {clock(left_s)} left"
         head = f"{number} of {len(self._runs)}  "
-        room = LINE_COLUMNS - len(head) - len(left)
+        room = max(0, columns - len(head) - len(left))
         words = ", ".join(names)
-        return head + (words if len(words) <= room else f"{words[: room - 1]}…") + left
+        return head + (words if len(words) <= room else f"{words[: max(0, room - 1)]}…"[:room]) + left
 
     def _look_at(self, run: PlannedRun) -> RunningRun:
         epochs, trained_s = training_so_far(self._folder.metrics(run.name))

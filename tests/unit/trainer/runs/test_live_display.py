@@ -28,10 +28,26 @@ def test_progress_names_everything(terminal: bool) -> None:
     """Epoch, ELBO, its terms, speed and the time left are shown, on a terminal and in a log."""
     console = Console(file=io.StringIO(), force_terminal=terminal, width=160)
     text = (
-        "epoch 3/30  ELBO -90.75  distortion 70.50  rate 20.25  17 active units  2 steps skipped"
+        "epoch 3/30  2 steps skipped  ELBO -90.75  distortion 70.50  rate 20.25  17 active units"
         "  1,234 images/s  1:02:05 left"
     )
     assert text in re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(console))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize(
+    ("columns", "figures"),
+    [(80, "epoch 3/30  2 steps skipped  "), (60, "epoch 3/30  "), (40, "")],
+)
+def test_a_narrow_screen_keeps_speed_time_and_bar(terminal: bool, columns: int, figures: str) -> None:
+    """A line fits the screen: figures are left out from the last on, and a terminal has the bar."""
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=columns, legacy_windows=False)
+    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(console)))
+    assert max(map(len, lines)) <= columns
+    (line,) = {line.rstrip() for line in lines if "left" in line}
+    assert line.startswith(figures if terminal else "epoch 3/30  " if columns < 80 else figures + "ELBO")
+    assert "1,234 images/s  1:02:05 left" in line
+    assert ("━" in line) == terminal
 
 
 def test_a_log_gets_a_line_now_and_then() -> None:
