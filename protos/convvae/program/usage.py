@@ -1,5 +1,6 @@
 """A wrong command line as one line: the parser's errors in the words of the programs."""
 
+import difflib
 import re
 from collections.abc import Sequence
 from typing import Any, cast
@@ -44,7 +45,9 @@ def _text(error: Any, command: str, words: Sequence[str]) -> str:
     if kind == "NoSuchOption":
         return f"{command} has no option {error.option_name}{_suggestion(message)}"
     if missing := re.search(r"No such command '(.*?)'", message):
-        return f"{command} has no command {missing[1]!r}{_suggestion(message)}"
+        # Older releases of typer suggest no command.
+        close = difflib.get_close_matches(missing[1], error.ctx.command.commands)
+        return f"{command} has no command {missing[1]!r}{_suggested(close)}"
     if kind == "MissingParameter" and error.param is not None:
         return f"{command} needs {_lacking(error.param, ctx=error.ctx)}"
     if kind == "BadOptionUsage":
@@ -72,7 +75,10 @@ def _bad_value(error: Any, words: Sequence[str]) -> str:
 
 def _suggestion(message: str) -> str:
     found = _CLOSE.search(message)
-    names = re.sub(r"['\"]", "", found[1]).split(", ") if found else []
+    return _suggested(re.sub(r"['\"]", "", found[1]).split(", ") if found else [])
+
+
+def _suggested(names: Sequence[str]) -> str:
     return f": did you mean {_alternatives(names)}?" if names else ""
 
 
