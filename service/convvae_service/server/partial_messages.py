@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence, Set
 
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import Overloaded
+from convvae_service.server.crowd import Crowd
 from convvae_service.server.hang_up import hang_up
 from convvae_service.server.memory import heap_bytes
 from convvae_service.server.reads import Reads, WaitingRead
@@ -29,6 +30,10 @@ _MIN_QUIET = 50
 _RETRY_DELAY_S = 1.0
 # A caller that has sent less on its connection holds no large part of a message.
 _MIN_SENT_BYTES = 64 << 10
+# Intervals below half of the limit after which new callers need not wait.
+_MIN_CALM = 5
+# Intervals above it after which those that connected meanwhile need not wait either.
+_MAX_CROWDED = 50
 # From this part of the limit above it, connections are closed.
 _CLOSING_PART = 16
 
@@ -38,9 +43,10 @@ _log = logging.getLogger(__name__)
 class PartialMessages:
     """Ends the reads that have waited longest, while calls and messages in part hold too many bytes together.
 
-    Above the limit, reads end with a status. That takes the event loop, which one large message blocks for a
-    tenth of a second. From a sixteenth above it, the connections of callers are closed at once. Callers that
-    have sent little are left alone.
+    From half of the limit, callers that connect wait before their reads begin. Above the limit, reads end
+    with a status. That takes the event loop, which one large message blocks for a tenth of a second. From a
+    sixteenth above it, the connections of callers are closed at once. Callers that have sent little are left
+    alone.
 
     Args:
         reads: The reads that wait for messages.
@@ -49,6 +55,7 @@ class PartialMessages:
             own.
         max_bytes: Maximum bytes of the account, and of the messages that are not whole.
         sent: Returns the bytes that each caller has sent on its connection, as far as the system knows.
+        crowd: The time in which new callers wait before their reads begin.
         heap: Returns the bytes in use on the heap of this process.
         close: Closes the connections of callers, given their addresses.
     """
@@ -61,6 +68,7 @@ class PartialMessages:
         decoding_bytes: Callable[[], int],
         max_bytes: int,
         sent: Callable[[], Mapping[str, int]],
+        crowd: Crowd,
         heap: Callable[[], int] = heap_bytes,
         close: Callable[[Set[str]], None] = hang_up,
     ) -> None:
@@ -69,6 +77,10 @@ class PartialMessages:
         self._decoding_bytes = decoding_bytes
         self._max_bytes = max_bytes
         self._sent = sent
+        self._crowd = crowd
+        # Intervals below and above half of the limit.
+        self._num_calm = _MIN_CALM
+        self._num_crowded = 0
         self._heap = heap
         self._close = close
         # Bytes of the process itself: the heap while calls hold nothing, or in a second without late reads.
@@ -107,9 +119,19 @@ class PartialMessages:
         self._note_own_bytes(num_bytes, is_exact=known_bytes == 0, is_quiet=not late)
         partial_bytes = num_bytes - self._own_bytes
         excess = partial_bytes + pending_bytes - self._max_bytes
-        if excess <= 0 or partial_bytes <= 0:
+        if partial_bytes <= 0 or excess <= -self._max_bytes // 2:
+            self._num_calm += 1
+            if self._num_calm == _MIN_CALM:
+                loop.call_soon_threadsafe(self._crowd.disperse)
             return
         sent = self._sent()
+        if self._num_calm >= _MIN_CALM or self._num_crowded == _MAX_CROWDED:
+            self._num_crowded = 0
+            loop.call_soon_threadsafe(self._crowd.gather, set(sent))
+        self._num_calm = 0
+        self._num_crowded += 1
+        if excess <= 0:
+            return
         late = [read for read in late if sent.get(read.peer, _MIN_SENT_BYTES) >= _MIN_SENT_BYTES]
         chosen = late[: math.ceil(len(late) * excess / partial_bytes)]
         if chosen and excess > self._max_bytes // _CLOSING_PART:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from convvae_service.errors import ServiceError
+from convvae_service.server.crowd import Crowd
 from convvae_service.server.lasting_read import lasting
 from convvae_service.server.message_turns import MessageTurns
 
@@ -44,6 +45,7 @@ class Reads:
         late: Makes the error of a read that took longer.
         stopped: Makes the error of a read that would wait when the server stops.
         turns: The turns of large messages, on all reads of the event loop.
+        crowd: The time in which new callers wait, likewise.
     """
 
     def __init__(
@@ -53,11 +55,13 @@ class Reads:
         late: Callable[[], ServiceError],
         stopped: Callable[[], ServiceError],
         turns: MessageTurns,
+        crowd: Crowd,
     ) -> None:
         self._at_most_s = at_most_s
         self._late = late
         self._stopped_error = stopped
         self._turns = turns
+        self._crowd = crowd
         # In the order in which they began. A task has one read at a time.
         self._waiting: dict[_Task, WaitingRead] = {}
         # Why reads end that have not heard of it yet.
@@ -65,8 +69,8 @@ class Reads:
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
 
-    async def run(self, read: Awaitable[T], peer: str) -> T:
-        """Return the result of `read`. `peer` is the address of the caller.
+    async def run(self, read: Callable[[], Awaitable[T]], peer: str) -> T:
+        """Return the result of `read()`. `peer` is the address of the caller.
 
         Raises:
             ServiceError: It took too long, the server stops, or `end` has ended it.
@@ -81,7 +85,9 @@ class Reads:
         elif self._timer is None:
             self._timer = loop.call_later(self._at_most_s, self._end_late)
         try:
-            return await lasting(read, self._turns)
+            if self._crowd.is_there:
+                await self._crowd.let_in(peer)
+            return await lasting(read(), self._turns)
         except asyncio.CancelledError:
             error = self._errors.get(task)
             # The caller may have left at the same moment.

@@ -30,6 +30,7 @@ from convvae_service.errors import DeadlineExceeded, InvalidInput, ServiceError,
 from convvae_service.observability.grpc_metrics import MethodTotals
 from convvae_service.server.auth import Tokens
 from convvae_service.server.compression import Unpacking, is_packed
+from convvae_service.server.crowd import Crowd
 from convvae_service.server.grpc_context import Context, abort, begin_call
 from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.metering import Metering, metered
@@ -70,6 +71,7 @@ class RequestGuard:
         self._unpacking = unpacking
         self._max_metadata_bytes = max_metadata_bytes
         turns = MessageTurns()
+        self._crowd = Crowd()
         self._reads = Reads(
             at_most_s=runner.max_call_s,
             late=lambda: DeadlineExceeded(
@@ -77,6 +79,7 @@ class RequestGuard:
             ),
             stopped=runner.not_ready,
             turns=turns,
+            crowd=self._crowd,
         )
         idle_s = max_stream_idle_s or runner.max_call_s
         self._stream_reads = Reads(
@@ -87,6 +90,7 @@ class RequestGuard:
             ),
             stopped=runner.not_ready,
             turns=turns,
+            crowd=self._crowd,
         )
 
     def unary(
@@ -174,6 +178,7 @@ class RequestGuard:
             decoding_bytes=self._runner.decoding_bytes,
             max_bytes=max_bytes,
             sent=sent,
+            crowd=self._crowd,
         )
 
     def stop_reading(self) -> None:
@@ -210,7 +215,7 @@ class RequestGuard:
         Only this frame has its bytes: those of the handler live on in the error that ends a refused call.
         """
         # When the call is over, gRPC's `peer` ends the process. Another thread may look at the reads then.
-        data = await reads.run(context.read(), context.peer())
+        data = await reads.run(context.read, context.peer())
         if data is grpc.aio.EOF:
             return data
         metering.received += len(data)

@@ -7,6 +7,7 @@ import pytest
 
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
+from convvae_service.server.crowd import Crowd
 from convvae_service.server.memory import heap_bytes
 from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.partial_messages import PartialMessages
@@ -37,6 +38,7 @@ class Watched:
         self.decoding_mib = 0
         self.closed: list[set[str]] = []
         self.sent: dict[str, int] = {}
+        self.crowd = Crowd()
         self.account = PendingBytes(1000 * MIB)
         self.reads = [
             Reads(
@@ -44,6 +46,7 @@ class Watched:
                 late=lambda: DeadlineExceeded("late"),
                 stopped=lambda: NotReady("stopping"),
                 turns=MessageTurns(),
+                crowd=self.crowd,
             )
             for _ in range(2)
         ]
@@ -53,6 +56,7 @@ class Watched:
             decoding_bytes=lambda: self.decoding_mib * MIB,
             max_bytes=100 * MIB,
             sent=lambda: self.sent,
+            crowd=self.crowd,
             heap=lambda: self.heap_mib * MIB,
             close=lambda peers: self.closed.append(set(peers)),
         )
@@ -67,8 +71,8 @@ class Watched:
         """Return tasks whose reads wait, each begun a little later than the one before."""
         tasks: list[asyncio.Task[Any]] = []
         for kind in kinds:
-            never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             peer = f"ipv4:127.0.0.1:{len(tasks)}"
+            never = asyncio.get_running_loop().create_future
             tasks.append(asyncio.create_task(self.reads[kind].run(never, peer)))
             await asyncio.sleep(0.001)
         return tasks
@@ -190,3 +194,32 @@ def test_the_heap_is_seen() -> None:
     assert 49 * MIB < heap_bytes() - before < 51 * MIB
     del block
     assert abs(heap_bytes() - before) < MIB
+
+
+async def test_new_callers_wait_from_half_of_the_limit() -> None:
+    """A crowd begins at half of the limit, begins again after a second, and ends when there is room again."""
+    watched = Watched()
+    tasks = await watched.begin(0)
+    assert not watched.crowd.is_there
+    watched.sent = {"ipv4:127.0.0.1:0": MIB}
+    watched.heap_mib += 49
+    await watched.ended(tasks)
+    assert not watched.crowd.is_there
+    watched.heap_mib += 2
+    await watched.ended(tasks)
+    assert watched.crowd.is_there
+    newcomer = asyncio.create_task(watched.crowd.let_in("ipv4:127.0.0.1:9"))
+    await watched.crowd.let_in("ipv4:127.0.0.1:0")
+    for _ in range(40):
+        await watched.ended(tasks)
+    assert not newcomer.done()
+    for _ in range(15):
+        await watched.ended(tasks)
+    assert newcomer.done()
+    assert watched.crowd.is_there
+    watched.heap_mib -= 2
+    for _ in range(5):
+        assert watched.crowd.is_there
+        await watched.ended(tasks)
+    assert not watched.crowd.is_there
+    tasks[0].cancel()

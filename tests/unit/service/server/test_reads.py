@@ -7,18 +7,20 @@ from typing import Any
 import pytest
 
 from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
+from convvae_service.server.crowd import Crowd
 from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.reads import Reads
 
 NOBODY = "ipv4:127.0.0.1:1"
 
 
-def new_reads(at_most_s: float = 60) -> Reads:
+def new_reads(at_most_s: float = 60, crowd: Crowd | None = None) -> Reads:
     return Reads(
         at_most_s=at_most_s,
         late=late,
         stopped=lambda: NotReady("the server is stopping"),
         turns=MessageTurns(),
+        crowd=crowd or Crowd(),
     )
 
 
@@ -37,7 +39,7 @@ async def at_once() -> str:
 
 async def begin(reads: Reads, read: Awaitable[str]) -> "asyncio.Task[str]":
     """Return a task that reads, when it waits."""
-    task = asyncio.create_task(reads.run(read, NOBODY))
+    task = asyncio.create_task(reads.run(lambda: read, NOBODY))
     await asyncio.sleep(0)
     return task
 
@@ -51,7 +53,7 @@ def assert_nothing_is_left(reads: Reads) -> None:
 async def test_a_request_in_time_is_returned() -> None:
     """A read gives its result, whether it waits or not, and leaves nothing behind."""
     reads = new_reads(5)
-    assert await reads.run(at_once(), NOBODY) == "request"
+    assert await reads.run(at_once, NOBODY) == "request"
     read = never()
     task = await begin(reads, read)
     read.set_result("later")
@@ -67,7 +69,7 @@ async def test_an_error_of_the_read_is_the_callers() -> None:
 
     reads = new_reads(5)
     with pytest.raises(StopAsyncIteration):
-        await reads.run(end(), NOBODY)
+        await reads.run(end, NOBODY)
     assert_nothing_is_left(reads)
 
 
@@ -80,7 +82,7 @@ async def test_a_late_request_is_refused() -> None:
     async def read(number: int) -> None:
         began_s = loop.time()
         with pytest.raises(DeadlineExceeded) as caught:
-            await reads.run(never(), NOBODY)
+            await reads.run(never, NOBODY)
         # The call goes on after it: it has to be answered.
         current = asyncio.current_task()
         assert current is not None
@@ -93,7 +95,7 @@ async def test_a_late_request_is_refused() -> None:
             tasks.create_task(read(number))
             # Each begins a little later than the one before.
             await asyncio.sleep(0.01)
-            assert await reads.run(at_once(), NOBODY) == "request"
+            assert await reads.run(at_once, NOBODY) == "request"
     assert list(ends) == [0, 1, 2, 3]
     for seconds, message in ends.values():
         assert seconds >= 0.049
@@ -136,7 +138,7 @@ async def test_after_a_stop_no_read_waits() -> None:
     reads.stop()
     for _ in range(2):
         with pytest.raises(NotReady):
-            await asyncio.wait_for(reads.run(never(), NOBODY), 5)
+            await asyncio.wait_for(reads.run(never, NOBODY), 5)
     assert_nothing_is_left(reads)
 
 
@@ -144,10 +146,10 @@ async def test_a_request_that_is_there_when_the_server_stops_is_read() -> None:
     """Callers that sent their request before the stop are answered."""
     reads = new_reads()
     reads.stop()
-    assert await reads.run(at_once(), NOBODY) == "request"
+    assert await reads.run(at_once, NOBODY) == "request"
     ready = never()
     ready.set_result("ready")
-    assert await reads.run(ready, NOBODY) == "ready"
+    assert await reads.run(lambda: ready, NOBODY) == "ready"
     # A stream reads all that is there.
     task = asyncio.create_task(_read_twice(reads))
     assert await task == ["request", "request"]
@@ -168,7 +170,7 @@ async def test_a_request_that_arrives_as_the_server_stops_ends_either_way() -> N
 
 
 async def _read_twice(reads: Reads) -> list[str]:
-    return [await reads.run(at_once(), NOBODY) for _ in range(2)]
+    return [await reads.run(at_once, NOBODY) for _ in range(2)]
 
 
 async def test_a_caller_that_leaves_is_cancelled() -> None:
@@ -202,4 +204,31 @@ async def test_a_caller_that_leaves_as_its_time_is_over_is_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    assert_nothing_is_left(reads)
+
+
+async def test_new_callers_wait_in_a_crowd_and_others_do_not() -> None:
+    """A caller that connects in a crowd reads when the crowd is over, and may leave before."""
+    crowd = Crowd()
+    reads = new_reads(5, crowd)
+    crowd.gather({NOBODY})
+    assert await reads.run(at_once, NOBODY) == "request"
+    begun: list[str] = []
+
+    async def noted() -> str:
+        begun.append("read")
+        return "request"
+
+    patient, cancelled = (
+        asyncio.create_task(reads.run(noted, "ipv4:127.0.0.1:2")),
+        asyncio.create_task(reads.run(noted, "ipv4:127.0.0.1:3")),
+    )
+    await asyncio.sleep(0.01)
+    assert begun == []
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    crowd.disperse()
+    assert await patient == "request"
+    assert begun == ["read"]
     assert_nothing_is_left(reads)
