@@ -27,11 +27,11 @@ def received_bytes(ports: Set[object]) -> Counter[str]:
 
     Peers are addresses as gRPC writes them. There are none where the system does not say.
     """
-    return Counter({peer_of(connection): received for connection, _, received in _connections(ports)})
+    return Counter({peer: received for peer, _, received in _connections(ports)})
 
 
-def _connections(ports: Set[object]) -> Iterator[tuple[socket.socket, int, int]]:
-    """Yield connections with the bytes that the peer has acknowledged and sent."""
+def _connections(ports: Set[object]) -> Iterator[tuple[str, int, int]]:
+    """Yield the peer of each connection, with the bytes that it has acknowledged and sent."""
     for connection in open_connections():
         # A socket that listens has no peer, and a connection may end meanwhile.
         with suppress(OSError):
@@ -41,8 +41,8 @@ def _connections(ports: Set[object]) -> Iterator[tuple[socket.socket, int, int]]
                 or connection.getsockname()[1] not in ports
             ):
                 continue
-            connection.getpeername()
+            peer = peer_of(connection)
             info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES.size)
             # Older systems tell less.
             if len(info) == _BYTES.size:
-                yield connection, *_BYTES.unpack(info)
+                yield peer, *_BYTES.unpack(info)

@@ -1,8 +1,13 @@
 """The bytes that callers take and send, as the system tells them."""
 
 import socket
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import pytest
+
+from convvae_service.server import sent_bytes
 from convvae_service.server.open_connections import open_connections
 from convvae_service.server.sent_bytes import acknowledged_bytes, received_bytes
 
@@ -34,6 +39,38 @@ def test_each_peer_has_the_bytes_that_it_has_sent() -> None:
         assert received_bytes({port + 1}) == {}
         for connection in (*callers, *accepted):
             connection.close()
+
+
+class Leaving:
+    """A connection whose peer leaves when somebody asks for its address the second time."""
+
+    family, type = socket.AF_INET, socket.SOCK_STREAM
+
+    def __init__(self) -> None:
+        self._looks = 0
+
+    def getsockname(self) -> tuple[str, int]:
+        return "127.0.0.1", 1
+
+    def getpeername(self) -> tuple[str, int]:
+        self._looks += 1
+        if self._looks > 1:
+            raise OSError("not connected")
+        return "127.0.0.1", 2
+
+    def getsockopt(self, level: int, option: int, size: int) -> bytes:
+        del level, option
+        return bytes(size)
+
+
+def test_a_peer_that_leaves_meanwhile_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look asks each connection for its peer once, where an error is expected."""
+
+    def connections() -> Iterator[Any]:
+        yield Leaving()
+
+    monkeypatch.setattr(sent_bytes, "open_connections", connections)
+    assert received_bytes({1}) == {"ipv4:127.0.0.1:2": 0}
 
 
 def test_a_look_at_the_connections_closes_and_copies_nothing() -> None:
