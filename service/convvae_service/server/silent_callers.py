@@ -8,6 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Set
+from contextlib import suppress
 
 from convvae_service.server.hang_up import hang_up
 from convvae_service.server.memory import resident_bytes
@@ -61,7 +62,9 @@ class SilentCallers:
         """Watch until this is cancelled."""
         while True:
             await asyncio.sleep(_INTERVAL_S)
-            self.check(time.monotonic())
+            # The process may be unable to open another file for a moment.
+            with suppress(OSError):
+                self.check(time.monotonic())
 
     def check(self, now_s: float) -> None:
         """Look once."""

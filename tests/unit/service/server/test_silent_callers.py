@@ -1,7 +1,11 @@
 """Callers that send a part of a message, and then nothing."""
 
+import asyncio
 from collections import Counter
 
+import pytest
+
+from convvae_service.server import silent_callers
 from convvae_service.server.silent_callers import SilentCallers
 
 MIB = 1 << 20
@@ -83,3 +87,26 @@ def test_memory_that_nobody_has_sent_is_the_process_itself() -> None:
     watched.check(30)
     watched.resident_mib = 180
     assert watched.check(31, 41) == [{"idle"}]
+
+
+async def test_the_watch_survives_a_system_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The memory of the process is read from a file, which cannot be opened at the limit of open files."""
+    monkeypatch.setattr(silent_callers, "_INTERVAL_S", 0.001)
+    looks = 0
+    seen = asyncio.Event()
+
+    def resident() -> int:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise OSError("too many open files")
+        if looks == 4:
+            seen.set()
+        return 100 * MIB
+
+    watch = SilentCallers(
+        at_most_s=10, sent=Counter, explained_bytes=lambda: 0, busy=frozenset, resident=resident
+    )
+    running = asyncio.create_task(watch.run())
+    await asyncio.wait_for(seen.wait(), 5)
+    running.cancel()
