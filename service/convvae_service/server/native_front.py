@@ -96,9 +96,10 @@ class NativeFront:
         await self._behind.start()
         for port in self._ports:
             port.start()
-        runner = self._runner
+        runner, settings = self._runner, self._settings
         silent = SilentCallers(
-            at_most_s=self._settings.max_call_s,
+            # A stream may be silent for longer than a call. The runner knows it by the front behind alone.
+            at_most_s=max(settings.max_call_s, settings.max_stream_idle_s),
             sent=lambda: received_bytes(self.ends),
             explained_bytes=lambda: runner.pending.num_bytes + runner.decoding_bytes(),
             busy=lambda: {call.peer for call in runner.calls},
