@@ -43,3 +43,11 @@ async def test_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     await asyncio.wait_for(crowd.let_in("a"), 5)
     assert crowd.is_there
     crowd.disperse()
+
+
+async def test_callers_on_a_unix_socket_do_not_wait() -> None:
+    """Nothing tells which of them were connected before, so each of their messages would wait."""
+    crowd = Crowd()
+    crowd.gather({"ipv4:127.0.0.1:1"})
+    await asyncio.wait_for(crowd.let_in("unix:"), 0.5)
+    crowd.disperse()
