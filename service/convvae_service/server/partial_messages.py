@@ -124,8 +124,10 @@ class PartialMessages:
             if self._num_calm == _MIN_CALM:
                 loop.call_soon_threadsafe(self._crowd.disperse)
             return
-        sent = self._sent()
-        if self._num_calm >= _MIN_CALM or self._num_crowded == _MAX_CROWDED:
+        begins = self._num_calm >= _MIN_CALM or self._num_crowded == _MAX_CROWDED
+        # A look at all connections takes some milliseconds.
+        sent = self._sent() if begins or excess > 0 else {}
+        if begins:
             self._num_crowded = 0
             loop.call_soon_threadsafe(self._crowd.gather, set(sent))
         self._num_calm = 0

@@ -223,3 +223,30 @@ async def test_new_callers_wait_from_half_of_the_limit() -> None:
         await watched.ended(tasks)
     assert not watched.crowd.is_there
     tasks[0].cancel()
+
+
+async def test_connections_are_looked_at_when_it_matters() -> None:
+    """In a crowd below the limit once a second, and above the limit each time."""
+    watched = Watched()
+    tasks = await watched.begin(0)
+    looks = 0
+
+    def look() -> dict[str, int]:
+        nonlocal looks
+        looks += 1
+        return watched.sent
+
+    watched.watch._sent = look
+    watched.heap_mib += 60
+    for _ in range(45):
+        await watched.ended(tasks)
+    assert looks == 1
+    for _ in range(10):
+        await watched.ended(tasks)
+    assert looks == 2
+    watched.heap_mib += 50
+    await watched.ended(tasks)
+    await watched.ended(tasks)
+    assert looks == 4
+    for task in tasks:
+        task.cancel()
