@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
-from convvae_service.engine.cpus import available_cpus
 from convvae_service.pipeline.errors import BadCluster, BadUse, MissingExtra
 
-__all__ = ["Cluster", "check_address", "first_line"]
+__all__ = ["Cluster", "Node", "check_address", "first_line"]
 
 # The variable by which `ray job submit` names its cluster.
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -41,6 +40,13 @@ def check_address(address: str) -> None:
         raise BadUse(f"the address of Ray is {address!r}: it must be auto or HOST:PORT")
 
 
+class Node(NamedTuple):
+    """The CPUs and GPUs that a machine gives to a cluster."""
+
+    cpus: int
+    gpus: int
+
+
 class Cluster:
     """A connection to a cluster, or a cluster on this machine. Until it is closed, `sys.stdout` is dropped.
 
@@ -48,7 +54,7 @@ class Cluster:
 
     Args:
         address: Address of the cluster. None takes RAY_ADDRESS, and without it starts a cluster.
-        cpus: Number of CPUs of a cluster that is started. None takes those of the process.
+        cpus: Number of CPUs of a cluster that is started.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -59,7 +65,7 @@ class Cluster:
         ray: The module `ray`.
     """
 
-    def __init__(self, address: str | None, *, cpus: int | None) -> None:
+    def __init__(self, address: str | None, *, cpus: int) -> None:
         address = address or os.environ.get(ADDRESS_VARIABLE) or LOCAL
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         # Ray reads these when it is imported. It would report the use to its makers.
@@ -71,7 +77,7 @@ class Cluster:
             if os.environ.setdefault("RAY_AUTH_MODE", "token") == "token":
                 os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
             options |= {
-                "num_cpus": cpus or available_cpus(),
+                "num_cpus": cpus,
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "include_dashboard": False,
                 "_node_ip_address": "127.0.0.1",
@@ -94,6 +100,11 @@ class Cluster:
             raise BadCluster(f"Ray at {address}: {first_line(error)}") from None
         finally:
             signal.signal(signal.SIGTERM, handler)
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes that are there now."""
+        found = (node["Resources"] for node in self.ray.nodes() if node["Alive"])
+        return [Node(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in found]
 
     def close(self) -> None:
         """Leave the cluster, or end it if it was started here. It may be called again."""

@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from convvae_service.bundle import Precision
+from convvae_service.engine.cpus import available_cpus
 from convvae_service.images import LeftOut, Source, SourceChanged, left_out_of
 from convvae_service.pipeline.distributed.cluster import Cluster, first_line
 from convvae_service.pipeline.distributed.pieces import Piece, plan_pieces
@@ -63,17 +64,19 @@ class RayEngine:
     ) -> None:
         self.bundle = bundle
         self.info = LocalEncoder(bundle, device="cpu", precision=precision, threads=1).info
-        cpus = workers * (threads or 1) if workers else None
-        self._cluster = Cluster(address, cpus=cpus)
-        resources = self._cluster.ray.cluster_resources()
-        num_cpus, num_gpus = (int(resources.get(name, 0)) for name in ("CPU", "GPU"))
+        # A worker whose CPUs no node has would never start.
+        self._cluster = Cluster(address, cpus=max(available_cpus(), (workers or 1) * (threads or 1)))
+        nodes = self._cluster.nodes()
+        num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
         if device == "cuda" and not num_gpus:
             self.close()
             raise BadCluster("the Ray cluster has no GPU: give --device cpu")
         self.has_gpu = device != "cpu" and num_gpus > 0
         self.device = device if self.has_gpu else "cpu"
         self.batch_rows = GPU_BATCH_ROWS if self.has_gpu else CPU_BATCH_ROWS
-        gpu_threads = max(1, min(_MAX_GPU_THREADS, num_cpus // max(1, num_gpus)))
+        # A worker has its threads on the node of its GPU.
+        shares = [node.cpus // node.gpus for node in nodes if node.gpus]
+        gpu_threads = max(1, min([_MAX_GPU_THREADS, *shares]))
         self.threads = threads or (gpu_threads if self.has_gpu else 1)
         self.workers = workers or (num_gpus if self.has_gpu else max(1, num_cpus // self.threads))
 
