@@ -90,7 +90,7 @@ test-floors: .venv-floors/installed
 # mnist_likelihood trains for an hour and evaluates for longer, and lecture_study trains 12 models. They run only
 # by name: make bench FIGURES=mnist_likelihood
 OPTIONS ?=
-FIGURES ?= serving_speed start_up runtime_settings lanes quantized_graphs embed_throughput embed_archive embed_search embed_kills embed_search open_model image_decoding demo_time mnist_elbo training_throughput normalisation
+FIGURES ?= serving_speed start_up runtime_settings lanes quantized_graphs embed_throughput embed_archive embed_kills embed_search open_model image_decoding demo_time mnist_elbo training_throughput normalisation
 
 bench: .venv/installed
 	for figure in $(FIGURES); do
