@@ -94,8 +94,8 @@ def test_recorded_requests_are_answered_alike(answered: list[tuple[Call, Call]])
 
 def test_recorded_refusals_have_their_details(answered: list[tuple[Call, Call]]) -> None:
     """Programs read from an error what they read then: the kinds of details, the reason, the wrong fields."""
-    lost = {call.method: reasons(call.details) - reasons(now.details) for call, now in answered}
-    assert {method: missing for method, missing in lost.items() if missing} == {}
+    lost = [(call.method, reasons(call.details) - reasons(now.details)) for call, now in answered]
+    assert [(method, missing) for method, missing in lost if missing] == []
 
 
 def changed(field: str) -> tuple[Message, Message]:
