@@ -13,6 +13,7 @@ from convvae.cli.connect import connected
 from convvae.cli.outputs import Form, Output
 from convvae.cli.shown_images import read_for_grid
 from convvae.cli.sources import read_array, read_images
+from convvae.cli.table import print_table
 from convvae.cli.terminal import complain, note, printable, say
 from convvae.client import Client
 from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
@@ -237,7 +238,7 @@ def score(
         return
     if source.left_out:
         note(describe_left_out(source.left_out))
-    _table(
+    print_table(
         f"nats per image, {answer.model}@{answer.version} ({answer.precision})",
         ["image", *arrays],
         [
@@ -274,7 +275,7 @@ def models(client: Client, as_json: Json = False) -> None:
         ]
         say(json.dumps({"models": rows}))
         return
-    _table(
+    print_table(
         "models",
         ["model", "version", "state", "default", "error"],
         [
@@ -338,23 +339,3 @@ def _health(client: Client, service: str, wait_s: float) -> Health:
             if status is Health.SERVING or time.monotonic() >= deadline_s:
                 return status
         time.sleep(0.1)
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    import io
-
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(title=title)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(escape(printable(cell)) for cell in row))
-    # Written at once, by the function that reports a closed output.
-    console = Console()
-    text = Console(file=io.StringIO(), width=console.width, force_terminal=console.is_terminal)
-    text.print(table)
-    assert isinstance(text.file, io.StringIO)
-    say(text.file.getvalue().rstrip("\n"))
