@@ -14,6 +14,7 @@ import pytest
 import trustme
 
 from convvae import Client, Health, TLSConfig, Unavailable
+from convvae.program.exit_codes import ExitCode
 from convvae.v1 import vae_pb2 as pb
 from support.container import DEVICES, Image, Mount, Server, serving
 from support.tiny_bundle import LATENT_DIM, SHAPE
@@ -167,7 +168,8 @@ def test_health_check(service_image: Image, models: Mount, server: Server) -> No
     ended = service_image.run(check, [models])
     assert (ended.code, ended.err) == (0, "")
     assert server.stop() == 0
-    assert service_image.run(check, [models]).code == 2
+    # Nothing answers any more.
+    assert service_image.run(check, [models]).code == ExitCode.NO_ANSWER
 
 
 def test_drains(service_image: Image, models: Mount, front: str, tmp_path: Path) -> None:
