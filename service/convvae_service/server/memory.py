@@ -9,6 +9,7 @@ import ctypes
 import gc
 import resource
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -77,27 +78,29 @@ async def return_freed_memory(
     least_bytes = resident_bytes()
     while True:
         await asyncio.sleep(interval_s)
-        arrived_s = last_arrival_s()
-        is_quiet, seen_s = arrived_s == seen_s, arrived_s
-        busy_intervals += not is_quiet
-        now_bytes = resident_bytes()
-        # Without calls, what is there is the process itself.
-        least_bytes = now_bytes if is_quiet and not busy_intervals else min(least_bytes, now_bytes)
-        is_full = now_bytes > least_bytes + _MAX_FREE_BYTES
-        at_most = _MAX_FULL_INTERVALS if is_full else _MAX_BUSY_INTERVALS
-        is_due = busy_intervals >= at_most or (is_quiet and busy_intervals > 0)
-        if is_due:
-            busy_intervals = 0
-            gc.collect()
-        kept_bytes = _kept_bytes()
-        used_bytes = min(used_bytes, kept_bytes)
-        if is_due or kept_bytes > used_bytes + _MAX_FREE_BYTES:
-            # In a thread: it takes some milliseconds, and Python can go on meanwhile.
-            await asyncio.to_thread(trim)
-            left_bytes = _kept_bytes()
-            # More may have been freed during the trim. Only a trim that returns nothing shows what is in use.
-            is_all = left_bytes > kept_bytes - _MIN_RETURNED_BYTES
-            used_bytes = left_bytes if is_all else min(used_bytes, left_bytes)
+        # At the limit of open files, the size of the process cannot be read for a moment.
+        with suppress(OSError):
+            arrived_s = last_arrival_s()
+            is_quiet, seen_s = arrived_s == seen_s, arrived_s
+            busy_intervals += not is_quiet
+            now_bytes = resident_bytes()
+            # Without calls, what is there is the process itself.
+            least_bytes = now_bytes if is_quiet and not busy_intervals else min(least_bytes, now_bytes)
+            is_full = now_bytes > least_bytes + _MAX_FREE_BYTES
+            at_most = _MAX_FULL_INTERVALS if is_full else _MAX_BUSY_INTERVALS
+            is_due = busy_intervals >= at_most or (is_quiet and busy_intervals > 0)
+            if is_due:
+                busy_intervals = 0
+                gc.collect()
+            kept_bytes = _kept_bytes()
+            used_bytes = min(used_bytes, kept_bytes)
+            if is_due or kept_bytes > used_bytes + _MAX_FREE_BYTES:
+                # In a thread: it takes some milliseconds, and Python can go on meanwhile.
+                await asyncio.to_thread(trim)
+                left_bytes = _kept_bytes()
+                # More may have been freed meanwhile. Only a trim that returns nothing shows what is in use.
+                is_all = left_bytes > kept_bytes - _MIN_RETURNED_BYTES
+                used_bytes = left_bytes if is_all else min(used_bytes, left_bytes)
 
 
 def _kept_bytes() -> int:

@@ -136,6 +136,27 @@ async def test_a_process_that_has_grown_collects_sooner() -> None:
         gc.enable()
 
 
+async def test_memory_is_given_back_after_a_time_without_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the limit of open files the size of the process cannot be read, and later it can."""
+    read, looks = memory.resident_bytes, 0
+    trimmed = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def resident_bytes() -> int:
+        nonlocal looks
+        looks += 1
+        # The first two looks are those before the first interval.
+        if looks in (3, 4):
+            raise OSError("too many open files")
+        return read()
+
+    monkeypatch.setattr(memory, "resident_bytes", resident_bytes)
+    monkeypatch.setattr(memory, "trim", lambda: loop.call_soon_threadsafe(trimmed.set))
+    task = asyncio.create_task(return_freed_memory(lambda: 1.0, interval_s=0.01))
+    await asyncio.wait_for(trimmed.wait(), 20)
+    task.cancel()
+
+
 _LARGE_BLOCKS = """
 import sys, threading
 from convvae_service.server.memory import heap_bytes, resident_bytes, return_large_blocks
