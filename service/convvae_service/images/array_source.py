@@ -6,7 +6,8 @@ Dimensions: N = images, B = rows of a batch, H, W, C = height, width and channel
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,13 @@ from convvae_service.images.source import (
 __all__ = ["ArrayShard", "open_array_source"]
 
 LABEL = "label"
+
+
+class _Stored(NamedTuple):
+    """The images, (N, H, W, C), and the array of the file if they are mapped from it."""
+
+    images: NDArray[Any]
+    mapped: "np.memmap[Any, Any] | None"
 
 
 class ArrayShard:
@@ -58,38 +66,39 @@ class ArrayShard:
         self._labels = labels
         self._prefix = prefix
         self._location = location
-        self._take(array)
+        self._stored = self._checked(array)
+        self.num_bytes = int(self._stored.images.nbytes)
 
-    def _take(self, array: NDArray[Any]) -> None:
+    def _checked(self, array: NDArray[Any]) -> "_Stored":
         try:
-            self._array_NHWC = as_images(array, name=self.name)
+            array_NHWC = as_images(array, name=self.name)
         except BadArray as error:
             raise BadSource(str(error)) from None
         # The copy of a remote file is mapped: nobody shortens it.
         is_file = self._location is None or self._location.path is not None
         mapped = is_file and isinstance(array, np.memmap) and array.flags.c_contiguous
-        self._mapped: np.memmap[Any, Any] | None = array if mapped else None  # type: ignore[assignment]
-        self.num_bytes = int(self._array_NHWC.nbytes)
+        return _Stored(array_NHWC, array if mapped else None)  # type: ignore[arg-type]
+
+    @cached_property
+    def _stored(self) -> "_Stored":
+        """The array. Another process reads it from the file, when it needs it."""
+        assert self._location is not None
+        return self._checked(_read(self._location, with_labels=False)[0])
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the pixels of a file: another process opens the file itself."""
-        in_file = {"_array_NHWC", "_mapped"} if self._location is not None else set()
+        in_file = {"_stored"} if self._location is not None else set()
         return {name: value for name, value in self.__dict__.items() if name not in in_file}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if self._location is not None:
-            self._take(_read(self._location, with_labels=False)[0])
 
     @property
     def rows(self) -> int:
         """Number of images."""
-        return len(self._array_NHWC)
+        return len(self._stored.images)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
         """Height, width and channels of the images."""
-        height, width, channels = self._array_NHWC.shape[1:]
+        height, width, channels = self._stored.images.shape[1:]
         return height, width, channels
 
     def stamp(self) -> str:
@@ -106,16 +115,16 @@ class ArrayShard:
 
     def open_file(self) -> OpenFile | None:
         """Return the file if it is read with system calls."""
-        return None if self._mapped is None or self._location is None else self._location.open_copy()
+        return None if self._stored.mapped is None or self._location is None else self._location.open_copy()
 
     def values(self, file: OpenFile | None, rows: range) -> NDArray[Any]:
         """Return the stored values of some rows, (B, H, W, C)."""
-        if file is None or self._mapped is None:
-            return self._array_NHWC[rows.start : rows.stop]
-        values_BHWC = np.empty((len(rows), *self._array_NHWC.shape[1:]), self._array_NHWC.dtype)
+        if file is None or self._stored.mapped is None:
+            return self._stored.images[rows.start : rows.stop]
+        values_BHWC = np.empty((len(rows), *self._stored.images.shape[1:]), self._stored.images.dtype)
         row_bytes = values_BHWC[:1].nbytes
         count = os.preadv(
-            file.handle, [values_BHWC.data.cast("B")], self._mapped.offset + rows.start * row_bytes
+            file.handle, [values_BHWC.data.cast("B")], self._stored.mapped.offset + rows.start * row_bytes
         )
         if count != values_BHWC.nbytes:
             raise SourceChanged(f"{self.name} is shorter now than when it was opened")

@@ -69,5 +69,19 @@ def test_pixels_of_a_file_are_not_sent(opened: Callable[[str], Source], tmp_path
     sent = pickle.dumps(opened("npy"))
     assert len(sent) < 2000
     np.save(tmp_path / "x.npy", np.zeros((3, 8, 6, 7), np.uint8))
+    received: Source = pickle.loads(sent)
     with pytest.raises(BadSource, match=r"x\.npy has the shape"):
-        pickle.loads(sent)
+        received.shards[0].open(0)
+
+
+def test_a_file_is_opened_when_it_is_needed(
+    tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver goes to the sender's folder first, and reads the files alone that it has rows of."""
+    np.save(tmp_path / "x.npy", images)
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(open_source(Path("x.npy")))
+    monkeypatch.chdir("/")
+    received: Source = pickle.loads(sent)
+    monkeypatch.chdir(tmp_path)
+    assert len(read_source(received, tiny_input).ids) == len(images)
