@@ -118,6 +118,8 @@ def compare(
     Example: convvae-train compare models/vae models/vae-gan --dataset digits --out report.html
     """
     check_new_file(out, force=force)
+    # The report's figures.
+    check_new_file(out.with_suffix(".json"), force=force)
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib", "scipy")
     require_runtime()
