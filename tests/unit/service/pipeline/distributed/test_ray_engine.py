@@ -34,7 +34,8 @@ def engine_on(tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     def engine_on(cluster: Nodes, **options: Any) -> RayEngine:
         monkeypatch.setattr(ray_engine, "Cluster", cluster)
         monkeypatch.setattr(ray_engine, "available_cpus", lambda: 2)
-        given = {"address": None, "workers": None, "threads": None, "device": "auto", "precision": None}
+        given: dict[str, Any] = {"address": None, "workers": None, "threads": None}
+        given |= {"device": "auto", "precision": None}
         return RayEngine(bundle, **(given | options))
 
     return engine_on
