@@ -19,6 +19,9 @@ _NO_SERVER = _HELP | {"--version", "--install-completion", "--show-completion"}
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command line and exit with its code. None takes the arguments of the process."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words and words[0].startswith("-") and words[0] not in _NO_SERVER and _HELP & set(words):
+        # Help between the settings of a server is about these.
+        words.insert(0, "run")
     if words[:1] == ["check"]:
         end_on_signals("error: not every version was checked: stopped by", stopped_by)
     else:

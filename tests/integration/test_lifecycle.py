@@ -158,8 +158,9 @@ def answers_at(host: str, port: int) -> bool:
 @pytest.mark.usefixtures("each_front")
 def test_an_expired_call_is_counted_as_expired(tiny_root: Path) -> None:
     """The caller's deadline shows as DEADLINE_EXCEEDED, its leaving as CANCELLED."""
-    images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
-    with serving(tiny_root, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
+    images = np.zeros((8000, *SHAPE.as_tuple), np.uint8)
+    limits = "--max-batch-rows", "1", "--max-rows-per-call", "8000"
+    with serving(tiny_root, *limits) as server, stub_of(server.target) as stub:
         request = pb.ScoreRequest(pixels=pixels(images))
         assert refused(stub.Score, request, timeout=0.05).code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert server.wait_for("call", 5)["code"] == "DEADLINE_EXCEEDED"

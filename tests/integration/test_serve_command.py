@@ -43,6 +43,7 @@ def test_help_and_version() -> None:
     assert "Without a command, it is run." in serve("--help").stdout
     assert serve("--version").stdout == f"convvae-serve {version('convvae')}\n"
     assert "--max-rows-per-call" in serve("run", "--help").stdout
+    assert serve("--models", "models", "-h").stdout == serve("run", "--help").stdout
     assert "Verify every version" in serve("check", "--help").stdout
 
 

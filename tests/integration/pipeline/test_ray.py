@@ -26,7 +26,7 @@ from support.waiting import wait_until
 
 pytestmark = [pytest.mark.one_front, pytest.mark.slow]
 
-TOKEN = "0123456789abcdef" * 4
+TOKEN = "no-secret-" * 6
 WORKER = "ray::MapWorker(MapBatches(Worker))"
 WAIT_S = 120.0
 ROWS = 200_000

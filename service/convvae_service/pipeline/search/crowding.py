@@ -17,6 +17,8 @@ __all__ = ["crowding_ratios"]
 
 # An image and nine copies of it are found still: their tenth neighbours are other images.
 _NEIGHBOR = 10
+# A ratio stays finite beside ten equal rows.
+_MIN_DISTANCE = float(np.finfo(np.float32).tiny)
 
 
 def crowding_ratios(vectors_NZ: NDArray[np.float32], pairs: NearPairs, floor: float) -> NDArray[np.float64]:
@@ -37,7 +39,7 @@ def crowding_ratios(vectors_NZ: NDArray[np.float32], pairs: NearPairs, floor: fl
     rows_R, places = np.unique(np.concatenate((pairs.first, pairs.second)), return_inverse=True)
     # The row itself is its nearest.
     found = nearest(vectors_NZ[rows_R], [vectors_NZ], min(_NEIGHBOR + 1, len(vectors_NZ)))
-    scale_R = np.maximum(found.distances[:, -1], floor)
+    scale_R = np.maximum(found.distances[:, -1], max(floor, _MIN_DISTANCE))
     first_P, second_P = scale_R[places].reshape(2, -1)
     apart = pairs.distances > 0
     ratios_P[apart] = pairs.distances[apart] / np.sqrt(first_P * second_P)[apart]

@@ -54,3 +54,11 @@ def test_equal_rows_have_ratio_0_and_no_pairs_have_no_ratios() -> None:
     assert crowding_ratios(vectors, pairs_of(vectors, (0, 1), (2, 11)), floor=0.0).tolist() == [0.0, 0.0]
     none = near_pairs(np.eye(3, dtype=np.float32), 0.1, max_pairs=10)
     assert crowding_ratios(np.eye(3, dtype=np.float32), none, floor=0.0).shape == (0,)
+
+
+def test_ratios_beside_many_equal_rows_are_finite() -> None:
+    """JSON has no infinity."""
+    vectors = np.zeros((24, 3), np.float32)
+    vectors[12:] = 1
+    (ratio,) = crowding_ratios(vectors, pairs_of(vectors, (0, 23)), floor=0.0)
+    assert 1e6 < ratio < np.inf
