@@ -21,7 +21,7 @@ from bench.serving import run as run_module
 from bench.serving.callers import Tally
 from bench.serving.cell import Cell
 from bench.serving.cells import FULL
-from bench.serving.checkout import ROOT, checkout_of
+from bench.serving.checkout import ROOT, Checkout, checkout_of
 from bench.serving.connection import CallFailed
 from bench.serving.connections import connect
 from bench.serving.conversation import Conversation
@@ -333,3 +333,8 @@ def test_the_programs_are_where_make_calls_them() -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "BENCH_ROOT" in done.stdout
+
+
+def test_both_fronts_of_the_working_copy_are_measured() -> None:
+    """The help of the server names them."""
+    assert Checkout("working copy", ROOT).fronts() == ["native", "grpcio"]

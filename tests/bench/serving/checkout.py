@@ -42,8 +42,9 @@ class Checkout:
         """Return the fronts that its server has; one without a name if there is no choice."""
         words = [sys.executable, "-m", "convvae_service", "run", "--help"]
         text = subprocess.check_output(words, env=self.environ, text=True)
-        found = re.search(r"--front \{([\w,]+)\}", text)
-        return [name for name in found[1].split(",") if name != "auto"] if found else [""]
+        # As the help of each commit writes it: {auto,native,grpcio} or auto|native|grpcio.
+        found = re.search(r"--front \{?(\w+(?:[,|]\w+)+)", text)
+        return [name for name in re.split("[,|]", found[1]) if name != "auto"] if found else [""]
 
     def server_name(self, front: str) -> str:
         """Return the name of its server with this front in the report."""
