@@ -1,6 +1,8 @@
 """Rows that are encoded image files, wherever their bytes come from."""
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +14,13 @@ from convvae_service.images.source import ImageBatch, ModelInput, RejectedRow
 from convvae_service.printable import printable
 
 __all__ = ["FileRows"]
+
+# Threads that decode small files at the same time hand Python's lock to each other at every file, which costs
+# more than the decoding. One at a time is faster, while others run the model or read.
+_SMALL_FILES = threading.Lock()
+_SMALL_BYTES = 4 << 10
+# Contents that are read before they are decoded.
+_CHUNK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,21 +49,47 @@ class FileRows:
         are_texts = "".join(self.ids).isascii()
         good: list[int] = []
         rejected = []
-        for index, row_id in enumerate(self.ids):
-            try:
-                if not are_texts:
-                    _check_text(row_id)
-                images[len(good)] = decode_file(self.content(index), **rules)  # type: ignore[arg-type]
-            except TooManyPixels as error:
-                rejected.append(RejectedRow(printable(row_id), f"{error}: --max-pixels raises it", index))
-            except InvalidImage as error:
-                rejected.append(RejectedRow(printable(row_id), str(error), index))
-            else:
-                good.append(index)
+        for start, contents in self._chunks(are_texts):
+            with _SMALL_FILES if _are_small(contents) else nullcontext():
+                for index, data in enumerate(contents, start):
+                    try:
+                        if isinstance(data, InvalidImage):
+                            raise data
+                        images[len(good)] = decode_file(data, **rules)  # type: ignore[arg-type]
+                    except TooManyPixels as error:
+                        reason = f"{error}: --max-pixels raises it"
+                        rejected.append(RejectedRow(printable(self.ids[index]), reason, index))
+                    except InvalidImage as error:
+                        rejected.append(RejectedRow(printable(self.ids[index]), str(error), index))
+                    else:
+                        good.append(index)
         if not rejected:
             return ImageBatch(self.ids, images, kept=self.kept)
         kept = {name: _taken(values, good) for name, values in self.kept.items()}
         return ImageBatch([self.ids[index] for index in good], images[: len(good)], rejected, kept)
+
+    def _chunks(self, are_texts: bool) -> "Iterator[tuple[int, list[bytes | InvalidImage]]]":
+        """Yield the contents of some files at a time, or why there are none, with the index of the first."""
+        contents: list[bytes | InvalidImage] = []
+        start = num_bytes = 0
+        for index, row_id in enumerate(self.ids):
+            try:
+                if not are_texts:
+                    _check_text(row_id)
+                data = self.content(index)
+            except InvalidImage as error:
+                contents.append(error)
+            else:
+                contents.append(data)
+                num_bytes += len(data)
+            if num_bytes >= _CHUNK_BYTES or index == len(self.ids) - 1:
+                yield start, contents
+                contents, start, num_bytes = [], index + 1, 0
+
+
+def _are_small(contents: "list[bytes | InvalidImage]") -> bool:
+    sizes = [len(data) for data in contents if isinstance(data, bytes)]
+    return sum(sizes) <= len(sizes) * _SMALL_BYTES
 
 
 def _check_text(row_id: str) -> None:
