@@ -118,8 +118,9 @@ def compare(
     Example: convvae-train compare models/vae models/vae-gan --dataset digits --out report.html
     """
     check_new_file(out, force=force)
-    # The report's figures.
-    check_new_file(out.with_suffix(".json"), force=force)
+    # The report's figures and pictures.
+    for path in (out.with_suffix(".json"), *sorted(out.with_name(f"{out.stem}_files").glob("*.png"))):
+        check_new_file(path, force=force)
     size = None if image_size is None else parse_image_size(image_size, name="--image-size")
     require(*TRAINER_PACKAGES, "matplotlib", "scipy")
     require_runtime()

@@ -12,13 +12,20 @@ EVALUATE = ("evaluate", "absent", "--out", "figures.json")
 
 
 @pytest.mark.parametrize(
-    ("words", "name"), [(COMPARE, "report.html"), (COMPARE, "report.json"), (EVALUATE, "figures.json")]
+    ("words", "name"),
+    [
+        (COMPARE, "report.html"),
+        (COMPARE, "report.json"),
+        (COMPARE, "report_files/pairs.png"),
+        (EVALUATE, "figures.json"),
+    ],
 )
 def test_a_file_that_exists_is_kept(
     words: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The report's own file and the figures beside it count alike. With --force the work begins."""
+    """The report, its figures and its pictures count alike. With --force the work begins."""
     monkeypatch.chdir(tmp_path)
+    Path(name).parent.mkdir(exist_ok=True)
     Path(name).write_text("mine")
     with pytest.raises(BadConfig, match=f"--out: {name} exists: give --force to replace it"):
         app.run(words)
