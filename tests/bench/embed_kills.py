@@ -2,7 +2,7 @@
 
     python tests/bench/embed_kills.py [DATA_ROOT] [BENCH_ROOT] [--kills 20]
 
-The 70,000 MNIST images go to parts of 2,000 in a process that is killed by SIGKILL again and again: each
+The 70,000 MNIST images, ten times, go to parts of 2,000 in a process that is killed by SIGKILL again and again: each
 time after it has written at least one more part, and a random moment later. A kill counts if the process ran
 and the result was not complete. Then the run is resumed to its end, and compared with an undisturbed one.
 `journal_share` is the part of an undisturbed run's time that writing the journal takes, with its syncs, at
@@ -35,7 +35,8 @@ from bench.start_up import publish_reference
 from support.embed_kills import finish, kill_after, parts_on_disk
 
 RESULT = Path(__file__).parent / "results" / "embed_kills.json"
-IMAGES = 70_000
+REPEATED = 10
+IMAGES = REPEATED * 70_000
 KILLED_PART_ROWS = 2000
 MAX_DELAY_S = 0.3
 
@@ -53,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         version = publish_reference(folder / "models", options.bench_root)
-        images = repeated(options.data_root, folder / "images.idx", 1)
+        images = repeated(options.data_root, folder / "images.idx", REPEATED)
         words = ["--bundle", version, "--device", "cpu", "--part-rows", KILLED_PART_ROWS]
         finish([images, folder / "whole", *words])
         draw, result = random.Random(options.seed), folder / "killed"
