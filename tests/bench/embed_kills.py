@@ -2,9 +2,10 @@
 
     python tests/bench/embed_kills.py [DATA_ROOT] [BENCH_ROOT] [--kills 20]
 
-The 70,000 MNIST images, ten times, go to parts of 2,000 in a process that is killed by SIGKILL again and again: each
-time after it has written at least one more part, and a random moment later. A kill counts if the process ran
-and the result was not complete. Then the run is resumed to its end, and compared with an undisturbed one.
+The 70,000 MNIST images, ten times, go to parts of 2,000 in a process that is killed by SIGKILL again and
+again: each time after it has written at least one more part, and a random moment later. A kill counts if the
+process ran and the result was not complete. Then the run is resumed to its end, and compared with an
+undisturbed one.
 `journal_share` is the part of an undisturbed run's time that writing the journal takes, with its syncs, at
 the default size of parts.
 
