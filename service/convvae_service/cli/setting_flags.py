@@ -9,6 +9,7 @@ from pydantic.fields import FieldInfo
 
 from convvae_service.settings.mistakes import number_range
 from convvae_service.settings.serve import ServeSettings
+from convvae_service.settings.table import GROUPS
 
 __all__ = ["setting_parameters"]
 
@@ -20,29 +21,15 @@ _OWN_METAVARS = {
     "versions": "WORDS",
     "precision": "WORDS",
 }
-# The sections of the help, each by its first setting.
-_SECTIONS = {
-    "models": "Models",
-    "address": "Addresses",
-    "serve": "Versions",
-    "device": "Compute",
-    "max_batch_rows": "Batches and calls",
-    "max_connections": "Connections",
-    "watchdog_timeout_s": "Health and end",
-    "open_inference": "Protocols",
-    "tls_certificate": "Security",
-    "tracing": "Logs and traces",
-}
 
 
 def setting_parameters() -> list[inspect.Parameter]:
     """Return a parameter with a typer option for each setting, all of them with the default None."""
-    parameters = []
-    section = ""
-    for name, field in ServeSettings.model_fields.items():
-        section = _SECTIONS.get(name, section)
-        parameters.append(_parameter(name, field, section))
-    return parameters
+    return [
+        _parameter(name, ServeSettings.model_fields[name], section)
+        for section, names in GROUPS.items()
+        for name in names
+    ]
 
 
 def _parameter(name: str, field: FieldInfo, section: str) -> inspect.Parameter:
