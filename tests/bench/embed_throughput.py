@@ -44,7 +44,8 @@ from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.local import CPU_BATCH_ROWS, LocalEncoder
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 from convvae_service.pipeline.remote import RemoteEncoder
-from convvae_service.pipeline.run import RunSettings, embed
+from convvae_service.pipeline.run import RunSettings
+from convvae_service.pipeline.run_engine import LocalEngine
 from convvae_service.pipeline.sink import Columns, Provenance
 from convvae_service.pipeline.sink_kinds import job_of, open_output
 from convvae_trainer.runs.provenance import hardware
@@ -132,7 +133,8 @@ def measure_embed(images: Path, where: str) -> Figures:
     import_pyarrow()
     for _ in range(50):
         encoder.encode(np.zeros((CPU_BATCH_ROWS, 28, 28, 1), np.uint8), log_variance=False)
-    settings = RunSettings(batch_rows=encoder.batch_rows, threads=encoder.lanes + available_cpus())
+    engine = LocalEngine(encoder, threads=None)
+    settings = RunSettings(batch_rows=engine.batch_rows)
     with tempfile.TemporaryDirectory() as folder:
 
         def run() -> None:
@@ -142,10 +144,10 @@ def measure_embed(images: Path, where: str) -> Figures:
             output = open_output(
                 Path(folder, "z"), provenance, job, part_rows=PART_ROWS, overwrite=False, resume=False
             )
-            embed(source, encoder, output, settings)
+            engine.embed(source, output, settings)
 
         found = timed(run, open_source(images).rows or 0)
-    encoder.close()
+    engine.close()
     return found
 
 

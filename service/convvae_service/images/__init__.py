@@ -16,7 +16,9 @@ from convvae_service.images.decode import (
     most_decoding_bytes,
     read_header,
 )
+from convvae_service.images.decoding_processes import DecodingProcesses
 from convvae_service.images.decoding_threads import DecodingThreads
+from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.files import (
     IMAGE_SUFFIXES,
     ImageFiles,
@@ -26,13 +28,13 @@ from convvae_service.images.files import (
     read_file,
 )
 from convvae_service.images.header import ImageHeader, InvalidImage, TooManyPixels
+from convvae_service.images.model_input import ModelInput
 from convvae_service.images.pillow_decoder import pillow_pixels, pillow_shape
 from convvae_service.images.resizing import resize_pixels
 from convvae_service.images.source import (
     BadSource,
     Cursor,
     ImageBatch,
-    ModelInput,
     RejectedRow,
     Shard,
     Source,
@@ -49,7 +51,9 @@ __all__ = [
     "BadArray",
     "BadSource",
     "Cursor",
+    "DecodingProcesses",
     "DecodingThreads",
+    "FileDecoder",
     "ImageBatch",
     "ImageFiles",
     "ImageHeader",
@@ -68,6 +72,7 @@ __all__ = [
     "as_uint8",
     "decode_file",
     "decode_files",
+    "decode_here",
     "decode_image",
     "image_files",
     "is_array_file",

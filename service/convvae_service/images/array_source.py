@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.images.arrays import BadArray, as_images, as_uint8, open_array, open_labels
+from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.location import Location, import_package
+from convvae_service.images.model_input import ModelInput
 from convvae_service.images.open_file import OpenFile
 from convvae_service.images.source import (
     BadSource,
     ImageBatch,
-    ModelInput,
     Source,
     SourceChanged,
     SourceOptions,
@@ -150,9 +151,9 @@ class _ArrayRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, model_input: ModelInput) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
         """Return the rows as uint8; see `UndecodedRows`."""
-        del model_input
+        del model_input, decode
         return self.shard.read(self.file, self.rows)
 
 
@@ -195,7 +196,7 @@ def open_array_source(location: Location, options: SourceOptions) -> Source:
             raise BadSource(f"{name} has no column {unknown[0]!r} to keep: it has {has}")
         columns = {LABEL: _label_type(labels, len(array), name)}
     shard = ArrayShard(name, array, labels=labels, prefix=options.prefix, location=location)
-    return Source(name=name, shards=[shard], columns=columns, image_shape=shard.image_shape)
+    return Source(name=name, shards=[shard], columns=columns, image_shape=shard.image_shape, has_files=False)
 
 
 def _read(location: Location, *, with_labels: bool) -> tuple[NDArray[Any], NDArray[Any] | None]:

@@ -5,12 +5,7 @@ file of some MiB. The child has a limit of memory, and is ended if it takes too 
 """
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import asdict
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from threading import Lock
 
 import numpy as np
@@ -18,6 +13,7 @@ from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.header import InvalidImage
+from convvae_service.images.own_process import OwnProcess
 
 __all__ = ["PIXELS", "REASON", "DecodingChild"]
 
@@ -39,8 +35,7 @@ class DecodingChild:
             timeout_s: Seconds that a file may take.
         """
         self._timeout_s = timeout_s
-        self._process: subprocess.Popen[bytes] | None = None
-        self._pipe: Connection | None = None
+        self._process: OwnProcess | None = None
         self._lock = Lock()
 
     def decode(self, data: bytes, *, shape: ImageShape, resize: Resize, max_pixels: int) -> NDArray[np.uint8]:
@@ -52,9 +47,9 @@ class DecodingChild:
         """
         rule = {"shape": asdict(shape), "resize": asdict(resize), "max_pixels": max_pixels}
         with self._lock:
-            if self._process is not None and self._process.poll() is not None:
+            if self._process is not None and self._process.has_ended():
                 self._end()  # somebody has killed it, such as the kernel for lack of memory
-            pipe = self._pipe or self._start()
+            pipe = (self._process or self._start()).pipe
             try:
                 pipe.send_bytes(json.dumps(rule).encode())
                 pipe.send_bytes(data)
@@ -77,35 +72,18 @@ class DecodingChild:
         with self._lock:
             self._end()
 
-    def _start(self) -> Connection:
+    def _start(self) -> OwnProcess:
         """Start the process, and wait until it is ready."""
-        pipe, other = Pipe()
-        # A signal to the process group of the parent must not end the child; the parent's end does.
-        with other:
-            self._process = subprocess.Popen(  # noqa: S603 - the project's own program
-                [sys.executable, "-P", "-m", _PROGRAM, str(other.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                pass_fds=[other.fileno()],
-                start_new_session=True,
-                # Its threads would reserve memory.
-                env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
-            )
-        self._pipe = pipe
+        self._process = process = OwnProcess(_PROGRAM)
         try:
-            if not pipe.poll(_START_TIMEOUT_S):
-                raise EOFError
-            pipe.recv_bytes()
-        except (OSError, EOFError):
-            self._end()
-            raise OSError("the process that decodes WebP files cannot start") from None
-        return pipe
+            if process.is_ready(_START_TIMEOUT_S):
+                return process
+        except OSError:
+            pass
+        self._end()
+        raise OSError("the process that decodes WebP files cannot start")
 
     def _end(self) -> None:
-        process, pipe, self._process, self._pipe = self._process, self._pipe, None, None
-        if pipe is not None:
-            pipe.close()
+        process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            process.wait()
+            process.end()

@@ -12,6 +12,7 @@ from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.child import PIXELS, REASON
 from convvae_service.images.decode import decode_file, most_decoding_bytes
 from convvae_service.images.header import InvalidImage
+from convvae_service.images.own_process import READY
 
 __all__ = ["main"]
 
@@ -23,7 +24,7 @@ def main() -> None:
     """Answer files until the parent closes its end of the pipe."""
     pipe = Connection(int(sys.argv[1]))
     own_bytes = _data_bytes()
-    pipe.send_bytes(b"ready")
+    pipe.send_bytes(READY)
     while True:
         try:
             rule, data = json.loads(pipe.recv_bytes()), pipe.recv_bytes()

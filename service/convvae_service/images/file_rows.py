@@ -1,26 +1,21 @@
 """Rows that are encoded image files, wherever their bytes come from."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from convvae_service.images.decode import decode_file
+from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.header import InvalidImage, TooManyPixels
-from convvae_service.images.source import ImageBatch, ModelInput, RejectedRow
+from convvae_service.images.model_input import ModelInput
+from convvae_service.images.source import ImageBatch, RejectedRow
 from convvae_service.printable import printable
 
 __all__ = ["FileRows"]
 
-# Threads that decode small files at the same time hand Python's lock to each other at every file, which costs
-# more than the decoding. One at a time is faster, while others run the model or read.
-_SMALL_FILES = threading.Lock()
-_SMALL_BYTES = 4 << 10
-# Contents that are read before they are decoded.
-_CHUNK_BYTES = 256 << 10
+# Contents that are read before they are decoded: a batch of small files.
+_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,54 +37,55 @@ class FileRows:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, model_input: ModelInput) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
         """Decode the files; see `UndecodedRows`."""
         images = np.empty((len(self.ids), *model_input.shape.as_tuple), np.uint8)
-        rules = {"shape": model_input.shape, "resize": model_input.resize, "max_pixels": self.max_pixels}
-        are_texts = "".join(self.ids).isascii()
-        good: list[int] = []
-        rejected = []
-        for start, contents in self._chunks(are_texts):
-            with _SMALL_FILES if _are_small(contents) else nullcontext():
-                for index, data in enumerate(contents, start):
-                    try:
-                        if isinstance(data, InvalidImage):
-                            raise data
-                        images[len(good)] = decode_file(data, **rules)  # type: ignore[arg-type]
-                    except TooManyPixels as error:
-                        reason = f"{error}: --max-pixels raises it"
-                        rejected.append(RejectedRow(printable(self.ids[index]), reason, index))
-                    except InvalidImage as error:
-                        rejected.append(RejectedRow(printable(self.ids[index]), str(error), index))
-                    else:
-                        good.append(index)
-        if not rejected:
+        errors: dict[int, InvalidImage] = {}
+        num_images = 0
+        for indices, files in self._chunks(errors):
+            pixels = images[num_images : num_images + len(files)]
+            failed = decode(files, pixels, model_input, self.max_pixels)
+            if failed:
+                errors |= {indices[place]: error for place, error in failed.items()}
+                good = [place for place in range(len(files)) if place not in failed]
+                pixels[: len(good)] = pixels[good]
+            num_images += len(files) - len(failed)
+        if not errors:
             return ImageBatch(self.ids, images, kept=self.kept)
-        kept = {name: _taken(values, good) for name, values in self.kept.items()}
-        return ImageBatch([self.ids[index] for index in good], images[: len(good)], rejected, kept)
+        good = [index for index in range(len(self.ids)) if index not in errors]
+        return ImageBatch(
+            ids=[self.ids[index] for index in good],
+            images=images[:num_images],
+            rejected=[self._rejected(index, error) for index, error in sorted(errors.items())],
+            kept={name: _taken(values, good) for name, values in self.kept.items()},
+        )
 
-    def _chunks(self, are_texts: bool) -> "Iterator[tuple[int, list[bytes | InvalidImage]]]":
-        """Yield the contents of some files at a time, or why there are none, with the index of the first."""
-        contents: list[bytes | InvalidImage] = []
-        start = num_bytes = 0
+    def _chunks(self, errors: dict[int, InvalidImage]) -> Iterator[tuple[list[int], list[bytes]]]:
+        """Yield the indices and contents of some rows at a time; those without contents go to `errors`."""
+        are_texts = "".join(self.ids).isascii()
+        indices: list[int] = []
+        files: list[bytes] = []
+        num_bytes = 0
         for index, row_id in enumerate(self.ids):
             try:
                 if not are_texts:
                     _check_text(row_id)
                 data = self.content(index)
             except InvalidImage as error:
-                contents.append(error)
-            else:
-                contents.append(data)
-                num_bytes += len(data)
-            if num_bytes >= _CHUNK_BYTES or index == len(self.ids) - 1:
-                yield start, contents
-                contents, start, num_bytes = [], index + 1, 0
+                errors[index] = error
+                continue
+            indices.append(index)
+            files.append(data)
+            num_bytes += len(data)
+            if num_bytes >= _CHUNK_BYTES:
+                yield indices, files
+                indices, files, num_bytes = [], [], 0
+        if files:
+            yield indices, files
 
-
-def _are_small(contents: "list[bytes | InvalidImage]") -> bool:
-    sizes = [len(data) for data in contents if isinstance(data, bytes)]
-    return sum(sizes) <= len(sizes) * _SMALL_BYTES
+    def _rejected(self, index: int, error: InvalidImage) -> RejectedRow:
+        hint = ": --max-pixels raises it" if isinstance(error, TooManyPixels) else ""
+        return RejectedRow(printable(self.ids[index]), f"{error}{hint}", index)
 
 
 def _check_text(row_id: str) -> None:

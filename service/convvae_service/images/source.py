@@ -13,15 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.decode import DEFAULT_MAX_PIXELS
+from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.files import LeftOut
+from convvae_service.images.model_input import ModelInput
 
 __all__ = [
     "BadSource",
     "Cursor",
     "ImageBatch",
-    "ModelInput",
     "RejectedRow",
     "Shard",
     "Source",
@@ -37,15 +37,6 @@ class BadSource(ValueError):
 
 class SourceChanged(BadSource):
     """The source is not the one any more that the run began with."""
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """The input of a model: its name, image shape, and resizing rule for images of other sizes."""
-
-    model: str
-    shape: ImageShape
-    resize: Resize
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,11 +92,16 @@ class UndecodedRows(Protocol):
     def __len__(self) -> int:
         """Return the number of rows, at least 1."""
 
-    def read(self, model_input: ModelInput, /) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here, /) -> ImageBatch:
         """Decode the rows, in order. Rows that cannot be read are in `rejected`. Any thread may call.
+
+        Args:
+            model_input: The model's input.
+            decode: Decodes the rows that are image files.
 
         Raises:
             BadSource: A row can be read, but is not an image for the model.
+            OSError: `decode` cannot decode any more.
         """
 
 
@@ -174,6 +170,7 @@ class Source:
         columns: The Arrow types of the columns that are carried along, by name.
         left_out: The entries of a folder that are not rows. Those of a tar file are known when it is read.
         image_shape: The shape of all images, where the source fixes it.
+        has_files: Whether rows are image files, which must be decoded.
     """
 
     name: str
@@ -181,6 +178,7 @@ class Source:
     columns: Mapping[str, Any] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
     image_shape: tuple[int, int, int] | None = None
+    has_files: bool = True
 
     @property
     def rows(self) -> int | None:

@@ -116,4 +116,5 @@ def _joined(sources: Sequence[Source]) -> Source:
         columns=first.columns,
         left_out=left_out_of(counts, irregular),
         image_shape=next(iter(shapes), None),
+        has_files=any(source.has_files for source in sources),
     )

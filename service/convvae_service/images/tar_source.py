@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
+from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import file_kind
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.location import Location, import_package
+from convvae_service.images.model_input import ModelInput
 from convvae_service.images.open_file import OpenFile
 from convvae_service.images.source import (
     BadSource,
     ImageBatch,
-    ModelInput,
     Source,
     SourceChanged,
     SourceOptions,
@@ -156,7 +157,7 @@ class _TarRows:
     def __len__(self) -> int:
         return len(self.samples)
 
-    def read(self, model_input: ModelInput) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
         """Decode the images; see `UndecodedRows`."""
         read = self._reader()
 
@@ -169,7 +170,7 @@ class _TarRows:
         options = self.shard.options
         kept = {name: [self._value(name, sample, read) for sample in self.samples] for name in options.keep}
         ids = [sample.id for sample in self.samples]
-        return FileRows(ids, content, options.max_pixels, kept).read(model_input)
+        return FileRows(ids, content, options.max_pixels, kept).read(model_input, decode)
 
     def _reader(self) -> Callable[[TarMember], bytes]:
         """Return a function that reads a member: from one read of all of them, if this is worth it."""

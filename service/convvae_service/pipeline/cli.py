@@ -89,8 +89,8 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Decode files in this number of threads, with --engine ray in each worker. On a CPU of this"
-            " process, as many threads encode.",
+            help="Decode files in this number of processes, with --engine ray of threads in each worker. On a"
+            " CPU of this process, as many threads encode.",
             show_default="all CPUs; of a worker 1, or up to 8 beside a GPU",
         ),
     ] = None,

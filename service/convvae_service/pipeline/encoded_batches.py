@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from convvae_service.images import RejectedRow, UndecodedRows
+from convvae_service.images import FileDecoder, RejectedRow, UndecodedRows, decode_here
 from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
 from convvae_service.pipeline.reading import PartEnd
@@ -66,14 +66,22 @@ class EncodedBatches:
         encoder: The encoder. It is closed if the block raises.
         columns: The columns to compute.
         threads: Number of batches that are read and encoded at the same time.
+        decode: Decodes image files.
     """
 
     def __init__(
-        self, undecoded: _UndecodedBatches, encoder: ImageEncoder, *, columns: Columns, threads: int
+        self,
+        undecoded: _UndecodedBatches,
+        encoder: ImageEncoder,
+        *,
+        columns: Columns,
+        threads: int,
+        decode: FileDecoder = decode_here,
     ) -> None:
         self._undecoded = undecoded
         self._encoder = encoder
         self._columns = columns
+        self._decode = decode
         self._model_input = encoder.info.input
         self._window = threads * BATCHES_PER_THREAD
         self._lanes = threading.Semaphore(encoder.lanes)
@@ -89,7 +97,7 @@ class EncodedBatches:
             yield _result(window.popleft())
 
     def _encode(self, rows: UndecodedRows) -> EncodedBatch:
-        batch = rows.read(self._model_input)
+        batch = rows.read(self._model_input, self._decode)
         encoded = None
         if batch.ids:
             columns = self._columns

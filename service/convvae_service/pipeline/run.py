@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from convvae_service.images import BadSource, LeftOut, RejectedRow, Source
+from convvae_service.images import BadSource, FileDecoder, LeftOut, RejectedRow, Source, decode_here
 from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches
 from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.output import RunOutput
@@ -54,6 +54,7 @@ def embed(
     output: RunOutput,
     settings: RunSettings,
     *,
+    decode: FileDecoder = decode_here,
     progress: Progress | None = None,
 ) -> RunSummary:
     """Encode every row of `source` in threads and write it to `output`.
@@ -63,13 +64,16 @@ def embed(
         encoder: The encoder. It is closed if the run fails.
         output: Where the rows go, and where the run begins. It is finished at the end.
         settings: The settings of the run.
+        decode: Decodes image files.
         progress: Is told of each completed batch.
 
     Raises:
         PipelineError: The run failed; a file does not exist, and a folder has its complete parts.
     """
     reading = Reading(source, output, batch_rows=settings.batch_rows)
-    batches = EncodedBatches(reading, encoder, columns=settings.columns, threads=settings.threads)
+    batches = EncodedBatches(
+        reading, encoder, columns=settings.columns, threads=settings.threads, decode=decode
+    )
     return write_batches(batches, reading, source, output, max_failed=settings.max_failed, progress=progress)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from convvae_service.engine.cpus import available_cpus
-from convvae_service.images import Source
+from convvae_service.images import DecodingProcesses, Source
 from convvae_service.pipeline.encoder import EncoderInfo, ImageEncoder
 from convvae_service.pipeline.output import RunOutput
 from convvae_service.pipeline.progress import Progress
@@ -35,16 +35,16 @@ class RunEngine(Protocol):
 
 
 class LocalEngine:
-    """Threads of this process; see `RunEngine`.
+    """Threads of this process, and processes that decode image files; see `RunEngine`.
 
     Args:
         encoder: The encoder.
-        threads: Threads that decode. None takes as many as there are CPUs.
+        threads: Number of processes that decode. None takes as many as there are CPUs.
     """
 
     def __init__(self, encoder: ImageEncoder, *, threads: int | None) -> None:
         self._encoder = encoder
-        self._threads = encoder.lanes + (threads or available_cpus())
+        self._decoders = threads or available_cpus()
         self.info = encoder.info
         self.batch_rows = encoder.batch_rows
 
@@ -52,8 +52,11 @@ class LocalEngine:
         self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None
     ) -> RunSummary:
         """Encode every row of `source` and write it to `output`; see `run.embed`."""
-        settings = replace(settings, threads=self._threads)
-        return embed(source, self._encoder, output, settings, progress=progress)
+        # Threads that only encode keep a CPU each. More of them would hand it to each other.
+        decoders = self._decoders if source.has_files else 0
+        settings = replace(settings, threads=self._encoder.lanes + decoders)
+        with DecodingProcesses(decoders) as decode:
+            return embed(source, self._encoder, output, settings, decode=decode, progress=progress)
 
     def close(self) -> None:
         """Close the encoder."""

@@ -119,7 +119,7 @@ class Worker:
             _taken(cursor, piece.rows, job.batch_rows),
             self._encoder,
             columns=job.columns,
-            threads=self._encoder.lanes + job.threads,
+            threads=self._encoder.lanes + (job.threads if job.source.has_files else 0),
         ) as batches:
             for batch in batches:
                 assert isinstance(batch, EncodedBatch)

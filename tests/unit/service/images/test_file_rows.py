@@ -10,10 +10,10 @@ import pytest
 from PIL import Image
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import file_rows
+from convvae_service.images import file_decoder, file_rows
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.header import InvalidImage
-from convvae_service.images.source import ModelInput
+from convvae_service.images.model_input import ModelInput
 
 INPUT = ModelInput("tiny", ImageShape(height=8, width=8, channels=1), Resize())
 
@@ -48,7 +48,7 @@ def test_chunks_keep_order_and_reasons(chunk_bytes: int, monkeypatch: pytest.Mon
 
 def test_small_files_are_decoded_by_one_thread_at_a_time_and_large_ones_are_not() -> None:
     """While small files wait for their turn, contents are still read, and large files are decoded."""
-    with file_rows._SMALL_FILES, ThreadPoolExecutor(2) as pool:
+    with file_decoder._SMALL_FILES, ThreadPoolExecutor(2) as pool:
         is_read = threading.Event()
 
         def content(_: int) -> bytes:
@@ -60,8 +60,8 @@ def test_small_files_are_decoded_by_one_thread_at_a_time_and_large_ones_are_not(
         large = pool.submit(rows(lambda _: png(9, num_bytes=1 << 16), 2).read, INPUT)
         assert large.result(30).images.max() == 9
         assert not waiting.done()
-        file_rows._SMALL_FILES.release()
+        file_decoder._SMALL_FILES.release()
         try:
             assert np.all(waiting.result(30).images == 7)
         finally:
-            file_rows._SMALL_FILES.acquire()
+            file_decoder._SMALL_FILES.acquire()

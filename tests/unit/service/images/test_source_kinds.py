@@ -9,10 +9,12 @@ from numpy.typing import NDArray
 
 from convvae_service.images import (
     BadSource,
+    FileDecoder,
     ImageBatch,
     ModelInput,
     Source,
     SourceOptions,
+    decode_here,
     open_source,
     open_sources,
 )
@@ -67,7 +69,8 @@ class SolidRow:
     def __len__(self) -> int:
         return 1
 
-    def read(self, model_input: ModelInput) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
+        del decode
         image = np.full((1, *model_input.shape.as_tuple), self._level, np.uint8)
         return ImageBatch(ids=[str(self._row)], images=image)
 

@@ -9,7 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ImageBatch, ModelInput, RejectedRow, Source, SourceChanged
+from convvae_service.images import (
+    BadSource,
+    FileDecoder,
+    ImageBatch,
+    ModelInput,
+    RejectedRow,
+    Source,
+    SourceChanged,
+    decode_here,
+)
 from convvae_service.pipeline.duplicate_ids import DuplicateIds
 from convvae_service.pipeline.encoded_batches import BATCHES_PER_THREAD
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
@@ -78,7 +87,8 @@ class NumbersRows:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def read(self, model_input: ModelInput) -> ImageBatch:
+    def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
+        del decode
         return self.shard.read(self.rows, model_input)
 
 

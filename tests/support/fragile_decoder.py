@@ -1,0 +1,25 @@
+"""A program of `DecodingProcesses` that some files end, as a fault in a decoder would."""
+
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convvae_service.images import InvalidImage, ModelInput, decode_here, decoding_program
+
+POISON = b"poison"
+
+
+def decode_or_die(
+    files: Sequence[bytes], pixels_BHWC: NDArray[np.uint8], model_input: ModelInput, max_pixels: int
+) -> Mapping[int, InvalidImage]:
+    """Decode files, and end the process at a file that is poison."""
+    if POISON in files:
+        os.abort()
+    return decode_here(files, pixels_BHWC, model_input, max_pixels)
+
+
+if __name__ == "__main__":
+    decoding_program.decode_here = decode_or_die  # type: ignore[attr-defined]
+    decoding_program.main()
