@@ -9,7 +9,9 @@ from typing import Any
 
 import typer
 
-__all__ = ["help_page", "number_range"]
+from convvae.program.number_range import number_range
+
+__all__ = ["help_page", "param_range"]
 
 _EXAMPLE = "Example: "
 _MAX_WIDTH = 100
@@ -52,7 +54,7 @@ def help_page(command: Any, ctx: Any, *, exit_codes: dict[str, str]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def number_range(param: Any) -> str:
+def param_range(param: Any) -> str:
     """Return the allowed numbers of an option or argument in words, or "" if all are allowed."""
     # Releases of typer keep the bounds in different places.
     low, high = (
@@ -62,11 +64,7 @@ def number_range(param: Any) -> str:
         )
         for name in ("min", "max")
     )
-    if low is not None and high is not None:
-        return f"{low} to {high}"
-    if low is not None:
-        return f"{low} or more"
-    return "" if high is None else f"at most {high}"
+    return number_range(low, high)
 
 
 def _has(place: Any, name: str) -> bool:
@@ -123,7 +121,7 @@ def _row(param: Any) -> tuple[str, str]:
         # A flag takes no value.
         metavar = "" if param.is_flag else f" {param.metavar or param.name.upper()}"
         names = f"{', '.join(options)}{metavar}"
-    facts = [number_range(param), _default(param), _environment(param)]
+    facts = [param_range(param), _default(param), _environment(param)]
     text = "; ".join(fact for fact in facts if fact)
     sentence = " ".join((getattr(param, "help", None) or "").split())
     if param.required and param.param_type_name == "option":

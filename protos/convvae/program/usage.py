@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import typer
 
-from convvae.program.help_page import number_range
+from convvae.program.help_page import param_range
 
 __all__ = ["ParserError", "WrongUsage", "wrong_usage"]
 
@@ -64,7 +64,7 @@ def _bad_value(error: Any, words: Sequence[str]) -> str:
     reason = str(error.message).rstrip(".")
     for pattern, noun in _KINDS:
         if pattern.search(reason):
-            allowed = f"{noun} {number_range(param)}".strip() if noun != "a number" else noun
+            allowed = ", ".join(part for part in (noun, param_range(param)) if part)
             return f"{_named_value(param, words)}: it must be {allowed}"
     if allowed_words := re.search(r"(?:Input should be|is not one of) (.*)$", reason):
         names = re.findall(r"[^\s',]+", allowed_words[1].replace(" or ", " "))

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 from pydantic.fields import FieldInfo
 
-from convvae_service.settings.mistakes import number_range
+from convvae_service.settings.numbers import allowed_numbers, number_text, unit_of
 from convvae_service.settings.serve import ServeSettings
 from convvae_service.settings.table import GROUPS
 
@@ -38,7 +38,7 @@ def _parameter(name: str, field: FieldInfo, section: str) -> inspect.Parameter:
     option = typer.Option(
         f"{flag}/--no-{flag[2:]}" if kind is bool else flag,
         metavar=_metavar(name, field),
-        help=f"{field.description}{_facts(field)}",
+        help=f"{field.description}{_facts(name, field)}",
         show_default=False,
         rich_help_panel=section,
     )
@@ -61,18 +61,18 @@ def _choices(field: FieldInfo) -> tuple[str, ...]:
     return typing.get_args(field.annotation) if typing.get_origin(field.annotation) is Literal else ()
 
 
-def _facts(field: FieldInfo) -> str:
+def _facts(name: str, field: FieldInfo) -> str:
     """Return in brackets the allowed numbers and the default, with a space before, or "" without any."""
-    default = "required" if field.is_required() else _default(field.default)
-    text = "; ".join(fact for fact in (number_range(field), default) if fact)
+    default = "required" if field.is_required() else _default(field.default, unit_of(name))
+    text = "; ".join(fact for fact in (allowed_numbers(name, field), default) if fact)
     return f" ({text})" if text else ""
 
 
-def _default(value: Any) -> str:
+def _default(value: Any, unit: str) -> str:
     if isinstance(value, bool):
         return f"default: {'yes' if value else 'no'}"
     if isinstance(value, tuple):
         value = " ".join(value)
-    if isinstance(value, float):
-        value = f"{value:g}"
+    elif isinstance(value, int | float):
+        value = number_text(value, unit)
     return "" if value in (None, "") else f"default: {value}"

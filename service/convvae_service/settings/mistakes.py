@@ -4,12 +4,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic.fields import FieldInfo
-
 from convvae_service.settings.environment import suggestion
+from convvae_service.settings.numbers import allowed_numbers
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["describe_setting", "describe_words", "number_range"]
+__all__ = ["describe_setting", "describe_words"]
 
 _KINDS = {"int_parsing": "a whole number", "int_from_float": "a whole number", "float_parsing": "a number"}
 _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number"}
@@ -27,10 +26,9 @@ def describe_setting(item: Any) -> str:
         return message
     field = ServeSettings.model_fields.get(names[0])
     if item["type"] in _KINDS or item["type"] in _BOUNDS:
-        numbers = number_range(field) if field else ""
-        noun = _KINDS.get(item["type"], "")
-        words = f"{noun}, {numbers}" if noun and numbers else noun or numbers
-        return f"{flag} is {str(item['input'])!r}: it must be {words}"
+        numbers = allowed_numbers(names[0], field) if field else ""
+        allowed = ", ".join(part for part in (_KINDS.get(item["type"]), numbers) if part)
+        return f"{flag} is {str(item['input'])!r}: it must be {allowed}"
     if item["type"] == "literal_error":
         *others, last = re.findall(r"'(.*?)'", item["ctx"]["expected"])
         return f"{flag} is {str(item['input'])!r}: it must be {', '.join(others)} or {last}"
@@ -54,15 +52,3 @@ def describe_words(message: str, flags: Sequence[str]) -> str:
     if lacking := re.match(r"argument (\S+): expected one argument", message):
         return f"{lacking[1]} needs a value; {_HELP}"
     return f"{message}; {_HELP}"
-
-
-def number_range(field: FieldInfo) -> str:
-    """Return the allowed numbers of a setting in words, or "" if it has no limits."""
-    bounds = {
-        name: value
-        for rule in field.metadata
-        for name in ("ge", "gt", "le", "lt")
-        if (value := getattr(rule, name, None)) is not None
-    }
-    low = f"{bounds['ge']}" if "ge" in bounds else f"more than {bounds['gt']}" if "gt" in bounds else ""
-    return f"{low} to {bounds['le']}" if low and "le" in bounds else low

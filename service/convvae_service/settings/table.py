@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Gt, Le
 from pydantic.fields import FieldInfo
 
 from convvae_service.settings.environment import ENV_PREFIX
+from convvae_service.settings.numbers import allowed_numbers, number_text, unit_of
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["BEGIN", "END", "GROUPS", "settings_tables", "unit_of", "with_tables"]
+__all__ = ["BEGIN", "END", "GROUPS", "settings_tables", "with_tables"]
 
 BEGIN = "<!-- settings:begin -->"
 END = "<!-- settings:end -->"
@@ -44,17 +44,6 @@ GROUPS = {
     ),
     "Log and traces": ("log_format", "log_level", "access_log_sample", "tracing"),
 }
-_UNITS_BY_ENDING = {"_s": "s", "_us": "us", "_bytes": "bytes", "_rows": "rows"}
-_UNITS = {
-    "lanes": "batches",
-    "threads": "threads",
-    "max_rows_per_call": "rows",
-    "max_pixels_per_file": "pixels",
-    "max_connections": "connections",
-    "max_calls_per_connection": "calls",
-    "access_log_sample": "share",
-}
-_BINARY = ((1 << 50, "PiB"), (1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"))
 
 
 def settings_tables() -> str:
@@ -75,12 +64,6 @@ def with_tables(page: str) -> str:
     return f"{before}{BEGIN}\n{settings_tables()}{END}{after}"
 
 
-def unit_of(name: str) -> str:
-    """Return the unit of a setting, "" for words, paths and switches."""
-    ending = next((unit for ending, unit in _UNITS_BY_ENDING.items() if name.endswith(ending)), "")
-    return _UNITS.get(name, ending)
-
-
 def _table(names: tuple[str, ...]) -> str:
     rows = ["| Setting | Variable | Unit | Default | Values | Meaning |", "|---|---|---|---|---|---|"]
     return "".join(f"{row}\n" for row in [*rows, *map(_row, names)])
@@ -93,7 +76,7 @@ def _row(name: str) -> str:
         f"`{ENV_PREFIX}{name.upper()}`",
         unit,
         "required" if field.is_required() else _value(field.default, unit),
-        _values(field, unit),
+        _values(name, field),
         (field.description or "").replace("<", r"\<"),
     )
     return f"| {' | '.join(columns)} |"
@@ -108,30 +91,16 @@ def _value(value: Any, unit: str) -> str:
         return ", ".join(f"`{word}`" for word in value)
     if isinstance(value, str):
         return f"`{value}`"
-    size = _size(value) if unit == "bytes" else ""
-    return f"{value:g}" if isinstance(value, float) else f"{value}{size and f' ({size})'}"
+    return number_text(value, unit)
 
 
-def _values(field: FieldInfo, unit: str) -> str:
+def _values(name: str, field: FieldInfo) -> str:
     kind = field.annotation
     if kind is bool:
         return "on, off"
     if get_origin(kind) is Literal:
         return ", ".join(f"`{word}`" for word in get_args(kind))
-    bounds = {type(bound): bound for bound in field.metadata}
-    if Le not in bounds:
-        return ""
-    high = _bound(bounds[Le].le, unit)
-    return f"{_bound(bounds[Ge].ge, unit)} to {high}" if Ge in bounds else f"above {bounds[Gt].gt}, to {high}"
-
-
-def _bound(value: float, unit: str) -> str:
-    return (unit == "bytes" and _size(int(value))) or str(value)
-
-
-def _size(number: int) -> str:
-    """Return bytes in the largest unit of which they are a multiple, "" below 1 KiB."""
-    return next((f"{number // size} {name}" for size, name in _BINARY if number and number % size == 0), "")
+    return allowed_numbers(name, field)
 
 
 if __name__ == "__main__":

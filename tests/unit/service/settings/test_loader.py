@@ -117,7 +117,11 @@ def test_settings_are_frozen() -> None:
         ),
         ([*MODELS, "--watch-interval-s", "0"], "--watch-interval-s is '0': it must be 0.05 to 86400"),
         ([*MODELS, "--arena", "none"], "--arena is 'none': it must be keep or off"),
-        ([*MODELS, "--max-gpu-arena-bytes", "-1"], "--max-gpu-arena-bytes is '-1': it must be 0 to"),
+        (
+            [*MODELS, "--max-message-bytes", "9"],
+            "--max-message-bytes is '9': it must be 65536 (64 KiB) to 1073741824 (1 GiB)",
+        ),
+        ([*MODELS, "--max-call-s", "0"], "--max-call-s is '0': it must be more than 0, at most 86400"),
         ([*MODELS, "--device", "gpu"], "--device: 'gpu' is not auto, cpu, cuda or cuda:N"),
         (
             [*MODELS, "--max-queued-rows", "10"],
