@@ -19,6 +19,7 @@ from convvae_service.images.decode import (
 from convvae_service.images.decoding_processes import DecodingProcesses
 from convvae_service.images.decoding_threads import DecodingThreads
 from convvae_service.images.file_decoder import FileDecoder, decode_here
+from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import (
     IMAGE_SUFFIXES,
     ImageFiles,
@@ -54,6 +55,7 @@ __all__ = [
     "DecodingProcesses",
     "DecodingThreads",
     "FileDecoder",
+    "FileRows",
     "ImageBatch",
     "ImageFiles",
     "ImageHeader",

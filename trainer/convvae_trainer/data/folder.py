@@ -1,6 +1,7 @@
 """A folder of image files as one array."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from convvae_service.images import (
     read_file,
     read_header,
 )
+from convvae_trainer.data.decoded_files import FileRules, decoded_files
 from convvae_trainer.data.image_stack import ImageStack
 from convvae_trainer.data.split_folders import FolderLayout, folder_layout
 from convvae_trainer.errors import BadData
@@ -84,7 +86,9 @@ def read_folder(
     rows = ImageStack(len(names), image_size=image_size, channels=channels)
     used: list[str] = []
     bad: list[str] = []
-    for name in names:
+    remaining = iter(names)
+    # The first picture decides on the size of the others.
+    for name in remaining:
         path = f"{folder}/{name}"
         try:
             header = read_header(read_file(path))
@@ -96,6 +100,19 @@ def read_folder(
             bad.append(f"{printable(path)} cannot be used: {error}")
         else:
             used.append(name)
+            break
+    if rows.shape is not None:
+        rules = FileRules(shape=rows.shape, may_widen=channels is None, resize=resize, max_pixels=max_pixels)
+        with closing(decoded_files(folder, list(remaining), rules)) as files:
+            for file in files:
+                path = printable(f"{folder}/{file.name}")
+                if file.picture is not None:
+                    shape = rows.next_shape(file.picture, name=path)
+                if isinstance(file.pixels, str):
+                    bad.append(f"{path} cannot be used: {file.pixels}")
+                else:
+                    rows.add(file.pixels[..., : shape.channels])
+                    used.append(file.name)
     if bad and not (skip and used):
         raise BadData(_refusal(bad, len(names)))
     skipped = f"{len(bad)} of {len(names)} files cannot be used and were skipped" if bad else ""

@@ -43,6 +43,12 @@ class ImageStack:
         return self._rows[: self._filled]
 
     @property
+    def shape(self) -> ImageShape | None:
+        """The shape of the rows so far, or None before the first."""
+        height, width, channels = self._rows.shape[1:]
+        return ImageShape(height=height, width=width, channels=channels) if self._filled else None
+
+    @property
     def note(self) -> str:
         """A sentence on pictures that were read in other colours than they have, or ""."""
         is_grey = self._rows.shape[3] == 1
