@@ -1,5 +1,6 @@
 """The native front in a real server: when it is chosen, what it refuses, how it does without open files."""
 
+import queue
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ import grpc
 import pytest
 
 from convvae.v1 import vae_pb2 as pb
+from open_inference.inference_pb2 import ModelInferRequest
+from support.inference_wire import encode_request, inference_stub
 from support.raw_connection import RawConnection
 from support.raw_http2 import END_HEADERS, HEADERS, connect, frame, grpc_headers
 from support.serving import ServerProcess, serving
@@ -122,6 +125,26 @@ def test_calls_that_are_half_sent_end_with_the_server(tiny_root: Path) -> None:
         assert time.monotonic() - started_s < 5
         while silent.recv(65536):
             pass
+
+
+def test_parts_of_messages_end_no_idle_stream(tiny_root: Path) -> None:
+    """Other callers' requests that have arrived in part have memory, and a stream that waits goes on."""
+    flags = ("--front", "native", "--max-message-bytes", str(8 * MIB), "--max-pending-bytes", str(32 * MIB))
+    requests: queue.Queue[ModelInferRequest | None] = queue.Queue()
+    with serving(tiny_root, *flags) as server, ExitStack() as held:
+        stub = held.enter_context(inference_stub(server.target))
+        replies = stub.ModelStreamInfer(iter(requests.get, None), timeout=TIMEOUT_S)
+        requests.put(encode_request())
+        assert next(replies).error_message == ""
+        parts = held.enter_context(closing(RawConnection(server.target)))
+        for _ in range(45):
+            prefix = b"\0" + MIB.to_bytes(4, "big")
+            parts.send_data(parts.begin("/convvae.v1.VaeService/Encode"), prefix + bytes(100), timeout_s=5)
+            # A watch that looks 50 times a second sees each of them.
+            time.sleep(0.03)
+        requests.put(encode_request())
+        assert next(replies).error_message == ""
+        requests.put(None)
 
 
 def test_a_part_of_a_message_is_dropped_after_the_time_limit(tiny_root: Path) -> None:

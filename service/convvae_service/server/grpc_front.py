@@ -57,7 +57,7 @@ class GrpcFront:
         runner: CallRunner,
         credentials: Credentials,
         *,
-        limits_connections: bool = True,
+        faces_callers: bool = True,
     ) -> None:
         """Set up; no address is open yet.
 
@@ -65,7 +65,9 @@ class GrpcFront:
             settings: The settings of the server.
             runner: Runs the calls.
             credentials: The certificate and the tokens.
-            limits_connections: Whether connections above `max_connections` are refused.
+            faces_callers: Whether callers connect to this front itself. Then connections above
+                `max_connections` are refused, and so are parts of messages above their limit. Behind another
+                front, memory does not show whose parts there are.
         """
         self._addresses = LocalAddresses(settings)
         self._ends_in_front: frozenset[LocalEnd] = frozenset()
@@ -79,17 +81,21 @@ class GrpcFront:
             max_metadata_bytes=settings.max_metadata_bytes,
         )
         self._message_limits = message_limits(settings)
-        self._partial_messages = self._guard.partial_messages(
-            max_bytes=9 * settings.max_pending_bytes // 8,
-            sent=lambda: received_bytes(self._addresses.ends),
+        self._partial_messages = (
+            self._guard.partial_messages(
+                max_bytes=9 * settings.max_pending_bytes // 8,
+                sent=lambda: received_bytes(self._addresses.ends),
+            )
+            if faces_callers
+            else None
         )
         reading_s = settings.max_stream_idle_s or settings.max_call_s
         self._unsent = UnsentReplies(runner.pending, at_most_s=reading_s)
         # The address of each caller that waits for an answer and is not refused, until the answer is sent.
         self._peers: dict[Hashable, str] = {}
         self._watching: asyncio.Task[None] | None = None
-        self.limits_connections = limits_connections
-        options = server_options(settings, limits_connections=limits_connections)
+        self.limits_connections = faces_callers
+        options = server_options(settings, limits_connections=faces_callers)
         self._server = server_of_known_methods(options, runner.metrics.grpc.totals_of(OTHER))
         logging.getLogger("grpc._cython.cygrpc").addFilter(_GRPC_LOG)
 
@@ -135,7 +141,8 @@ class GrpcFront:
     async def start(self) -> None:
         """Begin to take calls."""
         await self._server.start()
-        self._partial_messages.start(asyncio.get_running_loop())
+        if self._partial_messages is not None:
+            self._partial_messages.start(asyncio.get_running_loop())
         self._watching = asyncio.create_task(self._unsent.run())
 
     def stop_reading(self) -> None:
@@ -158,7 +165,8 @@ class GrpcFront:
                 is_sending_unseen=lambda: self._addresses.has_sockets and self._unsent.has_unix_callers,
             )
         await self._server.stop(None)
-        self._partial_messages.stop()
+        if self._partial_messages is not None:
+            self._partial_messages.stop()
         if self._watching is not None:
             self._watching.cancel()
 

@@ -53,8 +53,8 @@ class NativeFront:
         self._ports: list[NativePort] = []
         self._socket_ports: list[NativePort] = []
         self._watching: asyncio.Task[None] | None = None
-        # Each connection may have one to the front behind. A limit there would refuse callers.
-        self._behind = GrpcFront(settings, runner, credentials, limits_connections=False)
+        # Each connection may have one to the front behind. Limits there would refuse callers who did nothing.
+        self._behind = GrpcFront(settings, runner, credentials, faces_callers=False)
         # It warns 20 times a second while no file can be opened. `ConnectionWatch` says so once a minute.
         logging.getLogger("pygrpc_native").setLevel(logging.ERROR)
 
