@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 # The rest is imported when it is used. A signal during these imports ends the process with one line.
 from convvae.program.exit_codes import ExitCode, stopped_by
+from convvae.program.streams import close_standard_streams, open_standard_streams
 from convvae_service.server.early_signals import end_on_signals
-from convvae_service.server.standard_streams import close_standard_streams, open_standard_streams
 
 __all__ = ["main"]
 

@@ -31,7 +31,6 @@ CAP_MB = 3000.0
 CAP_INTERVAL_S = 0.02
 PAUSE_S = 0.05
 AROUND_S = 0.5
-DRAIN_TIMEOUT_S = 40.0
 MOST_LINES = 2000
 
 Via = Literal["sample", "file"]

@@ -21,7 +21,8 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
     # A damaged image file ends the run with an error that names it. Pillow's own warnings name no file.
     warnings.filterwarnings("ignore", module="PIL")
-    from convvae_trainer.streams import close_standard_streams, open_standard_streams, print_error
+    from convvae.program.streams import close_standard_streams, open_standard_streams
+    from convvae_trainer.streams import print_error
 
     open_standard_streams()
     try:

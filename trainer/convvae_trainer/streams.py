@@ -1,17 +1,15 @@
-"""The standard streams: they may be closed, their reader may go away, and their disk may be full."""
+"""What a command writes to the standard streams, and how it ends where that fails."""
 
-import os
 import sys
 from contextlib import suppress
 from typing import Any, TextIO, cast
 
+from convvae.program.streams import redirect_to_nowhere
 from convvae_trainer.errors import BadConfig, OutputFailed
 
 __all__ = [
     "check_utf8",
-    "close_standard_streams",
     "expendable",
-    "open_standard_streams",
     "print_error",
     "printable",
     "required_stdout",
@@ -41,31 +39,6 @@ def print_error(line: str) -> None:
     """Print one line to stderr, if that can be written."""
     with suppress(OSError, ValueError):
         print(printable(line), file=sys.stderr, flush=True)  # noqa: T201 - the last line of a command
-
-
-def open_standard_streams() -> None:
-    """Open the standard streams with which the process was not started, to nowhere."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            # Otherwise the next file gets this number, and the output of libraries.
-            os.open(os.devnull, os.O_RDWR)
-    # They are None if they were closed.
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the whole process
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-    if hasattr(sys.stdout, "reconfigure"):
-        # The encoding may lack characters of a name. stderr escapes them already.
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def close_standard_streams() -> None:
-    """Write what is left. A stream that cannot be written does not change the exit code any more."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            _redirect_to_nowhere(stream)
 
 
 def expendable(stream: TextIO) -> TextIO:
@@ -103,16 +76,9 @@ class _Stream:
 
     def _fail(self, error: OSError) -> None:
         # What is buffered would fail again, at the latest when the interpreter ends.
-        _redirect_to_nowhere(self._stream)
+        redirect_to_nowhere(self._stream)
         if self._is_required:
             raise OutputFailed(
                 f"standard output cannot be written: {error.strerror}: the results are not complete"
             ) from None
         print_error(f"the screen cannot be written: {error.strerror}; the command goes on without it")
-
-
-def _redirect_to_nowhere(stream: TextIO) -> None:
-    with suppress(OSError, ValueError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

@@ -4,6 +4,8 @@ import os
 import re
 import sys
 
+from convvae.program.streams import redirect_to_nowhere
+
 __all__ = ["StandardOutputFailed", "complain", "in_command_words", "note", "printable", "say"]
 
 # The words of the Python client and of the wire, and those of the command line.
@@ -66,10 +68,10 @@ def say(text: str) -> None:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        _drop_output()
+        redirect_to_nowhere(sys.stdout)
         raise StandardOutputFailed("the reader of standard output ended before the text did") from None
     except OSError as error:
-        _drop_output()
+        redirect_to_nowhere(sys.stdout)
         raise StandardOutputFailed(f"standard output: {error.strerror}") from None
 
 
@@ -85,10 +87,3 @@ def note(text: str) -> None:
         os.write(2, line.encode(errors="backslashreplace"))
     except OSError:
         return
-
-
-def _drop_output() -> None:
-    """Let the interpreter's own flush at its end succeed."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 1)
-    os.close(null)
