@@ -1,6 +1,6 @@
 """A call of grpcio: its metadata in, its status out."""
 
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
@@ -23,7 +23,7 @@ def begin_call(runner: CallRunner, method: str, context: Context) -> Call:
     return call
 
 
-async def abort(context: Context, call: Call, refusal: Refusal) -> None:
+async def abort(context: Context, call: Call, refusal: Refusal) -> NoReturn:
     """End a call with the status of `refusal`.
 
     Raises:

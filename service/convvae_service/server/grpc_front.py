@@ -266,7 +266,7 @@ class GrpcFront:
             del request
             drop_frames(error)
             call = begin_call(self._runner, probe.name, context)
-            return await abort(context, call, self._runner.refuse(call, error))
+            await abort(context, call, self._runner.refuse(call, error))
 
     async def _serve_stream(self, name: str, serve: StreamHandler, requests: Any, context: Context) -> None:
         request_id = begin_call(self._runner, name, context).request_id

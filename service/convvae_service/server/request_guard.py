@@ -19,7 +19,7 @@ before it calls the handler, but leaves the requests of a stream to the handler.
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
 
@@ -111,20 +111,17 @@ class RequestGuard:
         async def guarded(requests: AsyncIterator[Any], context: Context) -> Any:
             del requests
             with Metering(totals, context) as metering:
-                self._drop_if_expired(name, context)
-                if excess := self._excess_metadata(context):
-                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
+                await self._admit(name, context, needs_token=needs_token)
                 try:
-                    self._check_token(context, needs_token)
                     request = await self._request(self._reads, read, context, metering)
                 except ServiceError as error:
-                    return await self._refuse(name, error, context)
+                    await self._refuse(name, error, context)
                 if request is grpc.aio.EOF:
                     # The caller may have disconnected. In that case gRPC cancels this call now.
                     self._runner.count_arrival()
                     await asyncio.sleep(_DISCONNECT_DELAY_S)
                     missing = InvalidInput([Violation("request", "is missing")])
-                    return await self._refuse(name, missing, context)
+                    await self._refuse(name, missing, context)
                 answering = behave(request, context if read is None else metered(context, metering))
                 del request
                 reply = await answering
@@ -155,13 +152,7 @@ class RequestGuard:
             # gRPC's iterator would hold each message until the next one arrives.
             del requests
             with Metering(totals, context) as metering:
-                self._drop_if_expired(name, context)
-                if excess := self._excess_metadata(context):
-                    await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
-                try:
-                    self._check_token(context, needs_token)
-                except ServiceError as error:
-                    return await self._refuse(name, error, context)
+                await self._admit(name, context, needs_token=needs_token)
                 readable = _ReadableRequests(lambda: self._next(read, context, metering))
                 await serve(readable, metered(context, metering))
                 if readable.error is not None:
@@ -186,6 +177,17 @@ class RequestGuard:
         self._reads.stop()
         self._stream_reads.stop()
 
+    async def _admit(self, name: str, context: Context, *, needs_token: bool) -> None:
+        """End the call by an exception if its request shall not be read."""
+        self._drop_if_expired(name, context)
+        if excess := self._excess_metadata(context):
+            await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, excess)
+        if needs_token and self._tokens is not None:
+            try:
+                self._tokens.check(context.invocation_metadata())
+            except ServiceError as error:
+                await self._refuse(name, error, context)
+
     def _drop_if_expired(self, name: str, context: Context) -> None:
         """Raise CancelledError if the deadline has passed. gRPC sends the status itself, at no cost here."""
         left_s = context.time_remaining()
@@ -200,11 +202,7 @@ class RequestGuard:
             return ""
         return f"received metadata of about {size} bytes: the maximum is {self._max_metadata_bytes}"
 
-    def _check_token(self, context: Context, needs_token: bool) -> None:
-        if needs_token and self._tokens is not None:
-            self._tokens.check(context.invocation_metadata())
-
-    async def _refuse(self, name: str, error: ServiceError, context: Context) -> None:
+    async def _refuse(self, name: str, error: ServiceError, context: Context) -> NoReturn:
         drop_frames(error)
         call = begin_call(self._runner, name, context)
         await abort(context, call, self._runner.refuse(call, error))

@@ -83,13 +83,11 @@ def _settings_with_file(path: Path) -> type[ServeSettings]:
         def settings_customise_sources(
             cls,
             settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
-            file_secret_settings: PydanticBaseSettingsSource,
+            *sources: PydanticBaseSettingsSource,
+            **named: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            del dotenv_settings, file_secret_settings
+            others = super().settings_customise_sources(settings_cls, *sources, **named)
             # The file is not read a second time: it may be a pipe.
-            return (init_settings, env_settings, InitSettingsSource(settings_cls, keys))
+            return (*others, InitSettingsSource(settings_cls, keys))
 
     return SettingsWithFile

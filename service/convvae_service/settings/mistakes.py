@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Sequence
-from typing import Any
+
+from pydantic_core import ErrorDetails
 
 from convvae_service.settings.environment import suggestion
 from convvae_service.settings.numbers import allowed_numbers
@@ -15,7 +16,7 @@ _BOUNDS = {"greater_than", "greater_than_equal", "less_than", "less_than_equal",
 _HELP = "convvae-serve run -h explains the options"
 
 
-def describe_setting(item: Any) -> str:
+def describe_setting(item: ErrorDetails) -> str:
     """Return one error of pydantic as a message that names the flag and its value."""
     names = [str(part) for part in item["loc"]]
     flag = "--" + ".".join(names).replace("_", "-")

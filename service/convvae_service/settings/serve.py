@@ -9,16 +9,12 @@ from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from convvae.addresses import is_loopback
 from convvae_service.engine.arena import ArenaUse
 from convvae_service.settings.environment import ENV_PREFIX
 from convvae_service.settings.precision_policy import PrecisionPolicies, parse_precision_policies
+from convvae_service.settings.rules import check_limits, check_security
 from convvae_service.settings.values import (
     Addresses,
     Device,
@@ -287,33 +283,21 @@ class ServeSettings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _check_limits(self) -> Self:
-        if self.max_rows_per_call > self.max_queued_rows:
-            raise ValueError(
-                f"--max-queued-rows ({self.max_queued_rows}) must be at least --max-rows-per-call"
-                f" ({self.max_rows_per_call}), otherwise the largest calls are never admitted"
-            )
-        # A call holds its request twice (bytes and message), and its results.
-        if 4 * self.max_message_bytes > self.max_pending_bytes:
-            raise ValueError(
-                f"--max-pending-bytes ({self.max_pending_bytes}) must be at least 4 x --max-message-bytes"
-                f" ({self.max_message_bytes}), otherwise the largest calls are never admitted"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _check_security(self) -> Self:
-        if (self.tls_certificate is None) != (self.tls_key is None):
-            raise ValueError("--tls-certificate and --tls-key belong together: give both or neither")
-        if self.tls_client_ca and not self.tls_certificate:
-            raise ValueError("--tls-client-ca needs --tls-certificate and --tls-key")
-        plain = self.tls_certificate is None and not self.allow_insecure_tokens
-        exposed = [address for address in self.address if not is_loopback(address)]
-        if self.token_file and plain and exposed:
-            raise ValueError(
-                f"tokens would travel in plain text to {exposed[0]}: give --tls-certificate and --tls-key,"
-                " or --allow-insecure-tokens if you trust the network"
-            )
+    def _check(self) -> Self:
+        check_limits(
+            max_rows_per_call=self.max_rows_per_call,
+            max_queued_rows=self.max_queued_rows,
+            max_message_bytes=self.max_message_bytes,
+            max_pending_bytes=self.max_pending_bytes,
+        )
+        check_security(
+            address=self.address,
+            tls_certificate=self.tls_certificate,
+            tls_key=self.tls_key,
+            tls_client_ca=self.tls_client_ca,
+            token_file=self.token_file,
+            allow_insecure_tokens=self.allow_insecure_tokens,
+        )
         return self
 
     @property
