@@ -8,6 +8,8 @@ from convvae_service.images.header import InvalidImage
 __all__ = ["converted", "eight_bit"]
 
 _BLOCK_ROWS = 64
+# Modes of 8 bits without an alpha.
+_OPAQUE_MODES = frozenset({"L", "RGB", "RGBX"})
 
 
 def eight_bit(image: Image.Image) -> Image.Image:
@@ -35,11 +37,13 @@ def converted(image: Image.Image, channels: int) -> Image.Image:
     Raises:
         InvalidImage: The pixels are floating-point numbers.
     """
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode in _OPAQUE_MODES and "transparency" not in image.info:
+        return image if image.mode == mode else image.convert(mode)  # Pillow would copy it
     image = eight_bit(image)
     if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGB", image.size)
         black.paste(image, mask=image.getchannel("A"))
         image = black
-    mode = "L" if channels == 1 else "RGB"
-    return image if image.mode == mode else image.convert(mode)  # Pillow would copy it
+    return image if image.mode == mode else image.convert(mode)

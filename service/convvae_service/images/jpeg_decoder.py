@@ -4,6 +4,8 @@ simplejpeg and Pillow both use libjpeg-turbo, with its exact transform and its s
 pixels are equal. simplejpeg spends no time on a Python object for each file.
 """
 
+from math import prod
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +18,8 @@ except ImportError:  # Pillow reads all files
 
 __all__ = ["jpeg_pixels"]
 
+_CHANNELS = {"GRAY": 1, "RGB": 3, "RGBX": 4}
+_SMALL_PIXELS = 16_384
 # Faults in the middle of a picture that libjpeg reports and passes over. The picture is then complete.
 _WARNINGS = ("Corrupt JPEG data", "Inconsistent progression", "Invalid SOS parameters for sequential")
 
@@ -29,7 +33,7 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
         scale: 1, 2, 4 or 8: the decoder divides both sides by it, and rounds up.
 
     Returns:
-        uint8 (height, width, 1 or 3), before the orientation is applied.
+        uint8 (height, width, 1, 3 or 4), before the orientation is applied. The fourth channel means nothing.
 
     Raises:
         InvalidImage: The pixels are damaged, or end early.
@@ -37,15 +41,13 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
     if simplejpeg is None or header.has_black_ink:
         return None
     height, width = -(-header.height // scale), -(-header.width // scale)
-    channels = max(channels, header.channels)
-    pixels = np.zeros((height, width, channels), np.uint8)
+    is_small = height * width <= _SMALL_PIXELS
+    colours = _colours(channels, header.channels, is_small=is_small)
+    shape = (height, width, _CHANNELS[colours])
+    buffer = _small_buffer(prod(shape)) if is_small else np.zeros(shape, np.uint8)
     try:
-        decoded = simplejpeg.decode_jpeg(
-            header.content,
-            colorspace="RGB" if channels == 3 else "GRAY",
-            min_height=height,
-            min_width=width,
-            buffer=pixels,
+        pixels = simplejpeg.decode_jpeg(
+            header.content, colorspace=colours, min_height=height, min_width=width, buffer=buffer
         )
     except ValueError as error:
         if not _is_understood(header):
@@ -53,9 +55,25 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
         if "premature end" in str(error).lower():
             raise InvalidImage("image file is cut short") from None
         if str(error).startswith(_WARNINGS):
-            return pixels
+            return np.frombuffer(buffer, np.uint8).reshape(shape)
         raise InvalidImage("damaged image") from None
-    return pixels if decoded.shape == pixels.shape else None
+    return pixels if pixels.shape == shape else None
+
+
+def _colours(model_channels: int, file_channels: int, *, is_small: bool) -> str:
+    """Return simplejpeg's name of the channels."""
+    if file_channels == model_channels == 1:
+        return "GRAY"
+    # Pillow takes four bytes a pixel without a copy, to make them grey.
+    return "RGBX" if model_channels == 1 and is_small else "RGB"
+
+
+def _small_buffer(num_bytes: int) -> memoryview:
+    """Return bytes that do not begin at a multiple of 32.
+
+    There, libjpeg-turbo would write past the caches. For a small picture this takes as long as the decoding.
+    """
+    return memoryview(bytearray(num_bytes + 1))[1:]
 
 
 def _is_understood(header: ImageHeader) -> bool:

@@ -10,6 +10,8 @@ from PIL import Image
 __all__ = ["Box", "Picture", "picture_of_array", "picture_of_image"]
 
 Box = tuple[int, int, int, int]
+# Pillow's mode for the last dimensions of an array.
+_MODES: dict[tuple[int, ...], str] = {(): "L", (1,): "L", (3,): "RGB", (4,): "RGBX"}
 
 
 class Picture(NamedTuple):
@@ -44,11 +46,17 @@ def picture_of_image(image: Image.Image) -> Picture:
 
 
 def picture_of_array(array: NDArray[np.uint8]) -> Picture:
-    """Return an array of shape (height, width) or (height, width, 1 or 3) as a picture."""
-    pixels = array[..., 0] if array.shape[2:] == (1,) else array
+    """Return an array of shape (height, width) or (height, width, 1, 3 or 4) as a picture.
+
+    Three channels are RGB. A fourth one is passed over.
+    """
+    height, width = array.shape[:2]
+    mode = _MODES[array.shape[2:]]
 
     def part(box: Box) -> Image.Image:
         left, top, right, bottom = box
-        return Image.fromarray(pixels[top:bottom, left:right])
+        pixels = array if box == (0, 0, width, height) else array[top:bottom, left:right]
+        size = (right - left, bottom - top)
+        return Image.frombuffer(mode, size, np.ascontiguousarray(pixels), "raw", mode, 0, 1)
 
-    return Picture(pixels.shape[1], pixels.shape[0], "L" if pixels.ndim == 2 else "RGB", part)
+    return Picture(width, height, mode, part)

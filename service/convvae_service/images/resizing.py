@@ -75,7 +75,7 @@ def fit_picture(
         extent = (header.width / scale, header.height / scale)
         image = upright(picture, shape.channels, UPRIGHT)
         image = turned(_resized(image, extent, stored, resize), header.orientation)
-    return np.asarray(image, dtype=np.uint8).reshape(shape.as_tuple)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(shape.as_tuple)
 
 
 def resizing_bytes(header: ImageHeader, *, shape: ImageShape) -> int:
@@ -100,7 +100,7 @@ def resize_pixels(array: NDArray[np.uint8], *, shape: ImageShape, resize: Resize
         return array
     image = upright(picture_of_array(array), shape.channels, UPRIGHT)
     image = _resized(image, image.size, (shape.width, shape.height), resize)
-    return np.asarray(image, dtype=np.uint8).reshape(shape.as_tuple)
+    return np.frombuffer(image.tobytes(), np.uint8).reshape(shape.as_tuple)
 
 
 def _resized(
