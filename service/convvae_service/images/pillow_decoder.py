@@ -127,7 +127,7 @@ def _may_lack_rows(image: ImageFile) -> bool:
     if image.info.get("interlace"):
         return True
     last_row = image.crop((0, image.height - 1, image.width, image.height))
-    return not np.asarray(last_row).any()
+    return not last_row.tobytes().strip(b"\0")
 
 
 def _without_colour(image: ImageFile, header: ImageHeader) -> Picture:

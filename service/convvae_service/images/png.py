@@ -5,6 +5,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from convvae_service.images.header import ImageHeader, InvalidImage
 from convvae_service.images.orientation import picture_orientation
@@ -23,6 +24,7 @@ _DEPTHS = {
     _GREY_ALPHA: (8, 16),
     _RGB_ALPHA: (8, 16),
 }
+_CHUNK_START = struct.Struct(">I4s")
 # First column, first row, and the steps of both, for the seven passes of an interlaced file.
 _PASSES = (
     (0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2),
@@ -38,8 +40,7 @@ _RAW_PROFILE = b"Raw profile type exif"
 _XMP = b"XML:com.adobe.xmp"
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
+class _Chunk(NamedTuple):
     kind: bytes
     data: memoryview
     is_sound: bool  # whether the checksum is right
@@ -153,14 +154,12 @@ def _walk(data: bytes) -> Iterator[_Chunk]:
     for _ in range(most := _MAX_CHUNKS + int(_MAX_CHUNKS_PER_BYTE * len(data))):
         if position + 12 > len(data):
             raise InvalidImage(_CUT_SHORT)
-        length, kind = struct.unpack_from(">I4s", data, position)
+        length, kind = _CHUNK_START.unpack_from(data, position)
         end = position + 12 + length
         if end > len(data):
             raise InvalidImage(_CUT_SHORT)
-        content = view[position + 8 : end - 4]
-        checksum = int.from_bytes(view[end - 4 : end], "big")
-        is_sound = zlib.crc32(content, zlib.crc32(kind)) == checksum
-        yield _Chunk(kind, content, is_sound, view[position:end])
+        is_sound = zlib.crc32(view[position + 4 : end - 4]) == int.from_bytes(data[end - 4 : end], "big")
+        yield _Chunk(kind, view[position + 8 : end - 4], is_sound, view[position:end])
         if kind == b"IEND":
             return
         position = end
@@ -245,4 +244,4 @@ def _transparent_colour(transparency: bytes, colour: int, depth: int) -> tuple[i
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
-    return struct.pack(">I4s", len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
+    return _CHUNK_START.pack(len(data), kind) + data + struct.pack(">I", zlib.crc32(data, zlib.crc32(kind)))
