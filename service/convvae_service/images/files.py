@@ -105,10 +105,10 @@ def file_kind(name: str) -> str:
     """Return "hidden" or "image", or the name under which a file that is not read is counted, by its name."""
     if name.startswith("."):
         return "hidden"
-    stem, dot, ending = name.rpartition(".")
-    suffix = (dot + ending).lower() if stem else ""
-    if suffix in IMAGE_SUFFIXES:
+    if name.lower().endswith(IMAGE_SUFFIXES):
         return "image"
+    _, dot, ending = name.rpartition(".")
+    suffix = (dot + ending).lower() if dot else ""
     is_kind = 1 < len(suffix) <= _MAX_SUFFIX_LETTERS and suffix[1:].isalnum()
     return suffix if is_kind else "of other kinds"
 

@@ -22,9 +22,7 @@ _PROGRESSIVE = 0xC2
 # No browser shows arithmetic coding, and it takes up to 250 ns a byte: 15 s for a message of 64 MiB.
 _OTHER_FRAMES = {
     **dict.fromkeys((0xC9, 0xCA), "JPEG with arithmetic coding"),
-    **dict.fromkeys(
-        (0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7), "lossless or hierarchical JPEG"
-    ),
+    **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7), "lossless or hierarchical JPEG"),
 }
 # The end of the image. It cannot be a part of the coded pixels.
 _END = b"\xff\xd9"

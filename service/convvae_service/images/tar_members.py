@@ -4,7 +4,8 @@ The headers that archives of images usually have are read here, which takes a qu
 From the first header of another kind on, such as one with a long name, tarfile reads the rest.
 """
 
-import os
+import struct
+import sys
 import tarfile
 import zlib
 from collections.abc import Generator
@@ -19,6 +20,10 @@ __all__ = ["TarMember", "tar_members"]
 _BLOCK = 512
 _CHUNK = 1 << 18
 _ADLER = 65521
+# Name, size, checksum, kind, magic and prefix of a header.
+_HEADER = struct.Struct("100s 24x 12s 12x 8s c 100x 6s 82x 155s 12x")
+_KINDS = frozenset({b"0", b"\0", b"5"})
+_ENCODING = sys.getfilesystemencoding()
 
 
 class TarMember(NamedTuple):
@@ -47,19 +52,19 @@ def tar_members(file: OpenFile, name: str) -> Generator[TarMember, None, None]:
         raise BadSource(f"{name} is empty")
     while position < size:
         block = reader.at(position)
-        if not any(block):
-            # Zeros end an archive. Another one may follow, if archives were joined.
-            has_end, position = True, _after_zeros(file, position)
-            continue
-        has_end = False
         member = _plain_member(block, position)
-        if member is None:
+        has_end = member is None and not any(block)
+        if member is not None:
+            position = member.start + -(-member.size // _BLOCK) * _BLOCK
+            if position > size:
+                _check_end(member, size, name)
+            if member.name:
+                yield member
+        elif has_end:
+            # Zeros end an archive. Another one may follow, if archives were joined.
+            position = _after_zeros(file, position)
+        else:
             position = yield from _other_members(file, name, position, size)
-            continue
-        position = member.start + -(-member.size // _BLOCK) * _BLOCK
-        _check_end(member, size, name)
-        if member.name:
-            yield member
     if not has_end:
         raise BadSource(f"{name} is truncated: the zeros at the end of an archive are missing")
 
@@ -96,26 +101,28 @@ class _Blocks:
 
 def _plain_member(block: bytes, position: int) -> TarMember | None:
     """Return the member of a usual header, or None. A folder has no name."""
-    kind = block[156:157]
+    if len(block) < _BLOCK:
+        return None
+    name, size_text, checksum_text, kind, magic, prefix = _HEADER.unpack(block)
     # A number that is not octal begins with a byte above 127.
-    if len(block) < _BLOCK or kind not in (b"0", b"\0", b"5") or block[124] > 127:
+    if kind not in _KINDS or size_text[0] > 127:
         return None
     try:
-        size = int(block[124:136].rstrip(b"\0 ") or b"0", 8)
-        checksum = int(block[148:156].rstrip(b"\0 "), 8)
+        size = int(size_text.rstrip(b"\0 ") or b"0", 8)
+        checksum = int(checksum_text.rstrip(b"\0 "), 8)
     except ValueError:
         return None
     # The checksum is the sum of the bytes, with blanks in its own place. The lower half of an Adler-32 is
-    # a sum of bytes too, from 1 on, and takes a tenth of the time of Python's.
-    total = (zlib.adler32(block[156:], zlib.adler32(block[:148])) & 0xFFFF) - 1 + 8 * 0x20
-    if total % _ADLER != checksum % _ADLER:
+    # a sum of bytes too, and takes a tenth of the time of Python's.
+    total = (zlib.adler32(block) & 0xFFFF) - (zlib.adler32(checksum_text) & 0xFFFF) + 8 * 0x20
+    if (total - checksum) % _ADLER or size < 0:
         return None
-    name = block[:100].partition(b"\0")[0]
-    if block[257:263] == b"ustar\0" and (prefix := block[345:500].partition(b"\0")[0]):
-        name = prefix + b"/" + name
-    if kind == b"5" or name.endswith(b"/"):
+    name = name.partition(b"\0")[0]
+    if magic == b"ustar\0" and prefix[0]:
+        name = prefix.partition(b"\0")[0] + b"/" + name
+    if kind == b"5" or name[-1:] == b"/":
         return TarMember("", False, position + _BLOCK, 0)
-    return TarMember(os.fsdecode(name), True, position + _BLOCK, size)
+    return TarMember(name.decode(_ENCODING, "surrogateescape"), True, position + _BLOCK, size)
 
 
 def _other_members(file: OpenFile, name: str, position: int, size: int) -> Generator[TarMember, None, int]:
@@ -141,11 +148,13 @@ def _other_members(file: OpenFile, name: str, position: int, size: int) -> Gener
             if not position and "truncated" not in str(error):
                 raise BadSource(f"{name} is not a tar archive, or is compressed: decompress it") from None
             raise BadSource(f"{name} is damaged or truncated: {error} after byte {position}") from None
-        except (tarfile.TarError, OSError, ValueError, EOFError) as error:
+        except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
             raise BadSource(f"{name} is damaged: {str(error)[:200]}") from None
 
 
 def _check_end(member: TarMember, size: int, name: str) -> None:
+    if member.size < 0:
+        raise BadSource(f"{name} is damaged: the header before byte {member.start} has a negative size")
     if member.is_file and member.start + member.size > size:
         raise BadSource(
             f"{name} is truncated: {printable(member.name)} ends at byte {member.start + member.size}, but"

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, repeat
 from typing import Any, NamedTuple
 
 from convvae_service.images.file_decoder import FileDecoder, decode_here
@@ -36,13 +36,16 @@ _MAX_READ_BYTES = 4 << 20
 _MAX_SIDECAR_BYTES = 1 << 20
 _END_BYTES = 1024
 _NONE: Mapping[str, TarMember] = {}
+# Returns so many bytes from a position on.
+_Reader = Callable[[int, int], bytes]
 
 
 class _Sample(NamedTuple):
-    """An image member, the members beside it that are kept, and whether an earlier image has its id."""
+    """An image: where it is, the members beside it that are kept, and whether an earlier one has its id."""
 
     id: str
-    image: TarMember
+    start: int
+    size: int
     sidecars: Mapping[str, TarMember]
     is_repeated: bool
 
@@ -121,9 +124,7 @@ class _TarCursor:
     def _images(self, members: Iterator[TarMember]) -> "Generator[_Sample, None, None]":
         ids: set[str] = set()
         for image, sidecars in (
-            self._with_sidecars(members)
-            if self._shard.options.keep
-            else ((member, _NONE) for member in members)
+            self._with_sidecars(members) if self._shard.options.keep else zip(members, repeat(_NONE))
         ):
             kind = _kind(image)
             if kind != "image":
@@ -131,7 +132,7 @@ class _TarCursor:
                 continue
             self._passed_bytes = image.start + image.size
             row_id = image.name.removeprefix("./").rpartition(".")[0]
-            yield _Sample(row_id, image, sidecars, row_id in ids)
+            yield _Sample(row_id, image.start, image.size, sidecars, row_id in ids)
             ids.add(row_id)
 
     def _with_sidecars(
@@ -159,42 +160,42 @@ class _TarRows:
 
     def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
         """Decode the images; see `UndecodedRows`."""
-        read = self._reader()
+        read, samples = self._reader(), self.samples
 
         def content(index: int) -> bytes:
-            sample = self.samples[index]
+            sample = samples[index]
             if sample.is_repeated:
                 raise InvalidImage("duplicate id: an earlier image of this archive has it")
-            return read(sample.image)
+            return read(sample.size, sample.start)
 
         options = self.shard.options
-        kept = {name: [self._value(name, sample, read) for sample in self.samples] for name in options.keep}
-        ids = [sample.id for sample in self.samples]
+        kept = {name: [self._value(name, sample, read) for sample in samples] for name in options.keep}
+        ids = [sample.id for sample in samples]
         return FileRows(ids, content, options.max_pixels, kept).read(model_input, decode)
 
-    def _reader(self) -> Callable[[TarMember], bytes]:
+    def _reader(self) -> _Reader:
         """Return a function that reads a member: from one read of all of them, if this is worth it."""
-        first, last = self.samples[0].image, self.samples[-1].image
-        span = last.start + last.size - first.start
-        if span > _MAX_READ_BYTES or span > 2 * sum(each.image.size for each in self.samples) + (64 << 10):
+        first, last = self.samples[0].start, self.samples[-1]
+        span = last.start + last.size - first
+        if span > _MAX_READ_BYTES or span > 2 * sum(sample.size for sample in self.samples) + (64 << 10):
             return self._read
-        whole = self._read(TarMember("", True, first.start, span))
+        whole = self._read(span, first)
 
-        def part(member: TarMember) -> bytes:
-            start = member.start - first.start
-            if start < 0 or start + member.size > len(whole):  # a sidecar beside the first or last image
-                return self._read(member)
-            return whole[start : start + member.size]
+        def part(size: int, start: int) -> bytes:
+            place = start - first
+            if place < 0 or place + size > span:  # a sidecar beside the first or last image
+                return self._read(size, start)
+            return whole[place : place + size]
 
         return part
 
-    def _read(self, member: TarMember) -> bytes:
-        data = self.file.read(member.size, member.start)
-        if len(data) < member.size:
+    def _read(self, size: int, start: int) -> bytes:
+        data = self.file.read(size, start)
+        if len(data) < size:
             raise SourceChanged(f"{self.shard.name} is shorter now than when it was opened")
         return data
 
-    def _value(self, name: str, sample: _Sample, read: Callable[[TarMember], bytes]) -> int | str | None:
+    def _value(self, name: str, sample: _Sample, read: _Reader) -> int | str | None:
         member = sample.sidecars.get(name)
         if member is None:
             return None
@@ -202,7 +203,7 @@ class _TarRows:
         if member.size > _MAX_SIDECAR_BYTES:
             raise BadSource(f"{shown} has {member.size} bytes: only {_MAX_SIDECAR_BYTES} can be kept")
         try:
-            text = read(member).decode()
+            text = read(member.size, member.start).decode()
             return int(text) if name == "cls" else text
         except UnicodeDecodeError:
             raise BadSource(f"{shown} is not text, so it cannot be kept") from None

@@ -192,6 +192,35 @@ def test_damaged_archive_is_refused_at_once(
         open_source(str(path))
 
 
+def with_size(header: bytes, size: bytes, kind: bytes) -> bytes:
+    """Return a header with these bytes as its size, and with the right checksum."""
+    changed = bytearray(header)
+    changed[124:136], changed[156:157], changed[148:156] = size, kind, b" " * 8
+    changed[148:156] = b"%06o\0 " % sum(changed)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "message"),
+    [
+        (b"-0000001000\0", b"0", "the header before byte 512 has a negative size"),
+        (b"-0000000001\0", b"0", "the header before byte 512 has a negative size"),
+        (b"\xff" * 10 + b"\xfe\0", b"0", "the header before byte 512 has a negative size"),
+        (b"\xff" * 10 + b"\xfe\0", b"Z", "the header before byte 512 has a negative size"),
+        (b"\x80" + b"\x7f" * 11, b"x", "cannot fit 'int' into an index-sized integer"),
+    ],
+)
+def test_a_size_that_no_file_has_is_refused(
+    size: bytes, kind: bytes, message: str, files: list[tuple[str, bytes]], tmp_path: Path
+) -> None:
+    """A size below zero, which would lead back to its own header for ever, or beyond all memory."""
+    path = write_tar(tmp_path / "x.tar", files)
+    data = path.read_bytes()
+    path.write_bytes(with_size(data[:512], size, kind) + data[512:])
+    with pytest.raises(BadSource, match=rf"x\.tar is damaged: {message}"):
+        open_source(str(path)).shards[0].count()
+
+
 def test_damage_in_the_middle_is_found_when_it_is_read(
     files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
 ) -> None:
