@@ -19,6 +19,7 @@ except ImportError:  # Pillow reads all files
 __all__ = ["jpeg_pixels"]
 
 _CHANNELS = {"GRAY": 1, "RGB": 3, "RGBX": 4}
+# The memory of smaller pictures is not counted.
 _SMALL_PIXELS = 16_384
 # Faults in the middle of a picture that libjpeg reports and passes over. The picture is then complete.
 _WARNINGS = ("Corrupt JPEG data", "Inconsistent progression", "Invalid SOS parameters for sequential")
@@ -29,11 +30,12 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
 
     Args:
         header: The header of a JPEG file.
-        channels: 1 or 3, the channels of the model. A picture in colour is RGB for both.
+        channels: 1 or 3, the channels of the model. A picture in colour keeps its colours for both.
         scale: 1, 2, 4 or 8: the decoder divides both sides by it, and rounds up.
 
     Returns:
-        uint8 (height, width, 1, 3 or 4), before the orientation is applied. The fourth channel means nothing.
+        uint8 (height, width, 1 for grey, 3 for RGB, or 4 for RGB and a byte without a meaning), before the
+        orientation is applied.
 
     Raises:
         InvalidImage: The pixels are damaged, or end early.
@@ -61,17 +63,17 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
 
 
 def _colours(model_channels: int, file_channels: int, *, is_small: bool) -> str:
-    """Return simplejpeg's name of the channels."""
+    """Return simplejpeg's name of the channels that are decoded."""
     if file_channels == model_channels == 1:
         return "GRAY"
-    # Pillow takes four bytes a pixel without a copy, to make them grey.
+    # Pillow makes four bytes a pixel grey without a copy. A large picture would take more memory.
     return "RGBX" if model_channels == 1 and is_small else "RGB"
 
 
 def _small_buffer(num_bytes: int) -> memoryview:
-    """Return bytes that do not begin at a multiple of 32.
+    """Return memory that does not begin at a multiple of 32.
 
-    There, libjpeg-turbo would write past the caches. For a small picture this takes as long as the decoding.
+    There, libjpeg-turbo writes past the caches, and a small picture takes half as long again.
     """
     return memoryview(bytearray(num_bytes + 1))[1:]
 

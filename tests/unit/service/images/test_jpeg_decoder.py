@@ -85,17 +85,17 @@ def test_an_ordinary_file_needs_no_pillow(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_memory_of_a_small_picture_does_not_begin_at_a_multiple_of_32(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """There, libjpeg-turbo writes past the caches, and decoding takes half as long again."""
+    """There, libjpeg-turbo writes past the caches, and a small picture takes half as long again."""
     starts = []
+    decode_jpeg = simplejpeg.decode_jpeg
 
-    def decode_jpeg(*_: object, buffer: memoryview, **__: object) -> NDArray[np.uint8]:
+    def recorded(data: bytes, *, buffer: memoryview, **options: Any) -> Any:
         starts.append(np.frombuffer(buffer, np.uint8).ctypes.data % 32)
-        raise ValueError("premature end")
+        return decode_jpeg(data, buffer=buffer, **options)
 
+    monkeypatch.setattr(simplejpeg, "decode_jpeg", recorded)
     for _ in range(32):
-        with monkeypatch.context() as patch, pytest.raises(InvalidImage):
-            patch.setattr(simplejpeg, "decode_jpeg", decode_jpeg)
-            decode_file(ORDINARY, shape=SMALL, resize=Resize())
+        decode_file(ORDINARY, shape=SMALL, resize=Resize())
     assert len(starts) == 32
     assert 0 not in starts
 
