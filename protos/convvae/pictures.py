@@ -13,7 +13,7 @@ __all__ = ["MAX_GRID_IMAGES", "check_grid", "encode_png", "grid", "pillow", "sho
 
 MAX_GRID_IMAGES = 4096
 _GAP = 2
-# What a notebook shows of an answer: it keeps the picture in its file.
+# Limits of the pictures of an answer in a notebook, which keeps them in its file.
 _MAX_SHOWN_IMAGES = 100
 _MAX_SHOWN_PIXELS = 2_000_000
 _CELL_PIXELS = 64  # Small images are enlarged to about this size, by an integer factor.

@@ -61,7 +61,7 @@ PROTOCOL = {
 }
 POLL_S = 0.5
 MINUTES, SAMPLES, TEST_IMAGES = 58.0, 5000, 10000
-# Of -ELBO and of -log p(x), in nats per image.
+# The greatest -ELBO and -log p(x), in nats per image.
 TARGETS = {
     "cpu": {"negative_elbo_nats": 86.0, "negative_log_likelihood_nats": 83.5},
     "cuda": {"negative_log_likelihood_nats": 81.4},

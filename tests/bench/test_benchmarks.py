@@ -1,4 +1,4 @@
-"""What the measuring programs build and say, where a mistake would make a figure look right."""
+"""The parts of measuring programs in which a mistake would make a figure look right."""
 
 from pathlib import Path
 from typing import Any

@@ -48,7 +48,7 @@ RESULTS = {
 ENVIRONMENT = ROOT / ".bench" / "pythae-venv"
 PACKAGES = {"pythae": "0.1.2", "tqdm": "4.70.1", "imageio": "2.38.1"}
 TARGET_RATIOS = {"cpu": 1.4, "cuda": 10.0}
-# Of a round of each network.
+# For a round of each network.
 IMAGES = {"cpu": {"plain": 12000, "pythae": 600}, "cuda": {"plain": 60000, "pythae": 12000}}
 ROWS = {
     "plain": {

@@ -45,7 +45,7 @@ def test_every_rpc_has_a_method(client: type) -> None:
 
 @pytest.mark.parametrize("name", ["__init__", *METHODS.values(), "health", "close"])
 def test_both_clients_have_the_same_signatures(name: str) -> None:
-    """What one client takes and returns, the other takes and returns after `await`."""
+    """Both clients take and return the same, one of them after `await`."""
     ours, theirs = (inspect.signature(getattr(client, name)) for client in (Client, AsyncClient))
     assert ours == theirs
     assert name == "__init__" or inspect.iscoroutinefunction(getattr(AsyncClient, name))

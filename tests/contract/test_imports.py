@@ -1,4 +1,4 @@
-"""What each module pulls in, in a fresh interpreter, and what its `__all__` says."""
+"""The imports of each module, in a fresh interpreter, and the names in its `__all__`."""
 
 import ast
 import importlib
@@ -94,7 +94,7 @@ def test_the_trainer_loads_no_server() -> None:
     wings = {name.split(".")[1] for name in loaded if name.startswith("convvae_service.")}
     assert wings <= {"bundle", "images", "engine", "errors", "printable"}
     assert not {"grpc", "pydantic", "onnxruntime"} & set(loaded)
-    # Of the client's package only the manner of all programs.
+    # The client's package gives only the manner of all programs.
     others = {name.split(".")[1] for name in loaded if name.startswith("convvae.")}
     assert others == {"program", "version"}
 

@@ -68,7 +68,7 @@ def document() -> dict[str, Any]:
 
 
 def test_direct_dependencies_are_those_of_the_extras(wheel: Path) -> None:
-    """What other extras and other systems need is left out; names have one spelling."""
+    """Needs of other extras and other systems are left out; names have one spelling."""
     assert direct_dependencies(wheel, frozenset()) == {"numpy"}
     assert direct_dependencies(wheel, frozenset({"service"})) == {"numpy", "prometheus-client"}
 

@@ -1,4 +1,4 @@
-"""What ONNX Runtime would tell its makers: nothing, unless the user says otherwise."""
+"""ONNX Runtime tells its makers nothing, unless the user says otherwise."""
 
 import os
 import subprocess

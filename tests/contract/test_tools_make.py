@@ -73,7 +73,7 @@ def test_failed_installations_fail(tmp_path: Path) -> None:
 
 
 def test_installed_tools_are_left_alone(tmp_path: Path) -> None:
-    """What is installed in its pinned version is not installed again."""
+    """A tool that is installed in its pinned version is not installed again."""
     first = make_tools(tmp_path, {"go": 'echo "go $*"'})
     assert first.returncode == 0, first.stderr
     assert first.stdout.count("go install ") == 7

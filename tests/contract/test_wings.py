@@ -74,7 +74,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "__main__",
     ),
 }
-# What one package may take from another: wings of the service, and of the client what anyone may import.
+# The wings that one package may take from another. `__init__` stands for the public names.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "convvae_trainer": {"convvae_service": ("bundle", "images", "engine"), "convvae": ("program",)},
     "convvae_service": {"convvae": ("v1", "__init__", "program", "addresses", "inputs")},

@@ -22,7 +22,7 @@ from support.tiny_bundle import publish_tiny
 
 BULK_ROWS = 1000
 CROWD, LONG_ROWS = 128, 256
-# Of the rows that the engine does.
+# As a share of the rows that the engine does.
 LEAST_SHARE = 0.2
 ROWS = 'convvae_batch_rows_sum{stage="encode"}'
 ENGINE_ROWS_PER_S = 64 / RUN_S

@@ -77,7 +77,7 @@ _SPANS = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-# Of ten requests one is changed as bytes, when its structure is lost.
+# One of ten requests is changed as bytes, when its structure is lost.
 _AS_BYTES = 0.1
 
 

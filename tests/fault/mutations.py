@@ -37,7 +37,7 @@ SETTLE_S = 12.0
 # Not the caller's fault, or no answer.
 # A request's own parameter `timeout` may be too short for it: that DEADLINE_EXCEEDED is what it asked for.
 OWN_TIMEOUT = "the request took longer than its parameter 'timeout'"
-# What gRPC's client says, and not the server, when a stream ends while it sends.
+# The words of gRPC's client, not of the server, when a stream ends while it sends.
 ENDED_WHILE_SENDING = "Internal error from Core"
 FORBIDDEN = ("INTERNAL", "UNKNOWN", "UNAVAILABLE", "CANCELLED", "DEADLINE_EXCEEDED", "DATA_LOSS", "ABORTED")
 PROTOCOLS = {"native": NATIVE, "open_inference": OPEN_INFERENCE}

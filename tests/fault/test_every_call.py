@@ -87,14 +87,14 @@ def calls_in_every_step(
 
 
 def test_a_drain_answers_calls_in_every_step(root: Path, front: str) -> None:
-    """What is decoded, waits, runs or is written when the signal comes is answered in the grace."""
+    """A call that is decoded, waits, runs or is written when the signal comes is answered in the grace."""
     flags = ("--front", front, "--drain-delay-s", "0.5", "--grace-s", "30")
     with calls_in_every_step(root, *flags) as (server, made):
         server.send(signal.SIGTERM)
         for (kind, _), call in made.items():
             if kind != STREAM:
                 assert answer_to(kind, call)
-        # Of a stream the requests that were read are answered.
+        # The requests of a stream that were read are answered.
         assert all(next(call) for (kind, _), call in made.items() if kind == STREAM)
         assert server.wait() == 0
         assert not server.noise

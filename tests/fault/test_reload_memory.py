@@ -1,4 +1,4 @@
-"""What a server that follows its repository for months must not do: grow with every version."""
+"""A server that follows its repository for months must not grow with every version."""
 
 import shutil
 import time

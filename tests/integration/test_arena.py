@@ -13,7 +13,7 @@ from support.wire import TIMEOUT_S, pixels, stub_of
 
 WIDE = ImageShape(height=256, width=256, channels=3)
 ROWS = 64
-# What a run of 64 rows needs twice, as float32 pixels: 96 MiB.
+# A run of 64 rows needs this twice, as float32 pixels: 96 MiB.
 RUN_MIB = 2 * ROWS * WIDE.num_values * 4 / 2**20
 
 

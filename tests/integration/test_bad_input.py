@@ -1,4 +1,4 @@
-"""What each call refuses: code, field and message, over the wire. Nothing of it disturbs the server."""
+"""Each call's refusals: code, field and message, over the wire. None of them disturbs the server."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -236,7 +236,7 @@ def test_models_that_cannot_be_called(
 
 
 def test_long_names_do_not_change_the_status(zoo: vae_pb2_grpc.VaeServiceStub) -> None:
-    """What a caller sends is not sent back at a length that no header holds."""
+    """Text of a caller is not sent back at a length that no header holds."""
     refusal = refused(zoo.GetModel, pb.GetModelRequest(model=pb.ModelRef(name="x" * 100_000)))
     assert refusal.code is NOT_FOUND
     assert len(refusal.message) < 600

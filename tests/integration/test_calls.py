@@ -1,4 +1,4 @@
-"""What each call answers when all is well, over the wire."""
+"""Each call's answer when all is well, over the wire."""
 
 import time
 from pathlib import Path

@@ -118,7 +118,7 @@ def test_a_name_of_the_server_that_is_no_host_name(tiny_server: ServerProcess, f
 
 @pytest.mark.usefixtures("each_front")
 def test_metadata_beyond_the_limit_is_refused(tiny_root: Path) -> None:
-    """What is well within is answered; beyond it, every time, it is RESOURCE_EXHAUSTED of gRPC."""
+    """A call well within the limit is answered; beyond it, every time, it is RESOURCE_EXHAUSTED of gRPC."""
     with serving(tiny_root, "--max-metadata-bytes", "4096") as server, stub_of(server.target) as stub:
         stub.Sample(SAMPLE, timeout=TIMEOUT_S, metadata=(("note", "x" * 3000),))
         for _ in range(5):
@@ -158,7 +158,7 @@ def ping(target: str, *, count: int, interval_s: float) -> tuple[int, int | None
         connected.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(4, b""))
         for number in range(count + 1):
             with contextlib.suppress(TimeoutError, ConnectionError):
-                # What has come is read before more is sent: a closed connection forgets it then.
+                # All that has come is read before more is sent: a closed connection forgets it then.
                 patience_s = interval_s if number < count else 0.5
                 connected.settimeout(patience_s)
                 ended_s = time.monotonic() + patience_s

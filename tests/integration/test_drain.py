@@ -116,7 +116,7 @@ def stop_beside(peers: Iterable[Peer], server: ServerProcess, stub: vae_pb2_grpc
     with ExitStack() as held:
         for peer in peers:
             held.enter_context(peer(server.target))
-        # What the peers have sent is read, and what is answered at once is answered.
+        # The requests that the peers have sent are read, and those with an answer at once are answered.
         time.sleep(0.3)
         server.wait_for_metric("convvae_calls_in_flight 0.0")
         request = pb.ScoreRequest(pixels=pixels(images), num_samples=1, seed=1)
@@ -143,7 +143,7 @@ def test_ten_silent_peers_do_not_hold_a_drain(root: Path, each_front: str, peers
 
 
 def test_peers_in_the_middle_of_a_tls_handshake_do_not_hold_a_drain(root: Path, tmp_path: Path) -> None:
-    """Neither those that have sent nothing, nor those that have sent half of their first message."""
+    """Those that have sent nothing hold no stop, and those that have sent half of a message do not either."""
     issued = trustme.CA().issue_cert("127.0.0.1")
     certificate, key = tmp_path / "server.pem", tmp_path / "server.key"
     certificate.write_bytes(issued.cert_chain_pems[0].bytes())
@@ -195,7 +195,7 @@ def read_slowly(slow: socket.socket) -> bytes:
 @pytest.mark.usefixtures("each_front")
 @pytest.mark.parametrize("after_s", [0.02, 0.1, 0.3])
 def test_no_answer_is_lost_at_the_moment_of_the_stop(root: Path, after_s: float) -> None:
-    """Of 1,000 calls that end when the signal comes, callers see as many OK as the server has counted."""
+    """Callers of 1,000 calls that end when the signal comes see as many OK as the server has counted."""
     with serving(root, "--max-queued-rows", "4096") as server, ExitStack() as held:
         stubs = [held.enter_context(stub_of(server.target)) for _ in range(4)]
         for stub in stubs:

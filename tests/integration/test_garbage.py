@@ -1,4 +1,4 @@
-"""What Python's garbage collector has to go through in a server."""
+"""The objects that Python's garbage collector has to go through in a server."""
 
 import time
 from pathlib import Path

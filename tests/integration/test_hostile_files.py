@@ -89,7 +89,7 @@ def test_odd_files_are_read_as_the_picture_they_show(zoo: vae_pb2_grpc.VaeServic
     name, data, shown, steps = READ[kind]
     model = pb.ModelRef(name=name)
     from_file = zoo.Encode(pb.EncodeRequest(model=model, files=[data]), timeout=TIMEOUT_S)
-    # What a lossy file may change, as an allowance on the model's own scale.
+    # The change that a lossy file may make, as an allowance on the model's own scale.
     low, high = (np.clip(shown.astype(int) + change, 0, 255).astype(np.uint8) for change in (-steps, steps))
     expected = zoo.Encode(
         pb.EncodeRequest(model=model, pixels=pixels(np.stack([shown, low, high]))), timeout=TIMEOUT_S

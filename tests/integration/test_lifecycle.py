@@ -43,7 +43,7 @@ def test_watch_follows_a_drain_and_liveness_does_not(tiny_root: Path) -> None:
 
 @pytest.mark.usefixtures("each_front")
 def test_calls_in_flight_finish_in_the_grace(tiny_root: Path) -> None:
-    """What is being computed when the signal comes is answered, not cut."""
+    """A call that is being computed when the signal comes is answered, not cut."""
     images = np.zeros((1000, *SHAPE.as_tuple), np.uint8)
     with serving(tiny_root, "--max-batch-rows", "1") as server, stub_of(server.target) as stub:
         stub.Sample(pb.SampleRequest(count=1), timeout=TIMEOUT_S)

@@ -41,7 +41,7 @@ REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 
 
 def test_reflection_refuses_unreadable_requests_too(tiny_server: ServerProcess) -> None:
-    """What came before is answered, and no traceback reaches the log."""
+    """Requests before it are answered, and no traceback reaches the log."""
     good = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
     with grpc.insecure_channel(tiny_server.target) as channel:
         call = begin(channel, REFLECTION, iter((good, BROKEN, good)))
@@ -55,7 +55,7 @@ def test_reflection_refuses_unreadable_requests_too(tiny_server: ServerProcess) 
 
 
 def test_a_stream_ends_at_an_unreadable_request(tiny_server: ServerProcess) -> None:
-    """What came before it is answered."""
+    """Requests before it are answered."""
     good = encode_request().SerializeToString()
     replies = []
     with grpc.insecure_channel(tiny_server.target) as channel:

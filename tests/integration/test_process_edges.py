@@ -191,7 +191,7 @@ def test_a_server_whose_log_nobody_reads_goes_on(tiny_root: Path) -> None:
 
 @pytest.mark.usefixtures("each_front")
 def test_the_last_lines_of_a_server_are_written(tiny_root: Path) -> None:
-    """What is logged just before the end is in the log, in its order."""
+    """Lines that are logged just before the end are in the log, in their order."""
     with serving(tiny_root) as server, Client(server.target, timeout_s=30) as vae:
         for _ in range(20):
             vae.sample(1)

@@ -45,7 +45,7 @@ class Papers:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What tells a server of its certificate."""
+        """The flags that give a server its certificate."""
         return ("--tls-certificate", str(self.certificate), "--tls-key", str(self.key))
 
     def trust(self, own: trustme.LeafCert | None = None) -> TLSConfig:

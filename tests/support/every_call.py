@@ -25,13 +25,13 @@ STREAM = "stream"
 _IMAGES = random_images(128, *SHAPE.as_tuple)
 _LATENTS = np.random.default_rng(0).normal(size=(128, LATENT_DIM)).astype(np.float32)
 _FILES = [png(image) for image in _IMAGES]
-# So many rows of noise are made by a worker.
+# A worker makes this number of rows of noise.
 _NOISY_ROWS = 640
 
 
 @dataclass(frozen=True)
 class EveryCall:
-    """What makes a call of each kind, by name, without waiting for its end. Each takes `timeout`."""
+    """Functions that make a call of each kind, by name, without waiting for its end. Each takes `timeout`."""
 
     by_kind: Mapping[str, Callable[..., Any]]
 

@@ -37,7 +37,7 @@ OPTIONS = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
 
 @dataclass(frozen=True, kw_only=True)
 class Load:
-    """What to call, how often, for how long.
+    """A load: the method to call, how often, for how long.
 
     Attributes:
         target: Where to.
@@ -81,7 +81,7 @@ class Load:
 
 @dataclass(kw_only=True)
 class Report:
-    """What became of the calls; times are those of the monotonic clock, which all processes share.
+    """The results of the calls; times are those of the monotonic clock, which all processes share.
 
     Attributes:
         codes: Calls by status code.

@@ -22,7 +22,7 @@ STOP_TIMEOUT_S = 20.0
 class ServerProcess:
     """`convvae-serve run` on port 0, with its log read as it comes."""
 
-    # What the interpreter runs.
+    # The words of the command line after the interpreter.
     program: tuple[str, ...] = ("-m", "convvae_service")
 
     def __init__(self, models: Path, *flags: str, environ: Mapping[str, str] | None = None) -> None:

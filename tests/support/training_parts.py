@@ -1,4 +1,4 @@
-"""What the training loop takes beside networks, for tests and benchmarks that call it without a whole run."""
+"""The training loop's parts beside networks, for tests and benchmarks that call it without a whole run."""
 
 from pathlib import Path
 

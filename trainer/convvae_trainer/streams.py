@@ -1,4 +1,4 @@
-"""What a command writes to the standard streams, and how it ends where that fails."""
+"""The output of a command on the standard streams, and the end of the command where that fails."""
 
 import sys
 from contextlib import suppress
@@ -75,7 +75,7 @@ class _Stream:
             self._fail(error)
 
     def _fail(self, error: OSError) -> None:
-        # What is buffered would fail again, at the latest when the interpreter ends.
+        # The buffered text would fail again, at the latest when the interpreter ends.
         redirect_to_nowhere(self._stream)
         if self._is_required:
             raise OutputFailed(

@@ -43,7 +43,7 @@ _HTTP_STATUS = re.compile(r"Received http2 (?::status )?header with (?:non-200 O
 _NO_TRAILERS = re.compile(
     r"END_STREAM flag received|No status received|Stream removed$|Received unexpected EOS|Stream closed"
 )
-# What fails before a request is sent, and the reason in plain words.
+# Failures before a request is sent, and their reasons in plain words.
 _CONNECTING = (
     (re.compile(r"HTTP proxy returned response code (\d+)"), r"the proxy answered HTTP \1"),
     (re.compile(r"Connection refused"), "connection refused: no server listens there; check the address"),

@@ -1,4 +1,4 @@
-"""Which request of a batch to send when: order, number in flight, retries and deadlines. State only."""
+"""The state of a batch: its requests' order, number in flight, retries and deadlines. It sends nothing."""
 
 import heapq
 import time

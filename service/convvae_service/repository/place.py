@@ -21,15 +21,15 @@ from convvae_service.repository.version_folder import VersionFolder
 __all__ = ["Place", "find_place", "names_shown"]
 
 _MAX_NAMES_SHOWN = 10
-# Of a bundle whose folder has no number, such as the one that a platform mounts.
+# The version of a bundle whose folder has no number, such as the one that a platform mounts.
 _FIRST_VERSION = 1
-# Of a single model whose manifest cannot be read now.
+# The name of a single model whose manifest cannot be read now.
 _UNKNOWN_NAME = "model"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Place:
-    """Where versions are published. It is listed anew each time it is asked.
+    """The place where versions are published. It is listed anew each time it is asked.
 
     Attributes:
         root: The folder: ROOT of ROOT/<model>/<version>/, the folder of a model, or that of a version.

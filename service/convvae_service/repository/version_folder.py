@@ -10,7 +10,7 @@ __all__ = ["VersionFolder"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class VersionFolder:
-    """Where a version is.
+    """A version on disk.
 
     Args:
         path: The folder with its manifest.
@@ -23,12 +23,6 @@ class VersionFolder:
     model: str | None
     version: int
     name: str
-
-    @classmethod
-    def in_repository(cls, path: Path) -> "VersionFolder":
-        """Return the version at ROOT/<model>/<version>."""
-        model = path.parent.name
-        return cls(path=path, model=model, version=int(path.name), name=model)
 
     def read(self) -> Bundle:
         """Read and verify the version, as `read_bundle` does.

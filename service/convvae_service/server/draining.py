@@ -13,8 +13,8 @@ from convvae_service.server.sent_bytes import acknowledged_bytes
 __all__ = ["wait_for_calls", "wait_until_quiet"]
 
 _INTERVAL_S = 0.02
-# So many looks at callers that take no byte take half a second, or longer if the event loop is busy: answers
-# that wait for it are sent first.
+# This number of looks at callers that take no byte takes half a second, or longer if the event loop is busy:
+# answers that wait for it are sent first.
 _MAX_STILL_LOOKS = 25
 
 

@@ -43,7 +43,7 @@ def _cosines(files: Sequence[bytes], encoder: LocalEncoder) -> dict[str, float]:
         for rule in (FULL, SCALED)
     )
     cosine_N = _cosine(full_NZ, scaled_NZ)
-    # What all embeddings have in common makes cosines large.
+    # The part that all embeddings have in common makes cosines large.
     centred_N = _cosine(full_NZ - full_NZ.mean(axis=0), scaled_NZ - full_NZ.mean(axis=0))
     return {
         "scale": decoding_scale(read_header(files[0]), shape=shape, resize=SCALED),

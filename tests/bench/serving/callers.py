@@ -37,7 +37,7 @@ class Callers(Protocol):
 
 
 class Tally:
-    """What became of the calls of some seconds."""
+    """The results of the calls of some seconds."""
 
     def __init__(self, seconds: float) -> None:
         self._latencies_ms: list[float] = []

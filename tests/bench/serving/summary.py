@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """What the windows of one cell and server say.
+    """The figures of the windows of one cell and server.
 
     Attributes:
         cpu_us: Processor microseconds of the server's process tree for a row.

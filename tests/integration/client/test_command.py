@@ -140,7 +140,7 @@ def test_health_has_three_exit_codes(tiny_server: ServerProcess) -> None:
 def test_errors_are_one_line(
     tiny_server: ServerProcess, tmp_path: Path, words: list[str], code: int, message: str
 ) -> None:
-    """What goes wrong is one line on stderr, an exit code, and no file."""
+    """A failure is one line on stderr, an exit code, and no file."""
     np.save(tmp_path / "floats.npy", np.zeros((2, 8, 6), np.float32))
     (tmp_path / "text.png").write_text("no image")
     (tmp_path / "token").write_text("s3cret\n")

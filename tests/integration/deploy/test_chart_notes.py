@@ -1,4 +1,4 @@
-"""What helm prints after an installation names the objects that the chart made."""
+"""The notes that helm prints after an installation name the objects that the chart made."""
 
 import shutil
 from pathlib import Path

@@ -18,7 +18,7 @@ NAME = "vae.example.com"
 
 @pytest.fixture(scope="module")
 def mounts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the secrets `vae-tls` and `vae-tokens` hold, as folders."""
+    """The contents of the secrets `vae-tls` and `vae-tokens`, as folders."""
     folder = tmp_path_factory.mktemp("convvae")
     authority = trustme.CA()
     issued = authority.issue_cert(NAME)

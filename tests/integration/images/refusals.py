@@ -1,4 +1,4 @@
-"""What keeps the service's container from serving: one line on stderr, and exit code 2."""
+"""The reasons for which the service's container does not serve: one line on stderr, and exit code 2."""
 
 import os
 import signal

@@ -244,7 +244,7 @@ BAD = {
 
 @pytest.mark.parametrize("fault", BAD)
 def test_bad_requests(stub: Stub, fault: str) -> None:
-    """What is wrong is INVALID_ARGUMENT with the field, the tensor, what was given and what is expected."""
+    """A mistake is INVALID_ARGUMENT with the field, the tensor, what was given and what is expected."""
     change, field, description = BAD[fault]
     request = encode_request()
     change(request)

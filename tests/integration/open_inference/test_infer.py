@@ -107,7 +107,7 @@ def test_versions_can_be_pinned(zoo: Stub) -> None:
 
 
 def test_versions_side_by_side(zoo_root: Path) -> None:
-    """Of several loaded versions each answers when it is asked for; description and statistics know both."""
+    """Each of several loaded versions answers when it is asked for; description and statistics know both."""
     with serving(zoo_root, "--versions", "all") as server, inference_stub(server.target) as stub:
         means = {}
         for version in ("1", "2"):

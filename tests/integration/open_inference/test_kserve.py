@@ -33,7 +33,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, front: str) -> Iterator[Ser
 
 @pytest.fixture(scope="module")
 def findings(server: ServerProcess) -> dict[str, Any]:
-    """What a program with KServe's client found, step by step."""
+    """The findings of a program with KServe's client, step by step."""
     if not PYTHON.exists():
         pytest.skip("kserve is not in .tools: run `make tools`")
     done = subprocess.run(

@@ -39,7 +39,7 @@ def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:
         assert config.max_batch_size == 374
         reply = stub.ModelInfer(decode_request(latents[:374]), timeout=TIMEOUT_S)
         assert reply.ByteSize() <= 100_000
-        # Of images alone as many as of the native API.
+        # As many rows as in the native API, if images alone are asked for.
         request.outputs.add(name="image")
         request.inputs[0].shape[0] = 2000
         assert "more than the 1024 rows" in refused(stub.ModelInfer, request).message
@@ -47,7 +47,7 @@ def test_rows_of_one_call_are_limited_by_their_outputs(tiny_root: Path) -> None:
 
 @pytest.mark.usefixtures("each_front")
 def test_a_message_above_the_limit_is_refused_by_the_service(tiny_root: Path) -> None:
-    """What swells a message without being rows is INVALID_ARGUMENT, with the limit."""
+    """A message that is large for other reasons than rows is INVALID_ARGUMENT, with the limit."""
     request = encode_request()
     request.parameters["ballast"].string_param = "x" * 70_000
     with (

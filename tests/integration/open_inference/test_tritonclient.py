@@ -31,7 +31,7 @@ def server(tiny_root: Path, front: str) -> Iterator[ServerProcess]:
 
 @pytest.fixture(scope="module")
 def findings(server: ServerProcess) -> dict[str, Any]:
-    """What a program with tritonclient found, step by step."""
+    """The findings of a program with tritonclient, step by step."""
     if not PYTHON.exists():
         pytest.skip("tritonclient is not in .tools: run `make tools`")
     # Isolated (-I): nothing of this project is in reach.
@@ -133,7 +133,7 @@ def test_tritonclient_cancels(server: ServerProcess, findings: dict[str, Any]) -
 
 
 def test_tritonclient_shows_mistakes(findings: dict[str, Any]) -> None:
-    """What a user does wrong is answered with the tensor, what was given and what is expected."""
+    """A user's mistake is answered with the tensor, what was given and what is expected."""
     invalid = "StatusCode.INVALID_ARGUMENT"
     assert findings["mistakes"] == {
         "datatype": [invalid, "inputs[0].datatype: of 'image' is 'FP32', not 'UINT8'"],

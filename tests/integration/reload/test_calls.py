@@ -91,7 +91,7 @@ def test_a_reload_under_load_loses_no_call(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("each_front")
 def test_calls_on_the_old_version_end_before_it_is_closed(tmp_path: Path) -> None:
-    """What runs when the default moves is answered by the version it began on, pinned to it or not."""
+    """A call that runs when the default moves is answered by the version it began on, pinned to it or not."""
     root = tmp_path / "models"
     publish_tiny(root)
     staged = publish_tiny(tmp_path / "staging")

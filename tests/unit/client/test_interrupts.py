@@ -31,7 +31,7 @@ def interrupted_at(client: Client, images: np.ndarray[Any, np.dtype[np.uint8]], 
 
     def on_call(frame: FrameType, event: str, _: Any) -> None:
         nonlocal passed
-        # Of a finaliser, which the collector may run at any time, Python swallows what is raised.
+        # Python swallows an error of a finaliser, which the collector may run at any time.
         if frame.f_code is not END_OF_WITH or in_finaliser(frame):
             return
         passed += 1

@@ -1,4 +1,4 @@
-"""What the clients send: calls cut into requests, one version for all, and the limits that they learn."""
+"""The clients' requests: calls cut into them, one version for all, and the limits that they learn."""
 
 from typing import Any
 

@@ -23,7 +23,7 @@ __all__ = [
     "without_copies",
 ]
 
-# Of the training images of a model: uint64 in ascending order.
+# The fingerprints of the training images of a model: uint64 in ascending order.
 Fingerprints = NDArray[np.uint64]
 # For each model the number of images that it was trained on; None: it cannot be told.
 SeenCounts = dict[str, int | None]

@@ -14,7 +14,7 @@ from convvae_trainer.errors import BadConfig, ExportFailed
 
 __all__ = ["KINDS", "TritonOptions", "triton_config", "write_triton"]
 
-# Where an instance runs: Triton chooses, on processors, or on the GPUs that Triton sees.
+# The places where an instance runs: Triton chooses, on processors, or on the GPUs that Triton sees.
 KINDS = {"auto": "KIND_AUTO", "cpu": "KIND_CPU", "gpu": "KIND_GPU"}
 _DTYPES = {"uint8": "TYPE_UINT8", "float32": "TYPE_FP32"}
 

@@ -11,7 +11,7 @@ __all__ = ["called_from_python"]
 
 # A flag as a word of a message.
 _FLAG = re.compile(r"(?<![\w-])--(?:no-)?([a-z][a-z-]*)")
-# What follows it is a command for a shell.
+# A command for a shell begins with it.
 _COMMAND = "convvae-train"
 _ARGUMENTS = {"from": "start_from"}
 

@@ -26,7 +26,7 @@ from convvae_trainer.step.train_state import TrainState
 __all__ = ["NUM_PICTURES", "TensorBoardWriter", "open_tensorboard"]
 
 # The shortest time between two pictures: a minute, or a tenth of the training time so far if that is longer.
-# So a run of ten hours has about 60 pictures, not 600.
+# A run of ten hours then has about 60 pictures, not 600.
 PICTURES_EVERY_S = 60.0
 PICTURES_EVERY = 0.1
 NUM_PICTURES = 16

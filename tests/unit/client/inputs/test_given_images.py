@@ -171,7 +171,7 @@ def test_arrays_beside_files_keep_their_pixels() -> None:
 
 
 def test_arrays_of_other_libraries_are_read() -> None:
-    """What numpy can read as an array is an array."""
+    """An object that numpy can read as an array is an array."""
 
     class Tensor:
         def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
@@ -183,7 +183,7 @@ def test_arrays_of_other_libraries_are_read() -> None:
 
 
 def test_errors_name_the_path_of_a_row() -> None:
-    """What a server says of `files[1]` names the path, in the message and in each violation, once."""
+    """A server's words on `files[1]` name the path, in the message and in each violation, once."""
     files = check_images([b"x", "a.png"])
     error = InvalidInput(
         "files[1]: not an image (and 1 more)",

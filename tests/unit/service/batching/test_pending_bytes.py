@@ -73,7 +73,7 @@ def test_large_replies_leave_room_for_small_calls() -> None:
 
 
 def test_a_call_cannot_grow_into_the_room_of_small_ones() -> None:
-    """What a call holds already counts: many small additions are one large call."""
+    """The bytes that a call holds already count: many small additions are one large call."""
     account = PendingBytes(16 * 256 * KIB)
     large = account.hold()
     large.add(account.max_bytes - 256 * KIB)

@@ -94,7 +94,7 @@ def test_a_call_that_meets_a_fault(kept: Kept) -> None:
 
 
 def test_calls_of_a_batch_that_meet_a_fault(kept: Kept) -> None:
-    """So are the exceptions of calls that shared a batch and then ran alone."""
+    """The exceptions of calls that shared a batch and then ran alone are freed too."""
     blocker, ended = threading.Event(), [threading.Event() for _ in range(2)]
 
     async def block(request: Request, call: Call) -> Reply:
@@ -144,7 +144,7 @@ def test_a_fault_that_no_call_waits_for(kept: Kept) -> None:
 
 @pytest.mark.parametrize("error", [CallerLeft(), DeadlineExceeded("too slow")])
 def test_a_call_that_is_interrupted_while_it_waits(kept: Kept, error: BaseException) -> None:
-    """What waits in the queue is freed at once; what is in a batch, as soon as the batch has run."""
+    """A call that waits in the queue is freed at once; one in a batch, as soon as the batch has run."""
     ended = threading.Event()
     endings: list[BaseException] = [error]
     del error

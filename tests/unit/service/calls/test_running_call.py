@@ -180,7 +180,7 @@ def test_an_interruption_after_the_end_has_no_effect() -> None:
 
 
 def test_the_first_interruption_counts() -> None:
-    """Of a time limit and a caller who leaves, only the first is seen, also while the call cleans up."""
+    """Only the first of a time limit and a caller who leaves is seen, also while the call cleans up."""
     future: Future[str] = Future()
     cleanup: Future[str] = Future()
 

@@ -128,7 +128,7 @@ def test_memory_of_a_large_batch_is_kept_or_given_back(
 
 def resident_mib() -> float:
     """Return the resident memory of this process, after the C library has returned what it can."""
-    # What the server does every 10 s; else it depends on what this process did before.
+    # The server does so every 10 s; else it depends on what this process did before.
     trim()
     return resident_kib() / 1024
 

@@ -149,7 +149,7 @@ def test_wrong_arguments_are_refused(model: LocalModel, call: Any, message: str)
 
 
 def test_an_autoencoder_has_no_prior(root: Path) -> None:
-    """What the model cannot do is refused; the rest works."""
+    """Calls that the model cannot answer are refused; the rest works."""
     with open_model(root / "plain", device="cpu") as model:
         assert model.encode(IMAGES, include_log_variance=True).log_variance is None
         assert model.reconstruct(IMAGES).images.shape == IMAGES.shape
@@ -212,7 +212,7 @@ def test_a_forked_process_is_refused(model: LocalModel, monkeypatch: pytest.Monk
 
 
 def test_a_failure_of_the_engine_is_an_error_of_the_package(model: LocalModel) -> None:
-    """What ONNX Runtime raises becomes `ServerFault`, in one line."""
+    """An error of ONNX Runtime becomes `ServerFault`, in one line."""
     model._version.engine.interrupt()
     with pytest.raises(ServerFault, match="ONNX Runtime failed to encode: "):
         model.encode(IMAGES)

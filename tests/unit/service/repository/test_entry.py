@@ -77,7 +77,7 @@ def test_which_versions_are_wanted(
 def test_the_default_is_the_highest_loaded_or_the_pinned(
     kinds: str, pinned: int | None, default: int | None
 ) -> None:
-    """One that is removed stays until another has taken its place; a pin allows no other."""
+    """A version that is removed stays until another has taken its place; a pin allows no other."""
     model = entry(kinds, ALL, pinned)
     assert model.choose_default() == (default is not None)
     assert model.default == default

@@ -1,4 +1,4 @@
-"""What `--models` may be: a repository, the folder of one model, or one bundle."""
+"""`--models` may be a repository, the folder of one model, or one bundle."""
 
 import errno
 import os

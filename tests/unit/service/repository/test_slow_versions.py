@@ -22,6 +22,7 @@ from convvae_service.repository.version_folder import VersionFolder
 from convvae_service.repository.watch import Watch
 from support.hostile_version import compute_for_hours, take_memory
 from support.tiny_bundle import publish_tiny
+from support.version_folder import version_at
 
 LIMITS = LoadLimits(timeout_s=30, max_bytes=512 << 20)
 
@@ -60,7 +61,7 @@ async def test_other_models_and_newer_versions_go_on(tmp_path: Path) -> None:
     await until_default(repository, "slow", 3)
     assert state(repository, 2) is VersionState.NOT_LOADED
     assert not loader.loading
-    # One that is removed is given up too.
+    # A version that is removed is given up too.
     compute_for_hours(publish_tiny(tmp_path / "staged", "slow")).rename(root / "slow" / "4")
     await asyncio.sleep(0.5)
     assert loader.loading
@@ -105,7 +106,7 @@ async def test_a_load_that_does_not_come_back_is_left(
     monkeypatch.setattr(loading, "load_version", wait)
     monkeypatch.setattr(Engine, "close", lambda _: closed.set())
     options = EngineOptions(device="cpu", limits=LoadLimits(timeout_s=0.1))
-    attempt = Attempt(VersionFolder.in_repository(tmp_path / "tiny" / "1"), options, None, lambda _: None)
+    attempt = Attempt(version_at(tmp_path / "tiny" / "1"), options, None, lambda _: None)
     result = await attempt.run(try_first=False)
     assert result.error.startswith("did not load and run within 0.1 s")
     assert attempt.threads == []
@@ -131,4 +132,4 @@ def test_a_warm_up_ends_at_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Engine, "interrupt", interrupt)
     options = EngineOptions(device="cpu", limits=LoadLimits(timeout_s=0.1))
     with pytest.raises(BundleError, match=r"did not load and run within 0\.1 s"):
-        load_version(VersionFolder.in_repository(publish_tiny(tmp_path)), options)
+        load_version(version_at(publish_tiny(tmp_path)), options)

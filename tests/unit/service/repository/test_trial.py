@@ -11,15 +11,15 @@ import pytest
 
 from convvae_service.bundle import read_bundle
 from convvae_service.repository.trial import LoadLimits, Trial, TrialResult
-from convvae_service.repository.version_folder import VersionFolder
 from support import hostile_version
 from support.tiny_bundle import publish_tiny
+from support.version_folder import version_at
 
 LIMITS = LoadLimits(timeout_s=20, max_bytes=512 << 20)
 
 
 def result_of(folder: Path, limits: LoadLimits = LIMITS) -> TrialResult:
-    return Trial(VersionFolder.in_repository(folder), limits, precision=None, every=False).run()
+    return Trial(version_at(folder), limits, precision=None, every=False).run()
 
 
 def test_a_sound_version_passes(tmp_path: Path) -> None:
@@ -64,11 +64,11 @@ def test_a_version_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_a_trial_can_be_stopped(tmp_path: Path) -> None:
     """While it runs, and before it begins."""
     folder = hostile_version.compute_for_hours(publish_tiny(tmp_path))
-    trial = Trial(VersionFolder.in_repository(folder), LIMITS, precision=None, every=False)
+    trial = Trial(version_at(folder), LIMITS, precision=None, every=False)
     timer = threading.Timer(0.5, trial.stop)
     timer.start()
     assert trial.run() == TrialResult(error="given up", again=True)
-    stopped = Trial(VersionFolder.in_repository(folder), LIMITS, precision=None, every=False)
+    stopped = Trial(version_at(folder), LIMITS, precision=None, every=False)
     stopped.stop()
     assert stopped.run() == TrialResult(error="given up", again=True)
 

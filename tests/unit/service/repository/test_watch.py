@@ -263,7 +263,7 @@ async def test_a_file_that_cannot_be_read_now_is_tried_again(
 async def test_a_fault_in_loading_is_not_the_callers_to_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What nobody thought of fails the version, with its traceback in the log alone; the watch goes on."""
+    """An error that nobody thought of fails the version; its traceback is in the log alone."""
     publish_tiny(tmp_path)
     async with Followed(tmp_path) as followed:
         publish_tiny(tmp_path)

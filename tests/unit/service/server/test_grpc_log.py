@@ -1,4 +1,4 @@
-"""What grpcio logs of its callers: little, and nothing that they wrote."""
+"""grpcio logs little of its callers, and nothing that they wrote."""
 
 import logging
 from collections.abc import Iterator

@@ -111,7 +111,7 @@ async def test_a_watcher_that_reads_nothing_holds_up_nobody() -> None:
 
 
 async def test_watches_end_as_soon_as_they_are_read() -> None:
-    """Nor is one begun afterwards kept; a caller that leaves leaves nothing behind."""
+    """A watch that begins afterwards is not kept either; a caller that leaves leaves nothing behind."""
     health = HealthServicer([], [])
     lazy: Any = Watcher(hangs=True)
     left, stays = (asyncio.create_task(health.Watch(HealthCheckRequest(), lazy)) for _ in range(2))

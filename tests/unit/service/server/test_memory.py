@@ -86,7 +86,7 @@ def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 async def test_garbage_in_circles_is_collected_after_calls() -> None:
-    """What only the collector frees does not wait for the next rush."""
+    """Objects that only the collector frees do not wait for the next rush."""
 
     class Circle:
         def __init__(self) -> None:

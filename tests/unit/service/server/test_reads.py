@@ -185,7 +185,7 @@ async def test_a_caller_that_leaves_is_cancelled() -> None:
 
 @pytest.mark.parametrize("caller_first", [True, False])
 async def test_a_caller_that_leaves_as_the_server_stops_is_cancelled(caller_first: bool) -> None:
-    """Of both at the same moment, the caller's own counts."""
+    """The caller's own counts, if both come at the same moment."""
     reads = new_reads(5)
     task = await begin(reads, never())
     acts: list[Any] = [task.cancel, reads.stop]
@@ -197,7 +197,7 @@ async def test_a_caller_that_leaves_as_the_server_stops_is_cancelled(caller_firs
 
 
 async def test_a_caller_that_leaves_as_its_time_is_over_is_cancelled() -> None:
-    """So it is with the time limit."""
+    """The same is true of the time limit."""
     reads = new_reads(1000)
     task = await begin(reads, never())
     reads.end(task, late)

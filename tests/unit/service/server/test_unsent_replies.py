@@ -38,7 +38,7 @@ async def test_a_caller_has_the_whole_time_to_read() -> None:
 
 
 async def test_a_reply_that_is_sent_is_forgotten() -> None:
-    """So is one whose caller has left, and an unknown one does no harm."""
+    """A reply whose caller has left is dropped too, and an unknown one does no harm."""
     watched = Watched()
     watched.replies.add("reply", peer(1))
     watched.replies.discard("reply")
@@ -91,7 +91,7 @@ def _assert_closes_one(server: socket.socket, host: str, address: str) -> None:
 
 
 def test_all_connections_of_a_port_are_ended_but_some() -> None:
-    """What is sent already arrives. Other ports, and the sockets that listen, are left alone."""
+    """Bytes that are sent already arrive. Other ports, and the sockets that listen, are left alone."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
         addresses = [server.getsockname(), server.getsockname(), other.getsockname()]
         callers = [socket.create_connection(address) for address in addresses]

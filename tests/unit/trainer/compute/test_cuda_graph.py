@@ -23,7 +23,7 @@ from support.tiny_run import tiny
 
 CPU = torch.device("cpu")
 SHAPE = (12, 10, 1)
-# Of what `tensors` has; the averaged weights move outside of what is graphed.
+# Parts of `tensors`; the averaged weights move outside of the graph.
 KINDS = ("weights.", "optimizer.", "sums", "latents", "skipped_in_a_row")
 
 
@@ -145,7 +145,7 @@ def test_nothing_is_recorded_on_a_cpu_nor_where_a_run_says_so() -> None:
 
 
 def test_a_phase_a_restore_and_the_end_begin_anew() -> None:
-    """What was graphed belongs to one phase, to the moments that were there, and to the steps."""
+    """A graph belongs to one phase, to the moments that were there, and to the steps."""
     train_state = learner_of("vae-gan")
     early = train_state._graph(False)
     assert train_state._graph(False) is early

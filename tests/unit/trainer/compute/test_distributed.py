@@ -127,7 +127,7 @@ def test_two_processes_train_what_one_does(
 @needs_compiler
 @pytest.mark.slow
 def test_two_processes_with_compiled_steps_train_what_one_does(tmp_path: Path) -> None:
-    """What they agree on within the loss, which bits are free, is agreed on in compiled code too."""
+    """The free bits, on which they agree within the loss, are agreed on in compiled code too."""
     free = {"dataset": str(write_blobs(tmp_path / "blobs.npy")), **TINY, "epochs": 1, "free_bits": 0.05}
     settings = tmp_path / "settings.json"
     settings.write_text(json.dumps(free | {"compile": True}))
@@ -141,7 +141,7 @@ def test_two_processes_with_compiled_steps_train_what_one_does(tmp_path: Path) -
 
 @pytest.mark.slow
 def test_one_process_of_a_machine_goes_first(session: tuple[Path, dict[str, Config], list[Ended]]) -> None:
-    """What it makes, a download for one, the other finds."""
+    """The other finds what it makes, such as a download."""
     first, second = session[2]
     assert "found: False" in first.out, first.err
     assert "found: True" in second.out, second.err

@@ -342,7 +342,7 @@ def test_a_path_that_cannot_be_is_refused(dataset: str, message: str) -> None:
 
 
 def test_paths_become_absolute_and_names_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a run keeps must mean the same in another folder."""
+    """The settings that a run keeps must mean the same in another folder."""
     monkeypatch.chdir(tmp_path)
     picture(tmp_path / "pictures" / "0.png")
     for typed, kept in (

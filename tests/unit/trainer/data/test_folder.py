@@ -67,7 +67,7 @@ def examples(folder: Path) -> list[bytes]:
 def test_any_file_has_the_shape_that_it_decodes_to(
     tmp_path_factory: pytest.TempPathFactory, number: int, changes: list[tuple[int, int]], draw: st.DataObject
 ) -> None:
-    """Of a changed file, shape and pixels agree, or it is refused by one error; no other error escapes."""
+    """Shape and pixels of a changed file agree, or it is refused by one error; no other error escapes."""
     data = bytearray(examples(tmp_path_factory.getbasetemp())[number])
     for place, value in changes:
         data[place % len(data)] = value

@@ -53,7 +53,7 @@ def test_classes_that_are_missing_are_counted() -> None:
 
 
 def test_planes_take_images_of_all_classes() -> None:
-    """Of more images than a plane takes, some of the whole set are taken, with their labels."""
+    """A set of more images than a plane takes gives some images of all its parts, with their labels."""
     count = latent_scatter.MAX_IMAGES + 2000
     labels = np.repeat(np.arange(2, dtype=np.int64), [latent_scatter.MAX_IMAGES, 2000])
     images = np.broadcast_to(labels[:, None, None, None], (count, 8, 8, 1)).astype(np.uint8)

@@ -74,7 +74,7 @@ def test_idx_sets_read_with_their_own_split(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_not_called_missing(tmp_path: Path) -> None:
-    """What torchvision found wrong is said, whichever kind of error it raised."""
+    """The message has what torchvision found wrong, whichever kind of error it raised."""
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     names = ("train-images-idx3", "train-labels-idx1", "t10k-images-idx3", "t10k-labels-idx1")
@@ -271,7 +271,7 @@ def test_pictures_become_what_the_service_makes_of_them_as_files() -> None:
 
 
 def test_a_picture_without_pixels_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One that cannot be used ends the reading with its number."""
+    """An image that cannot be used ends the reading with its number."""
     monkeypatch.setattr(Pictures, "__getitem__", lambda *_: (Image.new("F", (8, 8)), 0))
     with pytest.raises(BadData, match="image 0 of Pictures cannot be used: floating-point pixels"):
         read(Pictures)

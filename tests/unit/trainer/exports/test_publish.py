@@ -202,7 +202,7 @@ def test_codes_of_any_size_export() -> None:
     parity = check()
     assert 1e-4 < parity.mean < 1e-4 * largest
     assert parity.log_variance is None
-    # What is wrong at this size is refused still.
+    # A graph that is wrong at this size is still refused.
     with torch.no_grad():
         next(model.encoder.head.parameters()).mul_(1.001)
     with pytest.raises(ExportFailed, match=r"mean differs by .* on 1 images of the data, more than "):

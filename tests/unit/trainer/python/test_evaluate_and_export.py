@@ -44,7 +44,7 @@ def test_a_run_is_evaluated(fitted: tuple[Fitted, Dataset], capsys: pytest.Captu
 def test_results_are_shown_in_one_line(
     fitted: tuple[Fitted, Dataset], published_blobs: tuple[Path, Exported]
 ) -> None:
-    """What a notebook prints of a data set, an evaluation and a version has no array in it."""
+    """A notebook prints a data set, an evaluation and a version without any array."""
     name, found = fitted[1].name, fitted[0].evaluation
     assert repr(fitted[1]) == (f"Dataset({name!r}, 70 training, 0 validation and 10 test images of 12x10x1)")
     assert repr(found).startswith(f"Evaluation({name!r}, 10 images: ELBO {found.bound.elbo:.2f}, distortion")

@@ -114,7 +114,7 @@ def test_a_record_without_the_images_shape_is_refused(run_dir: Path, image: list
 def test_metrics_end_at_the_first_damaged_line(
     run_dir: Path, config: Config, dataset: Dataset, line: bytes
 ) -> None:
-    """What was cut short, or is none of ours, ends the metrics; a resume drops it."""
+    """A line that was cut short, or is none of ours, ends the metrics; a resume drops it."""
     before = RunFolder.open(run_dir).read_metrics()
     with (run_dir / "metrics.jsonl").open("ab") as file:
         file.write(line)

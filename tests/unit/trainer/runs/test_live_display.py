@@ -1,4 +1,4 @@
-"""What a run shows, and what it records of its origin."""
+"""The lines that a run shows, and its record of its origin."""
 
 import io
 import re

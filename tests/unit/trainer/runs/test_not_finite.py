@@ -41,7 +41,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(config: Config, datase
 def test_skipped_steps_are_said_at_the_end(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of all segments together, since a resumed run prints them once; a run without any says nothing."""
+    """They count for all segments, since a resumed run prints them once; a run without any says nothing."""
 
     def beta(_: Config, epochs: float) -> float:
         return math.nan if epochs in (0.25, 2.0) else 1.0

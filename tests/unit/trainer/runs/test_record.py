@@ -129,7 +129,7 @@ def test_a_segment_without_a_step_is_dropped(
 def test_a_run_is_made_again_with_what_computed_it(
     config: Config, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a start that was killed before its first checkpoint neither code nor versions are named."""
+    """The record names neither code nor versions of a start that was killed before its first checkpoint."""
     with monkeypatch.context() as patch:
         before_step(patch, 2, kill)
         with pytest.raises(Killed):

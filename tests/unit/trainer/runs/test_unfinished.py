@@ -114,7 +114,7 @@ def test_an_unfinished_run_is_scored_as_it_is_published(
 def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What follows the last step is done to the weights that are exported, and not to the run."""
+    """Work after the last step is done to the weights that are exported, and not to the run."""
     sizes: list[int] = []
 
     def noted(_: TrainState, images: NDArray[np.uint8]) -> None:

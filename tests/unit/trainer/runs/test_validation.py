@@ -119,7 +119,7 @@ def test_a_figure_that_is_not_finite_is_null(
 
 
 def test_too_few_images_to_stop_early_are_refused(tmp_path: Path) -> None:
-    """Of three images one is tested on and two are trained on."""
+    """One of three images is tested on, and two are trained on."""
     np.save(tmp_path / "three.npy", np.random.default_rng(0).integers(256, size=(3, 8, 8), dtype=np.uint8))
     settings = {**TINY, "validation_share": None, "early_stop_epochs": 2}
     config = config_from({"dataset": str(tmp_path / "three.npy"), **settings})

@@ -53,7 +53,7 @@ def test_seeds_are_a_count_or_a_list() -> None:
     ],
 )
 def test_bad_seeds_are_named(text: str, message: str) -> None:
-    """What is no number, out of range or there twice is refused."""
+    """A value that is no number, out of range or there twice is refused."""
     with pytest.raises(BadConfig) as raised:
         parse_seeds(text)
     assert message in str(raised.value)
