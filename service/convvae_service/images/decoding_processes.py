@@ -39,9 +39,9 @@ _KEPT_BYTES = 16 << 20
 class DecodingProcesses:
     """Some processes as a `FileDecoder`, to use inside a `with` block.
 
-    They start when files have been decoded for some time. Until one is ready, the threads that call decode.
-    If a process ends, another takes its place, and the files that it had are decoded one by one. A file that
-    ends its process again is an invalid image.
+    They start when files have been decoded for some time. Until one is ready, the threads that call decode,
+    and also where none can start, or has memory for the files. If a process ends, another takes its place,
+    and the files that it had are decoded one by one. A file that ends its process again is an invalid image.
 
     Args:
         count: Number of processes. Below 2 none starts.
@@ -69,6 +69,8 @@ class DecodingProcesses:
             return decode_here(files, pixels_BHWC, model_input, max_pixels)
         try:
             return self._decode_with(process, files, pixels_BHWC, model_input, max_pixels)
+        except MemoryError:
+            return decode_here(files, pixels_BHWC, model_input, max_pixels)
         except EOFError:
             pass
         errors: dict[int, InvalidImage] = {}
@@ -131,7 +133,16 @@ class DecodingProcesses:
     def _start_missing(self) -> None:
         while self._missing:
             self._missing -= 1
-            self._starting.append(_Process())
+            try:
+                self._starting.append(_Process())
+            except OSError:
+                self._fail_start()
+
+    def _fail_start(self) -> None:
+        """Count a process that has not started, and let another start instead, unless it were one too many."""
+        if self._failed_starts < _MAX_FAILED_STARTS:
+            self._failed_starts += 1
+            self._missing += 1
 
     def _greet(self) -> None:
         """Move the processes that are ready to the free ones, and replace some that have not started."""
@@ -141,9 +152,7 @@ class DecodingProcesses:
                 (self._free if process.is_ready() else self._starting).append(process)
             except OSError:
                 process.end()
-                if self._failed_starts < _MAX_FAILED_STARTS:
-                    self._failed_starts += 1
-                    self._missing += 1
+                self._fail_start()
 
     def _decode_with(
         self,
@@ -153,23 +162,26 @@ class DecodingProcesses:
         model_input: ModelInput,
         max_pixels: int,
     ) -> Mapping[int, InvalidImage]:
-        """Decode files in a process that was taken. Raise `EOFError` if it has ended."""
-        has_ended = True
+        """Decode files in a process that was taken, and give it back; see its `decode`."""
+        is_alive = False
         try:
             errors = process.decode(files, pixels_BHWC, model_input, max_pixels)
-            has_ended = False
+            is_alive = True
             return errors
-        except ConnectionError:
-            raise EOFError from None
+        except MemoryError:
+            is_alive = True
+            raise
         finally:
             with self._changed:
                 self._busy.discard(process)
-                if has_ended or self._is_closed:
+                if is_alive and not self._is_closed:
+                    self._free.append(process)
+                    self._changed.notify()
+                else:
                     process.end()
                     self._missing += 1
-                else:
-                    self._free.append(process)
-                self._changed.notify()
+                    # All look again: one of them starts another, or decodes without it.
+                    self._changed.notify_all()
 
     def close(self) -> None:
         """End the processes. Calls that still wait for one raise `OSError`."""
@@ -213,7 +225,7 @@ class _Process:
 
         Raises:
             EOFError: The process has ended.
-            ConnectionError: The same.
+            MemoryError: This process or the other lacks the memory for these files.
         """
         sizes = [len(data) for data in files]
         pixels_at = sum(sizes)
@@ -222,8 +234,7 @@ class _Process:
             mapped.write(data)
         request = {"sizes": sizes, "memory_bytes": self._num_bytes, "max_pixels": max_pixels}
         request |= _rules(model_input)
-        self._process.pipe.send_bytes(json.dumps(request).encode())
-        errors: dict[str, tuple[bool, str]] = json.loads(self._process.pipe.recv_bytes())
+        errors = self._answer(json.dumps(request).encode())
         pixels = np.frombuffer(mapped, np.uint8, pixels_BHWC.size, pixels_at)
         pixels_BHWC[...] = pixels.reshape(pixels_BHWC.shape)
         del pixels, mapped  # or the memory could not be given back
@@ -234,10 +245,24 @@ class _Process:
             for index, (is_too_many, reason) in errors.items()
         }
 
+    def _answer(self, request: bytes) -> dict[str, tuple[bool, str]]:
+        """Return the errors that the process answers with: whether there are too many pixels, and a text."""
+        try:
+            self._process.pipe.send_bytes(request)
+            answer: dict[str, tuple[bool, str]] | None = json.loads(self._process.pipe.recv_bytes())
+        except OSError:  # it ended between the bytes of a message
+            raise EOFError from None
+        if answer is None:
+            raise MemoryError
+        return answer
+
     def _map(self, num_bytes: int) -> mmap.mmap:
         """Return the memory, with at least so many bytes, at its start."""
         if num_bytes > self._num_bytes:
-            self._resize(-(-num_bytes // _GROWTH_BYTES) * _GROWTH_BYTES)
+            try:
+                self._resize(-(-num_bytes // _GROWTH_BYTES) * _GROWTH_BYTES)
+            except OSError as error:
+                raise MemoryError(str(error)) from None
         assert self._mapped is not None
         self._mapped.seek(0)
         return self._mapped
@@ -245,9 +270,11 @@ class _Process:
     def _resize(self, num_bytes: int) -> None:
         if self._mapped is not None:
             self._mapped.close()
+        self._mapped, self._num_bytes = None, 0
         os.ftruncate(self._memory, num_bytes)
-        self._num_bytes = num_bytes
-        self._mapped = mmap.mmap(self._memory, num_bytes) if num_bytes else None
+        if num_bytes:
+            self._mapped = mmap.mmap(self._memory, num_bytes)
+            self._num_bytes = num_bytes
 
     def end(self) -> None:
         """End the process, and release the memory."""

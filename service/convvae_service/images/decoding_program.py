@@ -4,6 +4,7 @@ import json
 import mmap
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -28,11 +29,25 @@ def main() -> None:
             request = json.loads(pipe.recv_bytes())
         except (EOFError, OSError):
             return
-        if mapped is None or len(mapped) != request["memory_bytes"]:
-            mapped = mmap.mmap(memory, request["memory_bytes"])
-        errors = _decode(request, mapped)
-        answer = {index: (isinstance(error, TooManyPixels), str(error)) for index, error in errors.items()}
-        pipe.send_bytes(json.dumps(answer).encode())
+        answer = None  # there is not enough memory
+        with suppress(MemoryError):
+            mapped = _map(mapped, memory, request["memory_bytes"])
+            errors = _decode(request, mapped)
+            answer = {index: (isinstance(error, TooManyPixels), str(error)) for index, error in errors.items()}
+        try:
+            pipe.send_bytes(json.dumps(answer).encode())
+        except OSError:
+            return
+
+
+def _map(mapped: mmap.mmap | None, memory: int, num_bytes: int) -> mmap.mmap:
+    """Return the memory as it is mapped, or map it anew if its size has changed."""
+    if mapped is not None and len(mapped) == num_bytes:
+        return mapped
+    try:
+        return mmap.mmap(memory, num_bytes)
+    except OSError as error:
+        raise MemoryError(str(error)) from None
 
 
 def _decode(request: dict[str, Any], mapped: mmap.mmap) -> Mapping[int, InvalidImage]:

@@ -1,7 +1,9 @@
 """Image files decoded in processes: equal pixels and errors, processes that die, and a clean end."""
 
+import errno
 import io
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from convvae_service.images import (
     decode_here,
     decoding_processes,
 )
-from support.fragile_decoder import POISON
+from support.fragile_decoder import HUNGRY, POISON, TEARING
 
 INPUT = ModelInput("tiny", ImageShape(height=8, width=6, channels=3), Resize())
 MAX_PIXELS = 100_000
@@ -170,14 +172,60 @@ def fragile(monkeypatch: pytest.MonkeyPatch) -> Iterator[DecodingProcesses]:
         yield found
 
 
-def test_a_file_that_ends_its_process_is_an_invalid_image(fragile: DecodingProcesses) -> None:
-    """This process lives on, and the files beside it are decoded."""
-    files = [FILES[0], POISON, FILES[1], POISON]
+@pytest.mark.parametrize("bad", [POISON, TEARING])
+def test_a_file_that_ends_its_process_is_an_invalid_image(bad: bytes, fragile: DecodingProcesses) -> None:
+    """This process lives on, and the files beside it are decoded, also if an answer has begun."""
+    files = [FILES[0], bad, FILES[1], bad]
     pixels, errors = decoded(fragile, files)
     reason = (InvalidImage, "damaged image: its decoder has failed")
     assert errors == {1: reason, 3: reason}
     np.testing.assert_array_equal(pixels[[0, 2]], expected([FILES[0], FILES[1]]))
     np.testing.assert_array_equal(decoded(fragile, FILES)[0], expected(FILES))
+
+
+def test_a_process_without_memory_leaves_the_files_to_the_calling_thread(fragile: DecodingProcesses) -> None:
+    """No image is lost, and the process lives on."""
+    pids = set(fragile.pids)
+    pixels, errors = decoded(fragile, [FILES[0], HUNGRY, FILES[1]])
+    assert errors == {1: (InvalidImage, "not a JPEG, PNG or WebP image")}
+    np.testing.assert_array_equal(pixels[[0, 2]], expected([FILES[0], FILES[1]]))
+    np.testing.assert_array_equal(decoded(fragile, FILES)[0], expected(FILES))
+    assert set(fragile.pids) == pids
+
+
+def test_without_memory_to_share_the_calling_thread_decodes(
+    processes: DecodingProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A limit of address space or of the size of files ends no run."""
+
+    def refuse(handle: int, num_bytes: int) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoding_processes.mmap, "mmap", refuse)
+        for _ in range(2):
+            np.testing.assert_array_equal(decoded(processes, FILES)[0], expected(FILES))
+    np.testing.assert_array_equal(decoded(processes, FILES)[0], expected(FILES))
+    assert all(process._num_bytes for process in processes._free[-1:])
+
+
+@pytest.mark.parametrize("lacking", ["program", "handles"])
+def test_what_the_system_refuses_at_the_start_costs_no_image(
+    lacking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No process may start, or no file be opened: the calling threads decode, and nobody waits."""
+    if lacking == "program":
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+    with DecodingProcesses(2, patience_s=0.0) as processes:
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if lacking == "handles":
+            resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            found = [decoded(processes, FILES)[0] for _ in range(3)]
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        assert processes.pids == []
+    np.testing.assert_array_equal(found, [expected(FILES)] * 3)
 
 
 def test_without_processes_the_calling_threads_decode(monkeypatch: pytest.MonkeyPatch) -> None:
