@@ -139,7 +139,7 @@ class DecodingProcesses:
                 self._fail_start()
 
     def _fail_start(self) -> None:
-        """Count a process that has not started, and let another start instead, unless it were one too many."""
+        """Count a process that has not started, and let another start instead, a few times."""
         if self._failed_starts < _MAX_FAILED_STARTS:
             self._failed_starts += 1
             self._missing += 1

@@ -32,8 +32,8 @@ def main() -> None:
         answer = None  # there is not enough memory
         with suppress(MemoryError):
             mapped = _map(mapped, memory, request["memory_bytes"])
-            errors = _decode(request, mapped)
-            answer = {index: (isinstance(error, TooManyPixels), str(error)) for index, error in errors.items()}
+            errors = _decode(request, mapped).items()
+            answer = {index: (isinstance(error, TooManyPixels), str(error)) for index, error in errors}
         try:
             pipe.send_bytes(json.dumps(answer).encode())
         except OSError:

@@ -6,6 +6,7 @@ are in memory at once, and each range reads the ids again. Ids with equal hashes
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.images import printable
+from convvae_service.pipeline.errors import RunFailed
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 
 __all__ = ["DuplicateIds", "duplicate_ids"]
@@ -41,7 +43,11 @@ class DuplicateIds:
 
 
 def duplicate_ids(files: Sequence[Path]) -> DuplicateIds:
-    """Return the ids that several rows of these Parquet files have."""
+    """Return the ids that several rows of these Parquet files have.
+
+    Raises:
+        RunFailed: A file is damaged.
+    """
     arrow = import_pyarrow()
     rows = sum(_num_rows(arrow, path) for path in files)
     ranges = max(1, -(-rows // MAX_HASHES))
@@ -63,15 +69,25 @@ def duplicate_ids(files: Sequence[Path]) -> DuplicateIds:
 
 
 def _num_rows(arrow: Any, path: Path) -> int:
-    # Arrow takes no name that is not UTF-8, so Python opens the file.
-    with path.open("rb") as stream:
-        return int(arrow.parquet.read_metadata(stream).num_rows)
+    with _opened(arrow, path) as file:
+        return int(file.metadata.num_rows)
 
 
 def _ids(arrow: Any, files: Sequence[Path]) -> Iterator[tuple[list[str], NDArray[np.int64]]]:
     for path in files:
-        with path.open("rb") as stream:
-            file = arrow.parquet.ParquetFile(stream)
-            for batch in file.iter_batches(_BATCH_ROWS, columns=["id"]):
+        with _opened(arrow, path) as file:
+            # One column gains nothing from threads, and a system may refuse them.
+            for batch in file.iter_batches(_BATCH_ROWS, columns=["id"], use_threads=False):
                 ids = batch.column(0).to_pylist()
                 yield ids, np.fromiter(map(hash, ids), np.int64, len(ids))
+
+
+@contextmanager
+def _opened(arrow: Any, path: Path) -> Iterator[Any]:
+    try:
+        # Arrow takes no name that is not UTF-8, so Python opens the file.
+        with path.open("rb") as stream:
+            yield arrow.parquet.ParquetFile(stream)
+    except (arrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise RunFailed(f"{path.name} cannot be read again: {reason}") from None

@@ -10,12 +10,13 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from convvae_service.pipeline.errors import BadSink
+from convvae_service.pipeline.errors import BadSink, RunFailed
 
-__all__ = ["JOURNAL_FILE", "Job", "Journal", "PartRecord", "Position"]
+__all__ = ["JOURNAL_FILE", "Job", "Journal", "PartRecord", "Position", "part_name"]
 
 JOURNAL_FILE = "_journal.jsonl"
 JOURNAL_VERSION = 1
@@ -41,6 +42,15 @@ class Job:
     encoder: Mapping[str, str]
     settings: Mapping[str, Any]
     shards: Sequence[Sequence[str]]
+
+    @classmethod
+    def parsed(cls, line: Mapping[str, Any]) -> "Job":
+        """Return the job of the first line. Raise `ValueError` or `TypeError` if it is none."""
+        job = cls(**line)
+        pairs = [(name, stamp) for name, stamp in job.shards]
+        if not all(isinstance(text, str) for text in (*job.encoder.values(), *chain(*pairs))):
+            raise TypeError
+        return job
 
     def check_same(self, other: "Job", name: str) -> None:
         """Check that `other`, which is asked for now, is this job.
@@ -70,9 +80,14 @@ class Job:
 
 
 def _encoder(metadata: Mapping[str, str]) -> str:
-    model, version = metadata["convvae.model"], metadata["convvae.model_version"]
-    sha256 = metadata["convvae.encoder_sha256"][:12]
-    return f"{model}@{version} {metadata['convvae.precision']} (encoder {sha256})"
+    keys = ("model", "model_version", "precision", "encoder_sha256")
+    model, version, precision, sha256 = (metadata.get(f"convvae.{key}", "?") for key in keys)
+    return f"{model}@{version} {precision} (encoder {sha256[:12]})"
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part's file, from 0 on."""
+    return f"part-{number:05}.parquet"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +110,17 @@ class PartRecord:
     end: Position
     left_out: Mapping[str, int] = field(default_factory=dict)
 
+    @classmethod
+    def parsed(cls, line: Mapping[str, Any], before: "Sequence[PartRecord]") -> "PartRecord":
+        """Return the record of a line after those before. Raise `ValueError` or `TypeError` if it is none."""
+        record = cls(**{**line, "end": Position(*line["end"])})
+        start = before[-1].end if before else Position(0, 0)
+        counts = (record.num_bytes, record.rows, record.failed, *record.end, *record.left_out.values())
+        is_next = record.part == part_name(len(before)) and record.end > start
+        if not is_next or not all(isinstance(count, int) and count >= 0 for count in counts):
+            raise ValueError
+        return record
+
 
 class Journal:
     """The journal of the folder of a result. It is locked until it is closed.
@@ -104,16 +130,20 @@ class Journal:
         parts: The records of the parts so far.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, anew: bool = False) -> None:
         """Open the journal, or create it.
+
+        Args:
+            folder: The folder of the result.
+            anew: Whether to empty a journal that is there.
 
         Raises:
             BadSink: Another run is writing it, or it cannot be read.
         """
         self._name = folder.name
-        path = folder / JOURNAL_FILE
+        self._path = folder / JOURNAL_FILE
         try:
-            self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise BadSink(f"cannot write in {str(folder)!r}: {error.strerror}") from None
         try:
@@ -123,17 +153,20 @@ class Journal:
             raise BadSink(f"another run is writing {folder.name}") from None
         except OSError:  # this file system has no locks
             pass
+        self._stat = os.fstat(self._handle)
         self.job: Job | None = None
         self.parts: list[PartRecord] = []
         try:
-            self._read(path)
+            if anew:
+                os.ftruncate(self._handle, 0)
+            self._read()
         except BaseException:
             self.close()
             raise
 
-    def _read(self, path: Path) -> None:
+    def _read(self) -> None:
         # A line without its end was written when the run was killed: its part does not count.
-        whole, _, torn = path.read_bytes().rpartition(b"\n")
+        whole, _, torn = self._path.read_bytes().rpartition(b"\n")
         if torn:
             os.ftruncate(self._handle, len(whole) + 1 if whole else 0)
         os.lseek(self._handle, 0, os.SEEK_END)
@@ -142,9 +175,11 @@ class Journal:
             if first is not None:
                 if first.pop("journal") != JOURNAL_VERSION:
                     raise BadSink(f"{self._name} was written by another version of convvae-embed")
-                self.job = Job(**first)
+                self.job = Job.parsed(first)
             for line in others:
-                self.parts.append(PartRecord(**{**line, "end": Position(*line["end"])}))
+                self.parts.append(PartRecord.parsed(line, self.parts))
+            if self.job and self.parts and self.parts[-1].end.shard > len(self.job.shards):
+                raise ValueError
         except (ValueError, TypeError, KeyError, AttributeError):
             raise BadSink(f"{self._name}/{JOURNAL_FILE} is damaged: give --force to start anew") from None
 
@@ -157,6 +192,22 @@ class Journal:
         """Write the line of a part that is on disk."""
         self._append(asdict(record))
         self.parts.append(record)
+
+    def is_in_place(self) -> bool:
+        """Return whether the folder still has this journal. If not, another run may write there."""
+        try:
+            return os.path.samestat(self._path.stat(), self._stat)
+        except OSError:
+            return False
+
+    def check_place(self) -> None:
+        """Check that the folder still has this journal, before files of the result are written or removed.
+
+        Raises:
+            RunFailed: Somebody has removed or replaced it.
+        """
+        if not self.is_in_place():
+            raise RunFailed(f"{self._name} was removed or replaced by another program during the run")
 
     def _append(self, line: Mapping[str, Any]) -> None:
         data = json.dumps(line, separators=(",", ":")).encode() + b"\n"

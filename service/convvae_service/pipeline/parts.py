@@ -11,7 +11,6 @@ the journal does not name is written again.
 
 import json
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -23,11 +22,11 @@ from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.duplicate_ids import DuplicateIds, duplicate_ids
 from convvae_service.pipeline.errors import BadSink, RunFailed
 from convvae_service.pipeline.failed_table import write_failed
-from convvae_service.pipeline.journal import JOURNAL_FILE, Job, Journal, PartRecord, Position
+from convvae_service.pipeline.journal import JOURNAL_FILE, Job, Journal, PartRecord, Position, part_name
 from convvae_service.pipeline.parquet_sink import ParquetSink
 from convvae_service.pipeline.sink import EncodedRows, Provenance
 
-__all__ = ["FAILED_FOLDER", "RESULT_FILE", "PartedOutput", "check_own_folder", "remove_result"]
+__all__ = ["FAILED_FOLDER", "RESULT_FILE", "PartedOutput", "check_own_folder"]
 
 RESULT_FILE = "_result.json"
 FAILED_FOLDER = "_failed"
@@ -44,13 +43,21 @@ class PartedOutput:
         job: What the result is made of.
         part_rows: Number of images of the source for each part.
         resume: Whether to continue a result that is there.
+        overwrite: Whether to remove a result that is there.
 
     Raises:
         BadSink: The folder cannot be written, is of another job or encoder, or is written by another run.
     """
 
     def __init__(
-        self, folder: Path, provenance: Provenance, job: Job, *, part_rows: int, resume: bool
+        self,
+        folder: Path,
+        provenance: Provenance,
+        job: Job,
+        *,
+        part_rows: int,
+        resume: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self.part_rows = part_rows
         self._folder = folder
@@ -64,9 +71,14 @@ class PartedOutput:
             folder.mkdir(exist_ok=True)
         except OSError as error:
             raise BadSink(f"{str(folder)!r} cannot be created: {error.strerror}") from None
-        self._journal = Journal(folder)
+        if overwrite:
+            check_own_folder(folder)
+        self._journal = Journal(folder, anew=overwrite)
         try:
             if self._journal.job is None:
+                # The description first: the rest without it is no result.
+                (folder / RESULT_FILE).unlink(missing_ok=True)
+                self._remove_others(())
                 self._journal.begin(job)
             elif not resume:
                 raise BadSink(f"{folder.name} was written by another run meanwhile")
@@ -97,6 +109,8 @@ class PartedOutput:
     def kept(self) -> str:
         """What is on disk if the run ends now."""
         parts = len(self._journal.parts)
+        if not self._journal.is_in_place():
+            return ""
         if not parts:
             return "no part is complete yet: --resume starts anew"
         return f"{self.rows:,} rows in {parts} part{'s' * (parts != 1)} are kept: --resume continues"
@@ -121,10 +135,11 @@ class PartedOutput:
         self._failed += rows
 
     def _part_name(self) -> str:
-        return f"part-{len(self._journal.parts):05}.parquet"
+        return part_name(len(self._journal.parts))
 
     def _open_part(self) -> ParquetSink:
         if self._sink is None:
+            self._journal.check_place()
             path = self._folder / self._part_name()
             # It may be there, if a run was killed before it wrote the line of the journal.
             sink = ParquetSink(path, self._provenance, overwrite=True, ends_run=False)
@@ -133,6 +148,7 @@ class PartedOutput:
 
     def end_part(self, end: Position, left_out: Mapping[str, int]) -> None:
         """Make the part durable, and name it in the journal."""
+        self._journal.check_place()
         name = self._part_name()
         failed = self._folder / FAILED_FOLDER / name
         if self._failed:
@@ -159,11 +175,9 @@ class PartedOutput:
 
     def finish(self, left_out: Mapping[str, int]) -> int:
         """Remove what the journal does not name, and write the description of the result."""
+        self._journal.check_place()
         parts = self._journal.parts
-        names = {part.part for part in parts}
-        for path in self._folder.iterdir():
-            if _PART.fullmatch(path.name) and path.name not in names:
-                path.unlink()
+        self._remove_others([part.part for part in parts])
         self.repeated = duplicate_ids([self._folder / part.part for part in parts])
         described: dict[str, Any] = {
             "rows": self.rows,
@@ -182,6 +196,15 @@ class PartedOutput:
         finally:
             file.remove()
         return sum(part.num_bytes for part in parts)
+
+    def _remove_others(self, names: Sequence[str]) -> None:
+        """Remove the parts but these, and what killed runs have left."""
+        for folder in (self._folder, self._folder / FAILED_FOLDER):
+            for path in folder.iterdir() if folder.is_dir() else ():
+                if _PART.fullmatch(path.name) and path.name not in names:
+                    path.unlink()
+        with suppress(OSError):  # it has files
+            (self._folder / FAILED_FOLDER).rmdir()
 
     def _close_part(self) -> None:
         sink, self._sink = self._sink, None
@@ -206,21 +229,11 @@ def check_own_folder(folder: Path) -> None:
     """Check that a folder has nothing but a result, so that it may be replaced.
 
     Raises:
-        BadSink: It has other files, or is a link.
+        BadSink: It has other files.
     """
     own = (JOURNAL_FILE, RESULT_FILE, FAILED_FOLDER)
     others = [
         path.name for path in folder.iterdir() if path.name not in own and not _PART.fullmatch(path.name)
     ]
-    if others or folder.is_symlink():
-        found = f"it has {others[0]!r}" if others else "it is a link"
-        raise BadSink(f"{str(folder)!r} is not a result of convvae-embed alone: {found}")
-
-
-def remove_result(folder: Path) -> None:
-    """Remove a result, its journal first: what is left after a kill is no result that could be continued."""
-    check_own_folder(folder)
-    with suppress(FileNotFoundError):
-        (folder / RESULT_FILE).unlink()
-        (folder / JOURNAL_FILE).unlink()
-    shutil.rmtree(folder)
+    if others:
+        raise BadSink(f"{str(folder)!r} is not a result of convvae-embed alone: it has {others[0]!r}")

@@ -11,7 +11,7 @@ from convvae_service.pipeline.journal import JOURNAL_FILE, Job
 from convvae_service.pipeline.npy_sink import NpySink, ids_path
 from convvae_service.pipeline.output import FileOutput, RunOutput
 from convvae_service.pipeline.parquet_sink import ParquetSink, import_pyarrow
-from convvae_service.pipeline.parts import PartedOutput, check_own_folder, remove_result
+from convvae_service.pipeline.parts import PartedOutput, check_own_folder
 from convvae_service.pipeline.sink import Provenance, Sink
 
 __all__ = ["SINK_KINDS", "SinkKind", "check_sink", "job_of", "open_output", "open_sink"]
@@ -98,16 +98,14 @@ def open_sink(path: Path, provenance: Provenance, *, overwrite: bool) -> Sink:
 def open_output(
     path: Path, provenance: Provenance, job: Job, *, part_rows: int, overwrite: bool, resume: bool
 ) -> RunOutput:
-    """Return the output at `path`, after `check_sink`. A result that is overwritten is removed here.
+    """Return the output at `path`, after `check_sink`. A folder that is overwritten is emptied here.
 
     Raises:
         BadSink: The folder is of another job or encoder, or another run is writing it.
     """
     if _kind_of(path) is not None:
         return FileOutput(path, open_sink(path, provenance, overwrite=overwrite))
-    if overwrite and path.is_dir():
-        remove_result(path)
-    return PartedOutput(path, provenance, job, part_rows=part_rows, resume=resume)
+    return PartedOutput(path, provenance, job, part_rows=part_rows, resume=resume, overwrite=overwrite)
 
 
 def job_of(source: Source, provenance: Provenance, options: SourceOptions, *, part_rows: int) -> Job:

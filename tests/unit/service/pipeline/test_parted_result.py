@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from convvae_service.pipeline import sink_kinds
-from convvae_service.pipeline.journal import JOURNAL_FILE
+from convvae_service.pipeline.journal import JOURNAL_FILE, Journal, PartRecord
 from convvae_service.pipeline.result import BadResult, open_result, vectors
 from support.ended import Ended
 from support.tar_file import write_tar
@@ -129,9 +131,54 @@ def test_existing_result_is_not_touched_without_a_flag(
     assert embed(*words, "--force", "--float16").code == 0
     assert pq.read_schema(result / "part-00000.parquet").field("embedding").type.value_type == "halffloat"
     (result / "mine.txt").touch()
+    before = contents(result)
     ended = embed(*words, "--force")
     assert ended.code == 2
     assert "is not a result of convvae-embed alone: it has 'mine.txt'" in ended.err
+    assert contents(result) == before
+
+
+def test_a_replaced_result_leaves_nothing(
+    embed: Embed, words: list[Any], folder: Path, tmp_path: Path
+) -> None:
+    """Fewer parts without failed images take the place of more parts with some, and what a kill has left."""
+    assert embed(*words).code == 0
+    (tmp_path / "z" / "_failed" / ".part-00000.parquet.0123456789ab.unfinished").touch()
+    alone = write_tar(tmp_path / "one.tar", [("a.png", next(folder.glob("class-0/*.png")).read_bytes())])
+    assert embed(alone, *words[1:], "--force").code == 0
+    names = sorted(path.name for path in (tmp_path / "z").iterdir())
+    assert names == [JOURNAL_FILE, "_result.json", "part-00000.parquet"]
+
+
+def test_a_result_that_is_being_written_is_not_replaced(
+    embed: Embed, words: list[Any], tmp_path: Path
+) -> None:
+    """--force during another run would give rows of two encoders."""
+    assert embed(*words).code == 0
+    before = contents(tmp_path / "z")
+    with closing(Journal(tmp_path / "z")):
+        ended = embed(*words, "--force")
+    assert (ended.code, ended.err) == (2, "error: another run is writing z\n")
+    assert contents(tmp_path / "z") == before
+
+
+def test_a_result_that_is_replaced_during_the_run_is_left_alone(
+    embed: Embed, words: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After somebody has removed the folder, the run writes nothing into what stands there now."""
+    result, add = tmp_path / "z", Journal.add
+
+    def add_and_replace(self: Journal, record: PartRecord) -> None:
+        add(self, record)
+        shutil.rmtree(result)
+        result.mkdir()
+        (result / JOURNAL_FILE).write_text("of another run")
+
+    monkeypatch.setattr(Journal, "add", add_and_replace)
+    ended = embed(*words)
+    assert ended.code == 1
+    assert ended.err == "error: z was removed or replaced by another program during the run\n"
+    assert contents(result) == {JOURNAL_FILE: b"of another run"}
 
 
 def test_other_encoder_is_refused(embed: Embed, words: list[Any], tmp_path: Path) -> None:
@@ -202,14 +249,50 @@ def test_part_that_is_missing_is_refused(spoil: str, embed: Embed, words: list[A
     assert f"z/part-00001.parquet {state}, so the result cannot be continued" in ended.err
 
 
-def test_damaged_journal_is_refused(embed: Embed, words: list[Any], tmp_path: Path) -> None:
-    """A line in the middle that cannot be read is no torn line."""
+@pytest.mark.parametrize(
+    ("line", "old", "new"),
+    [
+        (1, b'"end"', b'"'),
+        (1, b'"rows":4', b'"rows":"4"'),
+        (1, b'"rows":4', b'"rows":-4'),
+        (1, b"part-00000", b"part-00007"),
+        (2, b'"end":[0,10]', b'"end":[0,5]'),
+        (3, b'"end":[1,0]', b'"end":[9,0]'),
+        (2, b'{"part"', b'\0\xff{"part"'),
+        (0, b'"shards":[[', b'"shards":[[7],['),
+        (0, b'{"journal":1,', b'{"journal":1,"other":2,'),
+        (0, b'{"journal":1', b"[1"),
+    ],
+)
+def test_damaged_journal_is_refused(
+    line: int, old: bytes, new: bytes, embed: Embed, words: list[Any], tmp_path: Path
+) -> None:
+    """A whole line that is none of this program is no torn line; --force starts anew."""
     assert embed(*words).code == 0
+    whole = contents(tmp_path / "z")
     journal = tmp_path / "z" / JOURNAL_FILE
-    journal.write_bytes(journal.read_bytes().replace(b'"end"', b'"'))
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert old in lines[line]
+    lines[line] = lines[line].replace(old, new)
+    journal.write_bytes(b"".join(lines))
     ended = embed(*words, "--resume")
     assert ended.code == 2
-    assert f"z/{JOURNAL_FILE} is damaged: give --force to start anew" in ended.err
+    assert ended.err == f"error: z/{JOURNAL_FILE} is damaged: give --force to start anew\n"
+    assert embed(*words, "--force").code == 0
+    assert contents(tmp_path / "z") == whole
+
+
+def test_part_with_other_bytes_is_one_line(embed: Embed, words: list[Any], tmp_path: Path) -> None:
+    """A disk may have spoilt a part without changing its size: the run ends before it is called complete."""
+    assert embed(*words).code == 0
+    stop_after(tmp_path / "z", 2)
+    part = tmp_path / "z" / "part-00001.parquet"
+    part.write_bytes(bytes(part.stat().st_size))
+    ended = embed(*words, "--resume")
+    assert ended.code == 1
+    assert ended.err.startswith("error: part-00001.parquet cannot be read again: ")
+    assert ended.err.count("\n") == 1
+    assert not (tmp_path / "z" / "_result.json").exists()
 
 
 def test_result_that_appears_meanwhile_is_not_continued(
