@@ -6,6 +6,7 @@ import sys
 from types import FrameType
 
 from convvae.program.exit_codes import ExitCode, stopped_by
+from convvae.program.streams import take_standard_numbers
 
 __all__ = ["main"]
 
@@ -22,6 +23,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _end_start)
+    take_standard_numbers()
     # gRPC's log lines repeat the error messages. The variable can still turn them on.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:

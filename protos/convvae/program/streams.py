@@ -6,17 +6,24 @@ import sys
 from contextlib import suppress
 from typing import TextIO
 
-__all__ = ["close_standard_streams", "open_standard_streams", "redirect_to_nowhere"]
+__all__ = ["close_standard_streams", "open_standard_streams", "redirect_to_nowhere", "take_standard_numbers"]
 
 
-def open_standard_streams() -> None:
-    """Open to nowhere the standard streams with which the process was not started."""
+def take_standard_numbers() -> None:
+    """Open to nowhere the standard streams with which the process was not started.
+
+    Otherwise the next file or connection gets the number of one, and with it the output of libraries.
+    """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            # Otherwise the next file or connection gets this number, and the output of libraries.
             os.open(os.devnull, os.O_RDWR)
+
+
+def open_standard_streams() -> None:
+    """Make the standard streams usable, also those with which the process was not started."""
+    take_standard_numbers()
     # They are None if they were closed.
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for the whole process
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115

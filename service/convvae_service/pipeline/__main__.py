@@ -8,7 +8,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 # The rest is imported when it is used. A signal during these imports ends the process with one line.
-from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, PipelineError
+from convvae.program.streams import close_standard_streams, open_standard_streams
+from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, PipelineError, failure_text
 from convvae_service.pipeline.signals import end_on_signals
 
 __all__ = ["main"]
@@ -17,7 +18,11 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. An error is one line on stderr and an exit code, without a traceback."""
     with end_on_signals():
-        _run()
+        open_standard_streams()
+        try:
+            _run()
+        finally:
+            close_standard_streams()
 
 
 def _run() -> None:
@@ -36,8 +41,8 @@ def _run() -> None:
         _fail(str(error), ExitCode.REFUSED)
     except (PipelineError, Interrupted) as error:
         _fail(str(error), error.exit_code)
-    except OSError as error:
-        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}", ExitCode.FAILED)
+    except (OSError, MemoryError) as error:
+        _fail(failure_text(error), ExitCode.FAILED)
     sys.exit(code)
 
 

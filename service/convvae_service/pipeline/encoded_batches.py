@@ -15,7 +15,7 @@ from typing import Protocol, Self
 
 from convvae_service.images import FileDecoder, RejectedRow, UndecodedRows, decode_here
 from convvae_service.pipeline.encoder import ImageEncoder
-from convvae_service.pipeline.errors import RUN_THREADS, Interrupted
+from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, RunFailed
 from convvae_service.pipeline.reading import PartEnd
 from convvae_service.pipeline.sink import Columns, EncodedRows
 from convvae_service.pipeline.thumbnails import thumbnails
@@ -90,11 +90,17 @@ class EncodedBatches:
     def __iter__(self) -> Iterator[EncodedBatch | PartEnd]:
         window: deque[Future[EncodedBatch] | PartEnd] = deque()
         for rows in self._undecoded:
-            window.append(rows if isinstance(rows, PartEnd) else self._pool.submit(self._encode, rows))
+            window.append(rows if isinstance(rows, PartEnd) else self._submit(rows))
             if len(window) >= self._window:
                 yield _result(window.popleft())
         while window:
             yield _result(window.popleft())
+
+    def _submit(self, rows: UndecodedRows) -> "Future[EncodedBatch]":
+        try:
+            return self._pool.submit(self._encode, rows)
+        except RuntimeError as error:  # the system starts no further thread
+            raise RunFailed(f"{error}: give smaller --threads") from None
 
     def _encode(self, rows: UndecodedRows) -> EncodedBatch:
         batch = rows.read(self._model_input, self._decode)

@@ -34,6 +34,7 @@ __all__ = [
     "NoAnswer",
     "PipelineError",
     "RunFailed",
+    "failure_text",
     "what_is_kept",
 ]
 
@@ -91,6 +92,13 @@ class Interrupted(BaseException):
         self.exit_code = stopped_by(number)
 
 
+def failure_text(error: OSError | MemoryError) -> str:
+    """Return what the system has refused, as a message."""
+    if isinstance(error, MemoryError):
+        return "memory ran out: give smaller --batch-rows or --threads"
+    return f"{error.filename or 'input or output'}: {error.strerror or error}"
+
+
 class _Kept(Protocol):
     @property
     def kept(self) -> str: ...
@@ -102,6 +110,9 @@ def what_is_kept(output: _Kept) -> Iterator[None]:
 
     Args:
         output: Its `kept` is the end of the message, or "".
+
+    Raises:
+        RunFailed: The system has refused something, or memory ran out.
     """
     try:
         yield
@@ -116,3 +127,5 @@ def what_is_kept(output: _Kept) -> Iterator[None]:
         elif output.kept:
             error.args = (f"{error}; {output.kept}",)
         raise
+    except (OSError, MemoryError) as error:
+        raise RunFailed(failure_text(error) + (f"; {output.kept}" if output.kept else "")) from None

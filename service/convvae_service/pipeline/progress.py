@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import contextmanager, suppress
+from typing import IO, Any, Protocol, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TimeRemainingColumn
@@ -82,6 +82,25 @@ class _BarProgress:
         self._bar.advance(self._task, rows + failed)
 
 
+class _Expendable:
+    """The stream of a terminal that may go away during a run. All else is as in the stream below."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._stream.flush()
+
+
 @contextmanager
 def progress_bar(console: Console) -> Iterator[Progress]:
     """Show a bar with images, images per second, remaining time, failures and resumed work.
@@ -92,6 +111,7 @@ def progress_bar(console: Console) -> Iterator[Progress]:
         # Older releases of rich print an empty line for a bar that is disabled.
         yield SilentProgress()
         return
+    console.file = cast(IO[str], _Expendable(console.file))
     bar = Bar(
         BarColumn(bar_width=None),
         # In a narrow terminal the bar becomes shorter, and no text is divided.

@@ -1,12 +1,13 @@
 """What is left of a `convvae-embed` that does not end by itself: nothing that looks whole."""
 
+import io
 import os
 import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from support.serving import serving
+from support.tar_file import write_tar
 
 ROWS = 20_000_000  # minutes of work; the file is all holes and takes no space
 WAIT_S = 60.0
@@ -202,6 +205,42 @@ def test_stdout_that_cannot_be_written_is_one_line(
     assert ended.returncode == 1
     assert ended.stderr == f"error: {folder}/z.parquet is complete, but stdout cannot be written: {reason}\n"
     assert pq.read_metadata(folder / "z.parquet").num_rows == 3
+
+
+# A run that decodes in processes from the first file on.
+IN_PROCESSES = """
+from convvae_service.images import DecodingProcesses
+DecodingProcesses.__enter__ = lambda self: self.start() or self
+from convvae_service.pipeline.__main__ import main
+main()
+"""
+
+
+@pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
+def test_closed_standard_streams(closed: Sequence[int], tmp_path: Path, tiny_root: Path) -> None:
+    """No file or pipe takes the number of a stream, so that rows are whole and no error is in the output."""
+
+    def close() -> None:
+        for number in closed:
+            os.close(number)
+
+    def run(source: Path) -> "subprocess.CompletedProcess[str]":
+        words = ["run", source, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny", "--threads", 2]
+        command = [sys.executable, "-c", IN_PROCESSES, *map(str, words)]
+        return subprocess.run(
+            command, preexec_fn=close, capture_output=True, text=True, timeout=WAIT_S, check=False
+        )
+
+    refused = run(tmp_path / "missing.tar")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert bool(refused.stderr) == (2 not in closed)
+    out = io.BytesIO()
+    Image.new("L", (90, 90), 7).save(out, "JPEG")
+    archive = write_tar(tmp_path / "x.tar", [(f"{row:04}.jpg", out.getvalue()) for row in range(300)])
+    ended = run(archive)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.startswith("300 rows in " if 1 not in closed else "")
+    assert pq.read_table(tmp_path / "z.parquet").num_rows == 300
 
 
 def test_interrupted_run_through_a_service(source: Path, folder: Path, tiny_root: Path) -> None:

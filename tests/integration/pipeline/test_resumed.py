@@ -1,11 +1,15 @@
 """Runs into a folder of parts that are killed, starved or abandoned, and what --resume makes of them."""
 
+import fcntl
 import json
 import os
+import pty
 import random
 import resource
+import signal
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -111,6 +115,46 @@ def test_signal_keeps_the_parts(tmp_path: Path, tiny_root: Path) -> None:
     names = sorted(path.name for path in result.iterdir())
     assert names[: kept + 1] == ["_journal.jsonl", *(f"part-{part:05}.parquet" for part in range(kept))]
     assert names[kept + 1 :] in ([], [f"part-{kept:05}.parquet"])
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_closed_terminal(ignored: bool, source: Path, tmp_path: Path, tiny_root: Path) -> None:
+    """It stops the run by SIGHUP; where that is ignored, the run goes on without its progress bar."""
+    result = tmp_path / "z"
+    words = [source, result, "--bundle", tiny_root / "tiny", "--part-rows", PART_ROWS, "--batch-rows", 64]
+    master, terminal = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN if ignored else signal.SIG_DFL)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convvae_service.pipeline", "run", *map(str, words)],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        text=True,
+        env={**os.environ, "TERM": "xterm"},
+        preexec_fn=take_terminal,
+    )
+    os.close(terminal)
+    try:
+        wait_until(lambda: parts_on_disk(result) >= 1)
+        os.close(master)
+        assert parts_on_disk(result) < ROWS // PART_ROWS
+        out, _ = process.communicate(timeout=WAIT_S)
+    finally:
+        process.kill()
+        process.wait()
+    if ignored:
+        assert process.returncode == 0
+        assert out.startswith(f"{ROWS:,} rows in ")
+    else:
+        assert process.returncode == 128 + signal.SIGHUP
+        assert not (result / "_result.json").exists()
+        assert finish([*words, "--resume"])["rows"] == ROWS
+    assert ids_of(result) == [str(row) for row in range(ROWS)]
 
 
 @pytest.mark.parametrize("change", ["grow", "shrink"])
