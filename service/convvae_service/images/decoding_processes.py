@@ -149,10 +149,14 @@ class DecodingProcesses:
         starting, self._starting = self._starting, []
         for process in starting:
             try:
-                (self._free if process.is_ready() else self._starting).append(process)
+                is_ready = process.is_ready()
             except OSError:
                 process.end()
                 self._fail_start()
+                continue
+            (self._free if is_ready else self._starting).append(process)
+            if is_ready:
+                self._failed_starts = 0
 
     def _decode_with(
         self,

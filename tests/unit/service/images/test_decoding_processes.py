@@ -2,6 +2,7 @@
 
 import errno
 import io
+import mmap
 import os
 import resource
 import signal
@@ -202,7 +203,7 @@ def test_without_memory_to_share_the_calling_thread_decodes(
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
     with monkeypatch.context() as patch:
-        patch.setattr(decoding_processes.mmap, "mmap", refuse)
+        patch.setattr(mmap, "mmap", refuse)
         for _ in range(2):
             np.testing.assert_array_equal(decoded(processes, FILES)[0], expected(FILES))
     np.testing.assert_array_equal(decoded(processes, FILES)[0], expected(FILES))
