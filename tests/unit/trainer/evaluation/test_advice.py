@@ -14,7 +14,7 @@ from rich.console import Console
 from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.commands.export import run_export
 from convvae_trainer.data.dataset import Dataset, load_dataset
-from convvae_trainer.evaluation.advice import constant_advice, loss_advice, posterior_advice
+from convvae_trainer.evaluation.advice import constant_advice, loss_advice, posterior_advice, short_advice
 from convvae_trainer.evaluation.bound import BoundMetrics
 from convvae_trainer.evaluation.metrics import Evaluation
 from convvae_trainer.networks.likelihoods import LOG_SIGMA_RANGE
@@ -92,8 +92,24 @@ def test_images_that_are_almost_alike_bring_sigma_to_its_bound(tmp_path: Path) -
 
 
 def test_a_short_run_is_advised_to_train_longer(tmp_path: Path) -> None:
-    """Four epochs of digits are too few."""
-    assert FALLS in starts(trained(tmp_path / "run", epochs=4).evaluation.advice)
+    """Two epochs of digits are too few, though they have 200 steps."""
+    found = trained(tmp_path / "run", epochs=2, batch_size=16, learning_rate=5e-4).evaluation
+    assert FALLS in starts(found.advice)
+
+
+def test_a_run_that_has_hardly_begun_is_not_called_collapsed(tmp_path: Path) -> None:
+    """A few steps give one line, on their number, in place of those on posterior and loss."""
+    found = trained(tmp_path / "run", epochs=1, beta=1000.0).evaluation
+    assert found.bound.active_units == 0
+    (line,) = found.advice
+    assert line.startswith("the training had only 24 steps, too few to learn much: train longer")
+
+
+def test_few_steps_are_told_from_few_epochs() -> None:
+    """The number of steps decides; a run without epochs, and lines without steps, say nothing."""
+    assert list(short_advice([{"step": 40}, {"step": 99}])) != []
+    for epochs in ([{"step": 100}], [{"step": 50}, {"step": 100}], [{"distortion": 1.0}], []):
+        assert list(short_advice(epochs)) == []
 
 
 def test_few_active_units_are_named(fitted: tuple[Fitted, Dataset]) -> None:
