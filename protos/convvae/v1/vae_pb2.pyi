@@ -14,6 +14,8 @@ Conventions
   contains the retry delay), `UNAVAILABLE` (the server is starting or stopping; try another),
   `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (if the server requires a token) and `INTERNAL` (with an id that
   the server's log contains).
+- The `google.rpc.ErrorInfo` details of an error, with the domain `convvae`, contain its `reason`, such as
+  `INVALID_INPUT` or `QUEUE_FULL`. `INTERNAL`, and errors of gRPC itself, have none.
 """
 
 import builtins
@@ -756,8 +758,8 @@ Global___Likelihood: typing_extensions.TypeAlias = Likelihood
 @typing.final
 class Limits(google.protobuf.message.Message):
     """Limits of the server. A call above a limit fails with `INVALID_ARGUMENT` before any work. Above the limits
-    of the queue it fails with `RESOURCE_EXHAUSTED` and `google.rpc.RetryInfo`. A message of more than twice
-    `max_message_bytes` fails with `RESOURCE_EXHAUSTED` alone.
+    of the queue it fails with `RESOURCE_EXHAUSTED` and `google.rpc.RetryInfo`. A message of more than 1.25
+    times `max_message_bytes` fails with `RESOURCE_EXHAUSTED` alone.
     """
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor

@@ -14,6 +14,8 @@ Conventions
   contains the retry delay), `UNAVAILABLE` (the server is starting or stopping; try another),
   `DEADLINE_EXCEEDED`, `UNAUTHENTICATED` (if the server requires a token) and `INTERNAL` (with an id that
   the server's log contains).
+- The `google.rpc.ErrorInfo` details of an error, with the domain `convvae`, contain its `reason`, such as
+  `INVALID_INPUT` or `QUEUE_FULL`. `INTERNAL`, and errors of gRPC itself, have none.
 """
 
 import abc
