@@ -1,4 +1,4 @@
-"""The table of statuses in docs/service.md is that of the code, and the wire contract states the same numbers."""
+"""The statuses in docs/service.md are those of the code, and the wire contract states the same numbers."""
 
 import re
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Advice on a trained run: a line for each sign that it has not learned what it could.
 
-The signs are a collapsed posterior, a constant of the likelihood at its bound, and a loss that still falls. A run
-of few steps has hardly begun: it gets one line that says so, in place of those on posterior and loss.
+The signs are a collapsed posterior, a constant of the likelihood at its bound, and a loss that still falls. A
+run of few steps has hardly begun: it gets one line that says so, in place of those on posterior and loss.
 """
 
 import math

@@ -23,7 +23,7 @@ def test_the_bound_and_its_gap_add_up(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_a_learned_sigma_settles_at_the_error() -> None:
-    """With sigma^2 the mean squared error, the distortion is n/2 (log(2 pi sigma^2) + 1), and no lower elsewhere."""
+    """At the mean squared error the distortion is lowest, and n/2 (log(2 pi sigma^2) + 1)."""
     draws = torch.Generator().manual_seed(0)
     x, mean = torch.rand(2, 1, 3, 8, 9, generator=draws)
     sigma = (x - mean).square().mean().sqrt().item()
