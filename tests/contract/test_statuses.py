@@ -5,7 +5,7 @@ from pathlib import Path
 
 from convvae_service.errors import ServiceError
 from convvae_service.server.connections import receive_limit
-from convvae_service.settings.serve import ServeSettings
+from convvae_service.settings.loader import load_settings
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/service.md").read_text()
@@ -20,7 +20,7 @@ def test_every_error_of_a_caller_is_in_the_table() -> None:
 
 def test_the_limit_of_grpc_is_stated_as_it_is() -> None:
     """Page and contract say from which multiple of the limit on a message gRPC refuses it."""
-    million = ServeSettings(models=Path("models"), max_message_bytes=1_000_000)
-    times = f"{receive_limit(million) / million.max_message_bytes:g}"
+    settings = load_settings(["--models", "unused"])
+    times = f"{receive_limit(settings) / settings.max_message_bytes:g}"
     assert f"gRPC refused a message of more than {times} times `max_message_bytes`" in PAGE
     assert f"A message of more than {times} times `max_message_bytes`" in PROTO.replace("\n// ", " ")
