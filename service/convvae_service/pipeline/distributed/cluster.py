@@ -16,7 +16,7 @@ import grpc
 
 from convvae_service.pipeline.errors import BadCluster, BadUse, MissingExtra
 
-__all__ = ["Cluster", "Node", "check_address", "first_line"]
+__all__ = ["Cluster", "Node", "check_address", "reason_of"]
 
 # The variable by which `ray job submit` names its cluster.
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -45,6 +45,16 @@ class Node(NamedTuple):
 
     cpus: int
     gpus: int
+
+    def __str__(self) -> str:
+        """Return the sizes in words."""
+        gpus = f" and {self.gpus} GPU{'s' * (self.gpus != 1)}" if self.gpus else ""
+        return f"{self.cpus} CPU{'s' * (self.cpus != 1)}{gpus}"
+
+    def room(self, threads: int, *, has_gpu: bool) -> int:
+        """Return the number of workers with so many CPUs each, and a GPU if they have one."""
+        workers = self.cpus // threads
+        return min(workers, self.gpus) if has_gpu else workers
 
 
 class Cluster:
@@ -97,7 +107,7 @@ class Cluster:
                 self.ray.init(address, **options)
         except Exception as error:  # noqa: BLE001 - Ray's exceptions share no base class
             self.close()
-            raise BadCluster(f"Ray at {address}: {first_line(error)}") from None
+            raise BadCluster(f"Ray at {address}: {reason_of(error)}") from None
         finally:
             signal.signal(signal.SIGTERM, handler)
 
@@ -160,8 +170,15 @@ def _asks_for_token(address: str) -> bool:
     return False
 
 
-def first_line(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the line of an error of Ray that has the reason."""
     cause = getattr(error, "cause", None)
-    lines = str(cause or error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300].removesuffix(".")
+    if cause is not None:
+        return f"{type(cause).__name__}: {_line(str(cause), 0)}"
+    # The reason of a death comes last, or the exception of a traceback.
+    return _line(str(error), -1 if hasattr(error, "actor_init_failed") else 0) or type(error).__name__
+
+
+def _line(text: str, index: int) -> str:
+    lines = text.strip().splitlines() or [""]
+    return lines[index].strip()[:300].removesuffix(".")

@@ -1,22 +1,25 @@
 """A run on Ray: workers read, decode and encode pieces of the source, and this process writes the result.
 
-Ray Data hands the pieces to a pool of actors, gives their results back in order, starts actors that died
-again with the piece that they had, and waits while results are not taken. Parts and journal are those of
-every run.
+Ray Data hands the pieces to a pool of actors, gives their results back in order, and waits while results are
+not taken. Parts and journal are those of every run.
 """
 
 from collections import Counter
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
+
+import typer
 
 from convvae_service.bundle import Precision
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.images import LeftOut, Source, SourceChanged, left_out_of
-from convvae_service.pipeline.distributed.cluster import Cluster, first_line
-from convvae_service.pipeline.distributed.pieces import Piece, plan_pieces
-from convvae_service.pipeline.distributed.worker import Item, ShardEnd, Worker, WorkerJob
+from convvae_service.pipeline.distributed.cluster import Cluster, Node
+from convvae_service.pipeline.distributed.pieces import plan_pieces
+from convvae_service.pipeline.distributed.pool import Pool
+from convvae_service.pipeline.distributed.worker import ShardEnd, WorkerJob
 from convvae_service.pipeline.encoded_batches import EncodedBatch
 from convvae_service.pipeline.errors import BadCluster, RunFailed
 from convvae_service.pipeline.journal import Position
@@ -29,11 +32,8 @@ from convvae_service.pipeline.summary import RunSummary
 
 __all__ = ["RayEngine"]
 
-# A piece that ends its worker so many times more ends the run.
-_RETRIES = 3
 _MAX_GPU_THREADS = 8
-# Results are sent when they have so many bytes, or their piece ends.
-_BLOCK_BYTES = 1 << 20
+_MAX_NAMED_NODES = 4
 
 
 class RayEngine:
@@ -67,7 +67,7 @@ class RayEngine:
         # A worker whose CPUs no node has would never start.
         self._cluster = Cluster(address, cpus=max(available_cpus(), (workers or 1) * (threads or 1)))
         nodes = self._cluster.nodes()
-        num_cpus, num_gpus = sum(node.cpus for node in nodes), sum(node.gpus for node in nodes)
+        num_gpus = sum(node.gpus for node in nodes)
         if device == "cuda" and not num_gpus:
             self.close()
             raise BadCluster("the Ray cluster has no GPU: give --device cpu")
@@ -78,39 +78,26 @@ class RayEngine:
         shares = [node.cpus // node.gpus for node in nodes if node.gpus]
         gpu_threads = max(1, min([_MAX_GPU_THREADS, *shares]))
         self.threads = threads or (gpu_threads if self.has_gpu else 1)
-        self.workers = workers or (num_gpus if self.has_gpu else max(1, num_cpus // self.threads))
+        room = sum(node.room(self.threads, has_gpu=self.has_gpu) for node in nodes)
+        self.workers = workers or max(1, room)
+        if room < self.workers:
+            self._warn_of_room(room, nodes)
 
-    def items(self, job: WorkerJob, pieces: "list[Piece]") -> Generator[Item, None, None]:
-        """Yield what the workers make of pieces, in the order of the pieces.
+    def _warn_of_room(self, room: int, nodes: Sequence[Node]) -> None:
+        """Say that workers wait. It is no error: an autoscaling cluster starts nodes for those that wait."""
+        size = f"{self.threads} CPU{'s' * (self.threads > 1)}{' and a GPU' * self.has_gpu}"
+        sizes = {str(node): None for node in sorted(nodes, reverse=True)}
+        found = ", or ".join(list(sizes)[:_MAX_NAMED_NODES])
+        waits = f"{self.workers - room} of {self.workers} workers wait" if room else "the run waits"
+        with suppress(OSError):
+            typer.echo(
+                f"warning: {waits} for nodes: a worker takes {size}, and the cluster's nodes have {found}",
+                err=True,
+            )
 
-        Raises:
-            RunFailed: Ray cannot go on.
-        """
-        if not pieces:
-            return
-        ray: Any = self._cluster.ray
-        data = ray.data
-        context = data.DataContext.get_current()
-        context.execution_options.preserve_order = True
-        context.target_max_block_size = _BLOCK_BYTES
-        given = data.from_items([piece._asdict() for piece in pieces], override_num_blocks=len(pieces))
-        encoded = given.map_batches(
-            Worker,
-            fn_constructor_args=(job,),
-            batch_size=1,
-            compute=data.ActorPoolStrategy(size=min(self.workers, len(pieces))),
-            num_cpus=self.threads,
-            num_gpus=1 if self.has_gpu else None,
-            max_task_retries=_RETRIES,
-        )
-        try:
-            for rows in encoded.iter_batches(batch_size=None, batch_format="numpy"):
-                for sent in rows["items"]:
-                    yield from sent
-        except ray.exceptions.RayActorError as error:
-            raise RunFailed(f"Ray's workers died again and again: {first_line(error)}") from None
-        except Exception as error:  # noqa: BLE001 - Ray's exceptions share no base class
-            raise RunFailed(f"Ray: {first_line(error)}") from None
+    def pool(self) -> Pool:
+        """Return the workers, which start with the first pieces."""
+        return Pool(self._cluster.ray, workers=self.workers, threads=self.threads, has_gpu=self.has_gpu)
 
     def embed(
         self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None
@@ -158,7 +145,7 @@ class _RayBatches:
             batch_rows=settings.batch_rows,
             columns=settings.columns,
         )
-        self._items = engine.items(job, list(plan.pieces))
+        self._items = engine.pool().items(job, plan.pieces)
 
     def __iter__(self) -> Iterator[EncodedBatch | PartEnd]:
         filled = 0

@@ -64,11 +64,41 @@ def test_workers_on_cpus_share_all_nodes(engine_on: Any) -> None:
     engine = engine_on(Nodes(*nodes))
     assert (engine.workers, engine.threads) == (6, 1)
     assert engine_on(Nodes(*nodes), threads=2).workers == 3
+    assert engine_on(Nodes(Node(3, 0), Node(3, 0)), threads=2).workers == 2
 
 
-def test_threads_beside_a_gpu_are_those_of_its_node(engine_on: Any) -> None:
-    """CPUs of nodes without a GPU do not count: a worker and its threads are on one node."""
-    engine = engine_on(Nodes(Node(64, 0), Node(8, 2), Node(12, 2)))
-    assert (engine.workers, engine.threads, engine.device) == (4, 4, "auto")
-    assert engine_on(Nodes(Node(64, 2))).threads == 8
-    assert engine_on(Nodes(Node(64, 2)), device="cpu").workers == 64
+@pytest.mark.parametrize(
+    ("nodes", "options", "waits", "size", "found"),
+    [
+        (
+            [Node(2, 0), Node(4, 0), Node(4, 0)],
+            {"threads": 8},
+            "the run waits",
+            "8 CPUs",
+            "4 CPUs, or 2 CPUs",
+        ),
+        ([Node(1, 0)], {"workers": 3}, "2 of 3 workers wait", "1 CPU", "1 CPU"),
+        (
+            [Node(64, 0), Node(4, 1)],
+            {"threads": 4, "workers": 2},
+            "1 of 2 workers wait",
+            "4 CPUs and a GPU",
+            "64 CPUs, or 4 CPUs and 1 GPU",
+        ),
+    ],
+)
+def test_workers_without_room_are_named(
+    engine_on: Any,
+    nodes: list[Node],
+    options: dict[str, int],
+    waits: str,
+    size: str,
+    found: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """They wait for more nodes, which an autoscaling cluster brings: a line on stderr has the sizes."""
+    engine_on(Nodes(Node(4, 0), Node(2, 0)), workers=3, threads=2)
+    assert capsys.readouterr() == ("", "")
+    engine_on(Nodes(*nodes), **options)
+    text = f"{waits} for nodes: a worker takes {size}, and the cluster's nodes have {found}"
+    assert capsys.readouterr() == ("", f"warning: {text}\n")
