@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import secrets
+import shutil
 import signal
 import warnings
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 
 import grpc
 
-from convvae_service.pipeline.errors import BadCluster, BadUse, MissingExtra
+from convvae_service.pipeline.errors import BadCluster, BadUse, Interrupted, MissingExtra
 
 __all__ = ["Cluster", "Node", "check_address", "reason_of"]
 
@@ -28,8 +29,8 @@ _OBJECT_STORE_BYTES = 256 << 20
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 
 
-def check_address(address: str) -> None:
-    """Raise `BadUse` if an address has not the form `auto` or `HOST:PORT`."""
+def check_address(address: str, *, name: str = "--ray-address") -> None:
+    """Raise `BadUse` if an address, given by this name, has not the form `auto` or `HOST:PORT`."""
     if address.startswith("ray://"):
         # Ray's client has no streaming methods of actors, which Ray Data is made of.
         raise BadUse(
@@ -37,7 +38,7 @@ def check_address(address: str) -> None:
             " job submit"
         )
     if address != AUTO and not _ADDRESS.fullmatch(address):
-        raise BadUse(f"the address of Ray is {address!r}: it must be auto or HOST:PORT")
+        raise BadUse(f"{name} is {address!r}: it must be auto or HOST:PORT")
 
 
 class Node(NamedTuple):
@@ -76,7 +77,8 @@ class Cluster:
     """
 
     def __init__(self, address: str | None, *, cpus: int) -> None:
-        address = address or os.environ.get(ADDRESS_VARIABLE) or LOCAL
+        given, address = address, address or os.environ.get(ADDRESS_VARIABLE) or LOCAL
+        hint = ""
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         # Ray reads these when it is imported. It would report the use to its makers.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
@@ -93,10 +95,12 @@ class Cluster:
                 "_node_ip_address": "127.0.0.1",
             }
         else:
-            check_address(address)
+            check_address(address, name="--ray-address" if given else ADDRESS_VARIABLE)
             if address != AUTO and _asks_for_token(address):
                 os.environ.setdefault("RAY_AUTH_MODE", "token")
+                hint = ": it asks for a token, which RAY_AUTH_TOKEN must have"
         self.ray = _import_ray()
+        self._own_folder: Path | None = None
         self._open = ExitStack()
         nothing = self._open.enter_context(Path(os.devnull).open("w"))  # noqa: SIM115 - closed by `close`
         self._open.enter_context(redirect_stdout(nothing))
@@ -104,12 +108,23 @@ class Cluster:
         handler = signal.getsignal(signal.SIGTERM)
         try:
             with _silent_stderr():
-                self.ray.init(address, **options)
+                context = self.ray.init(address, **options)
+        except SystemExit:  # by that handler
+            self.close()
+            raise Interrupted(signal.SIGTERM) from None
         except Exception as error:  # noqa: BLE001 - Ray's exceptions share no base class
             self.close()
-            raise BadCluster(f"Ray at {address}: {reason_of(error)}") from None
+            hint = hint * isinstance(error, ConnectionError)
+            text = " ".join(str(error).split())[:300].removesuffix(".")
+            raise BadCluster(f"Ray at {address}: {text}{hint}") from None
         finally:
             signal.signal(signal.SIGTERM, handler)
+        if address == LOCAL:
+            self._own_folder = Path(context.address_info["session_dir"])
+
+    def keep_logs(self) -> None:
+        """Keep the folder with Ray's logs, if the cluster was started here."""
+        self._own_folder = None
 
     def nodes(self) -> list[Node]:
         """Return the nodes that are there now."""
@@ -120,6 +135,9 @@ class Cluster:
         """Leave the cluster, or end it if it was started here. It may be called again."""
         self.ray.shutdown()
         self._open.close()
+        if self._own_folder is not None:
+            # Ray keeps the folder of every cluster that there ever was.
+            shutil.rmtree(self._own_folder, ignore_errors=True)
 
 
 @contextmanager
@@ -174,11 +192,14 @@ def reason_of(error: Exception) -> str:
     """Return the line of an error of Ray that has the reason."""
     cause = getattr(error, "cause", None)
     if cause is not None:
-        return f"{type(cause).__name__}: {_line(str(cause), 0)}"
-    # The reason of a death comes last, or the exception of a traceback.
-    return _line(str(error), -1 if hasattr(error, "actor_init_failed") else 0) or type(error).__name__
+        return _shown(f"{type(cause).__name__}: {str(cause).strip()}".splitlines()[0])
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if getattr(error, "actor_init_failed", False):
+        return _shown(lines[-1])  # of a traceback
+    # The death of an actor has its reason after lines that say which actor it was.
+    told = [line for line in lines if not line.startswith("\t")]
+    return _shown(told[1] if len(told) < len(lines) else told[0])
 
 
-def _line(text: str, index: int) -> str:
-    lines = text.strip().splitlines() or [""]
-    return lines[index].strip()[:300].removesuffix(".")
+def _shown(line: str) -> str:
+    return line.strip()[:300].removesuffix(".")

@@ -107,9 +107,13 @@ class RayEngine:
         Every node reads the source at the same paths or addresses.
         """
         batches = _RayBatches(source, self, output, settings)
-        return write_batches(
-            batches, batches, source, output, max_failed=settings.max_failed, progress=progress
-        )
+        try:
+            return write_batches(
+                batches, batches, source, output, max_failed=settings.max_failed, progress=progress
+            )
+        except RunFailed:
+            self._cluster.keep_logs()
+            raise
 
     def close(self) -> None:
         """Leave the cluster, or end it if it was started for this run. It may be called again."""

@@ -194,7 +194,7 @@ RAY = ("--engine", "ray")
         (["{x}", "{z}", *BUNDLE, "--ray-address", "auto"], "--ray-address needs --engine ray"),
         (["{x}", "{z}", *BUNDLE, *RAY, "--workers", "0"], "--workers is 0: it must be 1 to 10000"),
         (["{x}", "{z}", *BUNDLE, *RAY, "--device", "cuda:1"], "Ray assigns the GPUs: give --device cuda"),
-        (["{x}", "{z}", *BUNDLE, *RAY, "--ray-address", "a b"], "the address of Ray is 'a b': it must be"),
+        (["{x}", "{z}", *BUNDLE, *RAY, "--ray-address", "a b"], "--ray-address is 'a b': it must be auto"),
         (["{x}", "{z}", *BUNDLE, *RAY, "--ray-address", "ray://a:1"], "Ray's client at ray://a:1 runs no"),
         (["{x}", "{z}", "--target", "127.0.0.1:1", *RAY], "--engine ray needs --bundle: its workers encode"),
         (["{x}", "{z}", "--target", "127.0.0.1:1", "--model", "a b"], "model is 'a b'; write NAME"),
