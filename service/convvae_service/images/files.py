@@ -145,9 +145,10 @@ def read_file(path: str) -> bytes:
         raise InvalidImage("cannot be read: No such file or directory") from None
     except OSError as error:
         raise InvalidImage(f"cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise InvalidImage("it is not a regular file")
     with io.FileIO(handle) as file:  # a buffered file is slower
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise InvalidImage("it is not a regular file")
         try:
             return file.readall()
         except OSError as error:

@@ -4,77 +4,41 @@ Dimensions: B = rows of a batch, Z = latent dimension.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.errors import PipelineError
-from convvae_service.pipeline.parquet_sink import import_pyarrow
+from convvae_service.pipeline.journal import JOURNAL_FILE
+from convvae_service.pipeline.npy_result import open_npy
+from convvae_service.pipeline.parquet_result import ENCODER_KEYS, open_parquet
 from convvae_service.pipeline.parts import RESULT_FILE
+from convvae_service.pipeline.result_rows import BadResult, Result
 
 __all__ = ["BadResult", "Result", "open_result", "vectors"]
 
-_BATCH_ROWS = 1 << 16
-
-
-class BadResult(PipelineError):
-    """The path is not a complete result of `convvae-embed run`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """A complete result.
-
-    Attributes:
-        files: Its Parquet files, in the order of the source.
-        rows: Number of rows in all of them.
-        metadata: The keys of docs/bulk-embedding.md, such as `convvae.model`.
-        schema: The Arrow schema of the files.
-    """
-
-    files: Sequence[Path]
-    rows: int
-    metadata: Mapping[str, str]
-    schema: Any
-
-    def batches(self, columns: Sequence[str], *, rows: int = _BATCH_ROWS) -> Iterator[Any]:
-        """Yield the rows, in order, as Arrow record batches of these columns, with at most `rows` rows."""
-        arrow = import_pyarrow()
-        for path in self.files:
-            with path.open("rb") as stream:
-                yield from arrow.parquet.ParquetFile(stream).iter_batches(rows, columns=list(columns))
-
 
 def open_result(path: Path) -> Result:
-    """Open a Parquet file or a folder that `convvae-embed run` has written.
+    """Open a Parquet file, an .npy file or a folder that `convvae-embed run` has written.
 
     Raises:
-        BadResult: It does not exist, is not complete, or was written by another program.
+        BadResult: It does not exist, is not complete, is damaged, was written by another program, or has
+            parts of several encoders.
     """
-    arrow = import_pyarrow()
     if path.is_dir():
-        files = _parts(path)
-    elif path.is_file():
-        files = [path]
+        parts = _parts(path)
+        opened = open_parquet([path / name for name in parts])
+        if opened.rows != sum(parts.values()):
+            raise BadResult(f"the parts of {str(path)!r} have {opened.rows} rows, not {sum(parts.values())}")
+    elif not path.is_file():
+        raise BadResult(f"{str(path)!r} {'is not a file' if path.exists() else 'does not exist'}")
+    elif path.suffix.lower() == ".npy":
+        opened = open_npy(path)
     else:
-        raise BadResult(f"{str(path)!r} does not exist")
-    rows = 0
-    try:
-        for file in files:
-            with file.open("rb") as stream:
-                read = arrow.parquet.ParquetFile(stream)
-                rows += read.metadata.num_rows
-                schema = read.schema_arrow
-    except (arrow.ArrowException, OSError) as error:
-        raise BadResult(f"{file.name} is not a Parquet file, or is damaged: {error}") from None
-    metadata = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    if "convvae.model" not in metadata:
-        raise BadResult(f"{path.name} was not written by convvae-embed: it names no model")
-    return Result(files, rows, metadata, schema)
+        opened = open_parquet([path])
+    _check(opened, path.name)
+    return opened
 
 
 def vectors(batch: Any, column: str = "embedding") -> NDArray[np.float32]:
@@ -84,20 +48,41 @@ def vectors(batch: Any, column: str = "embedding") -> NDArray[np.float32]:
     return np.asarray(flat_BZ, np.float32)
 
 
-def _parts(folder: Path) -> list[Path]:
+def _check(result: Result, name: str) -> None:
+    """Raise `BadResult` if the metadata or the columns are not those of a run."""
+    missing = [key for key in ENCODER_KEYS if key not in result.metadata]
+    if "convvae.model" in missing:
+        raise BadResult(f"{name} was not written by convvae-embed: it names no model")
+    if missing:
+        raise BadResult(f"{name} was not written by convvae-embed run: its metadata lack {missing[0]}")
+    columns = {field.name: field.type for field in result.schema}
+    for column in ("id", "embedding"):
+        if column not in columns:
+            raise BadResult(f"{name} is not a result of convvae-embed run: it has no column {column!r}")
+    size = getattr(columns["embedding"], "list_size", None)
+    if str(size) != result.metadata["convvae.latent_dim"]:
+        dimensions = f"{result.metadata['convvae.latent_dim']} latent dimensions"
+        raise BadResult(f"{name} is damaged: its vectors are {columns['embedding']}, not of {dimensions}")
+
+
+def _parts(folder: Path) -> dict[str, int]:
+    """Return the names of the parts of a complete result, in order, and their numbers of rows."""
     described = folder / RESULT_FILE
     try:
-        parts = json.loads(described.read_text())["parts"]
-        files = [folder / part["name"] for part in parts]
+        parts = {part["name"]: int(part["rows"]) for part in json.loads(described.read_text())["parts"]}
     except FileNotFoundError:
+        if (folder / JOURNAL_FILE).exists():
+            raise BadResult(
+                f"{str(folder)!r} is not a complete result: finish it with convvae-embed run … --resume"
+            ) from None
         raise BadResult(
-            f"{str(folder)!r} is not a complete result: finish it with convvae-embed run … --resume"
+            f"{str(folder)!r} is not a result of convvae-embed: it has no {RESULT_FILE}"
         ) from None
     except (OSError, ValueError, KeyError, TypeError):
         raise BadResult(f"{described.name} of {str(folder)!r} is damaged") from None
-    for file in files:
-        if not file.is_file():
-            raise BadResult(f"{str(folder)!r} lacks {file.name}")
-    if not files:
+    for name in parts:
+        if not (folder / name).is_file():
+            raise BadResult(f"{str(folder)!r} lacks {name}")
+    if not parts:
         raise BadResult(f"{str(folder)!r} has no rows")
-    return files
+    return parts

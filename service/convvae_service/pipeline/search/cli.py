@@ -9,6 +9,7 @@ import typer
 
 from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadUse
+from convvae_service.printable import printable
 
 __all__ = ["draw", "duplicates", "neighbors"]
 
@@ -96,22 +97,26 @@ def neighbors(
     from convvae_service.pipeline.result import open_result
     from convvae_service.pipeline.search.neighbors import find_neighbors, neighbors_sheet
     from convvae_service.pipeline.search.out_files import check_out, save_picture
+    from convvae_service.pipeline.search.pictures import check_pictures
 
+    _check_source(source, sheet)
     if sheet is not None:
-        check_out(sheet, [".png"], overwrite=overwrite)
+        check_out(sheet, [".png"], result=result, overwrite=overwrite)
     opened = open_result(result)
+    if sheet is not None:
+        check_pictures(opened, source or [])
     if are_files:
         with closing(flags.open()) as encoder:
             found = find_neighbors(opened, images, count, encoder)
     else:
         found = find_neighbors(opened, images, count, None)
     if sheet is not None:
-        save_picture(neighbors_sheet(opened, found, source or [], are_files=are_files), sheet)
+        save_picture(neighbors_sheet(opened, found, source or []), sheet)
     tables = [
         {
             "image": query,
             "neighbors": [
-                {"id": text, "row": int(row), "distance": round(float(distance), 6)}
+                {"id": text, "row": int(row), "distance": _six_digits(distance)}
                 for text, row, distance in zip(ids, rows, distances, strict=True)
             ],
         }
@@ -170,23 +175,27 @@ def duplicates(
     from convvae_service.pipeline.result import open_result
     from convvae_service.pipeline.search.duplicates import duplicates_sheet, find_duplicates, write_pairs
     from convvae_service.pipeline.search.out_files import check_out, save_picture
+    from convvae_service.pipeline.search.pictures import check_pictures
     from convvae_service.pipeline.search.rows import ids_of
 
+    _check_source(source, sheet)
     for path, suffix in ((out, ".parquet"), (sheet, ".png")):
         if path is not None:
-            check_out(path, [suffix], overwrite=overwrite)
+            check_out(path, [suffix], result=result, overwrite=overwrite)
     opened = open_result(result)
+    if sheet is not None:
+        check_pictures(opened, source or [])
     found = find_duplicates(opened, threshold, max_ratio, max_pairs=max_pairs)
     pairs = found.pairs
     if out is not None:
         write_pairs(opened, found, out)
-    if sheet is not None and len(pairs.first):
+    if sheet is not None:
         save_picture(duplicates_sheet(opened, pairs, source or []), sheet)
     shown = slice(_SHOWN_PAIRS)
     first, second = ids_of(opened, pairs.first[shown]), ids_of(opened, pairs.second[shown])
     figures = zip(pairs.distances[shown].tolist(), found.ratios[shown].tolist(), strict=True)
-    nearest = [
-        {"id": a, "other_id": b, "distance": round(distance, 6), "ratio": round(ratio, 6)}
+    nearest: list[dict[str, Any]] = [
+        {"id": a, "other_id": b, "distance": _six_digits(distance), "ratio": _six_digits(ratio)}
         for a, b, (distance, ratio) in zip(first, second, figures, strict=True)
     ]
     has_limit = found.max_ratio < float("inf")
@@ -201,14 +210,14 @@ def duplicates(
     if json:
         return typer.echo(json_format.dumps(summary, indent=2))
     for pair in nearest:
-        typer.echo(f"{pair['distance']:<10.6g} {pair['id']}  {pair['other_id']}")
+        typer.echo(f"{pair['distance']:<11.6g} {printable(pair['id'])}  {printable(pair['other_id'])}")
     if len(pairs.first) > len(nearest):
-        where = f"all in {out}" if out is not None else "--out FILE.parquet has all"
-        typer.echo(f"... and {len(pairs.first) - len(nearest)} more: {where}")
-    limits = f"within {found.threshold:.6g}" + (" (suggested)" if found.is_suggested else "")
+        where = f"all are in {printable(str(out))}" if out is not None else "--out FILE.parquet writes all"
+        typer.echo(f"... and {len(pairs.first) - len(nearest):,} more: {where}")
+    limits = f"at most {found.threshold:.6g} apart" + (" (suggested)" if found.is_suggested else "")
     if has_limit:
-        limits += f", and within {found.max_ratio:g} of the distance to their tenth neighbours"
-    typer.echo(f"{len(pairs.first)} pairs of {opened.rows} rows are {limits}")
+        limits += f", and at most {found.max_ratio:g} times as far as their tenth neighbours"
+    typer.echo(f"{_counted(len(pairs.first), 'pair')} of {_counted(opened.rows, 'row')}: {limits}")
     return None
 
 
@@ -257,20 +266,34 @@ def draw(
     if method not in METHODS:
         raise BadUse(f"--method is {method!r}: it must be {' or '.join(METHODS)}")
     for path in out:
-        check_out(path, [".png", ".html"], overwrite=overwrite)
+        check_out(path, [".png", ".html"], result=result, overwrite=overwrite)
     rows = draw_map(
         open_result(result), out, method=method, by=by, max_rows=max_rows, sources=source or [], seed=seed
     )
     if json:
         typer.echo(json_format.dumps({"rows": rows, "out": [str(path) for path in out]}, indent=2))
     else:
-        typer.echo(f"{rows} rows in {', '.join(map(str, out))}")
+        typer.echo(f"{_counted(rows, 'row')} in {', '.join(printable(str(path)) for path in out)}")
 
 
 def _print_neighbors(tables: list[dict[str, Any]]) -> None:
     for number, table in enumerate(tables):
         if number:
             typer.echo("")
-        typer.echo(table["image"])
+        typer.echo(printable(table["image"]))
         for rank, each in enumerate(table["neighbors"], start=1):
-            typer.echo(f"{rank:4}  {each['distance']:<10.6g} {each['id']}")
+            typer.echo(f"{rank:4}  {each['distance']:<11.6g} {printable(each['id'])}")
+
+
+def _check_source(source: list[str] | None, sheet: Path | None) -> None:
+    if source and sheet is None:
+        raise BadUse("--source needs --sheet: it has the pictures of the sheet")
+
+
+def _six_digits(value: float) -> float:
+    """Return a value with six significant digits: how small distances are depends on the model."""
+    return float(f"{value:.6g}")
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -10,13 +10,11 @@ Dimensions: N = rows, P = pairs, R = rows in pairs, Z = latent dimension.
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.pipeline.search.near_pairs import NearPairs
+from convvae_service.pipeline.search.near_pairs import TENTH, NearPairs
 from convvae_service.pipeline.search.nearest import nearest
 
 __all__ = ["crowding_ratios"]
 
-# An image and nine copies of it are found still: their tenth neighbours are other images.
-_NEIGHBOR = 10
 # A ratio stays finite beside ten equal rows.
 _MIN_DISTANCE = float(np.finfo(np.float32).tiny)
 
@@ -38,7 +36,7 @@ def crowding_ratios(vectors_NZ: NDArray[np.float32], pairs: NearPairs, floor: fl
         return ratios_P
     rows_R, places = np.unique(np.concatenate((pairs.first, pairs.second)), return_inverse=True)
     # The row itself is its nearest.
-    found = nearest(vectors_NZ[rows_R], [vectors_NZ], min(_NEIGHBOR + 1, len(vectors_NZ)))
+    found = nearest(vectors_NZ[rows_R], [vectors_NZ], min(TENTH + 1, len(vectors_NZ)))
     scale_R = np.maximum(found.distances[:, -1], max(floor, _MIN_DISTANCE))
     first_P, second_P = scale_R[places].reshape(2, -1)
     apart = pairs.distances > 0

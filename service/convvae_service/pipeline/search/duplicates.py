@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from convvae_service.pipeline.errors import BadUse, RunFailed
+from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 from convvae_service.pipeline.result import Result
 from convvae_service.pipeline.search.crowding import crowding_ratios
 from convvae_service.pipeline.search.near_pairs import NearPairs, near_pairs, suggested_threshold
+from convvae_service.pipeline.search.out_files import write_whole
 from convvae_service.pipeline.search.pictures import pictures_of_rows
 from convvae_service.pipeline.search.rows import all_vectors, encoder_name, ids_of
 from convvae_service.pipeline.search.sheet import Tile, picture_sheet
@@ -54,10 +55,10 @@ def find_duplicates(
     """Return the pairs of a result that are nearly equal; see `duplicates_among`.
 
     Raises:
-        BadUse: There are more than `max_pairs` pairs, or the result has one row.
+        BadUse: There are more than `max_pairs` pairs, or the result has fewer than two rows.
     """
     if result.rows < 2:
-        raise BadUse("the result has one row: duplicates need two")
+        raise BadUse(f"duplicates need at least 2 rows, and the result has {result.rows}")
     return duplicates_among(all_vectors(result), threshold, max_ratio, max_pairs=max_pairs)
 
 
@@ -107,18 +108,21 @@ def write_pairs(result: Result, found: Duplicates, out: Path) -> None:
         "distance": arrow.array(pairs.distances.astype(np.float32)),
         "ratio": arrow.array(found.ratios.astype(np.float32)),
     }
+    of_rows = ("convvae.rows", "convvae.skipped")
     kept = {key: value for key, value in result.metadata.items() if key.startswith("convvae.")}
+    kept = {key: value for key, value in kept.items() if key not in of_rows}
     limits = {"convvae.threshold": f"{found.threshold:.9g}", "convvae.max_ratio": f"{found.max_ratio:.9g}"}
     table = arrow.table(columns).replace_schema_metadata({**kept, **limits})
-    try:
-        with out.open("wb") as stream:
+
+    def write(path: Path) -> None:
+        with path.open("wb") as stream:
             arrow.parquet.write_table(table, stream)
-    except OSError as error:
-        raise RunFailed(f"{str(out)!r} cannot be written: {error.strerror or error}") from None
+
+    write_whole(out, write)
 
 
 def duplicates_sheet(result: Result, pairs: NearPairs, sources: Sequence[str]) -> Image.Image:
-    """Return a picture of the 30 nearest pairs, three in each row.
+    """Return a picture of the 30 nearest pairs, three in each row. Without pairs, it says so.
 
     Raises:
         BadUse: The pictures cannot be found; see `pictures_of_rows`.
@@ -127,9 +131,9 @@ def duplicates_sheet(result: Result, pairs: NearPairs, sources: Sequence[str]) -
     numbers = np.stack((first, second), axis=1).reshape(-1)
     ids = ids_of(result, numbers)
     pictures = pictures_of_rows(result, numbers, ids, sources)
-    notes = [f"{pairs.distances[place // 2]:.4f}" if place % 2 else "" for place in range(len(ids))]
+    notes = [f"{pairs.distances[place // 2]:.4g}" if place % 2 else "" for place in range(len(ids))]
     tiles = [Tile(*each) for each in zip(pictures, ids, notes, strict=True)]
     shown_pairs = [tiles[start : start + 2] for start in range(0, len(tiles), 2)]
     rows = [shown_pairs[start : start + _ROW_PAIRS] for start in range(0, len(shown_pairs), _ROW_PAIRS)]
-    shown = f"the {len(shown_pairs)} nearest of {len(pairs.first)} pairs"
+    shown = f"The {len(shown_pairs)} nearest of {len(pairs.first):,} pairs" if rows else "No pairs"
     return picture_sheet(rows, heading=f"{shown}, by {encoder_name(result)}, Euclidean distance")

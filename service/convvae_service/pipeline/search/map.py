@@ -49,9 +49,9 @@ def draw_map(
         BadUse: There is no such column, or there are too few rows.
         RunFailed: A file cannot be written.
     """
-    if by and by not in result.schema.names:
-        others = [name for name in result.schema.names if name not in _NO_COLOURS]
-        raise BadUse(f"the result has no column {by!r}: it has {', '.join(others)}")
+    columns = [name for name in result.schema.names if name not in _NO_COLOURS]
+    if by and by not in columns:
+        raise BadUse(f"--by is {by!r}: the result has these columns for colours: {', '.join(columns)}")
     rows = np.sort(np.random.default_rng(seed).permutation(result.rows)[:max_rows])
     ids = ids_of(result, rows)
     with_pictures = bool(sources) or THUMBNAIL in result.schema.names
@@ -59,12 +59,13 @@ def draw_map(
     places_N2 = on_plane(vectors_of(result, rows), method, seed=seed)
     values = column_values(result, by, rows) if by else None
     colouring = coloured(values)
-    part = f"{len(rows)} of {result.rows} rows" if len(rows) < result.rows else f"{result.rows} rows"
+    part = f"{len(rows):,} of " if len(rows) < result.rows else ""
+    part += f"{result.rows:,} rows"
     coloured_by = f", coloured by {by}" if by else ""
     source = result.metadata.get("convvae.source", "Result")
     heading = f"{source}: {part}, {_WAYS[method]} of {encoder_name(result)}{coloured_by}"
     for out in outs:
-        if out.suffix == ".html":
+        if out.suffix.lower() == ".html":
             labels = None if values is None else [str(value) for value in values]
             write_text(out, map_page(places_N2, ids, colouring, labels, pictures, heading=heading))
         else:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from convvae_service.images import printable
 from convvae_service.pipeline.search.colours import Colouring
 
 __all__ = ["map_picture"]
@@ -16,14 +17,14 @@ __all__ = ["map_picture"]
 SIDE = 1400
 # A thumbnail may reach beyond its place by its side.
 MARGIN = 60
-LEGEND = 220
+LEGEND = 280
 LINE = 22
 THUMBNAIL = 44
 # The frame of a thumbnail has its colour.
 FRAME = 3
 _RADIUS = 3
 _PLAIN = "#0072b2"
-_INK, _PALE = "#222222", "#777777"
+_INK = "#222222"
 _PLAIN_FRAME = "#cccccc"
 
 
@@ -50,7 +51,7 @@ def map_picture(
     height = max(pixels_N2[:, 1].max() + MARGIN, 2 * (LINE + MARGIN) + len(colouring.legend) * LINE)
     canvas = Image.new("RGB", (width, round(height)), "white")
     draw = ImageDraw.Draw(canvas)
-    draw.text((MARGIN / 2, 6), heading, fill=_INK, font=ImageFont.load_default(size=14))
+    draw.text((MARGIN / 2, 6), printable(heading), fill=_INK, font=ImageFont.load_default(size=14))
     colours = colouring.colours or [_PLAIN] * len(places_N2)
     for (x, y), colour in zip(pixels_N2, colours, strict=True):
         draw.ellipse((x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS), fill=colour)
@@ -61,7 +62,7 @@ def map_picture(
     for number, (text, colour) in enumerate(colouring.legend):
         top = LINE + MARGIN + number * LINE
         draw.rectangle((SIDE, top + 3, SIDE + 13, top + 16), fill=colour)
-        draw.text((SIDE + 20, top), text[:28], fill=_INK if text else _PALE, font=font)
+        draw.text((SIDE + 20, top), text, fill=_INK, font=font)
     return canvas
 
 

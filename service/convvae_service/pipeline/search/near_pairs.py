@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.search.nearest import nearest
 
-__all__ = ["NearPairs", "near_pairs", "suggested_threshold"]
+__all__ = ["TENTH", "NearPairs", "near_pairs", "suggested_threshold"]
 
 _BLOCK_ROWS = 512
 _BLOCK_OTHERS = 4096
@@ -25,6 +25,11 @@ _DEVIATIONS = 2.5
 # The deviation of a normal distribution, of its median absolute deviation.
 _NORMAL_MAD = 1.4826
 _MAX_PART = 0.5
+# An image and nine copies of it are found still: their tenth neighbours are other images.
+TENTH = 10
+# In k dimensions, the tenth neighbour is 2^(1/k) times as far as the fifth. To this power, that ratio is the
+# part of the tenth distance that the nearest of ten rows without copies undercuts in a tenth of all cases.
+_COPY_POWER = 6.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +88,10 @@ def near_pairs(vectors_NZ: NDArray[np.float32], threshold: float, *, max_pairs: 
             found.append((pair[0], pair[1], distance[near]))
             num_pairs += len(pair[0])
             if num_pairs > max_pairs:
+                lower = "a lower --threshold, or " if threshold else ""
+                where = f"at most {threshold:g} apart" if threshold else "of equal vectors"
                 raise BadUse(
-                    f"more than {max_pairs} pairs are nearer than {threshold:g}: give a lower --threshold, or"
-                    " a higher --max-pairs"
+                    f"there are more than {max_pairs:,} pairs {where}: give {lower}a higher --max-pairs"
                 )
     first, second, distances = (np.concatenate(parts) for parts in zip(*found, strict=True))
     order = np.lexsort((second, first, distances))
@@ -96,18 +102,22 @@ def suggested_threshold(vectors_NZ: NDArray[np.float32], *, seed: int = 0) -> fl
     """Return a distance that is far below the usual distance of a row to its nearest neighbour.
 
     It is two and a half robust standard deviations below the median, in the logarithm, of the distances of up
-    to 1,000 rows, drawn by `seed`, to their nearest rows. Equal rows do not count. It is at most half of the
-    median.
+    to 1,000 rows, drawn by `seed`, to their nearest rows that are no copies, and at most half of that median.
+    A row counts as a copy if it is much nearer than the tenth neighbour. So a threshold is found, too, for a
+    data set with a copy of every image.
     """
     count = len(vectors_NZ)
     rows = np.sort(np.random.default_rng(seed).permutation(count)[:_MAX_SAMPLE])
-    # The row itself is among its own nearest.
-    found = nearest(vectors_NZ[rows], [vectors_NZ], min(8, count))
-    distances = found.distances
-    others = np.where(distances > 0, distances, np.inf).min(axis=1)
-    logs = np.log(others[np.isfinite(others)])
-    if not len(logs):
+    # The row itself is its nearest.
+    distances = nearest(vectors_NZ[rows], [vectors_NZ], min(TENTH + 1, count)).distances
+    distances = distances[distances[:, -1] > 0]
+    if not len(distances):
         return 0.0
+    last = distances.shape[1] - 1
+    near_part = float(np.median(distances[:, last // 2] / distances[:, last]))
+    copy_part = min(_MAX_PART, near_part**_COPY_POWER)
+    are_others = distances > copy_part * distances[:, -1:]
+    logs = np.log(np.where(are_others, distances, np.inf).min(axis=1))
     middle = np.median(logs)
     deviation = _NORMAL_MAD * np.median(np.abs(logs - middle))
     return float(np.exp(middle) * min(_MAX_PART, np.exp(-_DEVIATIONS * deviation)))

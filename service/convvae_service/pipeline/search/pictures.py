@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,13 +10,26 @@ from PIL import Image
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images import ModelInput, open_sources
 from convvae_service.pipeline.errors import BadUse
-from convvae_service.pipeline.result import Result
+from convvae_service.pipeline.result import BadResult, Result
 from convvae_service.pipeline.search.rows import column_values
 
-__all__ = ["THUMBNAIL", "pictures_of_files", "pictures_of_rows"]
+__all__ = ["THUMBNAIL", "check_pictures", "picture_of", "pictures_of_rows"]
 
 THUMBNAIL = "thumbnail"
 _BATCH_ROWS = 256
+
+
+def check_pictures(result: Result, sources: Sequence[str]) -> None:
+    """Check before any work that the result has thumbnails, or that there are sources.
+
+    Raises:
+        BadUse: There are neither.
+    """
+    if THUMBNAIL not in result.schema.names and not sources:
+        raise BadUse(
+            "the result has no pictures: give --source with the images that it was made of, or embed them"
+            " again with --thumbnail"
+        )
 
 
 def pictures_of_rows(
@@ -33,31 +45,33 @@ def pictures_of_rows(
 
     Raises:
         BadUse: There are neither thumbnails nor sources, or a row is not in the sources.
+        BadResult: A thumbnail is damaged.
         BadSource: A source cannot be read.
     """
-    if THUMBNAIL in result.schema.names and not sources:
-        files = [value["bytes"] for value in column_values(result, THUMBNAIL, rows)]
-        return [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
+    check_pictures(result, sources)
     if not sources:
-        raise BadUse(
-            "the result has no pictures: give --source with the images that it was made of, or embed them"
-            " again with --thumbnail"
-        )
+        values = column_values(result, THUMBNAIL, rows)
+        return [_thumbnail(value, row_id) for value, row_id in zip(values, ids, strict=True)]
     found = _from_sources(sources, set(ids), _model_input(result))
     for row_id in ids:
         if row_id not in found:
-            raise BadUse(f"--source has no image with the id {row_id!r}: give what the result was made of")
+            raise BadUse(
+                f"--source has no image with the id {row_id!r}: give what the result was made of (ids of an"
+                " --id-column are not found again: embed with --thumbnail)"
+            )
     return [found[row_id] for row_id in ids]
 
 
-def pictures_of_files(files: Sequence[Path]) -> list[Image.Image]:
-    """Return the pictures of image files, in RGB, small."""
-    pictures = []
-    for file in files:
-        with Image.open(file) as picture:
-            picture.thumbnail((256, 256))
-            pictures.append(picture.convert("RGB"))
-    return pictures
+def picture_of(image_HWC: NDArray[np.uint8]) -> Image.Image:
+    """Return an image of one or three channels as a picture in RGB."""
+    return Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert("RGB")
+
+
+def _thumbnail(value: Mapping[str, bytes] | None, row_id: str) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO((value or {})["bytes"])).convert("RGB")
+    except (OSError, SyntaxError, ValueError, KeyError, TypeError):
+        raise BadResult(f"the thumbnail of the row {row_id!r} is missing or damaged: give --source") from None
 
 
 def _from_sources(
@@ -71,14 +85,10 @@ def _from_sources(
                 batch = rows.read(model_input)
                 for row_id, image_HWC in zip(batch.ids, batch.images, strict=True):
                     if row_id in wanted:
-                        found[row_id] = _picture(image_HWC)
+                        found.setdefault(row_id, picture_of(image_HWC))
         finally:
             cursor.close()
     return found
-
-
-def _picture(image_HWC: NDArray[np.uint8]) -> Image.Image:
-    return Image.fromarray(image_HWC[..., 0] if image_HWC.shape[2] == 1 else image_HWC).convert("RGB")
 
 
 def _model_input(result: Result) -> ModelInput:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.pipeline.errors import BadUse
-from convvae_service.pipeline.result import Result, vectors
+from convvae_service.pipeline.result import BadResult, Result, vectors
 
 __all__ = [
     "all_vectors",
@@ -24,14 +24,34 @@ __all__ = [
 
 
 def vector_batches(result: Result) -> Iterator[NDArray[np.float32]]:
-    """Yield the vectors of the result in order, float32 (B, Z)."""
+    """Yield the vectors of the result in order, float32 (B, Z).
+
+    Raises:
+        BadResult: A vector has no finite length.
+    """
+    start = 0
     for batch in result.batches(["embedding"]):
-        yield vectors(batch)
+        vectors_BZ = vectors(batch)
+        with np.errstate(over="ignore"):
+            lengths_B = np.einsum("bz,bz->b", vectors_BZ, vectors_BZ)
+        bad = np.flatnonzero(~np.isfinite(lengths_B))
+        if len(bad):
+            raise BadResult(
+                f"row {start + bad[0]} of the result has a vector that is not finite, or is too large to"
+                " compare: the file is damaged, or --float16 was too small for it"
+            )
+        yield vectors_BZ
+        start += len(batch)
 
 
 def all_vectors(result: Result) -> NDArray[np.float32]:
     """Return all vectors of the result, float32 (N, Z), in memory."""
-    return np.concatenate(list(vector_batches(result)))
+    vectors_NZ = np.empty((result.rows, int(result.metadata["convvae.latent_dim"])), np.float32)
+    start = 0
+    for batch_BZ in vector_batches(result):
+        vectors_NZ[start : start + len(batch_BZ)] = batch_BZ
+        start += len(batch_BZ)
+    return vectors_NZ
 
 
 def vectors_of(result: Result, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
+from convvae_service.images import printable
+
 __all__ = ["Tile", "picture_sheet"]
 
 TILE = 112
 GAP = 8
 TEXT = 15
-_MAX_CHARS = 17
 _BACKGROUND, _INK, _PALE = "white", "#222222", "#777777"
 
 
@@ -25,19 +26,21 @@ class Tile:
 
 def picture_sheet(rows: Sequence[Sequence[Sequence[Tile]]], *, heading: str) -> Image.Image:
     """Return a sheet with one row of tiles for each of `rows`. The groups of tiles in a row stand apart."""
-    width = 2 * GAP + max(sum(len(group) * (TILE + GAP) + 2 * GAP for group in groups) for groups in rows)
-    row_height = TILE + 2 * TEXT + GAP
-    sheet = Image.new("RGB", (max(width, 480), 2 * GAP + TEXT + len(rows) * row_height), _BACKGROUND)
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(size=12)
+    heading = printable(heading)
+    widths = [sum(len(group) * (TILE + GAP) + 2 * GAP for group in groups) for groups in rows]
+    width = 2 * GAP + max([*widths, round(font.getlength(heading))])
+    row_height = TILE + 2 * TEXT + GAP
+    sheet = Image.new("RGB", (width, 2 * GAP + TEXT + len(rows) * row_height), _BACKGROUND)
+    draw = ImageDraw.Draw(sheet)
     draw.text((GAP, GAP), heading, fill=_INK, font=font)
     for number, groups in enumerate(rows):
         left, top = GAP, 2 * GAP + TEXT + number * row_height
         for group in groups:
             for tile in group:
                 _paste(sheet, tile.picture, left, top)
-                draw.text((left, top + TILE + 1), _shortened(tile.title), fill=_INK, font=font)
-                draw.text((left, top + TILE + 1 + TEXT), _shortened(tile.note), fill=_PALE, font=font)
+                draw.text((left, top + TILE + 1), _shortened(tile.title, font), fill=_INK, font=font)
+                draw.text((left, top + TILE + 1 + TEXT), _shortened(tile.note, font), fill=_PALE, font=font)
                 left += TILE + GAP
             left += 2 * GAP
     return sheet
@@ -52,6 +55,11 @@ def _paste(sheet: Image.Image, picture: Image.Image, left: int, top: int) -> Non
     sheet.paste(fitted, (left + (TILE - fitted.width) // 2, top + (TILE - fitted.height) // 2))
 
 
-def _shortened(text: str) -> str:
-    """Return the end of a long text: paths differ there."""
-    return text if len(text) <= _MAX_CHARS else "…" + text[1 - _MAX_CHARS :]
+def _shortened(text: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:
+    """Return a text on one line, or the end of a long one, as wide as a tile: paths differ there."""
+    text = printable(text)
+    shown = text
+    while shown and font.getlength(shown) > TILE:
+        text = text[1:]
+        shown = "…" + text
+    return shown

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -107,12 +109,36 @@ def test_another_encoder_is_refused(command: Command, result: Path, tmp_path: Pa
         (("neighbors", "RESULT", "no.png", "--bundle", "BUNDLE"), "'no.png' cannot be read as an image"),
         (("neighbors", "nothing.parquet", "0"), "'nothing.parquet' does not exist"),
         (("neighbors", "RESULT", "0", "--sheet", "x.gif"), "'x.gif' must end in .png"),
+        (
+            ("neighbors", "RESULT", "/", "--bundle", "BUNDLE"),
+            "'/' cannot be read as an image: it is not a reg",
+        ),
+        (("neighbors", "RESULT", "0", "--source", "x.npz"), "--source needs --sheet"),
+        (("duplicates", "RESULT", "--source", "x.npz"), "--source needs --sheet"),
+        (
+            ("duplicates", "RESULT", "--out", "RESULT", "--force"),
+            "is of the result that is read: give another",
+        ),
+        (
+            ("map", "RESULT", "--out", "m.png", "--by", "embedding"),
+            "--by is 'embedding': the result has these",
+        ),
+        (
+            ("map", "RESULT", "--out", "m.png", "--by", "thumbnail"),
+            "--by is 'thumbnail': the result has these",
+        ),
         (("duplicates", "RESULT", "--threshold", "-1"), "--threshold is -1.0: it must be 0 or more"),
         (("duplicates", "RESULT", "--threshold", "nan"), "--threshold is nan: it must be 0 or more"),
         (("duplicates", "RESULT", "--max-ratio", "nan"), "--max-ratio is nan: it must be 0 or more"),
-        (("duplicates", "RESULT", "--threshold", "99", "--max-pairs", "9"), "more than 9 pairs are nearer"),
+        (
+            ("duplicates", "RESULT", "--threshold", "99", "--max-pairs", "9"),
+            "more than 9 pairs at most 99 apart: give a lower --th",
+        ),
         (("duplicates", "RESULT", "--out", "/no/such/x.parquet"), "the folder of '/no/such/x.parquet' does"),
-        (("map", "RESULT", "--out", "m.png", "--by", "colour"), "no column 'colour': it has id, label"),
+        (
+            ("map", "RESULT", "--out", "m.png", "--by", "colour"),
+            "--by is 'colour': the result has these columns for colours: id, label",
+        ),
         (("map", "RESULT", "--out", "m.svg"), "'m.svg' must end in .png or .html"),
         (
             ("map", "RESULT", "--out", "m.png", "--method", "umap"),
@@ -138,7 +164,7 @@ def test_duplicates_are_a_table_and_a_sheet(command: Command, result: Path, tmp_
     ended = command("duplicates", result, "--out", out, "--sheet", sheet)
     assert (ended.code, ended.err) == (0, "")
     assert ended.out.splitlines()[0].split() == ["0", "0", str(COPY)]
-    assert "(suggested), and within 0.5 of the distance to their tenth" in ended.out.splitlines()[-1]
+    assert "(suggested), and at most 0.5 times as far as their tenth neighbours" in ended.out.splitlines()[-1]
     table = pq.read_table(out)
     assert table.column_names == ["id", "other_id", "row", "other_row", "distance", "ratio"]
     assert table.slice(0, 1).to_pylist() == [
@@ -147,6 +173,125 @@ def test_duplicates_are_a_table_and_a_sheet(command: Command, result: Path, tmp_
     assert table.schema.metadata[b"convvae.model"] == b"tiny"
     assert float(table.schema.metadata[b"convvae.threshold"]) > 0
     assert size_of(sheet)[0] > 200
+
+
+def test_a_sheet_without_pairs_says_so(command: Command, result: Path, tmp_path: Path) -> None:
+    """A sheet of an earlier search does not stay."""
+    sheet = tmp_path / "pairs.png"
+    Image.new("L", (900, 900)).save(sheet)
+    words = ("duplicates", result, "--threshold", 1e-9, "--max-ratio", 0, "--sheet", sheet, "--force")
+    ended = command(*words)
+    assert ended.out.endswith(
+        "1 pair of 50 rows: at most 1e-09 apart, and at most 0 times as far as their tenth neighbours\n"
+    )
+    two = tmp_path / "two.parquet"
+    pq.write_table(pq.read_table(result).slice(1, 2), two)
+    assert command("duplicates", two, "--sheet", sheet, "--force").out.startswith("0 pairs of 2 rows: ")
+    assert size_of(sheet)[1] < 100
+
+
+def test_small_distances_keep_their_digits(command: Command, result: Path, tmp_path: Path) -> None:
+    """How large vectors are depends on the model."""
+    table = pq.read_table(result)
+    small = pc.multiply(table["embedding"].combine_chunks().flatten(), pa.scalar(1e-9, pa.float32()))
+    column = pa.FixedSizeListArray.from_arrays(small, type=table.schema.field("embedding").type)
+    pq.write_table(table.set_column(1, table.schema.field("embedding"), column), tmp_path / "small.parquet")
+    words = ("7", "--count", 2, "--json")
+    large = json.loads(command("neighbors", result, *words).out)["images"][0]["neighbors"]
+    found = json.loads(command("neighbors", tmp_path / "small.parquet", *words).out)["images"][0]["neighbors"]
+    for before, after in zip(large, found, strict=True):
+        assert after["distance"] == pytest.approx(1e-9 * before["distance"], rel=1e-4)
+
+
+def test_an_npy_result_is_searched_and_drawn(
+    command: Command, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """It has ids and vectors; pictures come from the source, and suffixes may be in capitals."""
+    np.save(tmp_path / "x.npy", pictures)
+    assert command("run", tmp_path / "x.npy", tmp_path / "z.npy", "--bundle", tiny_root / "tiny").code == 0
+    result, source = tmp_path / "z.npy", tmp_path / "x.npy"
+    words = ("--sheet", tmp_path / "sheet.PNG", "--source", source)
+    assert f"0           {COPY}" in command("neighbors", result, 0, "--count", 1, *words).out
+    assert command("duplicates", result).out.startswith(f"0           0  {COPY}\n")
+    assert (
+        command("map", result, "--method", "pca", "--out", tmp_path / "m.HTML", "--source", source).code == 0
+    )
+    assert (tmp_path / "m.HTML").read_text().startswith("<!DOCTYPE html>")
+    assert command("map", result, "--out", tmp_path / "m.png", "--by", "label").code == 2
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -1e30])
+def test_a_vector_that_cannot_be_compared_is_named(
+    command: Command, result: Path, tmp_path: Path, bad: float
+) -> None:
+    """A damaged row is no neighbour of anything, and none is left out in silence."""
+    table = pq.read_table(result)
+    values = table["embedding"].combine_chunks().flatten().to_numpy().copy()
+    values[17 * 4 + 2] = bad
+    column = pa.FixedSizeListArray.from_arrays(pa.array(values), type=table.schema.field("embedding").type)
+    spoilt = tmp_path / "spoilt.parquet"
+    pq.write_table(table.set_column(1, table.schema.field("embedding"), column), spoilt)
+    for words in (
+        ("neighbors", spoilt, "0"),
+        ("duplicates", spoilt),
+        ("map", spoilt, "--out", tmp_path / "m.png"),
+    ):
+        ended = command(*words)
+        assert ended.code == 2
+        assert ended.err.startswith("error: row 17 of the result has a vector that is not finite")
+
+
+def test_odd_ids_are_printed_on_one_line(command: Command, result: Path, tmp_path: Path) -> None:
+    """No id writes lines of its own or acts on the terminal; JSON has it as it is."""
+    table = pq.read_table(result)
+    ids = pa.array([f"\x1b[31m{row}\n" for row in range(len(table))], pa.string())
+    odd = tmp_path / "odd.parquet"
+    pq.write_table(table.set_column(0, table.schema.field("id"), ids), odd)
+    ended = command("neighbors", odd, "\x1b[31m7\n", "--count", 2, "--sheet", tmp_path / "s.png")
+    assert len(ended.out.splitlines()) == 3
+    assert "\x1b" not in ended.out
+    assert ended.out.startswith("\\x1b[31m7\\n\n")
+    assert "\x1b" not in command("duplicates", odd).out
+    assert json.loads(command("duplicates", odd, "--json").out)["nearest"][0]["id"] == "\x1b[31m0\n"
+
+
+def test_no_file_is_added_to_a_result_of_parts(
+    command: Command, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """Readers take all Parquet files of the folder as one table."""
+    np.save(tmp_path / "x.npy", pictures)
+    parts = tmp_path / "z"
+    assert command("run", tmp_path / "x.npy", parts, "--bundle", tiny_root / "tiny").code == 0
+    ended = command("duplicates", parts, "--out", parts / "pairs.parquet")
+    assert ended.code == 2
+    assert "is of the result that is read: give another name" in ended.err
+    ended = command(
+        "duplicates", parts, "--out", tmp_path / "pairs.parquet", "--sheet", tmp_path / "pairs.png"
+    )
+    assert ended.code == 2
+    assert "the result has no pictures: give --source" in ended.err
+    assert not (tmp_path / "pairs.parquet").exists()  # refused before the work
+
+
+def test_the_sheet_shows_a_file_as_the_model_sees_it_and_wraps_its_neighbours(
+    command: Command, result: Path, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """A photo that the camera turned stands upright; 32 neighbours take three lines of 15."""
+    sheets = []
+    for name, image, orientation in (
+        ("a.png", pictures[7, ..., 0], 1),
+        ("b.png", np.rot90(pictures[7, ..., 0]), 6),
+    ):
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        Image.fromarray(np.ascontiguousarray(image)).save(tmp_path / name, exif=exif)
+        words = ("--bundle", tiny_root / "tiny", "--count", 32, "--sheet", tmp_path / f"sheet-{name}")
+        assert command("neighbors", result, tmp_path / name, *words).code == 0
+        with Image.open(tmp_path / f"sheet-{name}") as sheet:
+            sheets.append(np.asarray(sheet)[31 : 31 + 112, 8 : 8 + 112])
+            assert sheet.height > 3 * 112
+            assert sheet.width < 17 * 130
+    np.testing.assert_array_equal(sheets[0], sheets[1])
 
 
 def test_a_threshold_is_kept(command: Command, result: Path) -> None:

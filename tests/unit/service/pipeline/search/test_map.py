@@ -1,5 +1,7 @@
 """The parts of a map: places, colours, the picture and the page."""
 
+import base64
+import io
 import json
 import re
 
@@ -98,5 +100,22 @@ def test_the_page_is_whole_and_no_id_ends_its_script() -> None:
     found = json.loads(data[1])
     assert found["ids"] == ids
     assert found["places"] == PLACES.tolist()
+    named = map_page(
+        PLACES, ["{{heading}}", "{{data}}", "c"], coloured(None), None, None, heading="{{data}}.npz"
+    )
+    assert "<title>{{data}}.npz</title>" in named
+    assert '["{{heading}}", "{{data}}", "c"]' in named
     pictured = map_page(PLACES, ids, coloured(None), None, [Image.new("RGB", (4, 4))] * 3, heading="")
     assert "data:image/jpeg;base64," in pictured
+
+
+def test_the_pictures_of_a_large_page_stay_within_what_browsers_show() -> None:
+    """They become smaller with their number."""
+    count = 40_000
+    places = np.random.default_rng(0).random((count, 2))
+    pictures = [Image.new("RGB", (4, 4), "red")] * count
+    page = map_page(places, [""] * count, coloured(None), None, pictures, heading="")
+    found = re.search(r'"sprite": "data:image/jpeg;base64,([^"]*)"', page)
+    assert found is not None
+    with Image.open(io.BytesIO(base64.b64decode(found[1]))) as sprite:
+        assert max(sprite.size) <= 8192

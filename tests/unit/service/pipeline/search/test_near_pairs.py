@@ -62,3 +62,32 @@ def test_equal_rows_do_not_lower_the_threshold() -> None:
     alone = suggested_threshold(vectors)
     assert suggested_threshold(np.repeat(vectors, 2, axis=0)) == pytest.approx(alone, rel=0.2)
     assert suggested_threshold(np.zeros((10, 3), np.float32)) == 0.0
+
+
+@pytest.mark.parametrize("change", [0.002, 0.1])
+def test_a_copy_of_every_row_does_not_lower_the_threshold(change: float) -> None:
+    """The copies are found, though the nearest row of every row is its copy."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(1000, 16)).astype(np.float32)
+    copies = vectors + change * random.normal(size=vectors.shape).astype(np.float32)
+    both = np.concatenate((vectors, copies))
+    threshold = suggested_threshold(both)
+    assert threshold == pytest.approx(suggested_threshold(vectors), rel=0.2)
+    pairs = near_pairs(both, threshold, max_pairs=10**6)
+    found = set(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
+    assert len({(row, row + 1000) for row in range(1000)} - found) <= 5
+
+
+@pytest.mark.parametrize("latent", [1, 2, 4])
+def test_few_dimensions_do_not_raise_the_threshold(latent: int) -> None:
+    """There, near neighbours are common by chance: they are few among 5,000 rows without copies."""
+    vectors = np.random.default_rng(1).normal(size=(5000, latent)).astype(np.float32)
+    pairs = near_pairs(vectors, suggested_threshold(vectors), max_pairs=10**6)
+    assert len(pairs.first) < 250
+
+
+def test_two_rows_and_many_equal_ones_have_a_threshold() -> None:
+    """Half of the only distance; and equal vectors alone have no other limit than 0."""
+    assert suggested_threshold(np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)) == pytest.approx(2.5)
+    with pytest.raises(BadUse, match="more than 100 pairs of equal vectors: give a higher --max-pairs"):
+        near_pairs(np.zeros((50, 4), np.float32), 0.0, max_pairs=100)
