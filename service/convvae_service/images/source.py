@@ -8,6 +8,7 @@ where it stopped, and its memory does not grow with the source. The rows are dec
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -171,6 +172,7 @@ class Source:
         left_out: The entries of a folder that are not rows. Those of a tar file are known when it is read.
         image_shape: The shape of all images, where the source fixes it.
         has_files: Whether rows are image files, which must be decoded.
+        paths: The files and folders of this machine that it is read from.
     """
 
     name: str
@@ -179,6 +181,7 @@ class Source:
     left_out: LeftOut = field(default_factory=LeftOut)
     image_shape: tuple[int, int, int] | None = None
     has_files: bool = True
+    paths: tuple[Path, ...] = ()
 
     @property
     def rows(self) -> int | None:

@@ -222,7 +222,7 @@ def run(
     from convvae_service.pipeline.progress import progress_bar
     from convvae_service.pipeline.run import RunSettings
     from convvae_service.pipeline.sink import Columns, Provenance
-    from convvae_service.pipeline.sink_kinds import check_sink, job_of, open_output
+    from convvae_service.pipeline.sink_kinds import check_is_apart, check_sink, job_of, open_output
     from convvae_service.pipeline.summary import summary_json, summary_line
 
     check_sink(sink, overwrite=overwrite, resume=resume)
@@ -230,6 +230,7 @@ def run(
         max_pixels=max_pixels, keep=kept, where=where, image_column=image_column, id_column=id_column
     )
     images = open_sources(sources, options)
+    check_is_apart(sink, images)
     with closing(flags.open_engine()) as opened:
         info = opened.info
         images.check(info.input)
@@ -259,6 +260,8 @@ def run(
                 lines.append(f"skipped {others} more: {output.failed_table} lists all")
             if summary.left_out.counts:
                 lines.append(str(summary.left_out))
+            if summary.empty_columns:
+                lines.append(f"without a value in all rows: {', '.join(summary.empty_columns)}")
             if output.repeated.count:
                 lines.append(str(output.repeated))
             _print(

@@ -15,7 +15,7 @@ from convvae_service.pipeline.failed_table import write_failed
 from convvae_service.pipeline.journal import Position
 from convvae_service.pipeline.sink import EncodedRows, Sink
 
-__all__ = ["FileOutput", "RunOutput"]
+__all__ = ["FileOutput", "RunOutput", "failed_path"]
 
 
 class RunOutput(Protocol):
@@ -72,6 +72,11 @@ class RunOutput(Protocol):
     ) -> None: ...
 
 
+def failed_path(path: Path) -> Path:
+    """Return the name of the table of failed images beside a file."""
+    return path.with_name(f"{path.stem}.failed.parquet")
+
+
 class FileOutput:
     """One file, and beside it `NAME.failed.parquet` if images could not be read; see `RunOutput`."""
 
@@ -87,7 +92,7 @@ class FileOutput:
         self._rows = 0
         self.rows = self.failed = 0
         self.repeated = DuplicateIds(0, ())
-        self.failed_table = f"{path.stem}.failed.parquet"
+        self.failed_table = failed_path(path).name
 
     def write(self, rows: EncodedRows) -> None:
         """Append rows."""
@@ -104,13 +109,17 @@ class FileOutput:
     def finish(self, left_out: Mapping[str, int]) -> int:
         """Write the table of failed images, and make the file complete."""
         del left_out
-        failed = self._path.with_name(self.failed_table)
+        failed = failed_path(self._path)
         if self._failed:
             write_failed(failed, self._failed)
         else:
             failed.unlink(missing_ok=True)
         counts = {"convvae.rows": str(self._rows), "convvae.skipped": str(len(self._failed))}
-        num_bytes = self._sink.finish(counts)
+        try:
+            num_bytes = self._sink.finish(counts)
+        except BaseException:
+            failed.unlink(missing_ok=True)
+            raise
         if self._path.suffix.lower() == ".parquet":
             self.repeated = duplicate_ids([self._path])
         return num_bytes

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from convvae_service.images import BadSource, FileDecoder, LeftOut, RejectedRow, Source, decode_here
 from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches
@@ -103,6 +103,7 @@ def write_batches(
     progress = progress or SilentProgress()
     resumed_rows, resumed_failed = output.rows, output.failed
     rows = num_failed = 0
+    empty = set(source.columns)
     failed: list[RejectedRow] = []
     progress.resume(resumed_rows + resumed_failed)
     # If the run fails, the output removes its file before the threads are joined.
@@ -118,6 +119,7 @@ def write_batches(
                 output.reject(batch.rejected)
             if batch.rows is not None:
                 output.write(batch.rows)
+                empty -= {name for name in empty if _has_value(batch.rows.kept[name])}
                 rows += len(batch.rows.ids)
             progress.advance(
                 len(batch.rows.ids) if batch.rows is not None else 0,
@@ -140,7 +142,15 @@ def write_batches(
         seconds=time.perf_counter() - started_s,
         num_bytes=num_bytes,
         repeated_ids=output.repeated.count,
+        empty_columns=tuple(name for name in source.columns if name in empty) if rows else (),
     )
+
+
+def _has_value(column: Any) -> bool:
+    """Return whether a column, an Arrow array or a list, has a value that is not missing."""
+    if hasattr(column, "null_count"):
+        return bool(column.null_count < len(column))
+    return any(value is not None for value in column)
 
 
 def _check_failed(row: RejectedRow, num_failed: int, max_failed: int | None) -> None:

@@ -9,12 +9,20 @@ from convvae_service.images import Source, SourceOptions
 from convvae_service.pipeline.errors import BadSink, BadUse
 from convvae_service.pipeline.journal import JOURNAL_FILE, Job
 from convvae_service.pipeline.npy_sink import NpySink, ids_path
-from convvae_service.pipeline.output import FileOutput, RunOutput
+from convvae_service.pipeline.output import FileOutput, RunOutput, failed_path
 from convvae_service.pipeline.parquet_sink import ParquetSink, import_pyarrow
 from convvae_service.pipeline.parts import PartedOutput, check_own_folder
 from convvae_service.pipeline.sink import Provenance, Sink
 
-__all__ = ["SINK_KINDS", "SinkKind", "check_sink", "job_of", "open_output", "open_sink"]
+__all__ = [
+    "SINK_KINDS",
+    "SinkKind",
+    "check_is_apart",
+    "check_sink",
+    "job_of",
+    "open_output",
+    "open_sink",
+]
 
 
 class _OpenSink(Protocol):
@@ -66,11 +74,33 @@ def check_sink(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         raise BadUse(f"{path.name} is one file, which is written as a whole: --resume needs a folder")
     if path.is_dir():
         raise BadSink(f"{str(path)!r} is a folder: give the name of a file")
-    for each in (path, ids_path(path)) if kind.open is NpySink else (path,):
+    for each in _files_of(path, kind):
+        if each.is_symlink() and not each.exists():
+            raise BadSink(f"{str(each)!r} is a link to a file that does not exist: give another name")
         if each.exists() and not each.is_file():
             raise BadSink(f"{str(each)!r} is not a regular file: give another name")
         if each.exists() and not overwrite:
             raise BadSink(f"{str(each)!r} exists: give --force to replace it")
+
+
+def _files_of(path: Path, kind: SinkKind) -> list[Path]:
+    """Return the files that a run may write or remove."""
+    ids = [ids_path(path)] if kind.open is NpySink else []
+    return [path, *ids, failed_path(path)]
+
+
+def check_is_apart(path: Path, source: Source) -> None:
+    """Check that no source is overwritten.
+
+    Raises:
+        BadSink: A source is the sink, or is in a folder that is the sink.
+    """
+    kind = _kind_of(path)
+    targets = {each.resolve() for each in ([path] if kind is None else _files_of(path, kind))}
+    for each in source.paths:
+        found = each.resolve()
+        if found in targets or not targets.isdisjoint(found.parents):
+            raise BadSink(f"{str(each)!r} is a source, and the run would replace it: give another sink")
 
 
 def _check_folder(path: Path, *, overwrite: bool, resume: bool) -> None:

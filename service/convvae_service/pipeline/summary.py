@@ -25,6 +25,7 @@ class RunSummary:
         seconds: Wall time of this run.
         num_bytes: Size of the result.
         repeated_ids: Number of ids that several rows have.
+        empty_columns: Names of kept columns that have no value in the rows of this run.
     """
 
     rows: int
@@ -35,6 +36,7 @@ class RunSummary:
     seconds: float
     num_bytes: int
     repeated_ids: int = 0
+    empty_columns: tuple[str, ...] = ()
 
 
 def summary_line(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
@@ -62,6 +64,7 @@ def summary_json(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
             "precision": info.precision,
             "skipped": summary.failed,
             "repeated_ids": summary.repeated_ids,
+            "empty_columns": list(summary.empty_columns),
             "left_out": dict(summary.left_out.counts),
             "skipped_rows": [{"id": row.id, "reason": row.reason} for row in summary.first_failed],
         }

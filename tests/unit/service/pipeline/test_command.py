@@ -14,8 +14,11 @@ from convvae.program.exit_codes import ExitCode
 from convvae_service.bundle import ImageShape, read_bundle
 from convvae_service.engine.stages import Engine
 from convvae_service.images import decode_file
+from convvae_service.pipeline.errors import RunFailed
+from convvae_service.pipeline.parquet_sink import ParquetSink
 from support.ended import Ended
 from support.idx_file import idx_bytes
+from support.tar_file import write_tar
 from support.tiny_bundle import TINY_INPUT, publish_tiny
 
 Embed = Callable[..., Ended]
@@ -172,6 +175,11 @@ RAY = ("--engine", "ray")
         (["{x}", "{z}", *BUNDLE, "--threads", "-1"], "--threads is -1: it must be 1 to 1024"),
         (["{x}", "{tmp}/z.csv", *BUNDLE], "z.csv is not a sink: its name must end in .parquet"),
         (["{x}", "{tmp}/gone/z.parquet", *BUNDLE], "gone' of the sink does not exist"),
+        (["{x}", "{tmp}/link.parquet", *BUNDLE], "link.parquet' is a link to a file that does not exist"),
+        (["{x}", "{tmp}/old.parquet", *BUNDLE], "old.failed.parquet' exists: give --force to replace it"),
+        (["{x}", "{tmp}/odd.npy", *BUNDLE], "odd.failed.parquet' is not a regular file: give another name"),
+        (["{x}", "{x}", *BUNDLE, "--force"], "x.npy' is a source, and the run would replace it"),
+        (["", "{z}", *BUNDLE], "a source is an empty text: give a path, such as . for this folder"),
         (["{x}", "{tmp}/taken.parquet", *BUNDLE], "taken.parquet' exists: give --force to replace it"),
         (["{tmp}/gone", "{z}", *BUNDLE], "gone' does not exist"),
         (["{tmp}/x.gif", "{z}", *BUNDLE], "x.gif is not a source: give a folder of images, or a tar archive"),
@@ -211,6 +219,9 @@ def test_bad_input_is_one_line(
 ) -> None:
     """Wrong input ends with exit code 2, one line that says what to change, and no file."""
     (tmp_path / "taken.parquet").write_bytes(b"old")
+    (tmp_path / "old.failed.parquet").write_bytes(b"old")
+    (tmp_path / "odd.failed.parquet").mkdir()
+    (tmp_path / "link.parquet").symlink_to("nowhere.parquet")
     (tmp_path / "x.gif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     (tmp_path / "x").mkdir()
@@ -233,6 +244,49 @@ def test_bad_input_is_one_line(
     assert message in ended.err
     assert sorted(tmp_path.iterdir()) == before
     assert (tmp_path / "taken.parquet").read_bytes() == b"old"
+    assert len(np.load(source)) == 50
+
+
+def test_a_result_that_is_read_is_not_replaced(
+    embed: Embed, tiny_root: Path, tmp_path: Path, source: Path
+) -> None:
+    """--force would remove the folder before its pictures are read."""
+    sink = tmp_path / "z"
+    words = ["--bundle", tiny_root / "tiny"]
+    assert embed(source, sink, *words, "--thumbnail").code == 0
+    (tmp_path / "link").symlink_to(sink)
+    for text in (f"{sink}/*.parquet", f"{tmp_path}/link/part-00000.parquet"):
+        ended = embed(text, sink, *words, "--force")
+        assert ended.code == 2
+        assert "part-00000.parquet' is a source, and the run would replace it: give another sink" in ended.err
+    assert embed(f"{sink}/*.parquet", tmp_path / "again.parquet", *words).code == 0
+    np.testing.assert_allclose(vectors(tmp_path / "again.parquet"), vectors(sink), atol=1e-6)
+
+
+def test_column_without_values_is_named(embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path) -> None:
+    """A wrong letter in --keep does not stay unseen."""
+    image = (folder / "class-0" / "00.png").read_bytes()
+    path = write_tar(tmp_path / "x.tar", [("0.png", image), ("0.cls", b"3"), ("1.png", image)])
+    words = [path, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny", "--keep", "cls,lable"]
+    assert "without a value in all rows: lable\n" in embed(*words).err
+    summary = json.loads(embed(*words, "--force", "--json").out)
+    assert summary["empty_columns"] == ["lable"]
+    assert pq.read_table(tmp_path / "z.parquet")["cls"].to_pylist() == [3, None]
+
+
+def test_failed_run_leaves_no_table_of_failed_images(
+    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The table would stand in the way of the next run."""
+    (folder / "class-1" / "04.png").write_bytes(b"no image")
+
+    def refuse(self: ParquetSink, extra: object) -> int:
+        raise RunFailed("z.parquet cannot be written: No space left on device")
+
+    monkeypatch.setattr(ParquetSink, "finish", refuse)
+    words = [folder, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny", "--on-error", "skip"]
+    assert embed(*words).code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
 
 
 def test_colour_files_become_grey_where_the_model_is(
