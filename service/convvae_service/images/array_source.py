@@ -212,5 +212,14 @@ def _label_type(labels: NDArray[Any], rows: int, name: str) -> Any:
     types = {"i": arrow.int64(), "u": arrow.int64(), "b": arrow.bool_(), "f": arrow.float64()}
     kind = labels.dtype.kind
     if labels.shape != (rows,) or kind not in (*types, "U"):
-        raise BadSource(f"{name} has labels of shape {labels.shape} and type {labels.dtype}: one per image")
+        raise BadSource(
+            f"{name} has labels of shape {labels.shape} and type {labels.dtype}: there must be one number or"
+            f" text for each of the {rows:,} images"
+        )
+    if labels.dtype == np.uint64:
+        return arrow.uint64()
+    try:
+        "".join(labels.tolist() if kind == "U" else []).encode()
+    except UnicodeEncodeError:
+        raise BadSource(f"{name} has a label that is no text: it cannot be kept") from None
     return types.get(kind, arrow.string())

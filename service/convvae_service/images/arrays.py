@@ -98,6 +98,8 @@ def as_uint8(images_NHWC: NDArray[Any], *, name: str, first: int = 0) -> NDArray
     step = max(1, _BLOCK_VALUES // max(1, pixels_NHWC[:1].size))
     for start in range(0, len(images_NHWC), step):
         rows_BHWC = images_NHWC[start : start + step]
+        if rows_BHWC.dtype.itemsize == 2:  # float16 would round the product before it is rounded to a level
+            rows_BHWC = rows_BHWC.astype(np.float32)
         if rows_BHWC.dtype != np.bool_:
             _check_range(rows_BHWC, name=name, first=first + start)
         pixels_NHWC[start : start + step] = np.rint(rows_BHWC * 255.0)

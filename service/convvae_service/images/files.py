@@ -9,10 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from convvae_service.images.header import InvalidImage
+from convvae_service.images.decode import DEFAULT_MAX_PIXELS, most_decoding_bytes
+from convvae_service.images.header import InvalidImage, TooManyPixels
 from convvae_service.printable import printable
 
-__all__ = ["IMAGE_SUFFIXES", "ImageFiles", "LeftOut", "file_kind", "image_files", "left_out_of", "read_file"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ImageFiles",
+    "LeftOut",
+    "check_file_size",
+    "file_kind",
+    "image_files",
+    "left_out_of",
+    "read_file",
+]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp")
 _MAX_NAMED = 3
@@ -131,11 +141,12 @@ def _summed(left_out: "Counter[str]") -> dict[str, int]:
     return counts
 
 
-def read_file(path: str) -> bytes:
+def read_file(path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
     """Return the contents of a regular file. The call does not wait for a writer of a FIFO.
 
     Raises:
         InvalidImage: It cannot be read, or is not a regular file.
+        TooManyPixels: It has more bytes than images of `max_pixels` have.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -145,11 +156,25 @@ def read_file(path: str) -> bytes:
         raise InvalidImage("cannot be read: No such file or directory") from None
     except OSError as error:
         raise InvalidImage(f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise InvalidImage("it is not a regular file")
-    with io.FileIO(handle) as file:  # a buffered file is slower
-        try:
+    except ValueError:
+        raise InvalidImage("cannot be read: its name has a NUL byte") from None
+    try:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode):
+            raise InvalidImage("it is not a regular file")
+        check_file_size(found.st_size, max_pixels=max_pixels)
+        with io.FileIO(handle, closefd=False) as file:  # a buffered file is slower
             return file.readall()
-        except OSError as error:
-            raise InvalidImage(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise InvalidImage(f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
+
+
+def check_file_size(num_bytes: int, *, max_pixels: int) -> None:
+    """Raise `TooManyPixels` if a file has more bytes than images of `max_pixels` have. Nobody reads it."""
+    most = most_decoding_bytes(max_pixels)
+    if num_bytes > most:
+        raise TooManyPixels(
+            f"{num_bytes:,} bytes are more than the limit of {most:,} for {max_pixels} pixels"
+        )

@@ -2,14 +2,17 @@
 
 import hashlib
 import os
+import stat
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from convvae_service.images.file_rows import FileRows
-from convvae_service.images.files import LeftOut, image_files, read_file
-from convvae_service.images.location import Location, import_package, is_image_name
+from convvae_service.images.files import LeftOut, file_kind, image_files, left_out_of, read_file
+from convvae_service.images.location import Location, import_package
 from convvae_service.images.source import BadSource, Source, SourceOptions
 from convvae_service.printable import printable
 
@@ -66,17 +69,16 @@ class FilesShard:
         kept: dict[str, Any] = {LABEL: [_label(path) for path in paths]} if self._options.keep else {}
         folder = self._folder
 
+        max_pixels = self._options.max_pixels
+
         def content(index: int) -> bytes:
-            if folder is None:
-                return read_file(paths[index])
-            return (
-                folder.below(paths[index]).read()
-                if folder.path is None
-                else read_file(f"{folder.path}/{paths[index]}")
-            )
+            if folder is not None and folder.path is None:
+                return folder.below(paths[index]).read(max_pixels=max_pixels)
+            path = paths[index] if folder is None else f"{folder.path}/{paths[index]}"
+            return read_file(path, max_pixels=max_pixels)
 
         ids = [f"{prefix}{path}" for path in paths] if prefix else paths
-        return FileRows(ids, content, self._options.max_pixels, kept) if paths else None
+        return FileRows(ids, content, max_pixels, kept) if paths else None
 
 
 class _FilesCursor:
@@ -111,8 +113,7 @@ def open_folder_source(folder: Location, options: SourceOptions) -> Source:
     """
     columns = _label_column(options, folder.name)
     if folder.path is None:
-        names = [name for name, _ in folder.entries(recursive=True) if is_image_name(name)]
-        left_out = LeftOut()
+        names, left_out = _remote_images(folder)
     else:
         try:
             names, left_out = image_files(folder.path)
@@ -125,19 +126,38 @@ def open_folder_source(folder: Location, options: SourceOptions) -> Source:
     return Source(name=folder.name, shards=[shard], columns=columns, left_out=left_out)
 
 
-def open_list_source(_: Location, options: SourceOptions) -> Source:
+def _remote_images(folder: Location) -> tuple[list[str], LeftOut]:
+    """Return the image files at an address, by the rules of `image_files`."""
+    names: list[str] = []
+    left_out: Counter[str] = Counter()
+    for name, _ in folder.entries(recursive=True):
+        *folders, last = name.split("/")
+        kind = "hidden" if any(each.startswith(".") for each in folders) else file_kind(last)
+        if kind == "image":
+            names.append(name)
+        else:
+            left_out[kind] += 1
+    return names, left_out_of(left_out)
+
+
+def open_list_source(options: SourceOptions) -> Source:
     """Open the files that standard input names, one path a line. The id of a row is its line.
 
     Raises:
-        BadSource: Standard input has no lines.
+        BadSource: Standard input is closed, has no lines, or has a NUL byte, which no path can have.
     """
     if options.keep:
         raise BadSource("a list of paths on standard input has no columns to keep")
+    if sys.stdin is None:
+        raise BadSource("standard input is closed: write paths to it, one a line")
     lines = (os.fsdecode(line.rstrip(b"\r\n")) for line in sys.stdin.buffer)
     paths = [line for line in lines if line]
     if not paths:
         raise BadSource("standard input has no paths: write one a line")
-    return Source(name="stdin", shards=[FilesShard("stdin", None, paths, options)])
+    if any("\0" in path for path in paths):
+        raise BadSource("standard input has NUL bytes: separate the paths by line breaks")
+    shard = FilesShard("stdin", None, paths, replace(options, prefix=""))
+    return Source(name="stdin", shards=[shard])
 
 
 def _label_column(options: SourceOptions, name: str) -> dict[str, Any]:
@@ -157,6 +177,8 @@ def _state(path: str) -> str:
         found = os.stat(path)  # noqa: PTH116 - a Path is slower
     except OSError as error:
         return str(error.errno)
+    if not stat.S_ISREG(found.st_mode):
+        return "not a regular file"
     return f"{found.st_size}-{found.st_mtime_ns}"
 
 

@@ -39,7 +39,7 @@ class _IdxHeader:
 
 def is_idx(path: Path) -> bool:
     """Return whether `path` has the name of an idx file, such as `train-images-idx3-ubyte.gz`."""
-    stem = path.name.removesuffix(".gz")
+    stem = path.name.lower().removesuffix(".gz")
     return stem.endswith(".idx") or any(f"idx{n}-" in stem for n in range(1, MAX_DIMENSIONS + 1))
 
 

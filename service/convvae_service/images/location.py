@@ -9,16 +9,18 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-from convvae_service.images.files import IMAGE_SUFFIXES, read_file
+from convvae_service.images.files import check_file_size, read_file
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.open_file import OpenFile
 from convvae_service.images.source import BadSource
 from convvae_service.printable import printable
 
-__all__ = ["FileState", "Location", "first_line", "import_package", "is_image_name", "open_location"]
+__all__ = ["FileState", "Location", "first_line", "import_package", "open_location"]
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _COPY_BYTES = 1 << 20
+# The errors of pyarrow's file systems: of a kind that this pyarrow or its packages lack, too.
+_FAILURES = (OSError, ValueError, NotImplementedError, ImportError)
 
 
 class FileState(NamedTuple):
@@ -67,6 +69,11 @@ class Location:
         return printable(self.path.resolve().name if self.path.name in ("", ".", "..") else self.path.name)
 
     @property
+    def place(self) -> str:
+        """The same text for each way to write the path or address."""
+        return str(self.path.resolve()) if self.path is not None else self._key
+
+    @property
     def suffix(self) -> str:
         """The suffix of the name in lower case."""
         return PurePosixPath(self._key if self.path is None else self.path.name).suffix.lower()
@@ -80,8 +87,17 @@ class Location:
         return self.path.is_file() if self.path is not None else self._info().type.name == "File"
 
     def exists(self) -> bool:
-        """Return whether there is anything."""
-        return self.path.exists() if self.path is not None else self._info().type.name != "NotFound"
+        """Return whether there is anything.
+
+        Raises:
+            BadSource: It cannot be looked for, such as in a folder that this user may not enter.
+        """
+        if self.path is None:
+            return bool(self._info().type.name != "NotFound")
+        try:
+            return self.path.exists()
+        except OSError as error:
+            raise BadSource(f"source '{printable(self.text)}' cannot be read: {error.strerror}") from None
 
     def state(self) -> FileState:
         """Return the state of the file.
@@ -98,18 +114,19 @@ class Location:
             raise BadSource(f"{self.name} cannot be read: {error.strerror}") from None
         return FileState(found.st_size, found.st_mtime_ns)
 
-    def read(self) -> bytes:
-        """Return the contents of a file.
+    def read(self, *, max_pixels: int) -> bytes:
+        """Return the contents of an image file.
 
         Raises:
-            InvalidImage: It cannot be read.
+            InvalidImage: It cannot be read, or has more bytes than images of `max_pixels` have.
         """
         if self.path is not None:
-            return read_file(str(self.path))
+            return read_file(str(self.path), max_pixels=max_pixels)
         try:
-            with self._system.open_input_stream(self._key) as stream:
-                return bytes(stream.read())
-        except OSError as error:
+            with self._system.open_input_file(self._key) as file:
+                check_file_size(file.size(), max_pixels=max_pixels)
+                return bytes(file.read())
+        except _FAILURES as error:
             raise InvalidImage(f"cannot be read: {first_line(error)}") from None
 
     def below(self, name: str) -> "Location":
@@ -130,7 +147,7 @@ class Location:
         base = self._key.rstrip("/")
         try:
             found = self._system.get_file_info(files.FileSelector(base, recursive=recursive))
-        except OSError as error:
+        except _FAILURES as error:
             raise BadSource(f"{printable(self.text)} cannot be listed: {first_line(error)}") from None
         return sorted(
             (info.path[len(base) + 1 :], FileState(info.size or 0, info.mtime_ns or 0))
@@ -146,7 +163,7 @@ class Location:
                 return self._system.open_input_file(self._key)
             # A file of Arrow's own takes no name that is not UTF-8.
             return arrow.PythonFile(self.path.open("rb"), "r")
-        except OSError as error:
+        except _FAILURES as error:
             raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
 
     def open_copy(self) -> OpenFile:
@@ -161,7 +178,7 @@ class Location:
             with tempfile.TemporaryFile() as copy:
                 self._copy_to(copy)
                 return OpenFile(os.dup(copy.fileno()))
-        except OSError as error:
+        except _FAILURES as error:
             raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
 
     def _copy_to(self, copy: IO[bytes]) -> None:
@@ -181,14 +198,14 @@ class Location:
             try:
                 with path.open("wb") as copy:
                     self._copy_to(copy)
-            except OSError as error:
+            except _FAILURES as error:
                 raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
             yield path
 
     def _info(self) -> Any:
         try:
             return self._system.get_file_info(self._key)
-        except OSError as error:
+        except _FAILURES as error:
             raise BadSource(f"{printable(self.text)} cannot be read: {first_line(error)}") from None
 
 
@@ -204,16 +221,11 @@ def open_location(text: str) -> Location:
     files = import_package("pyarrow.fs")
     try:
         system, key = files.FileSystem.from_uri(text)
-    except (OSError, ValueError) as error:
+    except _FAILURES as error:
         raise BadSource(f"source '{printable(text)}' cannot be opened: {first_line(error)}") from None
     if isinstance(system, files.LocalFileSystem):
         return Location(text, Path(key))
     return Location(text, None, system, key)
-
-
-def is_image_name(name: str) -> bool:
-    """Return whether a file is read as an image, judged by its name."""
-    return name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def first_line(error: Exception) -> str:

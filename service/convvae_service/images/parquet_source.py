@@ -9,9 +9,9 @@ import numpy as np
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.location import Location, first_line, import_package
-from convvae_service.images.parquet_columns import find_image_column, is_text
+from convvae_service.images.parquet_columns import find_image_column, is_text, with_plain_types
 from convvae_service.images.source import BadSource, Source, SourceOptions
-from convvae_service.images.where import condition_columns, parse_condition
+from convvae_service.images.where import Condition
 
 __all__ = ["ParquetShard", "open_parquet_source"]
 
@@ -19,6 +19,8 @@ __all__ = ["ParquetShard", "open_parquet_source"]
 _MAX_READ_BYTES = 8 << 20
 _MAX_READ_ROWS = 4096
 _BUFFER_BYTES = 1 << 20
+# The name of the column of row numbers: no other column has it.
+_NUMBERS = "\0row"
 
 
 @contextmanager
@@ -44,38 +46,47 @@ class ParquetShard:
         self.options = options
         self.location = location
         self._where: Any = None
+        self._where_columns: list[str] = []
         with self.open_file() as file:
-            self.schema = file.schema_arrow
+            stored = file.schema_arrow
             self.num_bytes = location.state().size
             self.stored_rows = file.metadata.num_rows
             self.rows: int | None = None if options.where else self.stored_rows
             num_bytes = sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups))
             self.row_bytes = num_bytes / max(1, self.stored_rows)
-        self.image = find_image_column(self.schema, options.image_column, self.name)
+        self.image = find_image_column(stored, options.image_column, self.name)
+        # Types that not all of Arrow computes with are converted when they are read.
+        self.schema = with_plain_types(stored, self.image.name)
         self._check_columns()
 
     def _check_columns(self) -> None:
         options, arrow = self.options, import_package("pyarrow")
-        condition = parse_condition(options.where) if options.where else None
+        condition = Condition(options.where) if options.where else None
         known = self.schema.names
         asked = [("--keep", name) for name in options.keep]
-        if options.where:
-            asked += [("--where", name) for name in condition_columns(options.where)]
+        if condition is not None:
+            self._where_columns = condition.columns
+            asked += [("--where", name) for name in condition.columns]
         asked += [("--id-column", options.id_column)] if options.id_column else []
         for flag, name in asked:
-            if known.count(name) != 1:
-                raise BadSource(f"{self.name} has no column {name!r} for {flag}: it has {', '.join(known)}")
+            if (count := known.count(name)) != 1:
+                number = count or "no"
+                raise BadSource(
+                    f"{self.name} has {number} column{'s' * (count > 1)} {name!r} for {flag}: it has"
+                    f" {', '.join(known)}"
+                )
         if options.id_column:
             kind = self.schema.field(options.id_column).type
+            kind = kind.value_type if arrow.types.is_dictionary(kind) else kind
             if not (arrow.types.is_integer(kind) or is_text(kind)):
                 raise BadSource(
                     f"{self.name}: the ids in {options.id_column!r} are {kind}: not text or integers"
                 )
         if condition is not None:
-            self._where = condition
+            self._where = condition.expression(self.schema)
             with reading(self.name):
                 try:
-                    self.schema.empty_table().filter(self._where)
+                    self.schema.empty_table().select(condition.columns).filter(self._where)
                 except (arrow.ArrowInvalid, arrow.ArrowNotImplementedError, TypeError) as error:
                     raise BadSource(f"--where does not fit {self.name}: {first_line(error)}") from None
 
@@ -123,9 +134,9 @@ class ParquetShard:
                 row = 0
                 with reading(self.name):
                     for batch in file.iter_batches(step, row_groups=[group], columns=columns):
-                        table = arrow.Table.from_batches([batch])
+                        table = self._plain(arrow.Table.from_batches([batch]))
                         numbers = arrow.array(range(first + row, first + row + len(table)), arrow.int64())
-                        table = table.add_column(0, "", numbers)
+                        table = table.add_column(0, _NUMBERS, numbers)
                         if mask is not None:
                             table = table.filter(mask.slice(row, len(batch)))
                         row += len(batch)
@@ -141,13 +152,18 @@ class ParquetShard:
             return None
         arrow = import_package("pyarrow")
         with reading(self.name):
-            names = condition_columns(self.options.where)
-            table = file.read_row_group(group, columns=names)
+            table = self._plain(file.read_row_group(group, columns=self._where_columns))
             numbers = arrow.array(range(len(table)), arrow.int64())
-            chosen = table.add_column(0, "", numbers).filter(self._where).column(0).to_numpy()
+            chosen = table.add_column(0, _NUMBERS, numbers).filter(self._where).column(0).to_numpy()
         mask = np.zeros(len(table), bool)
         mask[chosen] = True
         return arrow.array(mask)
+
+    def _plain(self, table: Any) -> Any:
+        """Return a table of this file, checked, with the types of `schema`."""
+        table.validate(full=True)
+        schema = import_package("pyarrow").schema([self.schema.field(name) for name in table.column_names])
+        return table if schema.types == table.schema.types else table.cast(schema)
 
     def as_rows(self, table: Any) -> FileRows:
         """Return a table as rows."""
@@ -160,7 +176,7 @@ class ParquetShard:
         def content(index: int) -> bytes:
             if named[index] is None:
                 raise InvalidImage("the row has no id")
-            return image.content(values[index], self.location)
+            return image.content(values[index], self.location, max_pixels=options.max_pixels)
 
         shown = [given if name is None else str(name) for name, given in zip(named, ids, strict=True)]
         kept = {name: table.column(name) for name in options.keep}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from convvae_service.images.array_source import open_array_source
 from convvae_service.images.arrays import is_array_name
-from convvae_service.images.files import left_out_of
+from convvae_service.images.files import file_kind, left_out_of
 from convvae_service.images.folder_source import open_folder_source, open_list_source
 from convvae_service.images.location import Location
 from convvae_service.images.parquet_source import open_parquet_source
@@ -19,6 +19,7 @@ from convvae_service.printable import printable
 __all__ = ["SOURCE_KINDS", "SourceKind", "open_source", "open_sources"]
 
 PARQUET_SUFFIXES = (".parquet", ".parq", ".pq")
+_COMPRESSED = (".gz", ".tgz", ".bz2", ".tbz", ".tbz2", ".xz", ".txz", ".zst", ".tzst", ".lz4", ".zip", ".7z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,19 +70,32 @@ def open_sources(texts: Sequence[str | Path], options: SourceOptions | None = No
     """
     options = options or SourceOptions()
     locations = [location for text in texts for location in expand(str(text))]
+    paths = tuple(location.path for location in locations if location.path is not None)
     if len(locations) == 1:
-        return _open(locations[0], options)
-    names = [location.name for location in locations]
-    if repeated := [name for name, count in Counter(names).items() if count > 1]:
-        raise BadSource(f"several sources are called {repeated[0]!r}: their ids would be equal")
+        return replace(_open(locations[0], options), paths=paths)
+    _check_names(locations)
     sources = [_open(location, replace(options, prefix=f"{location.name}/")) for location in locations]
-    return _joined(sources)
+    return replace(_joined(sources), paths=paths)
+
+
+def _check_names(locations: Sequence[Location]) -> None:
+    counts = Counter(location.name for location in locations)
+    repeated = next((name for name, count in counts.items() if count > 1), None)
+    if repeated is None:
+        return
+    places = {location.place for location in locations if location.name == repeated}
+    is_twice = len(places) < counts[repeated]
+    advice = "One is given twice" if is_twice else "Rename one, or embed each to a result of its own"
+    raise BadSource(f"several sources are called {repeated!r}: their ids would be equal. {advice}")
 
 
 def _open(location: Location, options: SourceOptions) -> Source:
     if location.text == "-":
-        return open_list_source(location, options)
+        _check_flags(options, "standard input")
+        return open_list_source(options)
     shown = printable(location.text)
+    if not location.text:
+        raise BadSource("a source is an empty text: give a path, such as . for this folder")
     if not location.exists():
         raise BadSource(f"source '{shown}' does not exist")
     # A read of a FIFO or a device might wait for ever.
@@ -89,11 +103,31 @@ def _open(location: Location, options: SourceOptions) -> Source:
         raise BadSource(f"source '{shown}' is not a folder and not a regular file")
     for kind in SOURCE_KINDS:
         if kind.matches(location):
-            if options.where and kind.open is not open_parquet_source:
-                raise BadSource(f"--where needs Parquet files, and {location.name} is none")
+            if kind.open is not open_parquet_source:
+                _check_flags(options, location.name)
             return kind.open(location, options)
-    known = ", or ".join(kind.description for kind in SOURCE_KINDS)
-    raise BadSource(f"{location.name} is not a source: give {known}")
+    raise BadSource(f"{location.name} is not a source: {_advice(location)}")
+
+
+def _check_flags(options: SourceOptions, name: str) -> None:
+    """Refuse the flags of Parquet files for a source of another kind."""
+    flags = {
+        "--where": options.where,
+        "--image-column": options.image_column,
+        "--id-column": options.id_column,
+    }
+    for flag, value in flags.items():
+        if value:
+            raise BadSource(f"{flag} needs Parquet files, and {name} is none")
+
+
+def _advice(location: Location) -> str:
+    """Return what to give instead of a source of no kind."""
+    if location.suffix in _COMPRESSED:
+        return "it is compressed: decompress it first"
+    if file_kind(location.name) == "image":
+        return "it is one image: give its folder, or write its path to standard input of the source -"
+    return f"give {', or '.join(kind.description for kind in SOURCE_KINDS)}"
 
 
 def _joined(sources: Sequence[Source]) -> Source:

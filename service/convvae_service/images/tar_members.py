@@ -9,6 +9,8 @@ import sys
 import tarfile
 import zlib
 from collections.abc import Generator
+from contextlib import closing
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 from convvae_service.images.open_file import OpenFile
@@ -27,20 +29,30 @@ _ENCODING = sys.getfilesystemencoding()
 
 
 class TarMember(NamedTuple):
-    """A member: its name, whether it is a regular file, and where its contents are."""
+    """A member: its name, whether it is a regular file, and where its contents are.
+
+    Attributes:
+        name: Its name.
+        is_file: Whether it is a regular file.
+        start: The first byte of its contents in the archive.
+        size: The bytes of its contents.
+        pieces: Offset and size of each piece of a file with holes. The archive has them one after the other.
+    """
 
     name: str
     is_file: bool
     start: int
     size: int
+    pieces: tuple[tuple[int, int], ...] = ()
 
 
-def tar_members(file: OpenFile, name: str) -> Generator[TarMember, None, None]:
+def tar_members(file: OpenFile, name: str, *, with_links: bool = True) -> Generator[TarMember, None, None]:
     """Yield the members of an archive, in order, but no folders.
 
     Args:
         file: The archive.
         name: Its name in messages.
+        with_links: Whether a hard link is the file that it links to. Without, it is no regular file.
 
     Raises:
         BadSource: It is no tar archive, damaged or truncated.
@@ -64,7 +76,7 @@ def tar_members(file: OpenFile, name: str) -> Generator[TarMember, None, None]:
             # Zeros end an archive. Another one may follow, if archives were joined.
             position = _after_zeros(file, position)
         else:
-            position = yield from _other_members(file, name, position, size)
+            position = yield from _other_members(file, name, position, size, with_links=with_links)
     if not has_end:
         raise BadSource(f"{name} is truncated: the zeros at the end of an archive are missing")
 
@@ -125,8 +137,11 @@ def _plain_member(block: bytes, position: int) -> TarMember | None:
     return TarMember(name.decode(_ENCODING, "surrogateescape"), True, position + _BLOCK, size)
 
 
-def _other_members(file: OpenFile, name: str, position: int, size: int) -> Generator[TarMember, None, int]:
+def _other_members(
+    file: OpenFile, name: str, position: int, size: int, *, with_links: bool
+) -> Generator[TarMember, None, int]:
     """Yield the members from a position on, and return the position of the zeros after them."""
+    files: dict[str, TarMember] | None = None
     # A reader of its own: the position of the file belongs to all who read it.
     with open(file.handle, "rb", closefd=False) as reader:
         reader.seek(position)
@@ -134,10 +149,18 @@ def _other_members(file: OpenFile, name: str, position: int, size: int) -> Gener
             archive: Any = tarfile.open(fileobj=reader, mode="r:", errors="surrogateescape")  # noqa: SIM115
             while (info := archive.next()) is not None:
                 archive.members.clear()  # tarfile keeps all of them
-                if not info.isdir():
-                    member = TarMember(info.name, info.isreg(), info.offset_data, info.size)
-                    _check_end(member, size, name)
-                    yield member
+                if info.isdir():
+                    continue
+                pieces: Any = info.sparse or ()
+                member = TarMember(info.name, info.isreg(), info.offset_data, info.size, tuple(pieces))
+                _check_end(member, size, name)
+                if with_links and info.islnk():
+                    if files is None:  # few archives have hard links, so the others keep no names
+                        files = _files_before(file, name, info.offset)
+                    member = files.get(info.linkname, member)._replace(name=info.name)
+                if files is not None and member.is_file:
+                    files[member.name] = member
+                yield member
             # tarfile takes a header that it cannot read for the end of the archive.
             if any(file.read(_BLOCK, archive.offset)):
                 raise BadSource(f"{name} is damaged or truncated: no header at byte {archive.offset}")
@@ -145,18 +168,28 @@ def _other_members(file: OpenFile, name: str, position: int, size: int) -> Gener
         except BadSource:
             raise
         except tarfile.ReadError as error:
-            if not position and "truncated" not in str(error):
+            if not position and (b"ustar" not in file.read(_BLOCK, 0) or "truncated" not in str(error)):
                 raise BadSource(f"{name} is not a tar archive, or is compressed: decompress it") from None
             raise BadSource(f"{name} is damaged or truncated: {error} after byte {position}") from None
         except (tarfile.TarError, OSError, ValueError, OverflowError, EOFError) as error:
             raise BadSource(f"{name} is damaged: {str(error)[:200]}") from None
 
 
+def _files_before(file: OpenFile, name: str, position: int) -> dict[str, TarMember]:
+    """Return the regular files that an archive has before a position, by name."""
+    with closing(tar_members(file, name, with_links=False)) as members:
+        before = takewhile(lambda member: member.start <= position, members)
+        return {member.name: member for member in before if member.is_file}
+
+
 def _check_end(member: TarMember, size: int, name: str) -> None:
     if member.size < 0:
         raise BadSource(f"{name} is damaged: the header before byte {member.start} has a negative size")
-    if member.is_file and member.start + member.size > size:
+    end = member.start + (sum(count for _, count in member.pieces) if member.pieces else member.size)
+    if member.is_file and end > size:
         raise BadSource(
-            f"{name} is truncated: {printable(member.name)} ends at byte {member.start + member.size}, but"
-            f" the file has {size} bytes"
+            f"{name} is truncated: {printable(member.name)} ends at byte {end}, but the file has {size} bytes"
         )
+    for offset, count in member.pieces:
+        if offset < 0 or count < 0 or offset + count > member.size:
+            raise BadSource(f"{name} is damaged: a piece of {printable(member.name)} is outside of the file")

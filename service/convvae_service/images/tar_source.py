@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from itertools import islice, repeat
 from typing import Any, NamedTuple
 
+from convvae_service.images.decode import most_decoding_bytes
 from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.file_rows import FileRows
-from convvae_service.images.files import file_kind
+from convvae_service.images.files import check_file_size, file_kind
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.location import Location, import_package
 from convvae_service.images.model_input import ModelInput
@@ -48,6 +49,7 @@ class _Sample(NamedTuple):
     size: int
     sidecars: Mapping[str, TarMember]
     is_repeated: bool
+    pieces: tuple[tuple[int, int], ...]
 
 
 class TarShard:
@@ -130,9 +132,9 @@ class _TarCursor:
             if kind != "image":
                 self.left_out[kind] += 1
                 continue
-            self._passed_bytes = image.start + image.size
+            self._passed_bytes = max(self._passed_bytes, image.start)
             row_id = image.name.removeprefix("./").rpartition(".")[0]
-            yield _Sample(row_id, image.start, image.size, sidecars, row_id in ids)
+            yield _Sample(row_id, image.start, image.size, sidecars, row_id in ids, image.pieces)
             ids.add(row_id)
 
     def _with_sidecars(
@@ -146,7 +148,7 @@ class _TarCursor:
 
     def _sidecars(self, group: list[TarMember]) -> dict[str, TarMember]:
         ends = {_ending(member): member for member in group if member.is_file}
-        return {name: ends[name] for name in self._shard.options.keep if name in ends}
+        return {name: ends[end] for name in self._shard.options.keep if (end := name.lower()) in ends}
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,16 +162,22 @@ class _TarRows:
 
     def read(self, model_input: ModelInput, decode: FileDecoder = decode_here) -> ImageBatch:
         """Decode the images; see `UndecodedRows`."""
-        read, samples = self._reader(), self.samples
+        read, samples, options = self._reader(), self.samples, self.shard.options
+        kept: dict[str, list[int | str | None]] = {name: [None] * len(samples) for name in options.keep}
+        most = most_decoding_bytes(options.max_pixels)
 
         def content(index: int) -> bytes:
             sample = samples[index]
             if sample.is_repeated:
                 raise InvalidImage("duplicate id: an earlier image of this archive has it")
+            for name, member in sample.sidecars.items():
+                kept[name][index] = _value(name, member, read)
+            if sample.size > most:
+                check_file_size(sample.size, max_pixels=options.max_pixels)
+            if sample.pieces:
+                return self._read_pieces(sample)
             return read(sample.size, sample.start)
 
-        options = self.shard.options
-        kept = {name: [self._value(name, sample, read) for sample in samples] for name in options.keep}
         ids = [sample.id for sample in samples]
         return FileRows(ids, content, options.max_pixels, kept).read(model_input, decode)
 
@@ -177,7 +185,9 @@ class _TarRows:
         """Return a function that reads a member: from one read of all of them, if this is worth it."""
         first, last = self.samples[0].start, self.samples[-1]
         span = last.start + last.size - first
-        if span > _MAX_READ_BYTES or span > 2 * sum(sample.size for sample in self.samples) + (64 << 10):
+        num_bytes = sum(sample.size for sample in self.samples)
+        # A hard link may lead back, and a file with holes may be longer than the archive.
+        if not 0 < span <= min(_MAX_READ_BYTES, 2 * num_bytes + (64 << 10)) or last.pieces:
             return self._read
         whole = self._read(span, first)
 
@@ -195,20 +205,12 @@ class _TarRows:
             raise SourceChanged(f"{self.shard.name} is shorter now than when it was opened")
         return data
 
-    def _value(self, name: str, sample: _Sample, read: _Reader) -> int | str | None:
-        member = sample.sidecars.get(name)
-        if member is None:
-            return None
-        shown = f"{self.shard.name}: {printable(member.name)}"
-        if member.size > _MAX_SIDECAR_BYTES:
-            raise BadSource(f"{shown} has {member.size} bytes: only {_MAX_SIDECAR_BYTES} can be kept")
-        try:
-            text = read(member.size, member.start).decode()
-            return int(text) if name == "cls" else text
-        except UnicodeDecodeError:
-            raise BadSource(f"{shown} is not text, so it cannot be kept") from None
-        except ValueError:
-            raise BadSource(f"{shown} is not a whole number, as .cls must be") from None
+    def _read_pieces(self, sample: _Sample) -> bytes:
+        data, start = bytearray(sample.size), sample.start
+        for offset, size in sample.pieces:
+            data[offset : offset + size] = self._read(size, start)
+            start += size
+        return bytes(data)
 
 
 def open_tar_source(location: Location, options: SourceOptions) -> Source:
@@ -222,7 +224,7 @@ def open_tar_source(location: Location, options: SourceOptions) -> Source:
     columns: dict[str, Any] = {}
     if options.keep:
         arrow = import_package("pyarrow")
-        columns = {name: arrow.int64() if name == "cls" else arrow.string() for name in options.keep}
+        columns = {name: arrow.int64() if name.lower() == "cls" else arrow.string() for name in options.keep}
     shard = TarShard(location, options)
     if location.path is not None:
         _check_whole(location)
@@ -238,6 +240,27 @@ def _check_whole(location: Location) -> None:
         for _ in members:
             if len(end) == _END_BYTES and not any(end):
                 break
+
+
+def _value(name: str, member: TarMember, read: _Reader) -> int | str:
+    """Return the contents of a file beside an image, or raise `InvalidImage`."""
+    shown = printable(member.name.rpartition("/")[2])
+    if member.size > _MAX_SIDECAR_BYTES:
+        raise InvalidImage(f"{shown} beside it has {member.size:,} bytes: {_MAX_SIDECAR_BYTES:,} can be kept")
+    if member.pieces:
+        raise InvalidImage(f"{shown} beside it has holes, so it cannot be kept")
+    try:
+        text = read(member.size, member.start).decode()
+        if name.lower() != "cls":
+            return text
+        number = int(text)
+    except UnicodeDecodeError:
+        raise InvalidImage(f"{shown} beside it is not text, so it cannot be kept") from None
+    except ValueError:
+        raise InvalidImage(f"{shown} beside it is not a whole number, as .cls must be") from None
+    if number.bit_length() >= 64:
+        raise InvalidImage(f"{shown} beside it has a number that does not fit into 64 bits")
+    return number
 
 
 def _kind(member: TarMember) -> str:

@@ -91,7 +91,7 @@ def read_folder(
     for name in remaining:
         path = f"{folder}/{name}"
         try:
-            header = read_header(read_file(path))
+            header = read_header(read_file(path, max_pixels=max_pixels))
             shape = rows.next_shape(header.shape, name=printable(path))
             rows.add(decode_image(header, shape=shape, resize=resize, max_pixels=max_pixels))
         except TooManyPixels as error:

@@ -29,6 +29,15 @@ def test_floats_become_the_nearest_of_256_levels(
     np.testing.assert_array_equal(read_source(source, tiny_input).images, images)
 
 
+def test_float16_is_rounded_once(tiny_input: ModelInput) -> None:
+    """All numbers of float16 within 0 to 1 become the nearest level."""
+    numbers = np.arange(1 << 15, dtype=np.uint16).view(np.float16)
+    numbers = np.resize(numbers[numbers <= 1], (320, 8, 6))
+    expected = np.rint(numbers.astype(np.float64) * 255).astype(np.uint8)
+    images = read_source(in_memory(numbers), tiny_input).images
+    np.testing.assert_array_equal(images[..., 0], expected)
+
+
 def test_booleans_become_black_and_white(tiny_input: ModelInput) -> None:
     """True is 255."""
     array = np.zeros((1, 8, 6), bool)
@@ -108,3 +117,32 @@ def test_labels_of_an_archive_can_be_kept(
     np.save(tmp_path / "y.npy", images)
     with pytest.raises(BadSource, match=r"y\.npy has no column 'label' to keep: it has no columns"):
         open_source(str(tmp_path / "y.npy"), SourceOptions(keep=("label",)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (
+            np.arange(49),
+            r"labels of shape \(49,\) and type int64: there must be one number or text",
+        ),
+        (np.arange(50)[:, None], r"labels of shape \(50, 1\)"),
+        (np.array([b"a"] * 50), r"type \|S1: there must be one number or text for each of the 50 images"),
+        (np.array(["a\ud800"] * 50), "has a label that is no text: it cannot be kept"),
+        (np.array([None] * 50), "holds Python objects, which are never loaded"),
+    ],
+)
+def test_labels_that_cannot_be_kept_are_refused(
+    labels: NDArray[Any], message: str, tmp_path: Path, images: NDArray[np.uint8]
+) -> None:
+    """Before any row is read."""
+    np.savez(tmp_path / "x.npz", images=images, labels=labels)
+    with pytest.raises(BadSource, match=message):
+        open_source(str(tmp_path / "x.npz"), SourceOptions(keep=("label",)))
+
+
+def test_labels_of_64_bits_are_kept(tmp_path: Path, images: NDArray[np.uint8]) -> None:
+    """Hashes as labels keep all of their bits."""
+    np.savez(tmp_path / "x.npz", images=images, labels=np.full(50, 2**64 - 1, np.uint64))
+    source = open_source(str(tmp_path / "x.npz"), SourceOptions(keep=("label",)))
+    assert str(source.columns["label"]) == "uint64"

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from convvae_service.images import BadSource, InvalidImage, image_files, open_source, printable, read_file
+from convvae_service.images import (
+    BadSource,
+    InvalidImage,
+    TooManyPixels,
+    image_files,
+    open_source,
+    printable,
+    read_file,
+)
 from support.odd_folder import LEFT_OUT, add_odd_entries
 
 
@@ -59,6 +67,24 @@ def test_links(tmp_path: Path) -> None:
         read_file(str(tmp_path / "c.png"))
     with pytest.raises(InvalidImage, match="cannot be read: Too many levels of symbolic links"):
         read_file(str(tmp_path / "d.png"))
+
+
+def test_name_of_no_file_is_refused(tmp_path: Path) -> None:
+    """A folder, and a name that no system takes."""
+    with pytest.raises(InvalidImage, match="it is not a regular file"):
+        read_file(str(tmp_path))
+    with pytest.raises(InvalidImage, match="cannot be read: its name has a NUL byte"):
+        read_file("a\0b.png")
+    with pytest.raises(InvalidImage, match="cannot be read: File name too long"):
+        read_file("n" * 300)
+
+
+def test_file_larger_than_any_image_is_not_read(tmp_path: Path) -> None:
+    """A file of a TiB with the name of an image takes no memory."""
+    with (tmp_path / "x.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(TooManyPixels, match="1,099,511,627,776 bytes are more than the limit of 1,000"):
+        read_file(str(tmp_path / "x.png"))
 
 
 @pytest.mark.parametrize("path", ["fifo.png", "link.png", "socket.jpg", "/dev/null"])

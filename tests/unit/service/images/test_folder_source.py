@@ -6,7 +6,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from convvae_service.images import BadSource, ModelInput, Source, SourceOptions, decode_file, open_source
+from convvae_service.images import (
+    BadSource,
+    ModelInput,
+    Source,
+    SourceOptions,
+    decode_file,
+    open_source,
+    open_sources,
+)
 from support.source_reading import read_source
 
 
@@ -126,4 +134,31 @@ def test_paths_on_standard_input(
     ]
     monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(b"\n")))
     with pytest.raises(BadSource, match="standard input has no paths: write one a line"):
+        open_source("-")
+
+
+def test_list_in_any_form(folder: Path, tiny_input: ModelInput, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Line ends of Windows and empty lines; ids are the lines beside other sources too."""
+    path = str(folder / EXPECTED[0])
+    text = f"\r\n{path}\r\n\n{folder}".encode()
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO(text)))
+    source = open_sources(["-", str(folder)])
+    batch = read_source(source, tiny_input)
+    assert batch.ids[:2] == [path, f"pictures/{EXPECTED[0]}"]
+    assert [(row.id, row.reason) for row in batch.rejected] == [(str(folder), "it is not a regular file")]
+    (folder / "new.txt").touch()
+    assert source.shards[0].stamp() == source.stamps[0]
+
+
+@pytest.mark.parametrize(
+    ("stdin", "message"),
+    [
+        (SimpleNamespace(buffer=io.BytesIO(b"a.png\0b.png\0")), "standard input has NUL bytes: separate the"),
+        (None, "standard input is closed: write paths to it, one a line"),
+    ],
+)
+def test_list_that_is_none_is_refused(stdin: object, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names between NUL bytes, as of `find -print0`, and no standard input."""
+    monkeypatch.setattr("sys.stdin", stdin)
+    with pytest.raises(BadSource, match=message):
         open_source("-")

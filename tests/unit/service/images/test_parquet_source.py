@@ -1,5 +1,6 @@
 """Parquet files as sources: columns of images and paths, conditions, kept columns, and damage."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,19 @@ def as_file(path: Path, columns: dict[str, Any], *, group_rows: int = 5) -> Path
     return path
 
 
-@pytest.mark.parametrize("form", ["bytes", "large bytes", "struct", "struct of paths", "path"])
+FORMS = [
+    "bytes",
+    "large bytes",
+    "struct",
+    "struct of paths",
+    "path",
+    "view",
+    "dictionary",
+    "dictionary of paths",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("count", [1, 3, 128])
 def test_every_form_of_image_column_is_read(
     form: str, count: int, columns: dict[str, Any], folder: Path, tiny_input: ModelInput
@@ -41,6 +54,12 @@ def test_every_form_of_image_column_is_read(
             images = {"image": columns["data"], "note": columns["split"]}
         case "large bytes":
             images = {"anything": pa.array(columns["data"], pa.large_binary())}
+        case "view":
+            images = {"image": pa.array(columns["data"]).cast(pa.binary_view())}
+        case "dictionary":
+            images = {"image": pa.array(columns["data"]).dictionary_encode()}
+        case "dictionary of paths":
+            images = {"path": pa.array(columns["path"]).dictionary_encode(), "label": columns["label"]}
         case "struct":
             images = {"image": [{"bytes": data, "path": None} for data in columns["data"]]}
         case "struct of paths":
@@ -122,6 +141,11 @@ def test_condition_chooses_rows(
         ({"id_column": "data"}, "the ids in 'data' are binary: not text"),
         ({"id_column": "key"}, "no column 'key' for --id-column"),
         ({"image_column": "label"}, "no column 'label' of images or paths: it has path, data, label, split"),
+        ({"where": "not " * 2000 + "label"}, "is nested too deeply"),
+        (
+            {"where": "label == 99999999999999999999"},
+            "cannot have '99999999999999999999': it has more than 64",
+        ),
     ],
 )
 def test_wrong_columns_are_refused_at_once(
@@ -148,6 +172,129 @@ def test_unclear_column_of_images_must_be_named(tmp_path: Path) -> None:
     path = as_file(tmp_path / "x.parquet", {"a": [b""], "b": [b""]})
     with pytest.raises(BadSource, match=r"which column of x\.parquet has the images: name one of a, b with"):
         open_source(str(path))
+
+
+def test_file_without_columns_of_images_says_what_it_has(tmp_path: Path) -> None:
+    """Types that hold no image are named with their columns."""
+    path = as_file(tmp_path / "x.parquet", {"images": [[b"a"]], "n": [1]})
+    with pytest.raises(
+        BadSource, match=r"no column of images or paths, .*: it has images \(list<.*, n \(int64"
+    ):
+        open_source(str(path))
+
+
+def test_columns_of_one_name_are_told_apart_or_refused(
+    columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Two columns of a name that nobody asks for do no harm. A column may have no name."""
+    data, numbers = pa.array(columns["data"]), pa.array(range(12))
+    table = pa.table([data, numbers, numbers, numbers], names=["image", "n", "n", ""])
+    path = as_file(tmp_path / "x.parquet", table)
+    assert read_source(open_source(str(path)), tiny_input).ids == [f"x/{row}" for row in range(12)]
+    with pytest.raises(BadSource, match=r"x\.parquet has 2 columns 'n' for --keep: it has image, n, n, "):
+        open_source(str(path), SourceOptions(keep=("n",)))
+    path = as_file(tmp_path / "y.parquet", pa.table([data, data], names=["image", "image"]))
+    with pytest.raises(
+        BadSource, match=r"y\.parquet has no column of images .*: it has image \(binary\), image"
+    ):
+        open_source(str(path))
+
+
+KEPT = {
+    "time": pa.array([0, None, 2**40] * 4, pa.timestamp("us", "Europe/Berlin")),
+    "decimal": pa.array([None, *map(Decimal, range(11))], pa.decimal128(20, 3)),
+    "list": pa.array([[1, None], None, []] * 4),
+    "struct": pa.array([{"a": {"b": "x"}}, None, {"a": None}] * 4),
+    "dictionary": pa.array(["a", None, "b"] * 4).dictionary_encode(),
+    "nothing": pa.nulls(12),
+    "view": pa.array(["a", None, "longer than the twelve bytes of a view"] * 4).cast(pa.string_view()),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+@pytest.mark.parametrize("where", ["", "label != 4"])
+def test_column_of_any_type_is_kept(
+    name: str, where: str, columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Values are those of the file, with rows left out by a condition or for their image."""
+    columns["data"][5] = b"no image"
+    path = as_file(tmp_path / "x.parquet", {**columns, name: KEPT[name]})
+    source = open_source(str(path), SourceOptions(keep=(name,), where=where, image_column="data"))
+    batch = read_source(source, tiny_input, count=4)
+    chosen = [row for row in range(12) if row != 5 and not (where and row == 4)]
+    assert batch.ids == [f"x/{row}" for row in chosen]
+    assert batch.kept[name] == [KEPT[name].to_pylist()[row] for row in chosen]
+
+
+def test_ids_of_a_dictionary_are_read(
+    columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Categories are texts."""
+    columns["key"] = pa.array(columns["path"]).dictionary_encode()
+    path = as_file(tmp_path / "x.parquet", columns)
+    assert (
+        read_source(open_source(str(path), SourceOptions(id_column="key")), tiny_input).ids == columns["path"]
+    )
+
+
+@pytest.mark.parametrize("options", [{"id_column": "key"}, {"keep": ("key",)}, {"image_column": "key"}])
+def test_text_that_is_not_utf8_is_damage(
+    options: dict[str, Any], columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Other writers do not check it. Nobody could read a result with such a text."""
+    columns["key"] = pa.StringArray.from_buffers(
+        12, pa.py_buffer(np.arange(13, dtype=np.int32)), pa.py_buffer(b"\xff" * 12)
+    )
+    path = as_file(tmp_path / "x.parquet", columns)
+    source = open_source(str(path), SourceOptions(**options))
+    with pytest.raises(BadSource, match=r"x\.parquet is damaged or truncated: .*UTF8"):
+        read_source(source, tiny_input)
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("", "the row has no image"),
+        ("gone.png", "cannot be read: No such file or directory"),
+        ("a\0b.png", "cannot be read: its name has a NUL byte"),
+        (".", "it is not a regular file"),
+        ("n" * 300, "cannot be read: File name too long"),
+        ("ftp://host/x.png", "source 'ftp://host/x.png' cannot be opened: "),
+        ("hf://datasets/x.png", "source 'hf://datasets/x.png' cannot be opened: "),
+    ],
+)
+def test_path_that_cannot_be_read_is_rejected(
+    path: str, reason: str, columns: dict[str, Any], folder: Path, tiny_input: ModelInput
+) -> None:
+    """The other rows are read."""
+    file = as_file(folder / "x.parquet", {"path": [columns["path"][0], path]})
+    batch = read_source(open_source(str(file)), tiny_input)
+    assert batch.ids == ["x/0"]
+    (row,) = batch.rejected
+    assert row.reason.startswith(reason)
+
+
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+@pytest.mark.parametrize("compression", ["none", "snappy", "gzip", "brotli", "lz4", "zstd"])
+def test_every_compression_is_read(
+    version: str, compression: str, columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """In both versions of data pages."""
+    path = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({"image": columns["data"]}), path, 5, data_page_version=version, compression=compression
+    )
+    assert len(read_source(open_source(str(path)), tiny_input).ids) == 12
+
+
+def test_file_cut_anywhere_is_refused_at_once(columns: dict[str, Any], tmp_path: Path) -> None:
+    """In one line, wherever it ends."""
+    path = as_file(tmp_path / "x.parquet", columns)
+    data = path.read_bytes()
+    for size in range(0, len(data), 97):
+        path.write_bytes(data[:size])
+        with pytest.raises(BadSource, match=r"^x\.parquet is damaged or truncated: [^\n]+$"):
+            open_source(str(path))
 
 
 def test_truncated_file_is_refused_at_once(columns: dict[str, Any], tmp_path: Path) -> None:

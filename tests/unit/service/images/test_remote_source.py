@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ModelInput, open_source
+from convvae_service.images import BadSource, ModelInput, SourceOptions, open_source
 from support.s3_server import s3_server
 from support.source_reading import read_source
 from support.tar_file import write_tar
@@ -57,6 +57,22 @@ def test_remote_files_have_the_pixels_of_local_ones(
     assert all(stamps)
 
 
+def test_remote_folder_leaves_out_what_a_local_one_does(
+    query: str, objects: dict[str, bytes], tiny_input: ModelInput
+) -> None:
+    """Hidden files and other kinds are counted, and an object larger than any image is not read."""
+    image = objects["bucket/pictures/class-0/00.png"]
+    names = (".a.png", ".cache/b.png", "c.txt", "d/e.tif", "d/f.tif", "g", "h.PNG")
+    objects |= {f"bucket/more/{name}": image for name in names}
+    objects["bucket/more/i.png"] = bytes((64 << 20) + 1)
+    source = open_source(f"s3://bucket/more?{query}", SourceOptions(max_pixels=1000))
+    assert source.left_out.counts == {"hidden": 2, ".tif": 2, ".txt": 1, "of other kinds": 1}
+    batch = read_source(source, tiny_input)
+    assert batch.ids == ["h.PNG"]
+    assert [row.id for row in batch.rejected] == ["i.png"]
+    assert "bytes are more than the limit" in batch.rejected[0].reason
+
+
 def test_remote_array_is_read(query: str, images: NDArray[np.uint8], tiny_input: ModelInput) -> None:
     """It is copied to the temporary folder first."""
     source = open_source(f"s3://bucket/x.npy?{query}")
@@ -69,6 +85,8 @@ def test_remote_array_is_read(query: str, images: NDArray[np.uint8], tiny_input:
         ("s3://bucket/gone.tar?{query}", "gone.tar?"),
         ("s3://bucket/none-*.tar?{query}", "matches no file"),
         ("nothing://bucket/x.tar", "source 'nothing://bucket/x.tar' cannot be opened: "),
+        ("s3://bucket/a b.tar?{query}", "cannot be opened: "),
+        ("hf://datasets/x/y.parquet", "source 'hf://datasets/x/y.parquet' cannot be opened: "),
     ],
 )
 def test_remote_file_that_is_missing_is_refused(address: str, message: str, query: str) -> None:

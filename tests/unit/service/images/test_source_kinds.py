@@ -109,10 +109,48 @@ def test_several_sources_are_read_in_order(
     assert [ids[0], ids[12], ids[-1]] == ["pictures/class-0/00.png", "x.npy/0", "x.npy/49"]
 
 
-def test_sources_of_one_name_are_refused(folder: Path) -> None:
-    """Their rows would have the same ids."""
-    with pytest.raises(BadSource, match="several sources are called 'pictures': their ids would be equal"):
+def test_sources_of_one_name_are_refused(folder: Path, images: NDArray[np.uint8]) -> None:
+    """Their rows would have the same ids. The message tells the same file from another of its name."""
+    message = "several sources are called 'pictures': their ids would be equal. One is given twice"
+    with pytest.raises(BadSource, match=message):
         open_sources([str(folder), f"{folder}/../{folder.name}"])
+    np.save(folder / "x.npy", images)
+    np.save(folder.parent / "x.npy", images)
+    with pytest.raises(BadSource, match=r"equal\. Rename one, or embed each to a result of its own"):
+        open_sources([str(folder / "x.npy"), str(folder.parent / "x.npy")])
+
+
+@pytest.mark.parametrize("name", ["x.tar.gz", "x.tgz", "x.TAR.ZST", "x.zip", "x.npy.gz", "x.parquet.xz"])
+def test_compressed_source_is_named_as_such(name: str, tmp_path: Path) -> None:
+    """The message says what to do."""
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(BadSource, match=f"{name} is not a source: it is compressed: decompress it first"):
+        open_source(tmp_path / name)
+
+
+def test_one_image_is_no_source(folder: Path) -> None:
+    """The message says how to embed it."""
+    with pytest.raises(
+        BadSource, match=r"00\.png is not a source: it is one image: give its folder, or write"
+    ):
+        open_source(folder / "class-0" / "00.png")
+
+
+def test_empty_text_is_no_source() -> None:
+    """An unset variable of a shell does not stand for the current folder."""
+    with pytest.raises(BadSource, match="a source is an empty text"):
+        open_source("")
+
+
+@pytest.mark.parametrize("option", ["where", "image_column", "id_column"])
+@pytest.mark.parametrize("name", ["pictures", "-"])
+def test_options_of_parquet_files_are_not_passed_over(option: str, name: str, folder: Path) -> None:
+    """Another kind of source refuses them."""
+    text = name if name == "-" else str(folder)
+    shown = "standard input" if name == "-" else name
+    flag = "--" + option.replace("_", "-")
+    with pytest.raises(BadSource, match=f"{flag} needs Parquet files, and {shown} is none"):
+        open_source(text, SourceOptions(**{option: "label"}))  # type: ignore[arg-type]
 
 
 def test_arrays_of_two_shapes_are_refused(tmp_path: Path) -> None:
@@ -158,3 +196,5 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
     """A path that does not exist is refused as such, whatever its name."""
     with pytest.raises(BadSource, match=r"source '.*missing.npy' does not exist"):
         open_source(str(tmp_path / "missing.npy"))
+    with pytest.raises(BadSource, match=r"source '.*' cannot be read: File name too long"):
+        open_source(str(tmp_path / ("n" * 300 + ".tar")))

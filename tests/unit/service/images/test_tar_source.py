@@ -1,8 +1,10 @@
 """Tar archives as sources: samples of WebDataset, every form of header, and what is wrong with an archive."""
 
 import os
+import subprocess
 import tarfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -85,19 +87,22 @@ def test_files_beside_the_image_can_be_kept(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"seven", r"x\.tar: s/0\.cls is not a whole number, as \.cls must be"),
-        (b"\xff\xfe", r"x\.tar: s/0\.cls is not text"),
-        (b"1" * (2 << 20), r"x\.tar: s/0\.cls has 2097152 bytes: only 1048576 can be kept"),
+        (b"seven", "0.cls beside it is not a whole number, as .cls must be"),
+        (b"9" * 19, "0.cls beside it has a number that does not fit into 64 bits"),
+        (b"\xff\xfe", "0.cls beside it is not text, so it cannot be kept"),
+        (b"1" * (2 << 20), "0.cls beside it has 2,097,152 bytes: 1,048,576 can be kept"),
     ],
 )
-def test_file_that_cannot_be_kept_is_named(
+def test_image_beside_a_file_that_cannot_be_kept_is_rejected(
     data: bytes, message: str, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
 ) -> None:
-    """A label that is no number, or no text, ends the run."""
-    path = write_tar(tmp_path / "x.tar", [("s/0.png", files[0][1]), ("s/0.cls", data)])
-    source = open_source(str(path), SourceOptions(keep=("cls",)))
-    with pytest.raises(BadSource, match=message):
-        read_source(source, tiny_input)
+    """A label that is no number or no text is the reason of its row, and the other rows are read."""
+    image = files[0][1]
+    members = [("s/0.png", image), ("s/0.cls", data), ("s/1.png", image), ("s/1.CLS", b"-7")]
+    path = write_tar(tmp_path / "x.tar", members)
+    batch = read_source(open_source(str(path), SourceOptions(keep=("cls",))), tiny_input)
+    assert [(row.id, row.reason) for row in batch.rejected] == [("s/0", message)]
+    assert (batch.ids, batch.kept) == (["s/1"], {"cls": [-7]})
 
 
 def test_second_image_of_an_id_is_rejected(
@@ -169,6 +174,12 @@ def compress(path: Path) -> None:
     path.write_bytes(gzip.compress(path.read_bytes()))
 
 
+def compress_little(path: Path) -> None:
+    import gzip
+
+    path.write_bytes(gzip.compress(bytes(1024)))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -180,6 +191,7 @@ def compress(path: Path) -> None:
         (make_text, r"x\.tar is not a tar archive, or is compressed: decompress it"),
         (make_empty, r"x\.tar is empty"),
         (compress, r"x\.tar is not a tar archive, or is compressed: decompress it"),
+        (compress_little, r"x\.tar is not a tar archive, or is compressed: decompress it"),
     ],
 )
 def test_damaged_archive_is_refused_at_once(
@@ -258,3 +270,60 @@ def test_archive_that_shrinks_while_it_is_read_is_an_error(
     os.truncate(path, 2000)
     with pytest.raises(SourceChanged, match=r"x\.tar is shorter now than when it was opened"):
         rows.read(tiny_input)
+
+
+@pytest.mark.parametrize("count", [1, 128])
+def test_hard_link_is_the_image_that_it_links_to(
+    count: int, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """An archive has the second name of a file as a link to the first; one that leads nowhere is left out."""
+    path = write_tar(tmp_path / "x.tar", files[:3])
+    first, second = files[0][0], files[1][0]
+    with tarfile.open(path, "a") as archive:
+        for name, linked in (("b.png", second), ("a.png", first), ("c.png", "a.png"), ("d.png", "gone.png")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.LNKTYPE, linked
+            archive.addfile(info)
+    source = open_source(str(path))
+    batch = read_source(source, tiny_input, count=count)
+    assert batch.ids[3:] == ["b", "a", "c"]
+    np.testing.assert_array_equal(batch.images[3:], batch.images[[1, 0, 0]])
+    assert read_source(source, tiny_input, start=4).ids == ["a", "c"]
+    (shard,) = source.shards
+    with closing(shard.open(0)) as cursor:
+        assert sum(len(rows) for rows in iter(lambda: cursor.take(count), None)) == 6
+        assert cursor.left_out == {"not regular files": 1}
+        assert cursor.fraction <= 1
+
+
+@pytest.mark.parametrize("form", ["gnu", "posix 0.0", "posix 0.1", "posix 1.0"])
+def test_file_with_holes_is_read(
+    form: str, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """`tar --sparse` stores the pieces of a file. The zeros between them are put back."""
+    kind, _, version = form.partition(" ")
+    image = files[0][1]
+    with (tmp_path / "a.png").open("wb") as file:
+        file.write(image)
+        file.truncate(1 << 20)
+    (tmp_path / "b.png").write_bytes(image)
+    words = ["tar", "-C", str(tmp_path), f"--format={kind}", "--sparse"]
+    words += [f"--sparse-version={version}"] if version else []
+    subprocess.run([*words, "-cf", str(tmp_path / "x.tar"), "a.png", "b.png"], check=True)
+    (shard,) = open_source(str(tmp_path / "x.tar")).shards
+    assert shard.num_bytes < 1 << 20
+    batch = read_source(open_source(str(tmp_path / "x.tar")), tiny_input)
+    assert batch.ids == ["a", "b"]
+    np.testing.assert_array_equal(batch.images[0], batch.images[1])
+
+
+def test_member_larger_than_any_image_is_not_read(
+    files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """A name of an image does not bring a file of any size into memory."""
+    path = write_tar(tmp_path / "x.tar", [("a.png", bytes((64 << 20) + 1)), ("b.png", files[0][1])])
+    batch = read_source(open_source(str(path), SourceOptions(max_pixels=1000)), tiny_input)
+    assert batch.ids == ["b"]
+    assert [row.reason for row in batch.rejected] == [
+        "67,108,865 bytes are more than the limit of 67,108,864 for 1000 pixels: --max-pixels raises it"
+    ]
