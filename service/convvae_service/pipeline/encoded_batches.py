@@ -63,7 +63,7 @@ class EncodedBatches:
 
     Args:
         undecoded: The batches. They are closed at the end of the block.
-        encoder: The encoder. It is closed if the block raises.
+        encoder: The encoder. It is checked at the end of each part, and closed if the block raises.
         columns: The columns to compute.
         threads: Number of batches that are read and encoded at the same time.
         decode: Decodes image files.
@@ -92,9 +92,9 @@ class EncodedBatches:
         for rows in self._undecoded:
             window.append(rows if isinstance(rows, PartEnd) else self._submit(rows))
             if len(window) >= self._window:
-                yield _result(window.popleft())
+                yield self._result(window.popleft())
         while window:
-            yield _result(window.popleft())
+            yield self._result(window.popleft())
 
     def _submit(self, rows: UndecodedRows) -> "Future[EncodedBatch]":
         try:
@@ -115,6 +115,13 @@ class EncodedBatches:
             encoded = EncodedRows(batch.ids, embeddings, batch.kept, pictures)
         return EncodedBatch(encoded, tuple(batch.rejected))
 
+    def _result(self, each: "Future[EncodedBatch] | PartEnd") -> EncodedBatch | PartEnd:
+        if isinstance(each, PartEnd):
+            # All batches of the part are encoded, and none of them is visible yet.
+            self._encoder.check()
+            return each
+        return each.result()
+
     def __enter__(self) -> Self:
         return self
 
@@ -128,7 +135,3 @@ class EncodedBatches:
         finally:
             # After a signal, a task that waits for a disk is left to itself: the process ends.
             self._pool.shutdown(wait=kind is not Interrupted, cancel_futures=True)
-
-
-def _result(each: "Future[EncodedBatch] | PartEnd") -> EncodedBatch | PartEnd:
-    return each if isinstance(each, PartEnd) else each.result()

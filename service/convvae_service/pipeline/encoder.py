@@ -94,5 +94,12 @@ class ImageEncoder(Protocol):
             RunFailed: The encoder failed, or the service cannot be reached.
         """
 
+    def check(self) -> None:
+        """Check that the encoder is still that of `info`, before what it has encoded becomes visible.
+
+        Raises:
+            RunFailed: It is another one now, or the service cannot be reached.
+        """
+
     def close(self) -> None:
         """Release the encoder. Calls in flight fail soon. It may be called again."""

@@ -69,5 +69,8 @@ class LocalEncoder:
         rate_B = rate(mean_BZ, rest[0]) if score else None
         return Embeddings(mean_BZ, rest[0] if log_variance else None, distortion_B, rate_B)
 
+    def check(self) -> None:
+        """Do nothing: what is loaded stays."""
+
     def close(self) -> None:
         """Do nothing: a call takes only milliseconds."""

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae import Client, ConvvaeError, DeadlineExceeded, RetryConfig, TryLater
+from convvae import Client, ConvvaeError, DeadlineExceeded, ModelInfo, RetryConfig, TryLater
 from convvae_service.bundle import BundleError, Manifest
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, NoAnswer, RunFailed
@@ -45,8 +45,7 @@ class RemoteEncoder:
             text = message if message.startswith(target) else f"{target}: {message}"
             raise (NoAnswer if isinstance(error, _NO_ANSWER) else BadModel)(text) from None
         try:
-            manifest = Manifest.from_json(model_info.manifest_json)
-            self.info = EncoderInfo.of(manifest, version=model_info.version, precision=model_info.precision)
+            self.info = _described(model_info)
         except BundleError as error:
             self._client.close()
             raise BadModel(f"{target}: {error}") from None
@@ -67,12 +66,35 @@ class RemoteEncoder:
                 scored = self._client.score(images_BHWC)
                 distortion_B, rate_B = scored.distortion, scored.rate
         except ConvvaeError as error:
-            kind = NoAnswer if isinstance(error, _NO_ANSWER) else RunFailed
-            raise kind(f"the service failed on {self._model}: {error}") from None
+            raise self._failed(error) from None
         if encoded.precision != self.info.precision:
             raise RunFailed(f"the service switched to {encoded.precision} during the run")
         return Embeddings(encoded.mean, encoded.log_variance, distortion_B, rate_B)
 
+    def check(self) -> None:
+        """Check that no other encoder has the version's number by now; see `ImageEncoder`."""
+        try:
+            now = _described(self._client.model())
+        except ConvvaeError as error:
+            raise self._failed(error) from None
+        except (BundleError, BadModel) as error:
+            raise RunFailed(f"the service has changed {self._model} during the run: {error}") from None
+        if now != self.info:
+            raise RunFailed(
+                f"the service has changed {self._model} during the run: its encoder is"
+                f" {now.sha256[:12]} {now.precision}, and was {self.info.sha256[:12]} {self.info.precision}"
+            )
+
+    def _failed(self, error: ConvvaeError) -> RunFailed:
+        kind = NoAnswer if isinstance(error, _NO_ANSWER) else RunFailed
+        return kind(f"the service failed on {self._model}: {error}")
+
     def close(self) -> None:
         """Close the connection. Calls in flight fail."""
         self._client.close()
+
+
+def _described(model_info: ModelInfo) -> EncoderInfo:
+    """Return the encoder of a model of the service. Raise `BundleError` or `BadModel` if it has none."""
+    manifest = Manifest.from_json(model_info.manifest_json)
+    return EncoderInfo.of(manifest, version=model_info.version, precision=model_info.precision)

@@ -215,6 +215,41 @@ def test_service_that_is_away_for_ten_seconds_loses_nothing(
     assert ids_of(result) == [str(row) for row in range(ROWS)]
 
 
+def test_another_encoder_under_the_same_version_ends_the_run(source: Path, tmp_path: Path) -> None:
+    """A service that comes back with other models gives no part, and the rest waits for the first encoder."""
+    publish_tiny(tmp_path / "models")
+    publish_tiny(tmp_path / "others", seed=1)
+    result = tmp_path / "z"
+    with serving(tmp_path / "models") as server:
+        words: list[Any] = [source, result, "--target", server.target, "--part-rows", PART_ROWS]
+        process = start(words)
+        try:
+            wait_until(lambda: parts_on_disk(result) >= 1)
+            server.process.kill()
+            server.process.wait()
+            with serving(tmp_path / "others", "--address", server.target):
+                _, errors = process.communicate(timeout=WAIT_S)
+                ended = start([*words, "--resume"])
+                _, refused = ended.communicate(timeout=WAIT_S)
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == 1
+    assert errors.startswith("error: the service has changed tiny@1 during the run: its encoder is ")
+    assert "are kept: --resume continues" in errors
+    assert errors.count("\n") == 1
+    assert ended.returncode == 2
+    assert refused.startswith("error: z was begun with tiny@1 fp32 (encoder ")
+    words = [source, result, "--bundle", tmp_path / "models" / "tiny", "--part-rows", PART_ROWS]
+    assert finish([*words, "--resume"])["rows"] == ROWS
+    finish([source, tmp_path / "whole", *words[2:]])
+    found, whole = (
+        pq.read_table(path)["embedding"].combine_chunks().flatten().to_numpy()
+        for path in (result, tmp_path / "whole")
+    )
+    np.testing.assert_allclose(found, whole, atol=1e-6)
+
+
 def test_version_that_is_unloaded_meanwhile_ends_the_run(source: Path, tmp_path: Path) -> None:
     """The message names the pinned version, and the rest waits for the same version."""
     root, result = tmp_path / "models", tmp_path / "z"

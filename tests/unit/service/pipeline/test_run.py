@@ -106,7 +106,7 @@ class Echo:
 
     def __init__(self, lanes: int = 2, broken_at: int = -1, slow: bool = False) -> None:
         self.lanes, self.broken_at, self.slow, self.closed = lanes, broken_at, slow, False
-        self.inside = self.most = 0
+        self.inside = self.most = self.checked = 0
         self.lock = threading.Lock()
 
     def encode(
@@ -124,6 +124,9 @@ class Echo:
         if self.broken_at in mean:
             raise RunFailed("broken")
         return Embeddings(mean, mean if log_variance else None)
+
+    def check(self) -> None:
+        self.checked += 1
 
     def close(self) -> None:
         self.closed = True
@@ -282,6 +285,25 @@ def test_parts_end_after_equal_numbers_of_images(
         assert rest.ids == whole.ids[written:]
         assert rest.rejected == whole.rejected[done - written :]
         assert [end for _, end in rest.ends] == [end for at, end in whole.ends if at > done]
+
+
+def test_the_encoder_is_checked_before_each_part_is_written() -> None:
+    """A part with rows of another encoder, under the same name, does not appear."""
+
+    class Replaced(Echo):
+        def check(self) -> None:
+            super().check()
+            if self.checked == 3:
+                raise RunFailed("replaced")
+
+    sink, replaced = Memory(part_rows=10), Replaced()
+    with pytest.raises(RunFailed, match="replaced"):
+        embed(source_of(Numbers(50)), replaced, sink, RunSettings(batch_rows=3, threads=2))
+    assert [done for done, _ in sink.ends] == [10, 20]
+    assert replaced.closed
+    encoder = Echo()
+    embed(source_of(Numbers(50)), encoder, Memory(), RunSettings(batch_rows=3, threads=2))
+    assert encoder.checked == 1
 
 
 def test_shard_that_changes_during_the_run_ends_it() -> None:
