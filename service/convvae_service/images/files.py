@@ -1,6 +1,5 @@
 """The image files in a folder, with the same rules for training and for bulk embedding."""
 
-import io
 import os
 import stat
 from collections import Counter
@@ -30,6 +29,7 @@ _MAX_NAMED = 3
 _MAX_SUFFIX_LETTERS = 8
 # Rarer suffixes are counted together.
 _MAX_SUFFIXES = 10
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +163,7 @@ def read_file(path: str, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             raise InvalidImage("it is not a regular file")
         check_file_size(found.st_size, max_pixels=max_pixels)
-        with io.FileIO(handle, closefd=False) as file:  # a buffered file is slower
-            return file.readall()
+        return _contents(handle, found.st_size)
     except OSError as error:
         raise InvalidImage(f"cannot be read: {error.strerror}") from None
     finally:
@@ -178,3 +177,14 @@ def check_file_size(num_bytes: int, *, max_pixels: int) -> None:
         raise TooManyPixels(
             f"{num_bytes:,} bytes are more than the limit of {most:,} for {max_pixels} pixels"
         )
+
+
+def _contents(handle: int, size: int) -> bytes:
+    """Return the rest of a file. It usually has `size` bytes, and one more is asked for, to know the end."""
+    data = os.read(handle, size + 1)
+    if len(data) == size:
+        return data
+    parts = [data]
+    while part := os.read(handle, _READ_BYTES):
+        parts.append(part)
+    return b"".join(parts)

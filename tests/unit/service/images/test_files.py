@@ -102,6 +102,31 @@ def test_read_never_waits(tmp_path: Path, path: str) -> None:
     assert ended.wait(10)
 
 
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    """A list of paths may name one. It is refused like every other path that cannot be read."""
+    with pytest.raises(InvalidImage, match="it is not a regular file"):
+        read_file(str(tmp_path))
+
+
+@pytest.mark.parametrize("size", [0, 1, 5000, 3 << 20])
+@pytest.mark.parametrize("difference", [-1, 0, 1, 2000])
+def test_a_file_that_changes_its_size_is_read_to_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, difference: int
+) -> None:
+    """Another program writes it, or the system does not know its size."""
+    data = bytes(range(256)) * (size // 256) + bytes(size % 256)
+    (tmp_path / "a.png").write_bytes(data)
+    fstat = os.fstat
+
+    def earlier(handle: int) -> os.stat_result:
+        state = list(fstat(handle))
+        state[6] = max(0, size + difference)
+        return os.stat_result(state)
+
+    monkeypatch.setattr(os, "fstat", earlier)
+    assert read_file(str(tmp_path / "a.png")) == data
+
+
 @pytest.mark.parametrize("name", ["fifo.npy", "fifo.npz", "fifo.idx", "fifo.x"])
 def test_source_that_is_no_regular_file_is_refused(tmp_path: Path, name: str) -> None:
     """A FIFO in place of an array is not opened."""
