@@ -30,6 +30,8 @@ _EXIF = b"Exif\0\0"
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 # The entry of the orientation is in the first segments. Each has at most 64 KiB.
 _MAX_EXIF_BYTES = 1 << 20
+# Longer openings have metadata, which are different in each file.
+_MAX_REMEMBERED_BYTES = 1024
 _AFTER_FILL = re.compile(rb"[^\xff]")
 _CUT_SHORT = "image file is cut short"
 _DAMAGED = "damaged JPEG: its header cannot be read"
@@ -74,25 +76,60 @@ def read_jpeg(data: bytes) -> ImageHeader:
         InvalidImage: The file ends before its pixels do, is of a kind that cannot be decoded, or has more
             segments or scans than real files have.
     """
+    frame, orientation, scan, end = _recent.opening(data)
+    if not check_scans(data, end, pixels=frame.width * frame.height) and data.rfind(_END, end) < 0:
+        raise InvalidImage(_CUT_SHORT)
+    return ImageHeader(
+        width=frame.width,
+        height=frame.height,
+        channels=1 if frame.components == 1 else 3,
+        orientation=orientation,
+        content=data,
+        held_bytes=frame.held_bytes(data[scan]),
+        depth=frame.depth,
+        has_black_ink=frame.components == 4,
+    )
+
+
+class _Opening(NamedTuple):
+    """A file up to its coded pixels: frame, orientation, and start and end of its first scan's header."""
+
+    frame: _Frame
+    orientation: int
+    scan: int
+    end: int
+
+
+class _Recent:
+    """The opening of the last file. Files of a data set often begin alike: with one size and equal tables."""
+
+    def __init__(self) -> None:
+        self._known: tuple[bytes, _Opening] | None = None
+
+    def opening(self, data: bytes) -> _Opening:
+        """Return the opening of a file. It is read if the last file did not begin with the same bytes."""
+        known = self._known  # another thread may replace it
+        if known is not None and data.startswith(known[0]):
+            return known[1]
+        opening = _read_opening(data)
+        if opening.end <= _MAX_REMEMBERED_BYTES:
+            self._known = (data[: opening.end], opening)
+        return opening
+
+
+_recent = _Recent()
+
+
+def _read_opening(data: bytes) -> _Opening:
+    """Return the opening of a file. It does not depend on the bytes after its end."""
     exif, xmp = b"", b""
     frame: _Frame | None = None
     for marker, start, end in _segments(data):
         if marker == _START_OF_SCAN:
             if frame is None:
                 raise InvalidImage(_DAMAGED)
-            pixels = frame.width * frame.height
-            if not check_scans(data, end, pixels=pixels) and data.rfind(_END, end) < 0:
-                raise InvalidImage(_CUT_SHORT)
-            return ImageHeader(
-                width=frame.width,
-                height=frame.height,
-                channels=1 if frame.components == 1 else 3,
-                orientation=picture_orientation(exif, xmp) if exif or xmp else UPRIGHT,
-                content=data,
-                held_bytes=frame.held_bytes(data[start]),
-                depth=frame.depth,
-                has_black_ink=frame.components == 4,
-            )
+            orientation = picture_orientation(exif, xmp) if exif or xmp else UPRIGHT
+            return _Opening(frame, orientation, start, end)
         if marker in _FRAMES:
             frame = frame or _frame(data[start:end], is_progressive=marker == _PROGRESSIVE)
         elif marker == _APP1:

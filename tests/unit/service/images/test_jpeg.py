@@ -1,6 +1,7 @@
 """JPEG files of every kind: colours, scans, orientation, metadata sound and broken, cut files."""
 
 import io
+import itertools
 import struct
 from collections.abc import Callable
 
@@ -194,6 +195,24 @@ def test_file_that_is_cut_anywhere_is_refused(progressive: bool) -> None:
     for length in (len(data) - 2, len(data) - 1):
         with pytest.raises(InvalidImage, match="image file is cut short"):
             decode(data[:length])
+
+
+def test_files_that_begin_alike_have_their_own_headers() -> None:
+    """Another file in between changes nothing, whether its size, its turn, its tables or its end differ."""
+    turned = with_segments(segment(0xE1, b"Exif\0\0" + exif(6, ">")))
+    mirrored = with_segments(segment(0xE1, b"Exif\0\0" + exif(2, ">")))
+    flat = jpeg(Image.fromarray(smooth()[:8]))
+    coarse = jpeg(Image.fromarray(smooth()), quality=20, progressive=True)
+    files = [COLOUR, turned, mirrored, flat, coarse, COLOUR + b"more", COLOUR[:-2] + b"\0\xff\xd9"]
+    headers = [read_header(file) for file in files]
+    assert [header.orientation for header in headers] == [1, 6, 2, 1, 1, 1, 1]
+    assert [header.height for header in headers] == [24, 24, 24, 8, 24, 24, 24]
+    for first, second in itertools.product(range(len(files)), repeat=2):
+        assert read_header(files[first]) == headers[first]
+        for length in (100, len(files[second]) // 2):
+            with pytest.raises(InvalidImage, match="image file is cut short"):
+                read_header(files[first][:length])
+        assert read_header(files[second]) == headers[second]
 
 
 def changed_frame(**changes: int) -> bytes:
