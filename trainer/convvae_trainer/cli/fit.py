@@ -135,12 +135,12 @@ def fit(
 def _below(run_dir: Path, weights: "StartWeights | None", *, resume: bool) -> Layer | None:
     """Return the settings that flags, file and preset override."""
     if weights is not None:
-        return Layer(weights.defaults, str(weights.origin), is_fixed=True)
+        return weights.defaults
     if not resume:
         return None
-    from convvae_trainer.commands.fit import saved_settings
+    from convvae_trainer.runs.folder import RunFolder
 
-    return Layer(saved_settings(run_dir), "the run", is_fixed=True)
+    return RunFolder.open(run_dir).settings
 
 
 def _resume_command(run_dir: Path, given: dict[str, Any], *, resume: bool) -> str:

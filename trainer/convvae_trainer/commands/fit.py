@@ -28,12 +28,11 @@ from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import Stopped
 from convvae_trainer.runs.start import load_run, read_progress
 from convvae_trainer.runs.start_weights import StartWeights
-from convvae_trainer.settings.assembly import to_json_object
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 from convvae_trainer.streams import check_utf8
 
-__all__ = ["ExportTarget", "FitResult", "run_fit", "saved_settings"]
+__all__ = ["ExportTarget", "FitResult", "run_fit"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +54,6 @@ class FitResult:
         """Return the figures as JSON types, and the folder of the exported version or None."""
         exported = None if self.exported is None else str(self.exported.folder)
         return {"evaluation": self.evaluation.to_json_object(), "exported": exported}
-
-
-def saved_settings(run_dir: Path) -> dict[str, Any]:
-    """Return the settings of the run in `run_dir`, on which a resumed run is based."""
-    return to_json_object(RunFolder.open(run_dir).config)
 
 
 def run_fit(

@@ -12,7 +12,7 @@ from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.progress import TrainProgress, fraction_done
 from convvae_trainer.runs.start import load_run
-from convvae_trainer.settings.assembly import config_from, to_json_object
+from convvae_trainer.settings.assembly import config_from
 from convvae_trainer.settings.config import Config
 from convvae_trainer.settings.layers import FLAGS, Layer
 from convvae_trainer.step.train_state import TrainState
@@ -109,8 +109,7 @@ class StoredRun:
         Raises:
             BadConfig: A flag is not allowed, or contradicts the settings of the run.
         """
-        saved = Layer(to_json_object(self.folder.config), "the run", is_fixed=True)
-        return config_from(saved, Layer(flags, FLAGS))
+        return config_from(self.folder.settings, Layer(flags, FLAGS))
 
     def _check_encoder(self) -> None:
         config = self.folder.config

@@ -120,18 +120,19 @@ def fit(
         raise BadConfig("catch_signals works in the main thread only: leave it out in another one")
     given = {key: value for key, value in as_settings(settings).items() if value is not None}
     with called_from_python():
-        from convvae_trainer.commands.fit import ExportTarget, run_fit, saved_settings
+        from convvae_trainer.commands.fit import ExportTarget, run_fit
         from convvae_trainer.commands.start_weights import read_start_weights
         from convvae_trainer.data.dataset import load_dataset
         from convvae_trainer.data.sources import SourceImages
+        from convvae_trainer.runs.folder import RunFolder
 
         folder = Path(run_dir)
         weights, below = None, None
         if start_from is not None:
             weights = read_start_weights(os.fspath(run_folder(start_from)))
-            below = Layer(weights.defaults, str(weights.origin), is_fixed=True)
+            below = weights.defaults
         if resume:
-            below = Layer(saved_settings(folder), "the run", is_fixed=True)
+            below = RunFolder.open(folder).settings
         named, images = named_or_given(dataset, labels)
         values = {**given, **_settings_of(named, images, given)}
         file = None if config is None else Path(config)

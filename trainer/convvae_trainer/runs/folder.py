@@ -62,6 +62,11 @@ class RunFolder:
         self.record = record
 
     @property
+    def settings(self) -> Layer:
+        """The settings of the run, to be overridden by those of a command on it."""
+        return Layer(to_json_object(self.config), "the run", is_fixed=True)
+
+    @property
     def checkpoint(self) -> Path:
         """Path of the checkpoint, which may not exist yet."""
         return self.path / "checkpoint.safetensors"

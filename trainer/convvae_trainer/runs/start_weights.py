@@ -13,6 +13,7 @@ from convvae_trainer.objectives.registry import objective_class
 from convvae_trainer.runs.record import WeightsOrigin
 from convvae_trainer.settings.config import SETTINGS, Config
 from convvae_trainer.settings.declaration import Panel
+from convvae_trainer.settings.layers import Layer
 
 __all__ = ["NETWORK_SETTINGS", "StartWeights"]
 
@@ -47,9 +48,10 @@ class StartWeights:
     trained_on: Fingerprints | None
 
     @property
-    def defaults(self) -> dict[str, Any]:
+    def defaults(self) -> Layer:
         """The settings of a run that starts from these weights, where it gives no others."""
-        return {**self.settings, "objective": self.objective, "likelihood": self.likelihood}
+        values = {**self.settings, "objective": self.objective, "likelihood": self.likelihood}
+        return Layer(values, str(self.origin), is_fixed=True)
 
     def check_settings(self, config: Config) -> None:
         """Raise `BadConfig` unless a run with these settings has the same networks and likelihood."""
