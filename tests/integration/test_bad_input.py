@@ -1,6 +1,5 @@
 """Each call's refusals: code, field and message, over the wire. None of them disturbs the server."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from support.serving import ServerProcess, serving
+from support.serving import serving
 from support.tiny_bundle import LATENT_DIM, SHAPE, publish_tiny
 from support.wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, vectors
 
@@ -21,18 +20,6 @@ NEGATIVE = "is -1: send 1 or more rows"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
-
-
-@pytest.fixture(scope="module")
-def stub(tiny_server: ServerProcess) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    with stub_of(tiny_server.target) as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def zoo(zoo_server: ServerProcess) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    with stub_of(zoo_server.target) as stub:
-        yield stub
 
 
 IMAGE_FAULTS: dict[str, tuple[dict[str, Any], str, str]] = {

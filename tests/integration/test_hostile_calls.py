@@ -2,7 +2,6 @@
 
 import secrets
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +32,6 @@ from support.wire import TIMEOUT_S, pixels, random_images, refused, stub_of
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 IMAGES = random_images(3, *SHAPE.as_tuple)
 UNREADABLE = "its bytes are not a message of the method's request type"
-
-
-@pytest.fixture(scope="module")
-def zoo(zoo_server: ServerProcess) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    with stub_of(zoo_server.target) as stub:
-        yield stub
 
 
 NAMES = {

@@ -1,7 +1,6 @@
 """Image files of every odd kind, sent to the service: each is read as it should be, or named by its index."""
 
 import io
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -11,20 +10,13 @@ from PIL import Image
 
 from convvae.v1 import vae_pb2 as pb
 from convvae.v1 import vae_pb2_grpc
-from support.serving import ServerProcess
 from support.tiny_bundle import SHAPE
-from support.wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, stub_of, unpack
+from support.wire import TIMEOUT_S, pixels, png, png_bomb, random_images, refused, unpack
 
 GREY = random_images(8, 6, 1)
 # Colour, 10 x 12, as the model `colour` has it.
 RGB = random_images(10, 12, 3)
 ORIENTATION = 0x0112
-
-
-@pytest.fixture(scope="module")
-def zoo(zoo_server: ServerProcess) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    with stub_of(zoo_server.target) as stub:
-        yield stub
 
 
 def encode(image: Image.Image, form: str, **options: object) -> bytes:

@@ -15,40 +15,27 @@ from pathlib import Path
 import pytest
 
 from convvae import Client, ConvvaeError, Health
+from support.interrupted_imports import interrupted, interrupting_words
 from support.serving import ServerProcess, serving
 from support.tiny_bundle import publish_tiny
 from support.waiting import wait_until
 
-# The program sends itself a signal when it imports a module.
-INTERRUPTED = """
-import os, signal, sys
-
-class Interrupt:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.{signal})
-
-sys.meta_path.insert(0, Interrupt())
-from convvae_service.__main__ import main
-main()
-"""
-
-
-def interrupted(module: str, number: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that gets a signal while it imports `module`."""
-    code = INTERRUPTED.format(module=module, signal=number)
-    command = [sys.executable, "-c", code, *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
 
 @pytest.mark.parametrize(
     ("module", "number"),
-    [("pydantic_settings", "SIGINT"), ("grpc", "SIGTERM"), ("convvae_service.server.process", "SIGHUP")],
+    [
+        ("pydantic_settings", signal.SIGINT),
+        ("grpc", signal.SIGTERM),
+        ("convvae_service.server.process", signal.SIGHUP),
+    ],
 )
-def test_a_signal_during_the_imports_is_one_line(tiny_root: Path, module: str, number: str) -> None:
+def test_a_signal_during_the_imports_is_one_line(
+    tiny_root: Path, module: str, number: signal.Signals
+) -> None:
     """A server that is stopped before it has loaded its modules was stopped during the start."""
-    done = interrupted(module, number, "run", "--models", str(tiny_root), "--device", "cpu")
-    assert (done.returncode, done.stderr) == (0, f"stopped during the start by {number}\n")
+    words = ("run", "--models", str(tiny_root), "--device", "cpu")
+    done = interrupted("convvae_service", module, number, *words)
+    assert (done.returncode, done.stderr) == (0, f"stopped during the start by {number.name}\n")
 
 
 def full_pipe() -> tuple[int, int]:
@@ -65,8 +52,8 @@ def full_pipe() -> tuple[int, int]:
 def test_a_signal_during_the_imports_does_not_wait_for_a_full_pipe(tiny_root: Path) -> None:
     """A process whose stderr nobody reads ends as any other."""
     reader, writer = full_pipe()
-    code = INTERRUPTED.format(module="numpy", signal="SIGTERM")
-    done = subprocess.run([sys.executable, "-c", code, "check", str(tiny_root)], stderr=writer, timeout=60)
+    command = interrupting_words("convvae_service", "numpy", signal.SIGTERM, "check", str(tiny_root))
+    done = subprocess.run(command, stderr=writer, timeout=60)
     assert done.returncode == 128 + signal.SIGTERM
     os.close(reader)
     os.close(writer)
@@ -74,13 +61,17 @@ def test_a_signal_during_the_imports_does_not_wait_for_a_full_pipe(tiny_root: Pa
 
 @pytest.mark.parametrize(
     ("module", "number"),
-    [("pydantic_settings", "SIGHUP"), ("numpy", "SIGINT"), ("convvae_service.repository.trial", "SIGTERM")],
+    [
+        ("pydantic_settings", signal.SIGHUP),
+        ("numpy", signal.SIGINT),
+        ("convvae_service.repository.trial", signal.SIGTERM),
+    ],
 )
-def test_a_check_that_is_stopped_has_no_verdict(tiny_root: Path, module: str, number: str) -> None:
+def test_a_check_that_is_stopped_has_no_verdict(tiny_root: Path, module: str, number: signal.Signals) -> None:
     """It says so in one line, and its exit code is that of the signal."""
-    done = interrupted(module, number, "check", str(tiny_root))
-    assert done.returncode == 128 + getattr(signal, number)
-    assert done.stderr == f"error: not every version was checked: stopped by {number}\n"
+    done = interrupted("convvae_service", module, number, "check", str(tiny_root))
+    assert done.returncode == 128 + number
+    assert done.stderr == f"error: not every version was checked: stopped by {number.name}\n"
 
 
 @pytest.mark.usefixtures("each_front")

@@ -10,22 +10,9 @@ import numpy as np
 import pytest
 
 from open_inference import inference_pb2 as pb
-from support.inference_wire import Stub, decode_request, encode_request, inference_stub
-from support.serving import ServerProcess
+from support.inference_wire import Stub, decode_request, encode_request
 from support.tiny_bundle import LATENT_DIM
 from support.wire import TIMEOUT_S, refused
-
-
-@pytest.fixture(scope="module")
-def stub(tiny_server: ServerProcess) -> Iterator[Stub]:
-    with inference_stub(tiny_server.target) as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def zoo(zoo_server: ServerProcess) -> Iterator[Stub]:
-    with inference_stub(zoo_server.target) as stub:
-        yield stub
 
 
 def _change(**fields: Any) -> Callable[[pb.ModelInferRequest], None]:

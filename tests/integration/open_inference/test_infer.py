@@ -24,18 +24,6 @@ from support.tiny_bundle import LATENT_DIM
 from support.wire import TIMEOUT_S, pixels, refused, stub_of, unpack, unpack_pixels, vectors
 
 
-@pytest.fixture(scope="module")
-def stub(tiny_server: ServerProcess) -> Iterator[Stub]:
-    with inference_stub(tiny_server.target) as stub:
-        yield stub
-
-
-@pytest.fixture(scope="module")
-def zoo(zoo_server: ServerProcess) -> Iterator[Stub]:
-    with inference_stub(zoo_server.target) as stub:
-        yield stub
-
-
 def test_encoder_equals_the_native_call(tiny_server: ServerProcess, stub: Stub) -> None:
     """The same images give the same posterior through either API; the reply names what answered."""
     reply = stub.ModelInfer(encode_request(id="mine"), timeout=TIMEOUT_S)

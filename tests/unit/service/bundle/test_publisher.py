@@ -1,7 +1,6 @@
 import errno
 import os
 import shutil
-import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from convvae_service.bundle import (
     read_manifest,
     sync_folder,
 )
+from support.folder_sync import refuse_folder_sync
 from support.tiny_bundle import LATENT_DIM, SHAPE, decoder, encoder, publish_tiny
 
 
@@ -95,14 +95,7 @@ def test_a_disk_that_does_not_flush_folders(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some shares refuse to flush a folder: the version is published all the same."""
-    fsync = os.fsync
-
-    def refuse(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    refuse_folder_sync(monkeypatch, number)
     read_bundle(publish_tiny(tmp_path))
     sync_folder(tmp_path)
 

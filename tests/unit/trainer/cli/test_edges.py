@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import signal
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +20,8 @@ from convvae_trainer.runs.fit import Fitted
 from convvae_trainer.runs.signals import Stopped, noted_signals, raise_on_signals
 from convvae_trainer.streams import printable
 from support.commands import run_train
+from support.folder_sync import refuse_folder_sync
+from support.interrupted_imports import interrupted
 from support.interruption import before_step
 from support.tiny_run import SHORT
 
@@ -28,19 +29,6 @@ from support.tiny_run import SHORT
 pytestmark = pytest.mark.slow
 
 NUMBERS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP]
-# The program sends itself a signal when it imports a module.
-INTERRUPTED = """
-import os, signal, sys
-
-class Interrupt:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), {number})
-
-sys.meta_path.insert(0, Interrupt())
-from convvae_trainer.__main__ import main
-main()
-"""
 
 
 @pytest.fixture
@@ -68,8 +56,7 @@ def test_a_signal_during_the_imports_is_one_line(
 ) -> None:
     """The command ends at once with the signal's exit code; nothing is made."""
     words = ["fit", "--dataset", str(blobs), "--run-dir", str(tmp_path / "run"), *SHORT]
-    code = INTERRUPTED.format(module=module, number=int(number))
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
+    done = interrupted("convvae_trainer", module, number, *words)
     assert (done.returncode, done.stderr) == (128 + number, f"stopped by {number.name}\n")
     assert not (tmp_path / "run").exists()
 
@@ -294,13 +281,6 @@ def test_a_disk_that_syncs_no_folders_takes_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Some network shares and FUSE file systems refuse fsync of a folder, and write files well."""
-    fsync = os.fsync
-
-    def refuse(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    refuse_folder_sync(monkeypatch, number)
     replace_file(tmp_path / "file", b"data")
     assert (tmp_path / "file").read_bytes() == b"data"
