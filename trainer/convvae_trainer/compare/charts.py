@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import NDArray
 
 from convvae_trainer.compare.canvas import INK, PALE, new_figure, style_axes, to_png
@@ -25,6 +26,8 @@ MAX_LEGEND = 20
 # Longer names of classes are shortened.
 CLASS_CHARACTERS = 14
 CHARACTER_PIXELS = 12
+# A legend of curves stands this far below its chart: below the numbers and the word "epoch".
+LEGEND_INCHES = 0.46
 # Up to this many points are marked on a curve.
 MAX_MARKERS = 24
 COLOURS = ("#1f6feb", "#d1242f", "#8250df", "#1a7f37")
@@ -140,15 +143,17 @@ def curves(models: Sequence[LossCurve], *, charts: Sequence[tuple[str, Mapping[s
         for title, metrics in charts
         if any(model.has(metric) for model in models for metric in metrics)
     ]
-    figure = new_figure(480 * len(charts) + 60, 350 * len(models) + 40)
+    figure = new_figure(480 * len(charts) + 60, 440 * len(models) + 40)
     all_axes = figure.subplots(len(models), len(charts), squeeze=False)
     for row, model in zip(all_axes, models, strict=True):
         for axes, (title, metrics) in zip(row, charts, strict=True):
             _draw_curves(axes, model, title, metrics)
         row[0].annotate(
             "\n".join(textwrap.wrap(model.label, LABEL_CHARACTERS)),
-            (0, 1.2),
+            (0, 1),
             xycoords="axes fraction",
+            xytext=(0, 19),
+            textcoords="offset points",
             fontsize=10,
             fontweight="bold",
             color=INK,
@@ -187,4 +192,17 @@ def _draw_curves(axes: Axes, model: LossCurve, title: str, metrics: Mapping[str,
     style_axes(axes)
     axes.spines[["top", "right"]].set_visible(False)
     if len(axes.get_lines()) > 1:
-        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+        # Below the chart: inside of it there is no place that no curve may cross.
+        axes.legend(
+            loc="upper left",
+            bbox_to_anchor=(0, 0),
+            bbox_transform=axes.transAxes + ScaledTranslation(0, -LEGEND_INCHES, axes.figure.dpi_scale_trans),
+            ncols=2,
+            borderaxespad=0,
+            borderpad=0,
+            handlelength=1.6,
+            columnspacing=1.2,
+            frameon=False,
+            fontsize=7,
+            labelcolor=INK,
+        )
