@@ -10,6 +10,8 @@ __all__ = ["ONE_SEED", "Case", "Claim", "difference_case", "limit_case", "three_
 
 ONE_SEED = "one seed: cannot be said beyond chance"
 WITHIN_SPREAD = "within the spread of seeds"
+# With two seeds each, the means have to differ by 4 to 9 times the larger deviation.
+TWO_SEEDS = "two seeds tell only very large differences"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +78,7 @@ def difference_case(words: str, a: Spread, b: Spread, *, wanted: int) -> Case:
     if side is None:
         return Case(holds=None, words=f"{words}; {ONE_SEED}")
     if side == 0:
-        return Case(holds=None, words=f"{words}; {WITHIN_SPREAD}")
+        return Case(holds=None, words=f"{words}; {_within(a, b)}")
     return Case(holds=side == wanted, words=words)
 
 
@@ -86,8 +88,14 @@ def limit_case(words: str, value: Spread, limit: float, *, wanted: int) -> Case:
         return Case(holds=(value.mean - limit) * wanted > 0, words=words, is_one_seed=True)
     side = compared_with(value, limit)
     if side == 0 and value.deviation:
-        return Case(holds=None, words=f"{words}; {WITHIN_SPREAD}")
+        return Case(holds=None, words=f"{words}; {_within(value)}")
     return Case(holds=side == wanted, words=words)
+
+
+def _within(*figures: Spread) -> str:
+    """Return that nothing can be said beyond the spread, and whether more seeds might change that."""
+    few = any(figure.count == 2 for figure in figures)
+    return f"{WITHIN_SPREAD}: {TWO_SEEDS}" if few else WITHIN_SPREAD
 
 
 def with_seeds(figure: Spread, form: str) -> str:

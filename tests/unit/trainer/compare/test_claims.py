@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from convvae_service.bundle import ImageShape
-from convvae_trainer.compare.claim import Case, Claim, limit_case, three_digits
+from convvae_trainer.compare.claim import Case, Claim, difference_case, limit_case, three_digits
 from convvae_trainer.compare.claims import lecture_claims
 from convvae_trainer.compare.latent_scatter import LatentScatter
 from convvae_trainer.compare.model_report import ModelReport
@@ -196,3 +196,18 @@ def test_three_digits_have_no_exponent_where_large() -> None:
     """Small numbers keep three digits, large ones all of them."""
     assert [three_digits(value) for value in (1234.5, 12.34, 0.012345)] == ["1,234", "12.3", "0.0123"]
     assert three_digits(14) == "14.0"
+
+
+def test_two_seeds_that_cannot_tell_are_named() -> None:
+    """A wide difference of two seeds may be within their spread; the words say why, and three seeds tell it."""
+    near, far = Spread((0.0, 0.001)), Spread((2.3, 2.8))
+    case = difference_case("spread", near, far, wanted=-1)
+    assert case.holds is None
+    assert case.words == "spread; within the spread of seeds: two seeds tell only very large differences"
+    limited = limit_case("rate", far, 1.0, wanted=1)
+    assert limited.holds is None
+    assert limited.words.endswith("two seeds tell only very large differences")
+    more = Spread((0.0, 0.001, 0.0005)), Spread((2.3, 2.8, 2.6))
+    assert difference_case("spread", *more, wanted=-1) == Case(holds=True, words="spread")
+    wide = difference_case("spread", Spread((1.0, 2.0, 3.0)), Spread((2.0, 3.0, 1.5)), wanted=-1)
+    assert wide.words == "spread; within the spread of seeds"
