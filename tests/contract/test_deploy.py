@@ -1,5 +1,6 @@
 """The files under deploy/ agree with the programs they start and with one another."""
 
+import configparser
 import json
 import re
 import shlex
@@ -206,6 +207,26 @@ def test_compose_waits_for_the_drain(server: dict[str, Any]) -> None:
     settings = ServeSettings.model_fields
     stop_s = settings["drain_delay_s"].default + settings["grace_s"].default
     assert float(server["stop_grace_period"].rstrip("s")) > stop_s
+
+
+def test_the_unit_of_systemd_fits_the_server() -> None:
+    """Its command is accepted, its times last for start and drain, and exit code 2 is not tried again."""
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # type: ignore[assignment,method-assign]
+    unit.read_string((DEPLOY / "convvae.service").read_text())
+    service = unit["Service"]
+    program, *arguments = shlex.split(service["ExecStart"])
+    assert Path(program).name == "convvae-serve"
+    settings = load_settings(arguments)
+    (address,) = settings.address
+    assert address.startswith(f"unix:/run/{service['RuntimeDirectory']}/")
+    assert service["Type"] == "notify"
+    assert service["User"] != "root"
+    assert float(service["TimeoutStartSec"]) > 2 * settings.load_timeout_s
+    assert float(service["TimeoutStopSec"]) >= settings.drain_delay_s + settings.grace_s + 10
+    assert int(service["RestartPreventExitStatus"]) == ExitCode.REFUSED
+    assert int(service["LimitNOFILE"]) > settings.max_connections
+    assert service["KillMode"] == "mixed"
 
 
 def test_documented_pod_fits_the_server() -> None:

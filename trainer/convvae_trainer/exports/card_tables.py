@@ -147,7 +147,7 @@ def _parity_rows(parity: Parity) -> list[Row]:
         rows.append(("log_variance", f"{parity.log_variance:.1e}"))
     return [
         *rows,
-        ("image", f"{parity.image_steps} steps of 255"),
+        ("image", f"{parity.image_steps} step{'' if parity.image_steps == 1 else 's'} of 255"),
         ("pixel_mean", f"{parity.pixel_mean:.1e}"),
     ]
 

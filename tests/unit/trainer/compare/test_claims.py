@@ -199,7 +199,7 @@ def test_three_digits_have_no_exponent_where_large() -> None:
 
 
 def test_two_seeds_that_cannot_tell_are_named() -> None:
-    """A wide difference of two seeds may be within their spread; the words say why, and three seeds tell it."""
+    """A wide difference may be within the spread of two seeds, and the words say why; three tell it."""
     near, far = Spread((0.0, 0.001)), Spread((2.3, 2.8))
     case = difference_case("spread", near, far, wanted=-1)
     assert case.holds is None
