@@ -16,7 +16,7 @@ from convvae_service.bundle import ImageShape
 from convvae_service.calls.state import State
 from convvae_service.engine.session import Session
 from convvae_service.server.lifecycle import Server
-from convvae_service.server.memory import heap_bytes
+from convvae_service.server.process_memory import heap_bytes
 from support.local_server import started
 from support.tiny_bundle import publish_tiny
 from support.waiting import wait_until

@@ -5,23 +5,13 @@ keeps it otherwise, and the process stays at its largest size.
 """
 
 import asyncio
-import ctypes
 import gc
-import resource
 from collections.abc import Callable
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
-from typing import Any, cast
 
-__all__ = [
-    "freeze_startup_objects",
-    "heap_bytes",
-    "resident_bytes",
-    "return_freed_memory",
-    "return_large_blocks",
-    "trim",
-]
+from convvae_service.server.process_memory import heap_bytes, resident_bytes, trim
+
+__all__ = ["freeze_startup_objects", "return_freed_memory"]
 
 _INTERVAL_S = 0.25
 # A collection under load delays calls.
@@ -30,24 +20,6 @@ _MAX_BUSY_INTERVALS = 40
 _MAX_FULL_INTERVALS = 8
 _MAX_FREE_BYTES = 32 << 20
 _MIN_RETURNED_BYTES = 4 << 20
-_PAGE_BYTES = resource.getpagesize()
-# Parameters of glibc's `mallopt`.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_LARGE_BYTES = 4 << 20
-
-
-def return_large_blocks() -> None:
-    """Return blocks of 4 MiB or more to the system as soon as they are freed, and the free ends of heaps.
-
-    By default glibc raises both limits to the largest block that was ever freed, up to 64 MiB. Each of its
-    heaps, of which a thread may have its own, then keeps a free end of this size, which no trim returns.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return
-    mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-    mallopt(_TRIM_THRESHOLD, _LARGE_BYTES)
 
 
 def freeze_startup_objects() -> None:
@@ -72,88 +44,67 @@ async def return_freed_memory(
         last_arrival_s: Returns the time of the last call's arrival, by any clock.
         interval_s: Seconds between two checks.
     """
-    seen_s, busy_intervals = None, 0
-    # The part that cannot be returned.
-    used_bytes = _kept_bytes()
-    least_bytes = resident_bytes()
+    garbage, heap = _Garbage(), _FreeHeap()
     while True:
         await asyncio.sleep(interval_s)
         # At the limit of open files, the size of the process cannot be read for a moment.
         with suppress(OSError):
-            arrived_s = last_arrival_s()
-            is_quiet, seen_s = arrived_s == seen_s, arrived_s
-            busy_intervals += not is_quiet
-            now_bytes = resident_bytes()
-            # Without calls, what is there is the process itself.
-            least_bytes = now_bytes if is_quiet and not busy_intervals else min(least_bytes, now_bytes)
-            is_full = now_bytes > least_bytes + _MAX_FREE_BYTES
-            at_most = _MAX_FULL_INTERVALS if is_full else _MAX_BUSY_INTERVALS
-            is_due = busy_intervals >= at_most or (is_quiet and busy_intervals > 0)
+            is_due = garbage.is_due(last_arrival_s())
             if is_due:
-                busy_intervals = 0
                 gc.collect()
-            kept_bytes = _kept_bytes()
-            used_bytes = min(used_bytes, kept_bytes)
-            if is_due or kept_bytes > used_bytes + _MAX_FREE_BYTES:
-                # In a thread: it takes some milliseconds, and Python can go on meanwhile.
-                await asyncio.to_thread(trim)
-                left_bytes = _kept_bytes()
-                # More may have been freed meanwhile. Only a trim that returns nothing shows what is in use.
-                is_all = left_bytes > kept_bytes - _MIN_RETURNED_BYTES
-                used_bytes = left_bytes if is_all else min(used_bytes, left_bytes)
+            if heap.is_large() or is_due:
+                await heap.trim()
+
+
+class _Garbage:
+    """The time of the next collection.
+
+    For the C library, garbage is in use. Only the size of the whole process shows that there may be much.
+    """
+
+    def __init__(self) -> None:
+        self._seen_s: float | None = None
+        self._busy_intervals = 0
+        self._least_bytes = resident_bytes()
+
+    def is_due(self, arrived_s: float) -> bool:
+        """Return whether to collect garbage now, one interval later. The last call arrived at `arrived_s`."""
+        is_quiet, self._seen_s = arrived_s == self._seen_s, arrived_s
+        self._busy_intervals += not is_quiet
+        now_bytes = resident_bytes()
+        # Without calls, what is there is the process itself.
+        is_idle = is_quiet and not self._busy_intervals
+        self._least_bytes = now_bytes if is_idle else min(self._least_bytes, now_bytes)
+        is_full = now_bytes > self._least_bytes + _MAX_FREE_BYTES
+        at_most = _MAX_FULL_INTERVALS if is_full else _MAX_BUSY_INTERVALS
+        is_due = self._busy_intervals >= at_most or (is_quiet and self._busy_intervals > 0)
+        if is_due:
+            self._busy_intervals = 0
+        return is_due
+
+
+class _FreeHeap:
+    """The memory that is freed and not yet returned, above the part that cannot be returned."""
+
+    def __init__(self) -> None:
+        self._now_bytes = self._used_bytes = _kept_bytes()
+
+    def is_large(self) -> bool:
+        """Look, and return whether it is worth a trim."""
+        self._now_bytes = _kept_bytes()
+        self._used_bytes = min(self._used_bytes, self._now_bytes)
+        return self._now_bytes > self._used_bytes + _MAX_FREE_BYTES
+
+    async def trim(self) -> None:
+        """Return it to the system."""
+        # In a thread: it takes some milliseconds, and Python can go on meanwhile.
+        await asyncio.to_thread(trim)
+        left_bytes = _kept_bytes()
+        # More may have been freed meanwhile. Only a trim that returns nothing shows what is in use.
+        is_all = left_bytes > self._now_bytes - _MIN_RETURNED_BYTES
+        self._used_bytes = left_bytes if is_all else min(self._used_bytes, left_bytes)
 
 
 def _kept_bytes() -> int:
     """Return the memory of the process without what is in use on the heap: free parts of it, and all else."""
     return resident_bytes() - heap_bytes()
-
-
-class _Mallinfo2(ctypes.Structure):
-    """`struct mallinfo2` of glibc."""
-
-    _fields_ = tuple(
-        (name, ctypes.c_size_t)
-        for name in (
-            "arena", "ordblks", "smblks", "hblks", "hblkhd",
-            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
-        )
-    )  # fmt: skip
-
-
-@cache
-def _mallinfo2() -> Callable[[], Any] | None:
-    try:
-        # It takes microseconds: to release the GIL for it would cost more.
-        found = ctypes.PyDLL(None).mallinfo2
-    except (OSError, AttributeError):
-        return None
-    found.restype = _Mallinfo2
-    return cast("Callable[[], Any]", found)
-
-
-def heap_bytes() -> int:
-    """Return the bytes in use on the heap, without what is freed and not yet returned to the system.
-
-    Where the C library cannot tell (before glibc 2.33), it is the memory of the process.
-    """
-    mallinfo2 = _mallinfo2()
-    if mallinfo2 is None:
-        return resident_bytes()
-    info = mallinfo2()
-    return int(info.uordblks + info.hblkhd)
-
-
-def resident_bytes() -> int:
-    """Return the bytes of memory that the process has."""
-    with Path("/proc/self/statm").open("rb") as file:
-        return int(file.read().split()[1]) * _PAGE_BYTES
-
-
-def trim() -> bool:
-    """Return free memory to the system. Return False if the C library has no `malloc_trim`."""
-    try:
-        malloc_trim = ctypes.CDLL(None).malloc_trim
-    except (OSError, AttributeError):
-        return False
-    malloc_trim(0)
-    return True

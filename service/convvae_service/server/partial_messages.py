@@ -16,7 +16,7 @@ from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import Overloaded
 from convvae_service.server.crowd import Crowd
 from convvae_service.server.hang_up import hang_up
-from convvae_service.server.memory import heap_bytes
+from convvae_service.server.process_memory import heap_bytes
 from convvae_service.server.reads import Reads, WaitingRead
 
 __all__ = ["PartialMessages"]

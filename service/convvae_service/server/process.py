@@ -12,7 +12,8 @@ from convvae_service.errors import StartupError
 from convvae_service.observability.logs import facts, flush_logs
 from convvae_service.server.early_signals import stop_signals
 from convvae_service.server.lifecycle import Server
-from convvae_service.server.memory import freeze_startup_objects, return_large_blocks
+from convvae_service.server.memory import freeze_startup_objects
+from convvae_service.server.process_memory import return_large_blocks
 from convvae_service.settings.serve import ServeSettings
 
 __all__ = ["run"]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Set
 from contextlib import suppress
 
 from convvae_service.server.hang_up import hang_up
-from convvae_service.server.memory import resident_bytes
+from convvae_service.server.process_memory import resident_bytes
 
 __all__ = ["SilentCallers"]
 

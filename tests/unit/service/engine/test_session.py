@@ -13,7 +13,7 @@ from convvae_service.engine import runtime
 from convvae_service.engine.arena import Arenas
 from convvae_service.engine.runtime import CUDA, choose_provider, make_session
 from convvae_service.engine.stages import Engine
-from convvae_service.server.memory import trim
+from convvae_service.server.process_memory import trim
 from support.resident import resident_kib
 from support.tiny_bundle import LATENT_DIM, SHAPE, encoder, publish_tiny
 

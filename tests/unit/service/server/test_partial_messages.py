@@ -8,9 +8,9 @@ import pytest
 from convvae_service.batching.pending_bytes import PendingBytes
 from convvae_service.errors import DeadlineExceeded, NotReady, Overloaded
 from convvae_service.server.crowd import Crowd
-from convvae_service.server.memory import heap_bytes
 from convvae_service.server.message_turns import MessageTurns
 from convvae_service.server.partial_messages import PartialMessages
+from convvae_service.server.process_memory import heap_bytes
 from convvae_service.server.reads import Reads
 
 MIB = 1 << 20
