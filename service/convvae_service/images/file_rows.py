@@ -96,4 +96,6 @@ def _check_text(row_id: str) -> None:
 
 def _taken(values: Any, indices: list[int]) -> Any:
     """Return some of the values of a column, which is an Arrow array or a list."""
-    return values.take(indices) if hasattr(values, "take") else [values[index] for index in indices]
+    if hasattr(values, "take"):
+        return values.take(np.array(indices, np.int64))  # an empty list would have no type
+    return [values[index] for index in indices]

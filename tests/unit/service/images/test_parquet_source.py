@@ -226,6 +226,18 @@ def test_column_of_any_type_is_kept(
     assert batch.kept[name] == [KEPT[name].to_pylist()[row] for row in chosen]
 
 
+def test_batch_without_readable_images_is_read(
+    columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Its kept columns are empty, and the rows before and after it are read."""
+    columns["data"][5] = b"no image"
+    path = as_file(tmp_path / "x.parquet", columns)
+    source = open_source(str(path), SourceOptions(keep=("split", "label"), image_column="data"))
+    batch = read_source(source, tiny_input, count=1)
+    assert batch.kept["label"] == [row for row in range(12) if row != 5]
+    assert [row.id for row in batch.rejected] == ["x/5"]
+
+
 def test_ids_of_a_dictionary_are_read(
     columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
 ) -> None:
