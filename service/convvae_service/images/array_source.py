@@ -3,6 +3,7 @@
 Dimensions: N = images, B = rows of a batch, H, W, C = height, width and channels of an image.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -77,7 +78,7 @@ class ArrayShard:
             raise BadSource(str(error)) from None
         # The copy of a remote file is mapped: nobody shortens it.
         is_file = self._location is None or self._location.path is not None
-        mapped = is_file and isinstance(array, np.memmap) and array.flags.c_contiguous
+        mapped = is_file and isinstance(array, np.memmap)
         return _Stored(array_NHWC, array if mapped else None)  # type: ignore[arg-type]
 
     @cached_property
@@ -120,16 +121,31 @@ class ArrayShard:
 
     def values(self, file: OpenFile | None, rows: range) -> NDArray[Any]:
         """Return the stored values of some rows, (B, H, W, C)."""
-        if file is None or self._stored.mapped is None:
-            return self._stored.images[rows.start : rows.stop]
-        values_BHWC = np.empty((len(rows), *self._stored.images.shape[1:]), self._stored.images.dtype)
-        row_bytes = values_BHWC[:1].nbytes
-        count = os.preadv(
-            file.handle, [values_BHWC.data.cast("B")], self._stored.mapped.offset + rows.start * row_bytes
-        )
-        if count != values_BHWC.nbytes:
+        images, mapped = self._stored
+        if file is None or mapped is None:
+            return images[rows.start : rows.stop]
+        shape_BHWC = (len(rows), *images.shape[1:])
+        row_values = math.prod(shape_BHWC[1:])
+        if mapped.flags.c_contiguous:
+            values = np.empty(len(rows) * row_values, mapped.dtype)
+            self._fill(file, values, rows.start * row_values)
+            return values.reshape(shape_BHWC)
+        # In Fortran's order, the file has the values of all images at one pixel, then those at the next.
+        values = np.empty((row_values, len(rows)), mapped.dtype)
+        for pixel, values_B in enumerate(values):
+            self._fill(file, values_B, pixel * len(images) + rows.start)
+        return values.reshape(*mapped.shape[:0:-1], len(rows)).T.reshape(shape_BHWC)
+
+    def _fill(self, file: OpenFile, values: NDArray[Any], first: int) -> None:
+        """Fill a contiguous array with the file's values from one on."""
+        assert self._stored.mapped is not None
+        position = self._stored.mapped.offset + first * values.itemsize
+        left = values.view(np.uint8).data
+        # A call reads at most 2 GiB.
+        while left and (count := os.preadv(file.handle, [left], position)):
+            left, position = left[count:], position + count
+        if left:
             raise SourceChanged(f"{self.name} is shorter now than when it was opened")
-        return values_BHWC
 
     def read(self, file: OpenFile | None, rows: range) -> ImageBatch:
         """Return some rows as uint8."""

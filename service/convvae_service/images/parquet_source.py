@@ -31,7 +31,7 @@ def reading(name: str) -> Iterator[None]:
         yield
     except arrow.ArrowNotImplementedError as error:
         raise BadSource(f"{name} cannot be read: {first_line(error)}") from None
-    except (arrow.ArrowException, OSError, EOFError) as error:
+    except (arrow.ArrowException, OSError, EOFError, UnicodeError) as error:
         raise BadSource(f"{name} is damaged or truncated: {first_line(error)}") from None
 
 
@@ -47,7 +47,7 @@ class ParquetShard:
         self.location = location
         self._where: Any = None
         self._where_columns: list[str] = []
-        with self.open_file() as file:
+        with self.open_file() as file, reading(self.name):
             stored = file.schema_arrow
             self.num_bytes = location.state().size
             self.stored_rows = file.metadata.num_rows

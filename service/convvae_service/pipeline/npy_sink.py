@@ -55,7 +55,7 @@ class NpySink(FileSink):
         texts = [json.dumps(row_id, ensure_ascii=False) for row_id in rows.ids]
         text = ",\n".join(texts)
         try:
-            self._streams[0].write(np.ascontiguousarray(rows.embeddings.mean, self._dtype).data)
+            self._streams[0].write(rows.vectors("embedding", self._dtype).data)
             self._streams[1].write(((",\n" if self._rows and texts else "") + text).encode())
         except OSError as error:
             raise self._failed(error) from None

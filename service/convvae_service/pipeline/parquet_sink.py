@@ -98,8 +98,7 @@ class ParquetSink(FileSink):
 
     def write(self, rows: EncodedRows) -> None:
         """Append rows. The rows of an incomplete row group stay in memory."""
-        vectors = rows.embeddings._asdict()
-        vectors["embedding"] = rows.embeddings.mean
+        vectors = {name: rows.vectors(name, column.dtype) for name, column in self._columns_RZ.items()}
         others = self._other_columns(rows)
         start = 0
         while start < len(rows.ids):

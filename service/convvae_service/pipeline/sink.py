@@ -11,6 +11,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import RunFailed
@@ -61,6 +64,20 @@ class EncodedRows:
     embeddings: Embeddings
     kept: Mapping[str, Any] = field(default_factory=dict)
     thumbnails: Sequence[bytes] = ()
+
+    def vectors(self, name: str, dtype: np.dtype[Any]) -> NDArray[Any]:
+        """Return the vectors of `embedding` or `log_variance`, (B, Z), as a sink stores them.
+
+        Raises:
+            RunFailed: A value is too large for the type.
+        """
+        array_BZ = self.embeddings.mean if name == "embedding" else self.embeddings.log_variance
+        assert array_BZ is not None
+        try:
+            with np.errstate(over="raise"):
+                return np.ascontiguousarray(array_BZ, dtype)
+        except FloatingPointError:
+            raise RunFailed(f"a vector has values beyond the range of {dtype}: omit --{dtype}") from None
 
     def slice(self, start: int, stop: int) -> "EncodedRows":
         """Return some of the rows."""

@@ -58,6 +58,13 @@ def check_sink(path: Path, *, overwrite: bool, resume: bool = False) -> None:
         BadUse: A file is to be resumed, or a result both resumed and overwritten.
         MissingExtra: A package for this kind of sink is not installed.
     """
+    try:
+        _check_place(path, overwrite=overwrite, resume=resume)
+    except OSError as error:
+        raise BadSink(f"{str(path)!r} cannot be written: {error.strerror or error}") from None
+
+
+def _check_place(path: Path, *, overwrite: bool, resume: bool) -> None:
     kind = _kind_of(path)
     if kind is None:
         import_pyarrow()

@@ -1,6 +1,6 @@
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -91,12 +91,38 @@ def in_memory(array: NDArray[Any]) -> Source:
     return Source(name="x.npy", shards=[shard], image_shape=shard.image_shape)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "?", "f2", ">f4", "f8"])
+@pytest.mark.parametrize("axes", [3, 4])
+def test_file_in_order_of_fortran_has_the_same_images(
+    dtype: str, axes: int, tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput
+) -> None:
+    """Libraries save transposed arrays so: first the values of all images at one pixel."""
+    stored = (images if dtype == "u1" else images / 255).astype(dtype).reshape(*images.shape[:axes])
+    for order in ("C", "F"):
+        np.save(tmp_path / f"{order}.npy", np.asarray(stored, order=order))
+    read = [read_source(open_source(tmp_path / f"{order}.npy"), tiny_input, count=7) for order in "CF"]
+    assert open_source(tmp_path / "F.npy").shards[0]._stored.mapped.flags.f_contiguous  # type: ignore[attr-defined]
+    np.testing.assert_array_equal(read[0].images, read[1].images)
+    assert read[0].images.std() > 1
+
+
+def test_a_read_may_return_less_than_it_was_asked_for(
+    tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system reads 2 GiB at once, and some disks less."""
+    np.save(tmp_path / "x.npy", images)
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda file, left, at: preadv(file, [left[0][:100]], at))
+    np.testing.assert_array_equal(read_source(open_source(tmp_path / "x.npy"), tiny_input).images, images)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
 def test_file_that_shrinks_while_it_is_read_is_an_error(
-    tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput
+    order: Literal["C", "F"], tmp_path: Path, images: NDArray[np.uint8], tiny_input: ModelInput
 ) -> None:
     """The process goes on, where a mapped file would end it."""
     path = tmp_path / "x.npy"
-    np.save(path, images)
+    np.save(path, np.asarray(images, order=order))
     (shard,) = open_source(str(path)).shards
     cursor = shard.open(0)
     rows = cursor.take(50)

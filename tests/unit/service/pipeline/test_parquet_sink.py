@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from convvae_service.images import ModelInput
 from convvae_service.pipeline import parquet_sink
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
+from convvae_service.pipeline.errors import RunFailed
+from convvae_service.pipeline.npy_sink import NpySink
 from convvae_service.pipeline.parquet_sink import ParquetSink
 from convvae_service.pipeline.sink import Columns, EncodedRows, Provenance
 
@@ -50,6 +52,18 @@ def test_what_is_written_is_read_back(tmp_path: Path, provenance: Provenance) ->
         column = table.column(name).combine_chunks()
         assert column.type.list_size == 4
         np.testing.assert_array_equal(column.flatten().to_numpy().reshape(-1, 4), expected)
+
+
+@pytest.mark.parametrize("kind", [ParquetSink, NpySink])
+def test_values_beyond_float16_are_refused(kind: Any, tmp_path: Path, provenance: Provenance) -> None:
+    """They would be stored as infinite. Infinite ones, and the largest that fit, are stored."""
+    provenance = replace(provenance, columns=Columns(float16=True))
+    mean = np.full((3, 4), [-65504, np.inf, np.nan, 1e-30], np.float32)
+    with kind(tmp_path / "x", provenance, overwrite=False) as sink:
+        sink.write(EncodedRows(["a", "b", "c"], Embeddings(mean)))
+        with pytest.raises(RunFailed, match="values beyond the range of float16: omit --float16"):
+            sink.write(EncodedRows(["d", "e", "f"], Embeddings(mean * 2)))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_ids_too_long_for_one_array_are_written(
