@@ -14,7 +14,7 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 from convvae_service.images.open_file import OpenFile
-from convvae_service.images.source import BadSource
+from convvae_service.images.source import BadSource, SourceChanged
 from convvae_service.printable import printable
 
 __all__ = ["TarMember", "tar_members"]
@@ -56,6 +56,7 @@ def tar_members(file: OpenFile, name: str, *, with_links: bool = True) -> Genera
 
     Raises:
         BadSource: It is no tar archive, damaged or truncated.
+        SourceChanged: It was truncated while it is read.
     """
     reader = _Blocks(file)
     size = file.size
@@ -64,6 +65,8 @@ def tar_members(file: OpenFile, name: str, *, with_links: bool = True) -> Genera
         raise BadSource(f"{name} is empty")
     while position < size:
         block = reader.at(position)
+        if len(block) < min(_BLOCK, size - position):
+            raise _shorter(name)
         member = _plain_member(block, position)
         has_end = member is None and not any(block)
         if member is not None:
@@ -76,9 +79,18 @@ def tar_members(file: OpenFile, name: str, *, with_links: bool = True) -> Genera
             # Zeros end an archive. Another one may follow, if archives were joined.
             position = _after_zeros(file, position)
         else:
-            position = yield from _other_members(file, name, position, size, with_links=with_links)
+            try:
+                position = yield from _other_members(file, name, position, size, with_links=with_links)
+            except BadSource:
+                if file.size < size:
+                    raise _shorter(name) from None
+                raise
     if not has_end:
         raise BadSource(f"{name} is truncated: the zeros at the end of an archive are missing")
+
+
+def _shorter(name: str) -> SourceChanged:
+    return SourceChanged(f"{name} is shorter now than when it was opened")
 
 
 def _after_zeros(file: OpenFile, position: int) -> int:

@@ -272,6 +272,23 @@ def test_archive_that_shrinks_while_it_is_read_is_an_error(
         rows.read(tiny_input)
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("cut", [0, 100, 512, 5000])
+def test_archive_that_shrinks_between_its_headers_is_an_error(cut: int, form: int, tmp_path: Path) -> None:
+    """Its end is not taken for the zeros after the last member, nor looked for forever."""
+    large = [(f"{number}.png", bytes(600 << 10)) for number in range(8)]
+    path = write_tar(tmp_path / "x.tar", large, form=form, mtime=0.5 * (form == tarfile.PAX_FORMAT))
+    (shard,) = open_source(str(path)).shards
+    with tarfile.open(path) as archive:
+        fifth = archive.getmembers()[4].offset
+    rows = rows_of(shard, count=1)
+    for _ in range(3):
+        next(rows)
+    os.truncate(path, fifth + cut)
+    with pytest.raises(SourceChanged, match=r"x\.tar is shorter now than when it was opened"):
+        list(rows)
+
+
 @pytest.mark.parametrize("count", [1, 128])
 def test_hard_link_is_the_image_that_it_links_to(
     count: int, files: list[tuple[str, bytes]], tmp_path: Path, tiny_input: ModelInput
