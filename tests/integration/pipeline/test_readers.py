@@ -9,14 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[3]
 READERS = ROOT / ".tools" / "readers-venv" / "bin" / "python"
 ATLAS = ROOT / ".tools" / "embedding-atlas-venv" / "bin" / "embedding-atlas"
 PAGE = (ROOT / "docs" / "bulk-embedding.md").read_text()
-EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```python\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-SHELL_EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```sh\n(.*?)```", PAGE, re.MULTILINE | re.DOTALL))
-# Appended to each example: all rows as they are, or the ten nearest of row 7, itself the first.
+READING = re.split(r"^## ", PAGE.partition("## Reading the result")[2], flags=re.MULTILINE)[0]
+EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```python\n(.*?)```", READING, re.MULTILINE | re.DOTALL))
+SHELL_EXAMPLES = dict(re.findall(r"^(\S[^\n]*):\n\n```sh\n(.*?)```", READING, re.MULTILINE | re.DOTALL))
+# Appended to each example: all rows as they are, or the ten nearest of a row, itself the first.
 CHECK = """
 import json
 if "z" in globals() and "ids" in globals() and len(ids) == 50:
@@ -29,12 +31,16 @@ else:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Path:
-    """A folder with photos.parquet: 50 images in the latent space of `tiny`."""
+    """A folder with photos.parquet: 50 images in the latent space of `tiny`, with ids as on the page."""
     folder = tmp_path_factory.mktemp("readers")
-    np.save(folder / "x.npy", np.random.default_rng(0).integers(256, size=(50, 8, 6, 1), dtype=np.uint8))
+    random = np.random.default_rng(0)
+    for number in range(50):
+        path = folder / "photos" / str(number % 10) / f"{number:04}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(256, size=(8, 6), dtype=np.uint8)).save(path)
     words = [
         "run",
-        folder / "x.npy",
+        folder / "photos",
         folder / "photos.parquet",
         "--bundle",
         tiny_root / "tiny",
@@ -57,7 +63,7 @@ def test_every_library_has_an_example() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_library_reads_the_result(folder: Path, name: str) -> None:
-    """It finds all ids and vectors in order, or the row itself first among its ten nearest."""
+    """It finds all ids and vectors in order, or the row itself, by number 7 or by id, first among ten."""
     if not READERS.exists():
         pytest.skip("the libraries are not installed: make tools")
     import json
@@ -72,7 +78,8 @@ def test_a_library_reads_the_result(folder: Path, name: str) -> None:
     table = pq.read_table(folder / "photos.parquet")
     if "nearest" in found:
         assert len(found["nearest"]) == 10
-        assert found["nearest"][0] == "7"
+        by_id = "7/0007.png"
+        assert found["nearest"][0] == (by_id if by_id in EXAMPLES[name] else table["id"][7].as_py())
     else:
         assert found["ids"] == table["id"].to_pylist()
         np.testing.assert_allclose(found["first"], table["embedding"][0].as_py(), rtol=1e-6)
