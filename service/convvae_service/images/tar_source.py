@@ -132,7 +132,8 @@ class _TarCursor:
             if kind != "image":
                 self.left_out[kind] += 1
                 continue
-            self._passed_bytes = max(self._passed_bytes, image.start)
+            if image.start > self._passed_bytes:  # a hard link leads back
+                self._passed_bytes = image.start
             row_id = image.name.removeprefix("./").rpartition(".")[0]
             yield _Sample(row_id, image.start, image.size, sidecars, row_id in ids, image.pieces)
             ids.add(row_id)
