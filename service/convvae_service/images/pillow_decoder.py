@@ -17,12 +17,21 @@ from convvae_service.images.channels import eight_bit
 from convvae_service.images.header import ImageHeader, InvalidImage
 from convvae_service.images.jpeg import JPEG_SIGNATURE, without_metadata
 from convvae_service.images.picture import Box, Picture, picture_of_image
-from convvae_service.images.png import PNG_SIGNATURE, check_rows
+from convvae_service.images.png import PNG_SIGNATURE, check_rows, packed_pixels
 from convvae_service.images.resizing import fit_picture
 
 __all__ = ["decode_with_pillow", "pillow_pixels", "pillow_shape"]
 
 _ORIENTATION = 0x0112
+_SMALL_PIXELS = 16_384
+_SMALL_BYTES = 1 << 16
+# Pillow's mode by depth, colour, compression, filter and interlace in the header of a PNG.
+_PLAIN_MODES = {
+    b"\x08\0\0\0\0": "L",
+    b"\x08\2\0\0\0": "RGB",
+    b"\x08\4\0\0\0": "LA",
+    b"\x08\6\0\0\0": "RGBA",
+}
 _GREY_MODES = frozenset({"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"})
 
 
@@ -49,6 +58,8 @@ def decode_with_pillow(
         InvalidImage: The pixels are damaged, or end early.
     """
     try:
+        if (plain := _plain_png(header)) is not None:
+            return fit_picture(picture_of_image(plain), header, shape=shape, resize=resize)
         with _open(header) as image:
             if scale > 1:
                 image.draft(None, (header.width // scale, header.height // scale))
@@ -105,6 +116,27 @@ def _open(header: ImageHeader) -> ImageFile:
     return PngImageFile(file) if header.content.startswith(PNG_SIGNATURE) else _FirstFrame(file)
 
 
+def _plain_png(header: ImageHeader) -> Image.Image | None:
+    """Return a small PNG of 8 bits without a palette; or None, also if its pixels are damaged.
+
+    `PngImageFile` would read the chunks again, which takes as long as the pixels of a small file.
+    """
+    content, size = header.content, (header.width, header.height)
+    is_small = size[0] * size[1] <= _SMALL_PIXELS and len(content) <= _SMALL_BYTES
+    if not is_small or header.transparent is not None or not content.startswith(PNG_SIGNATURE):
+        return None
+    mode = _PLAIN_MODES.get(content[24:29])
+    if mode is None:
+        return None
+    try:
+        image = Image.frombytes(mode, size, b"".join(packed_pixels(content)), "zip", mode)
+    except ValueError:
+        return None
+    if _may_lack_rows(image):
+        check_rows(content)
+    return image
+
+
 def _reason(error: Exception) -> str:
     # Only the text of Pillow's error distinguishes a file that ends early from other damage.
     return "image file is cut short" if "truncated" in str(error) else "damaged image"
@@ -122,7 +154,7 @@ def _load(image: ImageFile, header: ImageHeader) -> None:
         check_rows(header.content)
 
 
-def _may_lack_rows(image: ImageFile) -> bool:
+def _may_lack_rows(image: Image.Image) -> bool:
     """Return whether rows may be missing. Only then are the pixels decompressed again and counted."""
     if image.info.get("interlace"):
         return True

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from convvae_service.images.header import ImageHeader, InvalidImage
 from convvae_service.images.orientation import picture_orientation
 
-__all__ = ["PNG_SIGNATURE", "check_rows", "read_png"]
+__all__ = ["PNG_SIGNATURE", "check_rows", "packed_pixels", "read_png"]
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CUT_SHORT = "image file is cut short"
@@ -118,11 +118,9 @@ def check_rows(content: bytes) -> None:
     missing = sum(_pass_bytes(width, height, depth * _SAMPLES[colour], interlace))
     inflate = zlib.decompressobj()
     try:
-        for chunk in _walk(content):
-            if chunk.kind != b"IDAT":
-                continue
-            for start in range(0, len(chunk.data), _WINDOW_BYTES):
-                window: memoryview | bytes = chunk.data[start : start + _WINDOW_BYTES]
+        for part in packed_pixels(content):
+            for start in range(0, len(part), _WINDOW_BYTES):
+                window: memoryview | bytes = part[start : start + _WINDOW_BYTES]
                 while window and missing > 0 and not inflate.eof:
                     missing -= len(inflate.decompress(window, min(missing, 16 * _WINDOW_BYTES)))
                     window = inflate.unconsumed_tail
@@ -133,6 +131,16 @@ def check_rows(content: bytes) -> None:
         raise InvalidImage("damaged PNG: its pixels do not decompress") from None
     if missing > 0:
         raise InvalidImage(f"{_CUT_SHORT}: {missing} bytes of its pixels are missing")
+
+
+def packed_pixels(content: bytes) -> Iterator[memoryview]:
+    """Yield the compressed pixels of a file from `read_png`, chunk by chunk."""
+    view, position = memoryview(content), len(PNG_SIGNATURE)
+    while position < len(content):
+        length, kind = _CHUNK_START.unpack_from(content, position)
+        if kind == b"IDAT":
+            yield view[position + 8 : position + 8 + length]
+        position += 12 + length
 
 
 def _pass_bytes(width: int, height: int, pixel_bits: int, interlace: int) -> Iterator[int]:

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images import InvalidImage, decode_file, read_header
+from convvae_service.images import InvalidImage, decode_file, pillow_decoder, read_header
 from support.png_file import SIGNATURE, chunk, png_file, scanlines
 
 GREY, RGB, PALETTE, GREY_ALPHA, RGB_ALPHA = 0, 2, 3, 4, 6
@@ -20,6 +20,13 @@ KINDS = [
     *itertools.product((PALETTE,), (1, 2, 4, 8)),
 ]
 HEIGHT, WIDTH = 11, 9
+
+
+@pytest.fixture(params=["small", "large"], autouse=True)
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run each test as for small and as for large pictures."""
+    if request.param == "large":
+        monkeypatch.setattr(pillow_decoder, "_SMALL_PIXELS", 0)
 
 
 def random_samples(colour: int, depth: int, seed: int = 0) -> NDArray[np.uint16]:
