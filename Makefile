@@ -171,6 +171,13 @@ TRITONCLIENT_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6 packaging==26
 # KServe's own client of the same protocol.
 KSERVE := 0.21.0
 KSERVE_NEEDS := grpcio==1.85.1 protobuf==6.33.6 numpy==2.4.6
+# gRPC for the clients of docs/other-languages.md, and the programs that make their stubs.
+GRPC_JS := 1.14.7
+GRPC_JS_NEEDS := @grpc/grpc-js@$(GRPC_JS) @grpc/proto-loader@0.8.1
+GRPC_GO := v1.85.0
+GRPC_GO_NEEDS := google.golang.org/grpc@$(GRPC_GO) google.golang.org/protobuf@v1.36.12 \
+  google.golang.org/genproto/googleapis/rpc@v0.0.0-20261110000943-09e21b237f2c
+GRPC_GO_STUBS := google.golang.org/protobuf/cmd/protoc-gen-go@v1.36.12 google.golang.org/grpc/cmd/protoc-gen-go-grpc@v1.6.2
 # Programs that render and check the Helm chart, and the schemas of Kubernetes, KEDA and Prometheus Operator.
 HELM := v3.22.0
 KUBECONFORM := v0.8.0
@@ -197,6 +204,17 @@ tools:
 	  else echo "$$name $$version: FAILED"; failed=1; fi
 	}
 	with_npm() { npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix .tools "$$2@$$3" && ln -sf "../node_modules/.bin/$$1" ".tools/bin/$$1"; }
+	with_npm_of() {
+	  local folder=".tools/$$1"; shift
+	  mkdir -p "$$folder" && npm install --silent --no-save --no-audit --no-fund --ignore-scripts --prefix "$$folder" "$$@"
+	}
+	with_go_of_client() {
+	  local program
+	  for program in $(GRPC_GO_STUBS); do GOBIN="$$PWD/.tools/bin" go install "$$program" || return; done
+	  mkdir -p .tools/grpc-go && rm -f .tools/grpc-go/go.* &&
+	    (cd .tools/grpc-go && go mod init example.com/app && go get $(GRPC_GO_NEEDS) &&
+	      go build google.golang.org/grpc google.golang.org/genproto/googleapis/rpc/errdetails)
+	}
 	with_go() { GOBIN="$$PWD/.tools/bin" go install "$$1@$$2"; }
 	with_go_of() { GOBIN="$$PWD/.tools/$$1" go install "$$2@$$3"; }
 	with_go_module() { go mod download "$$1@$$2"; }
@@ -218,6 +236,8 @@ tools:
 	add buf $(BUF) npm with_npm buf @bufbuild/buf $(BUF)
 	add grpc-health-probe $(GRPC_HEALTH_PROBE) go with_go github.com/grpc-ecosystem/grpc-health-probe $(GRPC_HEALTH_PROBE)
 	add grpcurl $(GRPCURL) go with_go github.com/fullstorydev/grpcurl/cmd/grpcurl $(GRPCURL)
+	add grpc-js $(GRPC_JS) npm with_npm_of grpc-js $(GRPC_JS_NEEDS)
+	add grpc-go $(GRPC_GO) go with_go_of_client
 	add readers $(READERS) $(PYTHON) with_venv_of readers $(READERS_NEEDS)
 	add embedding-atlas $(EMBEDDING_ATLAS) $(PYTHON) with_venv_alone embedding-atlas $(EMBEDDING_ATLAS) $(EMBEDDING_ATLAS_NEEDS)
 	add tritonclient $(TRITONCLIENT) $(PYTHON) with_venv tritonclient[grpc] $(TRITONCLIENT) $(TRITONCLIENT_NEEDS)
