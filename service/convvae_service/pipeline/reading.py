@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from convvae_service.images import Cursor, LeftOut, Source, SourceChanged, UndecodedRows, left_out_of
@@ -35,6 +36,7 @@ class Reading:
         self._start = output.start
         self._part_rows = output.part_rows
         self._batch_rows = batch_rows
+        self._index = self._start.shard
         self._cursor: Cursor | None = None
         self._passed: Counter[str] = Counter(output.left_out)
         self._taken = 0
@@ -47,6 +49,7 @@ class Reading:
     def __iter__(self) -> Iterator[UndecodedRows | PartEnd]:
         filled = 0
         for index in range(self._start.shard, len(self._source.shards)):
+            self._index = index
             first = self._start.row if index == self._start.shard else 0
             row = first
             shard = self._source.shards[index]
@@ -65,10 +68,24 @@ class Reading:
                     filled = 0
             self._passed.update(cursor.left_out)
             self.close()
-            if shard.stamp() != self._stamps[index]:
-                raise SourceChanged(f"{shard.name} has changed since the run began")
+            self._check(index)
         if filled:
             yield PartEnd(Position(len(self._source.shards), 0), dict(self._passed))
+
+    def _check(self, index: int) -> None:
+        shard = self._source.shards[index]
+        if shard.stamp() != self._stamps[index]:
+            raise SourceChanged(f"{shard.name} has changed since the run began")
+
+    def check_unchanged(self) -> None:
+        """Check the shards that rows in work may be of, after an error: the damage may be a change.
+
+        Raises:
+            SourceChanged: One has changed since the run began.
+        """
+        for index in range(max(self._start.shard, self._index - 1), self._index + 1):
+            with suppress(OSError):  # it is gone, as the error says
+                self._check(index)
 
     def _room(self, filled: int) -> int:
         return (

@@ -6,7 +6,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from convvae_service.images import BadSource, FileDecoder, LeftOut, RejectedRow, Source, decode_here
+from convvae_service.images import (
+    BadSource,
+    FileDecoder,
+    LeftOut,
+    RejectedRow,
+    Source,
+    SourceChanged,
+    decode_here,
+)
 from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches
 from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.output import RunOutput
@@ -74,7 +82,14 @@ def embed(
     batches = EncodedBatches(
         reading, encoder, columns=settings.columns, threads=settings.threads, decode=decode
     )
-    return write_batches(batches, reading, source, output, max_failed=settings.max_failed, progress=progress)
+    try:
+        return write_batches(
+            batches, reading, source, output, max_failed=settings.max_failed, progress=progress
+        )
+    except BadSource as error:
+        if not isinstance(error, SourceChanged):
+            reading.check_unchanged()
+        raise
 
 
 def write_batches(

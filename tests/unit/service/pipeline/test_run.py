@@ -314,6 +314,13 @@ def test_shard_that_changes_during_the_run_ends_it() -> None:
     assert sink.finished is None
 
 
+def test_damage_by_a_change_is_called_a_change() -> None:
+    """An image that cannot be read any more, because its shard has changed, is no reason to continue."""
+    source = source_of(Numbers(10), Numbers(25, frozenset({3}), stamps="ab"))
+    with pytest.raises(SourceChanged, match="numbers has changed since the run began"):
+        embed(source, Echo(), Memory(part_rows=10), RunSettings(batch_rows=3, threads=2))
+
+
 def test_some_images_may_fail() -> None:
     """The run ends when one more image fails than may, and says how many."""
     run = RunSettings(batch_rows=3, threads=2, max_failed=2)
