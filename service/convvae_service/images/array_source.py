@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from convvae_service.images.arrays import BadArray, as_images, as_uint8, open_array, open_labels
 from convvae_service.images.file_decoder import FileDecoder, decode_here
-from convvae_service.images.location import Location, import_package
+from convvae_service.images.location import Location
 from convvae_service.images.model_input import ModelInput
 from convvae_service.images.open_file import OpenFile
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import (
     BadSource,
     ImageBatch,

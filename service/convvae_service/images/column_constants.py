@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
-from convvae_service.images.location import first_line, import_package
+from convvae_service.images.location import first_line
+from convvae_service.images.packages import import_package
 
 __all__ = ["Constant", "as_array", "as_scalar"]
 

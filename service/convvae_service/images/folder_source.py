@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from convvae_service.images.address import is_address, shown_address
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import LeftOut, file_kind, image_files, left_out_of, read_file
-from convvae_service.images.location import Location, import_package
+from convvae_service.images.location import Location, read_place
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import BadSource, Source, SourceOptions
 from convvae_service.printable import printable
 
@@ -74,8 +76,9 @@ class FilesShard:
         def content(index: int) -> bytes:
             if folder is not None and folder.path is None:
                 return folder.below(paths[index]).read(max_pixels=max_pixels)
-            path = paths[index] if folder is None else f"{folder.path}/{paths[index]}"
-            return read_file(path, max_pixels=max_pixels)
+            if folder is None:
+                return read_place(paths[index], max_pixels=max_pixels)
+            return read_file(f"{folder.path}/{paths[index]}", max_pixels=max_pixels)
 
         ids = [f"{prefix}{path}" for path in paths] if prefix else paths
         return FileRows(ids, content, max_pixels, kept) if paths else None
@@ -120,7 +123,7 @@ def open_folder_source(folder: Location, options: SourceOptions) -> Source:
         except OSError as error:
             raise BadSource(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from None
     if not names:
-        text = f"no images in {printable(folder.text)!r}: it must contain JPEG, PNG or WebP files"
+        text = f"no images in {shown_address(folder.text)!r}: it must contain JPEG, PNG or WebP files"
         raise BadSource(f"{text}; {left_out}" if left_out.counts else text)
     shard = FilesShard(folder.name, folder, names, options)
     return Source(name=folder.name, shards=[shard], columns=columns, left_out=left_out)
@@ -173,6 +176,8 @@ def _label(path: str) -> str | None:
 
 
 def _state(path: str) -> str:
+    if is_address(path):
+        return ""  # a request for each would take longer than the run
     try:
         found = os.stat(path)  # noqa: PTH116 - a Path is slower
     except OSError as error:

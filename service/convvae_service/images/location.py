@@ -1,26 +1,23 @@
 """The place of a source: a path of this machine, or an address of a file system that pyarrow opens."""
 
-import importlib
 import os
-import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, NamedTuple
 
+from convvae_service.images.address import FAILURES, is_address, open_address, shown_address
 from convvae_service.images.files import check_file_size, read_file
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.open_file import OpenFile
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import BadSource
 from convvae_service.printable import printable
 
-__all__ = ["FileState", "Location", "first_line", "import_package", "open_location"]
+__all__ = ["FileState", "Location", "first_line", "open_location", "read_place"]
 
-_ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _COPY_BYTES = 1 << 20
-# The errors of pyarrow's file systems: of a kind that this pyarrow or its packages lack, too.
-_FAILURES = (OSError, ValueError, NotImplementedError, ImportError)
 
 
 class FileState(NamedTuple):
@@ -31,19 +28,6 @@ class FileState(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.size}-{self.changed_ns}"
-
-
-def import_package(name: str) -> Any:
-    """Import a package of the extra `pipeline`, or a module of one.
-
-    Raises:
-        BadSource: It is not installed.
-    """
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        package = name.partition(".")[0]
-        raise BadSource(f"{package} is not installed: pip install 'convvae[pipeline]'") from None
 
 
 class Location:
@@ -97,7 +81,7 @@ class Location:
         try:
             return self.path.exists()
         except OSError as error:
-            raise BadSource(f"source '{printable(self.text)}' cannot be read: {error.strerror}") from None
+            raise BadSource(f"source '{shown_address(self.text)}' cannot be read: {error.strerror}") from None
 
     def state(self) -> FileState:
         """Return the state of the file.
@@ -126,7 +110,7 @@ class Location:
             with self._system.open_input_file(self._key) as file:
                 check_file_size(file.size(), max_pixels=max_pixels)
                 return bytes(file.read())
-        except _FAILURES as error:
+        except FAILURES as error:
             raise InvalidImage(f"cannot be read: {first_line(error)}") from None
 
     def below(self, name: str) -> "Location":
@@ -147,8 +131,8 @@ class Location:
         base = self._key.rstrip("/")
         try:
             found = self._system.get_file_info(files.FileSelector(base, recursive=recursive))
-        except _FAILURES as error:
-            raise BadSource(f"{printable(self.text)} cannot be listed: {first_line(error)}") from None
+        except FAILURES as error:
+            raise BadSource(f"{shown_address(self.text)} cannot be listed: {first_line(error)}") from None
         return sorted(
             (info.path[len(base) + 1 :], FileState(info.size or 0, info.mtime_ns or 0))
             for info in found
@@ -163,7 +147,7 @@ class Location:
                 return self._system.open_input_file(self._key)
             # A file of Arrow's own takes no name that is not UTF-8.
             return arrow.PythonFile(self.path.open("rb"), "r")
-        except _FAILURES as error:
+        except FAILURES as error:
             raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
 
     def open_copy(self) -> OpenFile:
@@ -178,7 +162,7 @@ class Location:
             with tempfile.TemporaryFile() as copy:
                 self._copy_to(copy)
                 return OpenFile(os.dup(copy.fileno()))
-        except _FAILURES as error:
+        except FAILURES as error:
             raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
 
     def _copy_to(self, copy: IO[bytes]) -> None:
@@ -198,15 +182,15 @@ class Location:
             try:
                 with path.open("wb") as copy:
                     self._copy_to(copy)
-            except _FAILURES as error:
+            except FAILURES as error:
                 raise BadSource(f"{self.name} cannot be read: {first_line(error)}") from None
             yield path
 
     def _info(self) -> Any:
         try:
             return self._system.get_file_info(self._key)
-        except _FAILURES as error:
-            raise BadSource(f"{printable(self.text)} cannot be read: {first_line(error)}") from None
+        except FAILURES as error:
+            raise BadSource(f"{shown_address(self.text)} cannot be read: {first_line(error)}") from None
 
 
 def open_location(text: str) -> Location:
@@ -215,20 +199,34 @@ def open_location(text: str) -> Location:
     Raises:
         BadSource: pyarrow opens no such address, or is not installed.
     """
-    scheme = _ADDRESS.match(text)
-    if scheme is None:
+    if not is_address(text):
         return Location(text, Path(text))
-    files = import_package("pyarrow.fs")
-    try:
-        system, key = files.FileSystem.from_uri(text)
-    except _FAILURES as error:
-        raise BadSource(f"source '{printable(text)}' cannot be opened: {first_line(error)}") from None
-    if isinstance(system, files.LocalFileSystem):
+    system, key = open_address(text)
+    if isinstance(system, import_package("pyarrow.fs").LocalFileSystem):
         return Location(text, Path(key))
     return Location(text, None, system, key)
+
+
+def read_place(text: str, *, beside: Location | None = None, max_pixels: int) -> bytes:
+    """Return the contents of the image file at a path or address.
+
+    Args:
+        text: The path or address.
+        beside: The file whose folder a path is relative to. None takes the current folder.
+        max_pixels: Largest width x height of an image file.
+
+    Raises:
+        InvalidImage: It cannot be read.
+    """
+    is_relative = not is_address(text) and not text.startswith("/")
+    try:
+        place = beside.beside(text) if beside is not None and is_relative else open_location(text)
+    except BadSource as error:
+        raise InvalidImage(str(error)) from None
+    return place.read(max_pixels=max_pixels)
 
 
 def first_line(error: Exception) -> str:
     """Return the first line of an error as text for a message."""
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return printable(reason.splitlines()[0][:300])
+    return shown_address(reason.splitlines()[0][:300])

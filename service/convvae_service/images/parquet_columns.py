@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from convvae_service.images.header import InvalidImage
-from convvae_service.images.location import Location, import_package, open_location
+from convvae_service.images.location import Location, read_place
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import BadSource
 
 __all__ = ["ImageColumn", "find_image_column", "is_text", "with_plain_types"]
@@ -49,7 +50,7 @@ class ImageColumn:
             path = value.as_py()
         if not path:
             raise InvalidImage("the row has no image")
-        return _read(path, location, max_pixels)
+        return read_place(path, beside=location, max_pixels=max_pixels)
 
 
 def find_image_column(schema: Any, asked: str, name: str) -> ImageColumn:
@@ -127,12 +128,3 @@ def _form(stored: Any) -> str | None:
     if types.is_binary(kind) or types.is_large_binary(kind):
         return "bytes"
     return "path" if is_text(kind) else None
-
-
-def _read(path: str, location: Location, max_pixels: int) -> bytes:
-    try:
-        if "://" in path or path.startswith("/"):
-            return open_location(path).read(max_pixels=max_pixels)
-    except BadSource as error:
-        raise InvalidImage(str(error)) from None
-    return location.beside(path).read(max_pixels=max_pixels)

@@ -8,7 +8,8 @@ import numpy as np
 
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.header import InvalidImage
-from convvae_service.images.location import Location, first_line, import_package
+from convvae_service.images.location import Location, first_line
+from convvae_service.images.packages import import_package
 from convvae_service.images.parquet_columns import find_image_column, is_text, with_plain_types
 from convvae_service.images.source import BadSource, Source, SourceOptions
 from convvae_service.images.where import Condition

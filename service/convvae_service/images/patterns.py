@@ -8,9 +8,10 @@ import fnmatch
 import glob
 import re
 
-from convvae_service.images.location import Location, import_package, open_location
+from convvae_service.images.address import is_address, shown_address
+from convvae_service.images.location import Location, open_location
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import BadSource
-from convvae_service.printable import printable
 
 __all__ = ["expand"]
 
@@ -28,14 +29,14 @@ def expand(text: str) -> list[Location]:
         BadSource: A star matches nothing, or braces give more than 100,000 names.
     """
     path, query = _divided(text)
-    if not re.search(_PATTERN, path) or (not query and "://" not in path and open_location(path).exists()):
+    if not re.search(_PATTERN, path) or (not query and not is_address(path) and open_location(path).exists()):
         return [open_location(text)]
     return [location for name in _braces(path) for location in _stars(name, query)]
 
 
 def _divided(text: str) -> tuple[str, str]:
     """Return a path, and the query of an address from its question mark on."""
-    if "://" not in text:
+    if not is_address(text):
         return text, ""
     path, mark, query = text.partition("?")
     return path, mark + query
@@ -48,21 +49,21 @@ def _braces(text: str) -> list[str]:
     try:
         return list(bracex.expand(text, limit=_MAX_FILES, keep_escapes=True))
     except bracex.ExpansionLimitException:
-        raise BadSource(f"source '{printable(text)}' stands for more than {_MAX_FILES} files") from None
+        raise BadSource(f"source '{shown_address(text)}' stands for more than {_MAX_FILES} files") from None
 
 
 def _stars(path: str, query: str) -> list[Location]:
     if not re.search(_STARS, path):
         return [open_location(path + query)]
-    if "://" not in path:
+    if not is_address(path):
         found = [open_location(name) for name in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207
     else:
         folder, _, pattern = path.rpartition("/")
         if re.search(_STARS, folder):
-            raise BadSource(f"source '{printable(path)}': stars stand for files alone, not for folders")
+            raise BadSource(f"source '{shown_address(path)}': stars stand for files alone, not for folders")
         base = open_location(folder + query)
         names = [name for name, _ in base.entries(recursive=False) if fnmatch.fnmatchcase(name, pattern)]
         found = [base.below(name) for name in names]
     if not found:
-        raise BadSource(f"source '{printable(path)}' matches no file")
+        raise BadSource(f"source '{shown_address(path)}' matches no file")
     return found

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from convvae_service.images.address import shown_address
 from convvae_service.images.array_source import open_array_source
 from convvae_service.images.arrays import is_array_name
 from convvae_service.images.files import file_kind, left_out_of
@@ -14,7 +15,6 @@ from convvae_service.images.parquet_source import open_parquet_source
 from convvae_service.images.patterns import expand
 from convvae_service.images.source import BadSource, Source, SourceOptions
 from convvae_service.images.tar_source import TAR_SUFFIXES, open_tar_source
-from convvae_service.printable import printable
 
 __all__ = ["SOURCE_KINDS", "SourceKind", "open_source", "open_sources"]
 
@@ -93,7 +93,7 @@ def _open(location: Location, options: SourceOptions) -> Source:
     if location.text == "-":
         _check_flags(options, "standard input")
         return open_list_source(options)
-    shown = printable(location.text)
+    shown = shown_address(location.text)
     if not location.text:
         raise BadSource("a source is an empty text: give a path, such as . for this folder")
     if not location.exists():

@@ -16,9 +16,10 @@ from convvae_service.images.file_decoder import FileDecoder, decode_here
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import check_file_size, file_kind
 from convvae_service.images.header import InvalidImage
-from convvae_service.images.location import Location, import_package
+from convvae_service.images.location import Location
 from convvae_service.images.model_input import ModelInput
 from convvae_service.images.open_file import OpenFile
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import (
     BadSource,
     ImageBatch,

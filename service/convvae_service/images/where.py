@@ -17,7 +17,7 @@ from functools import reduce
 from typing import Any
 
 from convvae_service.images.column_constants import Constant, as_array, as_scalar
-from convvae_service.images.location import import_package
+from convvae_service.images.packages import import_package
 from convvae_service.images.source import BadSource
 
 __all__ = ["Condition"]

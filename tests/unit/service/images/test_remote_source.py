@@ -2,8 +2,11 @@
 
 import io
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
-from convvae_service.images import BadSource, ModelInput, SourceOptions, open_source
+from convvae_service.images import BadSource, ModelInput, SourceOptions, address, open_source
 from support.s3_server import s3_server
 from support.source_reading import read_source
 from support.tar_file import write_tar
@@ -57,6 +60,37 @@ def test_remote_files_have_the_pixels_of_local_ones(
     assert all(stamps)
 
 
+def test_name_of_any_letters_is_read(query: str, objects: dict[str, bytes], tiny_input: ModelInput) -> None:
+    """Letters that an address may not have are written as they are, and `%` as `%25`."""
+    for name in ("a b.tar", "grün.tar", "a#b.tar", "a+b.tar", "50%25.tar", "a%20b.tar"):
+        objects[f"bucket/{unquote(name)}"] = objects["bucket/s-000.tar"]
+        assert len(read_source(open_source(f"s3://bucket/{name}?{query}"), tiny_input).ids) == 5
+
+
+def test_list_of_addresses_is_read(
+    query: str, objects: dict[str, bytes], tiny_input: ModelInput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One file system is opened for all objects of a bucket, and an object that is missing is rejected."""
+    opened: list[str] = []
+    open_bucket = address._open_bucket.__wrapped__
+
+    @cache
+    def noted(text: str) -> tuple[Any, str]:
+        opened.append(text)
+        return open_bucket(text)
+
+    monkeypatch.setattr(address, "_open_bucket", noted)
+    names = sorted(name for name in objects if name.startswith("bucket/pictures/"))
+    lines = [f"s3://{name}?{query}" for name in [*names, "bucket/gone.png"]]
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=io.BytesIO("\n".join(lines).encode())))
+    source = open_source("-")
+    batch = read_source(source, tiny_input)
+    assert batch.ids == lines[:-1]
+    assert [row.id for row in batch.rejected] == lines[-1:]
+    assert len(opened) == 1
+    assert source.shards[0].stamp() == source.stamps[0]
+
+
 def test_remote_folder_leaves_out_what_a_local_one_does(
     query: str, objects: dict[str, bytes], tiny_input: ModelInput
 ) -> None:
@@ -79,21 +113,24 @@ def test_remote_array_is_read(query: str, images: NDArray[np.uint8], tiny_input:
     np.testing.assert_array_equal(read_source(source, tiny_input, start=3).images, images[3:])
 
 
-@pytest.mark.parametrize(
-    ("address", "message"),
-    [
-        ("s3://bucket/gone.tar?{query}", "gone.tar?"),
-        ("s3://bucket/none-*.tar?{query}", "matches no file"),
-        ("nothing://bucket/x.tar", "source 'nothing://bucket/x.tar' cannot be opened: "),
-        ("s3://bucket/a b.tar?{query}", "cannot be opened: "),
-        ("hf://datasets/x/y.parquet", "source 'hf://datasets/x/y.parquet' cannot be opened: "),
-    ],
-)
-def test_remote_file_that_is_missing_is_refused(address: str, message: str, query: str) -> None:
-    """The message names the address."""
-    with pytest.raises(BadSource) as caught:
-        open_source(address.format(query=query))
-    assert message in str(caught.value)
+MISSING = [
+    ("s3://bucket/gone.tar?{query}", "gone.tar?"),
+    ("s3://bucket/none-*.tar?{query}", "matches no file"),
+    ("nothing://bucket/x.tar", "source 'nothing://bucket/x.tar' cannot be opened: "),
+    ("s3://KEY:hidden@bucket/gone.tar?{query}", "source 's3://KEY:***@bucket/gone.tar?"),
+    ("s3://KEY:hidden@bucket/none-*.tar?{query}", "source 's3://KEY:***@bucket/none-*.tar' matches no"),
+    ("s3://KEY:hidden@/x.tar", "source 's3://KEY:***@/x.tar' cannot be opened: "),
+    ("hf://datasets/x/y.parquet", "source 'hf://datasets/x/y.parquet' cannot be opened: "),
+]
+
+
+def test_remote_file_that_is_missing_is_refused(query: str) -> None:
+    """The message names the address, without a secret key."""
+    for text, message in MISSING:
+        with pytest.raises(BadSource) as caught:
+            open_source(text.format(query=query))
+        assert message in str(caught.value)
+        assert "hidden" not in str(caught.value)
 
 
 def test_truncated_remote_archive_is_refused(
