@@ -1,6 +1,7 @@
 """The flags that choose an encoder: a bundle in this process, or a service."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -62,6 +63,20 @@ class EncoderFlags:
             from convvae_service.pipeline.distributed.cluster import check_address
 
             check_address(self.ray_address)
+
+    def like(self, metadata: Mapping[str, str]) -> "EncoderFlags":
+        """Return these flags with the model, version and precision of a result where none are given.
+
+        Args:
+            metadata: The metadata of the result.
+        """
+        version = metadata["convvae.model_version"]
+        if self.bundle is None:
+            model = self.model or metadata["convvae.model"]
+            return replace(self, model=model if "@" in model else f"{model}@{version}")
+        name = self.bundle.name
+        bundle = self.bundle if "@" in name or not name else self.bundle.with_name(f"{name}@{version}")
+        return replace(self, bundle=bundle, precision=self.precision or metadata["convvae.precision"])
 
     def open_engine(self) -> "RunEngine":
         """Open the engine with its encoder.

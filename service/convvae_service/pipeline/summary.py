@@ -43,7 +43,8 @@ def summary_line(summary: RunSummary, info: EncoderInfo, path: Path) -> str:
     """Return the summary as one line."""
     resumed = f" after {summary.resumed:,} resumed" if summary.resumed else ""
     return (
-        f"{summary.rows:,} rows in {summary.seconds:.1f} s ({summary.rows / summary.seconds:,.0f} rows/s)"
+        f"{summary.rows:,} row{'s' * (summary.rows != 1)} in {summary.seconds:.1f} s"
+        f" ({summary.rows / summary.seconds:,.0f} rows/s)"
         f"{resumed}, {summary.failed:,} skipped, by {info.input.model}@{info.version} {info.precision}:"
         f" {printable(str(path))} ({decimal(summary.num_bytes)})"
     )

@@ -48,7 +48,9 @@ def neighbors(
     bundle: Annotated[
         Path | None,
         typer.Option(
-            metavar="ROOT/MODEL[@VERSION]", help="Encode the image files with this published model."
+            metavar="ROOT/MODEL[@VERSION]",
+            help="Encode the image files with this published model.",
+            show_default="the result's version",
         ),
     ] = None,
     target: Annotated[
@@ -57,13 +59,15 @@ def neighbors(
     model: Annotated[
         str | None,
         typer.Option(
-            metavar="MODEL[@VERSION]", help="Use this model of the service.", show_default="its only model"
+            metavar="MODEL[@VERSION]", help="Use this model of the service.", show_default="the result's"
         ),
     ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
-            metavar="PRECISION", help="With --bundle, compute in fp32, fp16 or int8.", show_default="fp32"
+            metavar="PRECISION",
+            help="With --bundle, compute in fp32, fp16 or int8.",
+            show_default="the result's",
         ),
     ] = None,
     sheet: Annotated[
@@ -106,7 +110,7 @@ def neighbors(
     if sheet is not None:
         check_pictures(opened, source or [])
     if are_files:
-        with closing(flags.open()) as encoder:
+        with closing(flags.like(opened.metadata).open()) as encoder:
             found = find_neighbors(opened, images, count, encoder)
     else:
         found = find_neighbors(opened, images, count, None)

@@ -5,6 +5,7 @@ Dimensions: K = neighbours, Q = queries, Z = latent dimension.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,7 +145,8 @@ def _decoded(file: str, encoder: ImageEncoder) -> NDArray[np.uint8]:
             max_pixels=DEFAULT_MAX_PIXELS,
         )
     except InvalidImage as error:
-        raise BadSource(f"{file!r} cannot be read as an image: {error}") from None
+        of_row = "" if Path(file).exists() else " (without --bundle or --target, it is the id of a row)"
+        raise BadSource(f"{file!r}: {error}{of_row}") from None
 
 
 def _encoded(images: Sequence[NDArray[np.uint8]], encoder: ImageEncoder) -> NDArray[np.float32]:

@@ -1,8 +1,10 @@
 """`convvae-embed neighbors`, `duplicates` and `map`, on a result of their own."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from convvae_service.pipeline.__main__ import main
+from convvae_service.pipeline.encoder_flags import EncoderFlags
 from support.ended import Ended
 from support.tiny_bundle import publish_tiny
 
@@ -91,6 +94,30 @@ def test_neighbours_of_files_are_found_with_the_bundle(
     assert command("neighbors", result, file, *words).code == 2
 
 
+def test_the_encoder_is_by_default_that_of_the_result(
+    command: Command, result: Path, tiny_root: Path, tmp_path: Path, pictures: NDArray[np.uint8]
+) -> None:
+    """A version that was published since then has vectors of its own: it is taken only if it is asked for."""
+    root = tmp_path / "models"
+    shutil.copytree(tiny_root / "tiny", root / "tiny")
+    publish_tiny(root, seed=5)
+    file = tmp_path / "seven.png"
+    Image.fromarray(pictures[7, ..., 0]).save(file)
+    ended = command("neighbors", result, file, "--bundle", root / "tiny", "--count", 1)
+    assert (ended.code, ended.out.splitlines()[1].split()[2]) == (0, "7")
+    ended = command("neighbors", result, file, "--bundle", root / "tiny@2")
+    assert ended.code == 2
+    assert "tiny@1 in fp32, and this is another encoder, tiny@2 in fp32" in ended.err
+    flags = EncoderFlags(
+        target="a:1", model=None, bundle=None, device=None, precision=None, threads=None, in_flight=None
+    )
+    metadata = {"convvae.model": "m", "convvae.model_version": "3", "convvae.precision": "int8"}
+    assert flags.like(metadata).model == "m@3"
+    assert replace(flags, model="x@7").like(metadata).model == "x@7"
+    local = replace(flags, target=None, bundle=Path("root/m")).like(metadata)
+    assert (local.bundle, local.precision) == (Path("root/m@3"), "int8")
+
+
 def test_another_encoder_is_refused(command: Command, result: Path, tmp_path: Path) -> None:
     """Vectors of two encoders cannot be compared, though the models have one name."""
     publish_tiny(tmp_path / "others", seed=5)
@@ -106,12 +133,15 @@ def test_another_encoder_is_refused(command: Command, result: Path, tmp_path: Pa
         (("neighbors", "RESULT", "nobody"), "no row of the result has the id 'nobody'"),
         (("neighbors", "RESULT", "0", "--count", "0"), "--count is 0: it must be 1 to 1000"),
         (("neighbors", "RESULT", "0", "--model", "tiny"), "--model needs --target"),
-        (("neighbors", "RESULT", "no.png", "--bundle", "BUNDLE"), "'no.png' cannot be read as an image"),
+        (
+            ("neighbors", "RESULT", "no.png", "--bundle", "BUNDLE"),
+            "'no.png': cannot be read: No such file or directory (without --bundle or",
+        ),
         (("neighbors", "nothing.parquet", "0"), "'nothing.parquet' does not exist"),
         (("neighbors", "RESULT", "0", "--sheet", "x.gif"), "'x.gif' must end in .png"),
         (
             ("neighbors", "RESULT", "/", "--bundle", "BUNDLE"),
-            "'/' cannot be read as an image: it is not a reg",
+            "'/': it is not a regular file",
         ),
         (("neighbors", "RESULT", "0", "--source", "x.npz"), "--source needs --sheet"),
         (("duplicates", "RESULT", "--source", "x.npz"), "--source needs --sheet"),
