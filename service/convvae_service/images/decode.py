@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae_service.bundle import ImageShape, Resize
-from convvae_service.images.header import ImageHeader, InvalidImage, LargeFile, TooManyPixels
+from convvae_service.images.header import TINY_PIXELS, ImageHeader, InvalidImage, LargeFile, TooManyPixels
 from convvae_service.images.jpeg import JPEG_SIGNATURE, read_jpeg
 from convvae_service.images.jpeg_decoder import jpeg_pixels
 from convvae_service.images.orientation import UPRIGHT
@@ -33,9 +33,7 @@ _MAX_BYTES_PER_PIXEL = 10
 # Decoding a file below both takes at most about 0.1 s.
 _SMALL_DECODING_BYTES = 32 << 20
 _SMALL_FILE_BYTES = 1 << 20
-# A picture of so many pixels is decoded at once, whatever its format. A WebP may have a set of tables, of 12
-# to 20 KiB, for each 16 pixels: 20 MiB here.
-_TINY_PIXELS = 16_384
+# A WebP may have a set of tables, of 12 to 20 KiB, for each 16 pixels: 20 MiB for a tiny picture.
 _TINY_SIDE = 1024
 # Small pictures may take more for each pixel.
 _ALWAYS_ALLOWED_BYTES = 64 << 20
@@ -104,7 +102,7 @@ def decode_image(
 def _is_tiny(header: ImageHeader) -> bool:
     """Return whether the file certainly takes little time and memory."""
     width, height = header.width, header.height
-    is_tiny = width * height <= _TINY_PIXELS and width <= _TINY_SIDE and height <= _TINY_SIDE
+    is_tiny = width * height <= TINY_PIXELS and width <= _TINY_SIDE and height <= _TINY_SIDE
     return is_tiny and len(header.content) <= _SMALL_FILE_BYTES
 
 

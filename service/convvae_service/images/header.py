@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
-__all__ = ["ImageHeader", "InvalidImage", "LargeFile", "TooManyPixels"]
+__all__ = ["TINY_PIXELS", "ImageHeader", "InvalidImage", "LargeFile", "TooManyPixels"]
+
+# A picture of so many pixels is decoded at once, whatever its format, and its memory is not counted.
+TINY_PIXELS = 16_384
 
 
 class InvalidImage(ValueError):

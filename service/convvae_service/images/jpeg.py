@@ -19,8 +19,8 @@ _STANDALONE = frozenset({0x00, 0x01, *range(0xD0, 0xD9)})
 # Sequential and progressive frames with Huffman coding.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2})
 _PROGRESSIVE = 0xC2
-# No browser shows arithmetic coding, and it takes up to 250 ns a byte: 15 s for a message of 64 MiB.
 _OTHER_FRAMES = {
+    # No browser shows it, and it takes up to 250 ns a byte: 15 s for a message of 64 MiB.
     **dict.fromkeys((0xC9, 0xCA), "JPEG with arithmetic coding"),
     **dict.fromkeys((0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF, 0xF7), "lossless or hierarchical JPEG"),
 }

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.header import TINY_PIXELS, ImageHeader, InvalidImage
 
 try:
     import simplejpeg
@@ -19,8 +19,6 @@ except ImportError:  # Pillow reads all files
 __all__ = ["jpeg_pixels"]
 
 _CHANNELS = {"GRAY": 1, "RGB": 3, "RGBX": 4}
-# The memory of smaller pictures is not counted.
-_SMALL_PIXELS = 16_384
 # Faults in the middle of a picture that libjpeg reports and passes over. The picture is then complete.
 _WARNINGS = ("Corrupt JPEG data", "Inconsistent progression", "Invalid SOS parameters for sequential")
 
@@ -43,10 +41,10 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
     if simplejpeg is None or header.has_black_ink:
         return None
     height, width = -(-header.height // scale), -(-header.width // scale)
-    is_small = height * width <= _SMALL_PIXELS
-    colours = _colours(channels, header.channels, is_small=is_small)
+    is_tiny = height * width <= TINY_PIXELS
+    colours = _colours(channels, header.channels, is_tiny=is_tiny)
     shape = (height, width, _CHANNELS[colours])
-    buffer = _small_buffer(prod(shape)) if is_small else np.zeros(shape, np.uint8)
+    buffer = _tiny_buffer(prod(shape)) if is_tiny else np.zeros(shape, np.uint8)
     try:
         pixels = simplejpeg.decode_jpeg(
             header.content, colorspace=colours, min_height=height, min_width=width, buffer=buffer
@@ -62,18 +60,18 @@ def jpeg_pixels(header: ImageHeader, *, channels: int, scale: int = 1) -> NDArra
     return pixels if pixels.shape == shape else None
 
 
-def _colours(model_channels: int, file_channels: int, *, is_small: bool) -> str:
+def _colours(model_channels: int, file_channels: int, *, is_tiny: bool) -> str:
     """Return simplejpeg's name of the channels that are decoded."""
     if file_channels == model_channels == 1:
         return "GRAY"
     # Pillow makes four bytes a pixel grey without a copy. A large picture would take more memory.
-    return "RGBX" if model_channels == 1 and is_small else "RGB"
+    return "RGBX" if model_channels == 1 and is_tiny else "RGB"
 
 
-def _small_buffer(num_bytes: int) -> memoryview:
+def _tiny_buffer(num_bytes: int) -> memoryview:
     """Return memory that does not begin at a multiple of 32.
 
-    There, libjpeg-turbo writes past the caches, and a small picture takes half as long again.
+    There, libjpeg-turbo writes past the caches, and a tiny picture takes half as long again.
     """
     return memoryview(bytearray(num_bytes + 1))[1:]
 

@@ -14,7 +14,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from convvae_service.bundle import ImageShape, Resize
 from convvae_service.images.channels import eight_bit
-from convvae_service.images.header import ImageHeader, InvalidImage
+from convvae_service.images.header import TINY_PIXELS, ImageHeader, InvalidImage
 from convvae_service.images.jpeg import JPEG_SIGNATURE, without_metadata
 from convvae_service.images.picture import Box, Picture, picture_of_image
 from convvae_service.images.png import PNG_SIGNATURE, check_rows, packed_pixels
@@ -23,7 +23,6 @@ from convvae_service.images.resizing import fit_picture
 __all__ = ["decode_with_pillow", "pillow_pixels", "pillow_shape"]
 
 _ORIENTATION = 0x0112
-_SMALL_PIXELS = 16_384
 _SMALL_BYTES = 1 << 16
 # Pillow's mode by depth, colour, compression, filter and interlace in the header of a PNG.
 _PLAIN_MODES = {
@@ -122,7 +121,7 @@ def _plain_png(header: ImageHeader) -> Image.Image | None:
     `PngImageFile` would read the chunks again, which takes as long as the pixels of a small file.
     """
     content, size = header.content, (header.width, header.height)
-    is_small = size[0] * size[1] <= _SMALL_PIXELS and len(content) <= _SMALL_BYTES
+    is_small = header.width * header.height <= TINY_PIXELS and len(content) <= _SMALL_BYTES
     if not is_small or header.transparent is not None or not content.startswith(PNG_SIGNATURE):
         return None
     mode = _PLAIN_MODES.get(content[24:29])

@@ -26,7 +26,7 @@ HEIGHT, WIDTH = 11, 9
 def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run each test as for small and as for large pictures."""
     if request.param == "large":
-        monkeypatch.setattr(pillow_decoder, "_SMALL_PIXELS", 0)
+        monkeypatch.setattr(pillow_decoder, "TINY_PIXELS", 0)
 
 
 def random_samples(colour: int, depth: int, seed: int = 0) -> NDArray[np.uint16]:
