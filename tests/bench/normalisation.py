@@ -43,9 +43,9 @@ from convvae_service.images.idx import open_idx
 from convvae_trainer.compute.precision import choose_precision
 from convvae_trainer.evaluation.metrics import evaluate
 from convvae_trainer.exports.graphs import OPSET, DecoderGraph, EncoderGraph, to_onnx
-from convvae_trainer.runs.loop import train
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.provenance import code_commit, hardware, library_versions
+from convvae_trainer.runs.training import train
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
 from convvae_trainer.step.train_state import TrainState

@@ -36,8 +36,8 @@ from convvae_trainer.compute.device import synchronise
 from convvae_trainer.compute.precision import autocast_dtype, choose_precision
 from convvae_trainer.compute.process import configure_process
 from convvae_trainer.networks.conv_vae import ConvVAE
-from convvae_trainer.runs.loop import train
 from convvae_trainer.runs.progress import TrainProgress
+from convvae_trainer.runs.training import train
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step import train_state as train_state_module
 from convvae_trainer.step.train_state import TrainState

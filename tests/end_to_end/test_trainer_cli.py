@@ -19,8 +19,8 @@ from convvae_trainer.runs.folder import RunFolder
 TRAIN = [sys.executable, "-m", "convvae_trainer"]
 # The same command, with ten checkpoints a second: the first one would come after 20 seconds.
 TRAIN_AND_SAVE = """
-import convvae_trainer.runs.loop
-convvae_trainer.runs.loop.CHECKPOINT_EVERY_S = 0.1
+import convvae_trainer.runs.training
+convvae_trainer.runs.training.CHECKPOINT_EVERY_S = 0.1
 from convvae_trainer.__main__ import main
 main()
 """

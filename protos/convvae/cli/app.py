@@ -1,7 +1,6 @@
 """The commands of `convvae`. Each reads inputs, calls the client, writes results and prints a report."""
 
 import json
-import time
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,21 +9,20 @@ import numpy as np
 import typer
 
 from convvae.cli.connect import connected
+from convvae.cli.flags import Force, Inputs, Json, Pictures, Seed
 from convvae.cli.outputs import Form, Output
+from convvae.cli.server_state import health, models
 from convvae.cli.shown_images import read_for_grid
 from convvae.cli.sources import read_array, read_images
 from convvae.cli.table import print_table
-from convvae.cli.terminal import complain, note, printable, say
+from convvae.cli.terminal import note, printable, say
 from convvae.client import Client
-from convvae.errors import ConvvaeError, DeadlineExceeded, InvalidInput, TryLater
 from convvae.inputs.folders import describe_left_out
 from convvae.program.app import Program
-from convvae.program.exit_codes import ExitCode
-from convvae.results import Answer, Health
+from convvae.results import Answer
 
 __all__ = ["app"]
 
-_HEALTH_TIMEOUT_S = 5.0
 _PICTURES: tuple[Form, ...] = ("npy", "npz", "png", "folder")
 
 app = Program(
@@ -35,28 +33,6 @@ app = Program(
     """,
     say=say,
 )
-
-Inputs = Annotated[
-    list[Path],
-    typer.Argument(
-        metavar="PATH...", help="Read JPEG, PNG or WebP files, folders of them, or one .npy or .npz file."
-    ),
-]
-Pictures = Annotated[
-    Path,
-    typer.Option(
-        metavar="PATH",
-        help="Write the images to x.npy, x.npz, x.png (a grid), or a folder (a PNG for each image).",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", metavar="", help="Replace files that exist.")]
-Json = Annotated[bool, typer.Option("--json", metavar="", help="Print the result as one JSON object.")]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="Draw the noise from this seed.", show_default="a new seed, which is printed"
-    ),
-]
 
 
 def _report(as_json: bool, answer: Answer, text: str, **facts: Any) -> None:
@@ -249,93 +225,5 @@ def score(
     )
 
 
-@app.command()
-@connected
-def models(client: Client, as_json: Json = False) -> None:
-    """List the server's models and versions.
-
-    Example: convvae models --target localhost:50051
-    """
-    summaries = client.models()
-    if as_json:
-        rows = [
-            {
-                "name": model.name,
-                "versions": [
-                    {
-                        "version": version.version,
-                        "state": version.state,
-                        "is_default": version.is_default,
-                        "error": version.error,
-                    }
-                    for version in model.versions
-                ],
-            }
-            for model in summaries
-        ]
-        say(json.dumps({"models": rows}))
-        return
-    print_table(
-        "models",
-        ["model", "version", "state", "default", "error"],
-        [
-            [model.name, str(v.version), v.state, "yes" if v.is_default else "", v.error]
-            for model in summaries
-            for v in model.versions
-        ],
-    )
-
-
-@app.command()
-@connected
-def health(
-    client: Client,
-    service: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Check this model, or `liveness`.", show_default="the whole server"
-        ),
-    ] = "",
-    wait_s: Annotated[
-        float,
-        typer.Option("--wait", min=0, metavar="SECONDS", help="Wait at most this time until it serves."),
-    ] = 0,
-    as_json: Json = False,
-) -> None:
-    """Check the health of a server, or of one of its models. The exit code is 0 if it serves, 1 if not.
-
-    An answer is awaited for at most 5 s. Without one, the exit code is 3.
-
-    Example: convvae health --wait 30
-    """
-    try:
-        status = _health(client, service, wait_s)
-    except InvalidInput:
-        raise
-    except DeadlineExceeded:
-        complain(
-            f"{client.target}: no answer in time; the server may be overloaded or at its limit of connections"
-        )
-        raise typer.Exit(ExitCode.NO_ANSWER) from None
-    except ConvvaeError as error:
-        complain(error)
-        raise typer.Exit(ExitCode.NO_ANSWER) from None
-    say(json.dumps({"service": service, "status": status.name}) if as_json else status.name)
-    raise typer.Exit(ExitCode.DONE if status is Health.SERVING else ExitCode.FAILED)
-
-
-def _health(client: Client, service: str, wait_s: float) -> Health:
-    """Check the health every 0.1 s until the service serves or `wait_s` is over. Return the last status."""
-    deadline_s = time.monotonic() + wait_s
-    while True:
-        try:
-            left_s = deadline_s - time.monotonic()
-            limit_s = min(max(left_s, 0.1) if wait_s else client.timeout_s, _HEALTH_TIMEOUT_S)
-            status = client.health(service, timeout_s=limit_s)
-        except (TryLater, DeadlineExceeded):
-            if time.monotonic() >= deadline_s:
-                raise
-        else:
-            if status is Health.SERVING or time.monotonic() >= deadline_s:
-                return status
-        time.sleep(0.1)
+app.command()(models)
+app.command()(health)

@@ -20,8 +20,8 @@ from convvae_trainer.evaluation.optional_metrics import add_optional_metrics
 from convvae_trainer.evaluation.options import EvalOptions
 from convvae_trainer.runs.checkpoint import replace_file
 from convvae_trainer.runs.folder import write_obstacle
-from convvae_trainer.runs.loop import finish
 from convvae_trainer.runs.ownership import made_folder
+from convvae_trainer.runs.training import finish
 from convvae_trainer.settings.config import Config
 
 __all__ = ["run_evaluate"]

@@ -10,7 +10,7 @@ from convvae_trainer.errors import BadRun
 from convvae_trainer.evaluation.advice import advised
 from convvae_trainer.evaluation.metrics import evaluate_run
 from convvae_trainer.exports.publish import Exported, check_target, export
-from convvae_trainer.runs.loop import finish
+from convvae_trainer.runs.training import finish
 
 __all__ = ["run_export"]
 

@@ -19,7 +19,6 @@ from convvae_trainer.evaluation.metrics import OPTIONAL_METRICS, Evaluation, eva
 from convvae_trainer.runs.context import RunContext
 from convvae_trainer.runs.folder import RunFolder
 from convvae_trainer.runs.lock import RunLock
-from convvae_trainer.runs.loop import CHECKPOINT_EVERY_S, train
 from convvae_trainer.runs.ownership import has_checkpoint, new_folder, resumed_folder
 from convvae_trainer.runs.progress import TrainProgress
 from convvae_trainer.runs.signals import noted_signals
@@ -27,6 +26,7 @@ from convvae_trainer.runs.start import create_run, resume_run
 from convvae_trainer.runs.start_weights import StartWeights
 from convvae_trainer.runs.summary import summary_lines
 from convvae_trainer.runs.tensorboard import NUM_PICTURES, TensorBoardWriter, open_tensorboard
+from convvae_trainer.runs.training import CHECKPOINT_EVERY_S, train
 from convvae_trainer.settings.config import Config
 from convvae_trainer.step.train_state import TrainState
 

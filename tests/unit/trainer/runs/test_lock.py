@@ -183,7 +183,7 @@ def test_a_replaced_folder_is_not_written(
         run_dir.mkdir()
         (run_dir / "other").touch()
 
-    monkeypatch.setattr("convvae_trainer.runs.loop.finish", replace)
+    monkeypatch.setattr("convvae_trainer.runs.training.finish", replace)
     with pytest.raises(BadRun, match=r"the folder was removed, or another process uses it"):
         fit(config, dataset, run_dir)
     assert [path.name for path in run_dir.iterdir()] == ["other"]

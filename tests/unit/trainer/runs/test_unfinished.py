@@ -120,7 +120,7 @@ def test_an_unfinished_version_has_the_best_weights_and_the_fitted_sigma(
     def noted(_: TrainState, images: NDArray[np.uint8]) -> None:
         sizes.append(len(images))
 
-    monkeypatch.setattr("convvae_trainer.runs.loop.fit_sigma", noted)
+    monkeypatch.setattr("convvae_trainer.runs.training.fit_sigma", noted)
     config = config_from({"dataset": dataset.name, **tiny(objective="vae-gan")})
     stop(config, dataset, tmp_path / "gan", step=6)
     before = (tmp_path / "gan" / "checkpoint.safetensors").read_bytes()
@@ -146,7 +146,7 @@ def test_a_kill_before_the_last_checkpoint_leaves_no_end(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("convvae_trainer.runs.loop.finish", die)
+        patch.setattr("convvae_trainer.runs.training.finish", die)
         with pytest.raises(Killed):
             fit(config, data, tmp_path / "killed", checkpoint_every_s=0)
     progress = TrainProgress(**read_checkpoint(tmp_path / "killed" / "checkpoint.safetensors")[1]["progress"])
