@@ -134,6 +134,8 @@ def _evaluate(
     )
     evaluation = replace(evaluation, left_out=data.left_out)
     if isinstance(data, OwnData):
-        evaluation = advised(evaluation, train_state, stored.folder.read_metrics())
+        began_trained = stored.folder.record.weights_from is not None
+        metrics = stored.folder.read_metrics()
+        evaluation = advised(evaluation, train_state, metrics, began_trained=began_trained)
     dataset = data.dataset if isinstance(data, OwnData) else None
     return add_optional_metrics(evaluation, options, train_state, data.images, dataset, console=console)

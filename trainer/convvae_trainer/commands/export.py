@@ -65,7 +65,10 @@ def run_export(
         trained_on = stored.folder.read_trained_on()
         evaluation = evaluate_run(stored.train_state, dataset, trained_on=trained_on)
         evaluation = replace(evaluation, left_out=stored.folder.told_left_out(evaluation.left_out))
-        figures = advised(evaluation, stored.train_state, stored.folder.read_metrics()).to_json_object()
+        began_trained = stored.folder.record.weights_from is not None
+        metrics = stored.folder.read_metrics()
+        evaluation = advised(evaluation, stored.train_state, metrics, began_trained=began_trained)
+        figures = evaluation.to_json_object()
     return export(
         stored.folder,
         stored.train_state,

@@ -29,7 +29,11 @@ STEEP = 0.2
 
 
 def advised(
-    evaluation: Evaluation, train_state: TrainState, metrics: Sequence[Mapping[str, Any]]
+    evaluation: Evaluation,
+    train_state: TrainState,
+    metrics: Sequence[Mapping[str, Any]],
+    *,
+    began_trained: bool,
 ) -> Evaluation:
     """Return the evaluation of a run's own test images with advice on the run.
 
@@ -37,11 +41,12 @@ def advised(
         evaluation: The evaluation.
         train_state: Networks and likelihood of the run.
         metrics: The lines of the run's metrics.
+        began_trained: Whether the first weights were those of another run, which a few steps may refine.
     """
     epochs = [line for line in metrics if line.get("kind") == "epoch"]
     # A GAN's networks do not minimise the bound.
     losses = () if train_state.objective.fits_sigma else loss_advice(epochs, beta=train_state.config.beta)
-    short = tuple(short_advice(epochs))
+    short = () if began_trained else tuple(short_advice(epochs))
     found = (
         *(short or posterior_advice(evaluation.bound)),
         *constant_advice(train_state),

@@ -122,7 +122,8 @@ def _evaluate(
     """Evaluate the test images and write the figures to the run folder."""
     evaluation = evaluate_run(train_state, context.dataset, trained_on=run.read_trained_on())
     evaluation = replace(evaluation, left_out=run.told_left_out(evaluation.left_out))
-    evaluation = advised(evaluation, train_state, run.read_metrics())
+    began_trained = run.record.weights_from is not None
+    evaluation = advised(evaluation, train_state, run.read_metrics(), began_trained=began_trained)
     figures = evaluation.to_json_object()
     if not is_trained:
         # The weights have not changed, so the optional metrics, which may have taken hours, still hold.

@@ -11,6 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
+import convvae_trainer
 from convvae_trainer.cli.results import print_evaluation
 from convvae_trainer.commands.export import run_export
 from convvae_trainer.data.dataset import Dataset, load_dataset
@@ -103,6 +104,16 @@ def test_a_run_that_has_hardly_begun_is_not_called_collapsed(tmp_path: Path) -> 
     assert found.bound.active_units == 0
     (line,) = found.advice
     assert line.startswith("the training had only 24 steps, too few to learn much: train longer")
+
+
+def test_a_few_steps_from_trained_weights_are_enough(tmp_path: Path) -> None:
+    """A run that begins with the weights of another one is not told that it is short, by no command."""
+    settings = {**SMALL, "epochs": 1, "progress": False}
+    first = convvae_trainer.fit(**settings, run_dir=tmp_path / "run")
+    finer = convvae_trainer.fit(**settings, run_dir=tmp_path / "finer", start_from=first)
+    assert any("steps" in line for line in first.evaluation.advice)
+    assert not any("steps" in line for line in finer.evaluation.advice)
+    assert evaluated(tmp_path / "finer").advice == finer.evaluation.advice
 
 
 def test_few_steps_are_told_from_few_epochs() -> None:
