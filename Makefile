@@ -116,7 +116,7 @@ bench-peers: .venv/installed
 	$(BIN)/python tests/bench/serving_peers.py $(OPTIONS)
 
 # The service under cancelled calls, overload, mutated requests and replaced replicas: see docs/faults.md.
-# About twenty minutes on 2 idle cores, by both fronts. FAULTS=overload FRONT=native runs one.
+# About 20 minutes on 2 idle cores, by both fronts. FAULTS=overload FRONT=native runs one.
 FAULTS ?= cancel_storm hasty_storm rolling proxied overload mutations one_bad_call fairness
 
 fault: .venv/installed

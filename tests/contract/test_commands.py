@@ -102,3 +102,22 @@ def test_programs_have_one_manner(module: str, program: str) -> None:
     assert outputs["-h"] == outputs["--help"]
     assert "exit codes:" in outputs["-h"].lower()
     assert outputs["--version"] == f"{program} {metadata.version('convvae')}\n"
+
+
+def test_a_target_takes_one_time_wherever_it_is_stated() -> None:
+    """The minutes that a document or the Makefile gives for a long target are those of CONTRIBUTING.md."""
+    times: dict[str, str] = {}
+    minutes = None
+    for line in (ROOT / "Makefile").read_text().splitlines():
+        if comment := re.match(r"#.*\bAbout (\d+) minutes", line):
+            minutes = comment[1]
+        elif (target := re.match(r"([a-z-]+):", line)) and minutes is not None:
+            times[target[1]], minutes = minutes, None
+    assert set(times) == {"bench", "fault", "attack"}
+    for document in DOCUMENTS:
+        text = document.read_text()
+        stated = re.findall(r"^ {4}make ([a-z-]+) +# about (\S+) minutes", text, re.MULTILINE)
+        stated += re.findall(r"^\| `make ([a-z-]+)` \|.*\| (\S+) minutes.*\|$", text, re.MULTILINE)
+        assert [(target, times[target]) for target, _ in stated if target in times] == [
+            pair for pair in stated if pair[0] in times
+        ], document
