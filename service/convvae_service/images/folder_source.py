@@ -21,6 +21,8 @@ from convvae_service.printable import printable
 __all__ = ["FilesShard", "open_folder_source", "open_list_source"]
 
 LABEL = "label"
+# Files of a folder that are sources of their own.
+_SOURCE_SUFFIXES = (".tar", ".parquet", ".npy", ".npz")
 
 
 class FilesShard:
@@ -123,8 +125,12 @@ def open_folder_source(folder: Location, options: SourceOptions) -> Source:
         except OSError as error:
             raise BadSource(f"{printable(str(error.filename))} cannot be listed: {error.strerror}") from None
     if not names:
-        text = f"no images in {shown_address(folder.text)!r}: it must contain JPEG, PNG or WebP files"
-        raise BadSource(f"{text}; {left_out}" if left_out.counts else text)
+        shown = shown_address(folder.text)
+        text = f"no images in {shown!r}: it must contain JPEG, PNG or WebP files"
+        others = f"; {left_out}" if left_out.counts else ""
+        suffix = next((suffix for suffix in _SOURCE_SUFFIXES if suffix in left_out.counts), "")
+        hint = f". Give the files, such as '{shown.rstrip('/')}/*{suffix}'" if suffix else ""
+        raise BadSource(f"{text}{others}{hint}")
     shard = FilesShard(folder.name, folder, names, options)
     return Source(name=folder.name, shards=[shard], columns=columns, left_out=left_out)
 

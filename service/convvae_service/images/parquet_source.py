@@ -225,4 +225,4 @@ def open_parquet_source(location: Location, options: SourceOptions) -> Source:
     if shard.rows == 0:
         raise BadSource(f"{shard.name} has no rows")
     columns = {name: shard.schema.field(name).type for name in options.keep}
-    return Source(name=shard.name, shards=[shard], columns=columns)
+    return Source(name=shard.name, shards=[shard], columns=columns, where=options.where)

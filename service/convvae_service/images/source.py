@@ -173,6 +173,7 @@ class Source:
         image_shape: The shape of all images, where the source fixes it.
         has_files: Whether rows are image files, which must be decoded.
         paths: The files and folders of this machine that it is read from.
+        where: The condition that its rows meet, or "".
     """
 
     name: str
@@ -182,6 +183,7 @@ class Source:
     image_shape: tuple[int, int, int] | None = None
     has_files: bool = True
     paths: tuple[Path, ...] = ()
+    where: str = ""
 
     @property
     def rows(self) -> int | None:

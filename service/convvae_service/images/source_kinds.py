@@ -151,4 +151,5 @@ def _joined(sources: Sequence[Source]) -> Source:
         left_out=left_out_of(counts, irregular),
         image_shape=next(iter(shapes), None),
         has_files=any(source.has_files for source in sources),
+        where=first.where,
     )

@@ -266,7 +266,13 @@ def _value(name: str, member: TarMember, read: _Reader) -> int | str:
 
 
 def _kind(member: TarMember) -> str:
-    return file_kind(member.name.rpartition("/")[2]) if member.is_file else "not regular files"
+    if not member.is_file:
+        return "not regular files"
+    folder, _, base = member.name.rpartition("/")
+    # Names in `./` are usual, and hidden folders are rare.
+    if "." in folder and any(part.startswith(".") and part.strip(".") for part in folder.split("/")):
+        return "hidden"
+    return file_kind(base)
 
 
 def _ending(member: TarMember) -> str:

@@ -145,7 +145,10 @@ def write_batches(
             total = num_failed + resumed_failed
             found = f"none of the {total} images of {source.name} can be read"
             others = f"; {reading.left_out()}" if reading.left_out().counts else ""
-            raise BadSource(found if total else f"no images in {source.name}{others}")
+            nothing = (
+                f"no rows of {source.name} meet --where" if source.where else f"no images in {source.name}"
+            )
+            raise BadSource(found if total else f"{nothing}{others}")
         left_out = reading.left_out()
         num_bytes = output.finish(left_out.counts)
     return RunSummary(

@@ -79,6 +79,16 @@ def test_folder_without_images_is_refused(tmp_path: Path) -> None:
         open_folder(tmp_path)
 
 
+@pytest.mark.parametrize("suffix", [".tar", ".parquet", ".npy"])
+def test_folder_of_other_sources_says_how_to_give_them(suffix: str, tmp_path: Path) -> None:
+    """A folder of shards, as other programs write Parquet."""
+    (tmp_path / f"part-0{suffix}").touch()
+    (tmp_path / "_SUCCESS").touch()
+    with pytest.raises(BadSource) as caught:
+        open_folder(tmp_path)
+    assert str(caught.value).endswith(f"1 of other kinds. Give the files, such as '{tmp_path}/*{suffix}'")
+
+
 def test_folder_that_cannot_be_listed_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder that cannot be listed is an error, because its images would be missing without notice."""
     scandir = os.scandir

@@ -118,9 +118,10 @@ def test_second_image_of_an_id_is_rejected(
 
 
 def test_other_members_are_counted(files: list[tuple[str, bytes]], tmp_path: Path) -> None:
-    """Hidden files, links and other suffixes are counted by kind, and folders are not."""
+    """Hidden files and folders, links and other suffixes are counted by kind, as in a folder."""
     path = tmp_path / "x.tar"
-    write_tar(path, [*files, ("._a.png", b""), ("notes.txt", b"x"), ("a.tif", b"x"), ("b.tif", b"x")])
+    hidden = [("._a.png", b""), ("./.cache/b.png", b"")]
+    write_tar(path, [*files, *hidden, ("notes.txt", b"x"), ("a.tif", b"x"), ("./c.d/b.tif", b"x")])
     with tarfile.open(path, "a") as archive:
         link, folder = tarfile.TarInfo("link.png"), tarfile.TarInfo("folder")
         link.type, link.linkname, folder.type = tarfile.SYMTYPE, "a.png", tarfile.DIRTYPE
@@ -130,7 +131,7 @@ def test_other_members_are_counted(files: list[tuple[str, bytes]], tmp_path: Pat
     cursor = shard.open(0)
     while cursor.take(5) is not None:
         pass
-    assert cursor.left_out == {"hidden": 1, ".txt": 1, ".tif": 2, "not regular files": 1}
+    assert cursor.left_out == {"hidden": 2, ".txt": 1, ".tif": 2, "not regular files": 1}
     assert cursor.fraction > 0.4
     cursor.close()
 

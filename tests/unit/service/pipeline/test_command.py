@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
@@ -261,6 +262,17 @@ def test_a_result_that_is_read_is_not_replaced(
         assert "part-00000.parquet' is a source, and the run would replace it: give another sink" in ended.err
     assert embed(f"{sink}/*.parquet", tmp_path / "again.parquet", *words).code == 0
     np.testing.assert_allclose(vectors(tmp_path / "again.parquet"), vectors(sink), atol=1e-6)
+
+
+def test_condition_that_no_row_meets_is_named(
+    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path
+) -> None:
+    """The images are not missing."""
+    image = (folder / "class-0" / "00.png").read_bytes()
+    pq.write_table(pa.table({"image": [image], "label": [1]}), tmp_path / "x.parquet")
+    words = [tmp_path / "x.parquet", tmp_path / "z.parquet", "--bundle", tiny_root / "tiny"]
+    ended = embed(*words, "--where", "label == 2")
+    assert (ended.code, ended.err) == (2, "error: no rows of x.parquet meet --where\n")
 
 
 def test_column_without_values_is_named(embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path) -> None:
