@@ -31,24 +31,22 @@ else:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, tiny_root: Path) -> Path:
-    """A folder with photos.parquet: 50 images in the latent space of `tiny`, with ids as on the page."""
+    """A folder with 50 images in the latent space of `tiny`, with ids as on the page.
+
+    They are in one file, photos.parquet, and in three parts, embeddings.
+    """
     folder = tmp_path_factory.mktemp("readers")
     random = np.random.default_rng(0)
     for number in range(50):
         path = folder / "photos" / str(number % 10) / f"{number:04}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(256, size=(8, 6), dtype=np.uint8)).save(path)
-    words = [
-        "run",
-        folder / "photos",
-        folder / "photos.parquet",
-        "--bundle",
-        tiny_root / "tiny",
-        "--thumbnail",
-    ]
-    subprocess.run(
-        [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)], check=True, timeout=120
-    )
+    for sink in ("photos.parquet", "embeddings"):
+        words = ["run", folder / "photos", folder / sink, "--bundle", tiny_root / "tiny", "--thumbnail"]
+        words += [] if sink == "photos.parquet" else ["--part-rows", 20]
+        subprocess.run(
+            [sys.executable, "-m", "convvae_service.pipeline", *map(str, words)], check=True, timeout=120
+        )
     return folder
 
 
@@ -60,18 +58,17 @@ def test_every_library_has_an_example() -> None:
         assert library in shown
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", EXAMPLES)
-def test_a_library_reads_the_result(folder: Path, name: str) -> None:
-    """It finds all ids and vectors in order, or the row itself, by number 7 or by id, first among ten."""
+def check_example(folder: Path, name: str, result: str) -> None:
+    """Run an example with the result of this name, and check what it finds."""
     if not READERS.exists():
         pytest.skip("the libraries are not installed: make tools")
     import json
 
     import pyarrow.parquet as pq
 
+    example = EXAMPLES[name].replace("photos.parquet", result)
     done = subprocess.run(
-        [READERS, "-c", EXAMPLES[name] + CHECK], cwd=folder, capture_output=True, text=True, timeout=120
+        [READERS, "-c", example + CHECK], cwd=folder, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout.splitlines()[-1])
@@ -83,6 +80,22 @@ def test_a_library_reads_the_result(folder: Path, name: str) -> None:
     else:
         assert found["ids"] == table["id"].to_pylist()
         np.testing.assert_allclose(found["first"], table["embedding"][0].as_py(), rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_a_library_reads_the_result(folder: Path, name: str) -> None:
+    """It finds all ids and vectors in order, or the row itself, by number 7 or by id, first among ten."""
+    check_example(folder, name, "photos.parquet")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", ["pyarrow", "pandas", "polars", "DuckDB", "Hugging Face"])
+def test_a_library_reads_the_parts(folder: Path, reader: str) -> None:
+    """The folder with pyarrow and pandas, the names of its files with the others."""
+    (name,) = (name for name in EXAMPLES if name.startswith(reader))
+    takes_folder = reader in ("pyarrow", "pandas")
+    check_example(folder, name, "embeddings" if takes_folder else "embeddings/part-*.parquet")
 
 
 @pytest.mark.slow
