@@ -16,7 +16,7 @@ BIN := .venv/bin
 PROTOS_OUT ?= protos
 EXTRAS := service,native,$(COMPUTE),trainer,pipeline,ray,dev
 
-.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack deploy-test image-test constraints release clean
+.PHONY: help install demo check test test-floors lint protos tools bench bench-peers fault attack deploy-test image-test ray-test constraints release clean
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
@@ -32,6 +32,7 @@ help:
 	@echo "make attack      hostile callers, files and peers; results in tests/attack/results/"
 	@echo "make deploy-test all tests of deploy/: chart, compose, KServe, Triton, Prometheus, proxies, Dockerfiles, secrets"
 	@echo "make image-test  build the service's image without a Docker engine, and call it"
+	@echo "make ray-test    bulk embedding on Ray: lost nodes, and every kind of source; four minutes"
 	@echo "make release     wheel, sdist and bills of materials in dist/, checked, installed and called"
 	@echo "make clean       remove everything that the targets made"
 
@@ -272,6 +273,10 @@ IMAGES ?= service refusals
 
 image-test: .venv/installed
 	$(BIN)/python -m pytest -n 0 -v -s $(IMAGES:%=tests/integration/images/%.py)
+
+# Clusters of one and two nodes on this machine. Start-up and waiting take most of the time.
+ray-test: .venv/installed
+	$(BIN)/python -m pytest -n 0 -v tests/integration/ray/lost_nodes.py tests/integration/ray/sources.py
 
 constraints: .venv/installed
 	{ grep '^#' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | grep -v '@' \

@@ -2,67 +2,32 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from support.embed_kills import parts_on_disk
 from support.ray_cluster import descendants, ray_cluster, ray_processes
+from support.ray_runs import TOKEN, WAIT_S, WORKER, Ended, assert_same_rows, end, run, start
 from support.serving import ServerProcess
 from support.tar_file import write_tar
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.one_front, pytest.mark.slow]
 
-TOKEN = "no-secret-" * 6
-WORKER = "ray::MapWorker(MapBatches(Worker))"
-WAIT_S = 120.0
 ROWS = 200_000
 PART_ROWS = 10_000
-
-
-@dataclass(frozen=True)
-class Ended:
-    """The end of a run."""
-
-    code: int
-    out: str
-    err: str
-
-
-def start(*words: Any, **environment: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-m", "convvae_service.pipeline", "run", *map(str, words)]
-    return subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"RAY_AUTH_TOKEN": TOKEN} | environment,
-    )
-
-
-def end(process: "subprocess.Popen[str]") -> Ended:
-    try:
-        out, err = process.communicate(timeout=WAIT_S)
-    finally:
-        process.kill()
-    return Ended(process.returncode, out, err)
-
-
-def run(*words: Any, **environment: str) -> Ended:
-    return end(start(*words, **environment))
 
 
 @pytest.fixture(scope="module")
@@ -94,28 +59,6 @@ def local(source: Path, tiny_root: Path) -> Path:
     ended = run(source, result, "--bundle", tiny_root / "tiny", "--device", "cpu", "--part-rows", PART_ROWS)
     assert ended.code == 0, ended.err
     return result
-
-
-def table_of(result: Path) -> pa.Table:
-    return pq.read_table(result)
-
-
-def assert_same_rows(result: Path, expected: Path) -> None:
-    """Check ids, order, kept columns and vectors, of each part, and that the journal has them all."""
-    one, two = table_of(result), table_of(expected)
-    assert one.schema.equals(two.schema)
-    assert len(one.column("id").unique()) == len(one)
-    vectors = ("embedding", "log_variance")
-    for name in one.column_names:
-        if name not in vectors:
-            assert one.column(name).equals(two.column(name)), name
-            continue
-        found, wanted = (each.column(name).combine_chunks().flatten().to_numpy() for each in (one, two))
-        np.testing.assert_allclose(found, wanted, atol=1e-6)
-    described, wanted = (json.loads((each / "_result.json").read_text()) for each in (result, expected))
-    for name in ("rows", "failed", "left_out", "metadata"):
-        assert described[name] == wanted[name]
-    assert [part["rows"] for part in described["parts"]] == [part["rows"] for part in wanted["parts"]]
 
 
 def test_killed_worker_loses_and_doubles_nothing(
@@ -205,6 +148,38 @@ def test_first_unreadable_image_ends_the_run(words: list[Any], tmp_path: Path) -
         "error: bad.png: not a JPEG, PNG or WebP image (--on-error skip leaves such files out)\n"
     )
     assert not (tmp_path / "z.parquet").exists()
+
+
+def test_source_that_vanishes_is_one_line(words: list[Any], source: Path, tmp_path: Path) -> None:
+    """The run ends with the reason, though workers are still busy, and Ray does not end the process first."""
+    copy, result = tmp_path / "copy.npy", tmp_path / "z"
+    shutil.copy(source, copy)
+    process = start(copy, result, *words, "--part-rows", PART_ROWS)
+    try:
+        wait_until(lambda: parts_on_disk(result) >= 1, within_s=WAIT_S)
+        copy.unlink()
+        ended = end(process)
+    finally:
+        process.kill()
+    kept = parts_on_disk(result)
+    text = f"{kept * PART_ROWS:,} rows in {kept} part{'s' * (kept != 1)} are kept: --resume continues"
+    expected = f"error: copy.npy cannot be read: No such file or directory; {text}\n"
+    assert ended == Ended(2, "", expected)
+
+
+def test_own_cluster_is_stopped_at_its_start(source: Path, tiny_root: Path, tmp_path: Path) -> None:
+    """A signal while Ray starts has the exit code and line of every stopped run, and no process stays."""
+    words = [source, tmp_path / "z", "--bundle", tiny_root / "tiny", "--engine", "ray", "--workers", 1]
+    process = start(*words)
+    try:
+        wait_until(lambda: bool(descendants(process.pid)), within_s=WAIT_S)
+        processes = descendants(process.pid)
+        process.terminate()
+        ended = end(process)
+    finally:
+        process.kill()
+    assert ended == Ended(143, "", "error: stopped by SIGTERM, nothing was written\n")
+    wait_until(lambda: not any(Path(f"/proc/{each}").exists() for each in processes))
 
 
 def test_own_cluster_ends_with_the_run(source: Path, local: Path, tiny_root: Path, tmp_path: Path) -> None:

@@ -92,9 +92,12 @@ class Pool:
             num_gpus=1 if self._has_gpu else None,
             max_restarts=0,
         )
-        for rows in encoded.iter_batches(batch_size=None, batch_format="numpy"):
-            for sent in rows["items"]:
-                yield from sent
+        # `iter_batches` has threads that may still call Ray after the run has left the cluster. Ray would
+        # then end the process.
+        for bundle in encoded.iter_internal_ref_bundles():
+            for block in self._ray.get([entry.ref for entry in bundle.blocks]):
+                for sent in data.block.BlockAccessor.for_block(block).to_numpy("items"):
+                    yield from sent
 
 
 def _start(piece: Piece) -> Position:
