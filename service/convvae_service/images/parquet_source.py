@@ -222,7 +222,8 @@ def open_parquet_source(location: Location, options: SourceOptions) -> Source:
         BadSource: It is damaged or truncated, has no column of images, or lacks a column that is asked for.
     """
     shard = ParquetShard(location, options)
-    if shard.rows == 0:
+    # Programs that write shards write empty ones too.
+    if shard.rows == 0 and not options.prefix:
         raise BadSource(f"{shard.name} has no rows")
     columns = {name: shard.schema.field(name).type for name in options.keep}
     return Source(name=shard.name, shards=[shard], columns=columns, where=options.where)

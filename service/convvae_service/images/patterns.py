@@ -56,14 +56,21 @@ def _stars(path: str, query: str) -> list[Location]:
     if not re.search(_STARS, path):
         return [open_location(path + query)]
     if not is_address(path):
-        found = [open_location(name) for name in sorted(glob.glob(path, recursive=True))]  # noqa: PTH207
+        found = _local(path)
     else:
         folder, _, pattern = path.rpartition("/")
         if re.search(_STARS, folder):
             raise BadSource(f"source '{shown_address(path)}': stars stand for files alone, not for folders")
         base = open_location(folder + query)
-        names = [name for name, _ in base.entries(recursive=False) if fnmatch.fnmatchcase(name, pattern)]
-        found = [base.below(name) for name in names]
+        if base.path is not None:  # an address of this machine
+            found = _local(f"{glob.escape(str(base.path))}/{pattern}")
+        else:
+            names = [name for name, _ in base.entries(recursive=False) if fnmatch.fnmatchcase(name, pattern)]
+            found = [base.below(name) for name in names]
     if not found:
         raise BadSource(f"source '{shown_address(path)}' matches no file")
     return found
+
+
+def _local(pattern: str) -> list[Location]:
+    return [open_location(name) for name in sorted(glob.glob(pattern, recursive=True))]  # noqa: PTH207

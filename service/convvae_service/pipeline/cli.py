@@ -18,6 +18,7 @@ __all__ = ["app"]
 
 MAX_BATCH_ROWS = 1 << 16
 MAX_PIXELS = 1 << 40
+MAX_DIGITS = 18  # of a number of images
 # The default of `convvae_service.images`, which is not imported here because it loads Pillow.
 DEFAULT_MAX_PIXELS = 100_000_000
 MAX_LISTED = 20  # failed images that are printed
@@ -275,8 +276,8 @@ def _max_failed(on_error: str) -> int | None:
         return None
     if on_error == "stop":
         return 0
-    if not on_error.isdecimal():
-        raise BadUse(f"--on-error is {on_error!r}: it must be stop, skip or a number")
+    if not on_error.isdecimal() or len(on_error) > MAX_DIGITS:
+        raise BadUse(f"--on-error is {on_error[:20]!r}: it must be stop, skip or a number")
     return int(on_error)
 
 

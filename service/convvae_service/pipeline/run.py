@@ -143,7 +143,8 @@ def write_batches(
             )
         if not rows + resumed_rows:
             total = num_failed + resumed_failed
-            found = f"none of the {total} images of {source.name} can be read"
+            example = f", such as {failed[0].id}: {failed[0].reason}" if failed else ""
+            found = f"none of the {total} images of {source.name} can be read{example}"
             others = f"; {reading.left_out()}" if reading.left_out().counts else ""
             nothing = (
                 f"no rows of {source.name} meet --where" if source.where else f"no images in {source.name}"

@@ -336,6 +336,18 @@ def test_file_without_rows_is_refused(columns: dict[str, Any], tmp_path: Path) -
         open_source(str(tmp_path / "x.parquet"))
 
 
+def test_file_without_rows_is_passed_over_among_others(
+    columns: dict[str, Any], tmp_path: Path, tiny_input: ModelInput
+) -> None:
+    """Spark writes empty shards."""
+    as_file(tmp_path / "a.parquet", columns)
+    pq.write_table(pa.table(columns).slice(0, 0), tmp_path / "b.parquet")
+    as_file(tmp_path / "c.parquet", columns)
+    source = open_source(str(tmp_path / "*.parquet"), SourceOptions(keep=("label",)))
+    assert source.rows == 24
+    assert read_source(source, tiny_input).kept["label"] == [*range(12), *range(12)]
+
+
 def test_condition_needs_a_parquet_file(folder: Path) -> None:
     """Other sources have no columns to compare."""
     with pytest.raises(BadSource, match="--where needs Parquet files, and pictures is none"):

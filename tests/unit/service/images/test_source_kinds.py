@@ -174,7 +174,8 @@ def test_patterns_stand_for_files(pattern: str, names: list[str], tmp_path: Path
     """Braces and stars are expanded, in this order, and a file of that very name comes first."""
     for name in ("s-000.npy", "s-001.npy", "s-002.npy", "s-{x}.npy"):
         np.save(tmp_path / name, np.zeros((1, 8, 6), np.uint8))
-    assert [shard.name for shard in open_source(str(tmp_path / pattern)).shards] == names
+    for text in (str(tmp_path / pattern), f"file://{tmp_path}/{pattern}"):
+        assert [shard.name for shard in open_source(text).shards] == names
 
 
 @pytest.mark.parametrize(

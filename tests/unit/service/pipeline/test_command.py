@@ -162,6 +162,8 @@ RAY = ("--engine", "ray")
             "--device is 'foo': it must be auto, cpu, cuda or cuda:N",
         ),
         (["{x}", "{z}", *BUNDLE, "--on-error", "fail"], "--on-error is 'fail': it must be stop, skip or"),
+        (["{x}", "{z}", *BUNDLE, "--on-error", "9" * 5000], "--on-error is '999"),
+        (["{tmp}/bad", "{z}", *BUNDLE, "--on-error", "skip"], "none of the 1 images of bad can be read"),
         (["{x}", "{z}", *BUNDLE, "--part-rows", "0"], "--part-rows is 0: it must be 1 to"),
         (["{x}", "{z}", *BUNDLE, "--keep", "id"], "--keep cannot have 'id': the result has a column"),
         (["{x}", "{z}", *BUNDLE, "--keep", "a,b,a"], "--keep cannot have 'a': it is named twice"),
@@ -225,6 +227,8 @@ def test_bad_input_is_one_line(
     (tmp_path / "link.parquet").symlink_to("nowhere.parquet")
     (tmp_path / "x.gif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "x.png").touch()
     (tmp_path / "x").mkdir()
     (tmp_path / "x" / "notes.txt").touch()
     np.save(tmp_path / "empty.npy", images[:0])
