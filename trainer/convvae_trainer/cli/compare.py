@@ -13,6 +13,7 @@ from convvae_trainer.cli.results import print_json, print_line
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
+from convvae_trainer.settings.config import MAX_SEED
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.settings.image_size import parse_image_size
 from convvae_trainer.streams import expendable, required_stdout
@@ -76,7 +77,7 @@ def compare(
         int,
         typer.Option(
             min=0,
-            max=2**53 - 1,
+            max=MAX_SEED,
             metavar="N",
             help="Seed all random draws: images, latents and weights.",
             rich_help_panel=_REPORT,

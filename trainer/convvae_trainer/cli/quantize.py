@@ -13,6 +13,7 @@ from convvae_trainer.cli.results import print_json, print_quantized
 from convvae_trainer.commands.packages import TRAINER_PACKAGES, require, require_runtime
 from convvae_trainer.console import say
 from convvae_trainer.runs.signals import raise_on_signals
+from convvae_trainer.settings.config import MAX_SEED
 from convvae_trainer.settings.declaration import Panel
 from convvae_trainer.streams import expendable, required_stdout
 
@@ -84,7 +85,7 @@ def quantize(
         int,
         typer.Option(
             min=0,
-            max=2**53 - 1,
+            max=MAX_SEED,
             metavar="N",
             help="Seed the draws of images and latents.",
             rich_help_panel=_GRAPHS,

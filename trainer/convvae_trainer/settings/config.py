@@ -7,10 +7,12 @@ from convvae_trainer.settings.declaration import Panel, declared_settings, requi
 from convvae_trainer.settings.objectives import OBJECTIVES
 from convvae_trainer.settings.rules import Rules
 
-__all__ = ["DEFAULT_EPOCHS", "LAST_SIDE", "SETTINGS", "Config"]
+__all__ = ["DEFAULT_EPOCHS", "LAST_SIDE", "MAX_SEED", "SETTINGS", "Config"]
 
 DEFAULT_EPOCHS = 30
 LAST_SIDE = 7
+# Every reader of JSON keeps whole numbers up to this one exactly.
+MAX_SEED = 2**53 - 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,7 +279,7 @@ class Config:
         0,
         Panel.OPTIMISATION,
         "Seed the weights, the order of images and all random draws.",
-        bounds=(0, 2**53 - 1),
+        bounds=(0, MAX_SEED),
     )
 
     device: str = setting(

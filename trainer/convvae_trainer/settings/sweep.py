@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from convvae_trainer.errors import BadConfig
-from convvae_trainer.settings.config import SETTINGS
+from convvae_trainer.settings.config import MAX_SEED, SETTINGS
 from convvae_trainer.settings.declaration import Panel, Setting, plain
 from convvae_trainer.settings.layers import BadSetting
 from convvae_trainer.settings.objectives import OBJECTIVES
@@ -60,11 +60,10 @@ def parse_seeds(text: str, *, first: int = 0) -> tuple[int, ...]:
                 f"--seeds is {count}: give a number of seeds from 1 to {MAX_SEEDS}, or a list such as 1,5,9"
             )
         return tuple(range(first, first + count))
-    low, high = SETTINGS["seed"].declaration.bounds or (0, 0)
     seeds = [_whole_number("--seeds", item) for item in _items("--seeds", text)]
     for seed in seeds:
-        if not low <= seed <= high:
-            raise BadConfig(f"--seeds: a seed is {seed}: it must be from {plain(low)} to {plain(high)}")
+        if not 0 <= seed <= MAX_SEED:
+            raise BadConfig(f"--seeds: a seed is {seed}: it must be from 0 to {MAX_SEED}")
     _check_once("--seeds", seeds)
     return tuple(seeds)
 
