@@ -68,19 +68,22 @@ def _on_scale(values: Sequence[Any]) -> Colouring:
     low, high = min(present), max(present)
     extent = (high - low) or 1
     colours = [_OTHERS if value is None else _scale_colour((value - low) / extent) for value in values]
-    legend = [(_step(low, extent, part), _scale_colour(part)) for part in _STEPS]
+    legend = list(zip(_steps(low, extent), map(_scale_colour, _STEPS), strict=True))
     if len(present) < len(values):
         missing = "no finite value" if isinstance(low, int | float) else "no value"
         legend.append((f"{missing}: {len(values) - len(present)}", _OTHERS))
     return Colouring(colours, legend, is_scale=True)
 
 
-def _step(low: Any, extent: Any, part: float) -> str:
-    value = low + extent * part
-    if isinstance(value, int | float):
+def _steps(low: Any, extent: Any) -> list[str]:
+    if isinstance(low, int) and isinstance(extent, int):
         # Whole numbers have whole steps, such as classes of 0 to 19.
-        return str(round(value)) if isinstance(low, int) and extent >= 1 else f"{value:.4g}"
-    return str(value).split(".")[0]
+        return [str(low + round(extent * part)) for part in _STEPS]
+    if isinstance(low, float):
+        return [f"{low + extent * part:.4g}" for part in _STEPS]
+    exact = [str(low + extent * part) for part in _STEPS]
+    in_seconds = [text.split(".")[0] for text in exact]
+    return in_seconds if len(set(in_seconds)) == len(exact) else exact
 
 
 def _scale_colour(part: float) -> str:

@@ -66,17 +66,38 @@ def vectors_of(result: Result, rows: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def column_values(result: Result, column: str, rows: NDArray[np.int64]) -> list[Any]:
-    """Return the values of a column in these rows, in the order of `rows`, which may repeat."""
+    """Return the values of a column in these rows, in the order of `rows`, which may repeat.
+
+    Raises:
+        BadUse: There is a value that Python cannot hold.
+    """
     found: dict[int, Any] = {}
     wanted = np.unique(rows)
     start = 0
     for batch in result.batches([column]):
         here = wanted[(wanted >= start) & (wanted < start + len(batch))]
         if len(here):
-            values = batch.column(column).take(_arrow_integers(here - start)).to_pylist()
-            found |= dict(zip(here.tolist(), values, strict=True))
+            values = _in_microseconds(batch.column(column).take(_arrow_integers(here - start)))
+            try:
+                found |= dict(zip(here.tolist(), values.to_pylist(), strict=True))
+            except (ValueError, OverflowError) as error:  # a year after 9999
+                raise BadUse(f"the column {column!r} has a value that Python cannot hold: {error}") from None
         start += len(batch)
     return [found[row] for row in rows.tolist()]
+
+
+def _in_microseconds(values: Any) -> Any:
+    """Return times and durations in nanoseconds in microseconds: Python has no finer ones."""
+    import pyarrow as pa
+
+    kind = values.type
+    if pa.types.is_timestamp(kind) and kind.unit == "ns":
+        return values.cast(pa.timestamp("us", kind.tz), safe=False)
+    if pa.types.is_duration(kind) and kind.unit == "ns":
+        return values.cast(pa.duration("us"), safe=False)
+    if pa.types.is_time64(kind) and kind.unit == "ns":
+        return values.cast(pa.time64("us"), safe=False)
+    return values
 
 
 def ids_of(result: Result, rows: NDArray[np.int64]) -> list[str]:

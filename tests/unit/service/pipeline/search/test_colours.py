@@ -35,6 +35,8 @@ def test_numbers_without_a_value_are_grey_on_the_scale(missing: float | None) ->
         ([timedelta(seconds=second) for second in range(21)], ("0:00:00", "0:00:20")),
         ([Decimal(number) / 4 for number in range(21)], ("0", "5")),
         (list(range(21)), ("0", "20")),
+        ([2**63 + number for number in range(21)], (str(2**63), str(2**63 + 20))),
+        ([timedelta(milliseconds=number) for number in range(21)], ("0:00:00", "0:00:00.020000")),
     ],
 )
 def test_many_times_and_numbers_of_every_type_are_a_scale(values: list[Any], ends: tuple[str, str]) -> None:
