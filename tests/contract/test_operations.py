@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from convvae.program.settings_page import BEGIN, END, with_tables
 from convvae_service.errors import StartupError
 from convvae_service.server.watchdog import PARTS
 from convvae_service.settings.loader import load_settings
 from convvae_service.settings.numbers import allowed_numbers, unit_of
 from convvae_service.settings.serve import ServeSettings
-from convvae_service.settings.table import BEGIN, END, GROUPS, settings_tables, with_tables
+from convvae_service.settings.table import GROUPS, settings_tables
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "operations.md"
@@ -64,7 +65,7 @@ def capacity_rows() -> list[str]:
 
 def test_the_settings_are_up_to_date() -> None:
     """The tables on the page are those that the settings give."""
-    assert with_tables(TEXT) == TEXT, f"run {COMMAND}"
+    assert with_tables(TEXT, settings_tables()) == TEXT, f"run {COMMAND}"
 
 
 def test_every_setting_has_one_row() -> None:
@@ -99,7 +100,7 @@ def test_the_command_writes_the_tables(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "convvae_service.settings.table", str(page)], check=True)
     assert page.read_text() == f"before\n{BEGIN}\n{settings_tables()}{END}\nafter\n"
     with pytest.raises(ValueError, match="the page needs the comments"):
-        with_tables("no comments")
+        with_tables("no comments", "")
 
 
 def test_the_table_of_processor_time_is_what_was_measured() -> None:

@@ -11,14 +11,13 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
+from convvae.program.settings_page import write_tables
 from convvae_service.settings.environment import ENV_PREFIX
 from convvae_service.settings.numbers import allowed_numbers, number_text, unit_of
 from convvae_service.settings.serve import ServeSettings
 
-__all__ = ["BEGIN", "END", "GROUPS", "settings_tables", "with_tables"]
+__all__ = ["GROUPS", "settings_tables"]
 
-BEGIN = "<!-- settings:begin -->"
-END = "<!-- settings:end -->"
 # The headings of the tables, and the settings below each.
 GROUPS = {
     "Models": (
@@ -49,19 +48,6 @@ GROUPS = {
 def settings_tables() -> str:
     """Return a Markdown table for each group of settings, under a heading of its own."""
     return "\n".join(f"### {heading}\n\n{_table(names)}" for heading, names in GROUPS.items())
-
-
-def with_tables(page: str) -> str:
-    """Return the page with the tables between its two comments.
-
-    Raises:
-        ValueError: The page lacks one of the comments.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page needs the comments {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{settings_tables()}{END}{after}"
 
 
 def _table(names: tuple[str, ...]) -> str:
@@ -104,5 +90,4 @@ def _values(name: str, field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_tables(Path(sys.argv[1]), settings_tables())

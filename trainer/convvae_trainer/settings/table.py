@@ -9,13 +9,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from convvae.program.settings_page import write_tables
 from convvae_trainer.settings.config import SETTINGS
 from convvae_trainer.settings.declaration import Panel, Setting
 
-__all__ = ["BEGIN", "END", "settings_table", "with_table"]
-
-BEGIN = "<!-- settings:begin -->"
-END = "<!-- settings:end -->"
+__all__ = ["settings_table"]
 
 
 def settings_table() -> str:
@@ -24,19 +22,6 @@ def settings_table() -> str:
         (panel, [each for each in SETTINGS.values() if each.declaration.panel == panel]) for panel in Panel
     ]
     return "\n".join(f"### {panel}\n\n{_table(settings)}" for panel, settings in panels if settings)
-
-
-def with_table(page: str) -> str:
-    """Return the page with the table between its two comments.
-
-    Raises:
-        ValueError: The page lacks one of the comments.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the page needs the comments {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n{settings_table()}{END}{after}"
 
 
 def _table(settings: Iterable[Setting]) -> str:
@@ -54,5 +39,4 @@ def _row(setting: Setting) -> str:
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+    write_tables(Path(sys.argv[1]), settings_table())
