@@ -17,6 +17,9 @@ TWINS: dict[str, set[str]] = {
     # Ends of a command: each package has commands of its own.
     "Interrupted": {"convvae", "convvae_service", "convvae_trainer"},
     "MissingExtra": {"convvae_service", "convvae_trainer"},
+    # Flags of commands: each program shows them in panels of its own.
+    "Force": {"convvae", "convvae_trainer"},
+    "Json": {"convvae", "convvae_trainer"},
 }
 
 
