@@ -9,7 +9,7 @@ import socket
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,8 +28,9 @@ from convvae_service.pipeline.sink import Columns
 
 __all__ = ["Item", "PlacedBatch", "ShardEnd", "Worker", "WorkerJob"]
 
-# Ray Data takes about 4 ms to store an object.
+# Ray Data takes about 4 ms to store an object, so that many items are sent at once, but not many pictures.
 _ITEMS_SENT = 16
+_BYTES_SENT = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,8 +94,7 @@ class Worker:
         """Yield the items of pieces, as rows of one object each: a list of items."""
         columns = (pieces[name].tolist() for name in Piece._fields)
         for values in zip(*columns, strict=True):
-            items = self._items(Piece(*values))
-            while sent := list(islice(items, _ITEMS_SENT)):
+            for sent in _grouped(self._items(Piece(*values))):
                 row = np.empty(1, np.object_)
                 row[0] = sent
                 yield {"items": row}
@@ -158,6 +158,32 @@ def _taken(cursor: Cursor, count: int, batch_rows: int) -> Generator[UndecodedRo
             yield rows
     finally:
         cursor.close()
+
+
+def _grouped(items: Iterator[Item]) -> Iterator[list[Item]]:
+    """Yield the items in groups that are sent at once."""
+    group: list[Item] = []
+    num_bytes = 0
+    for item in items:
+        group.append(item)
+        num_bytes += _num_bytes(item)
+        if len(group) == _ITEMS_SENT or num_bytes >= _BYTES_SENT:
+            yield group
+            group, num_bytes = [], 0
+    if group:
+        yield group
+
+
+def _num_bytes(item: Item) -> int:
+    """Return the bytes of the pictures and kept columns of an item. Its vectors are small."""
+    if not isinstance(item, PlacedBatch) or item.batch.rows is None:
+        return 0
+    rows = item.batch.rows
+    texts = [values for values in rows.kept.values() if isinstance(values, list)]
+    arrays = sum(getattr(values, "nbytes", 0) for values in rows.kept.values())
+    return arrays + sum(
+        len(each) for each in chain(rows.thumbnails, *texts) if isinstance(each, (bytes, str))
+    )
 
 
 def _compact(batch: EncodedBatch) -> EncodedBatch:
