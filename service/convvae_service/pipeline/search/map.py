@@ -66,7 +66,9 @@ def draw_map(
     heading = f"{source}: {part}, {_WAYS[method]} of {encoder_name(result)}{coloured_by}"
     for out in outs:
         if out.suffix.lower() == ".html":
-            labels = None if values is None else [str(value) for value in values]
+            labels = (
+                None if values is None else ["(none)" if value is None else str(value) for value in values]
+            )
             write_text(out, map_page(places_N2, ids, colouring, labels, pictures, heading=heading))
         else:
             save_picture(map_picture(places_N2, colouring, pictures, heading=heading), out)

@@ -39,8 +39,10 @@ def nearest(queries_QZ: NDArray[np.float32], batches: Iterable[NDArray[np.float3
         batches: The vectors of the result, float32 (B, Z), in order. One of them is held at a time.
         count: Number of neighbours, at least 1.
     """
+    # Vectors far from the origin lose the digits that tell them apart in float32 products.
+    centre_Z = queries_QZ.mean(axis=0, dtype=np.float64).astype(np.float32)
     searches = [
-        _Search(queries_QZ[start : start + _BLOCK_QUERIES], count)
+        _Search(queries_QZ[start : start + _BLOCK_QUERIES], centre_Z, count)
         for start in range(0, len(queries_QZ), _BLOCK_QUERIES)
     ]
     # One for all: to get new memory from the system takes longer than to compute.
@@ -49,7 +51,7 @@ def nearest(queries_QZ: NDArray[np.float32], batches: Iterable[NDArray[np.float3
     for batch_BZ in batches:
         for start in range(0, len(batch_BZ), _BLOCK_ROWS):
             block_BZ = batch_BZ[start : start + _BLOCK_ROWS]
-            factors_ZB = _row_factors(block_BZ)
+            factors_ZB = _row_factors(block_BZ, centre_Z)
             for search in searches:
                 search.add(block_BZ, factors_ZB, first_row, scores)
             first_row += len(block_BZ)
@@ -59,11 +61,11 @@ def nearest(queries_QZ: NDArray[np.float32], batches: Iterable[NDArray[np.float3
     )
 
 
-def _row_factors(block_BZ: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the right factors of the scores: each vector, negative, over half of its square."""
+def _row_factors(block_BZ: NDArray[np.float32], centre_Z: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the right factors of the scores: each vector from the centre, negative, over half its square."""
     factors_ZB = np.empty((block_BZ.shape[1] + 1, len(block_BZ)), np.float32)
-    np.negative(block_BZ.T, out=factors_ZB[:-1])
-    np.einsum("bz,bz->b", block_BZ, block_BZ, out=factors_ZB[-1])
+    np.subtract(centre_Z[:, None], block_BZ.T, out=factors_ZB[:-1])
+    np.einsum("zb,zb->b", factors_ZB[:-1], factors_ZB[:-1], out=factors_ZB[-1])
     factors_ZB[-1] *= 0.5
     return factors_ZB
 
@@ -71,17 +73,17 @@ def _row_factors(block_BZ: NDArray[np.float32]) -> NDArray[np.float32]:
 class _Search:
     """The candidates of some queries, among the rows so far.
 
-    The score of a row is half of its squared distance, less half of the query's own square: it has the order
-    of the distances, and is a product of matrices.
+    The score of a row is half of its squared distance, less half of the query's own square, both from the
+    centre: it has the order of the distances, and is a product of matrices.
     """
 
-    def __init__(self, queries_QZ: NDArray[np.float32], count: int) -> None:
+    def __init__(self, queries_QZ: NDArray[np.float32], centre_Z: NDArray[np.float32], count: int) -> None:
         self._queries_QZ = queries_QZ
         self._count = count
         self._kept = count + _MARGIN
         num_queries, latent_dim = queries_QZ.shape
         self._factors_QZ = np.ones((num_queries, latent_dim + 1), np.float32)
-        self._factors_QZ[:, :-1] = queries_QZ
+        self._factors_QZ[:, :-1] = queries_QZ - centre_Z
         self._limits_Q = np.full(num_queries, np.inf, np.float32)
         self._query_H = np.empty(0, np.int64)
         self._row_H = np.empty(0, np.int64)

@@ -67,3 +67,17 @@ def test_fewer_rows_than_neighbours_are_all_returned() -> None:
     found = nearest(np.zeros((1, 1), np.float32), [vectors], 10)
     assert found.rows.tolist() == [[1, 2, 0]]
     assert found.distances.tolist() == [[1.0, 2.0, 3.0]]
+
+
+@pytest.mark.parametrize("offset", [10.0, 1000.0])
+@pytest.mark.parametrize("count", [1, 40])
+def test_vectors_far_from_the_origin_are_told_apart(offset: float, count: int) -> None:
+    """Their differences are a hundred-thousandth of their lengths."""
+    random = np.random.default_rng(0)
+    vectors = (offset + 0.01 * random.normal(size=(9000, 16))).astype(np.float32)
+    asked = vectors[:count]
+    found = nearest(asked, np.array_split(vectors, 3), 11)
+    rows, distances = by_hand(asked, vectors, 11)
+    np.testing.assert_array_equal(found.rows[:, 0], np.arange(count))
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
+    assert (found.rows == rows).mean() > 0.95  # the others are at equal distances
