@@ -36,6 +36,10 @@ class AtomicFile:
         except OSError as error:
             raise BadSink(f"cannot write in {str(target.parent)!r}: {error.strerror}") from None
 
+    def sync(self) -> None:
+        """Make what is written durable, under the temporary name."""
+        os.fsync(self._handle)
+
     def publish(self, *, ends_run: bool = True) -> int:
         """Make the file durable and visible under its name. Return its size in bytes.
 
@@ -45,7 +49,7 @@ class AtomicFile:
         Raises:
             RunFailed: Another file has that name by now, and may not be replaced.
         """
-        os.fsync(self._handle)
+        self.sync()
         size = os.fstat(self._handle).st_size
         if ends_run:
             # The rename cannot be undone.
@@ -82,6 +86,11 @@ class AtomicFile:
             self.path.unlink()
             return
         raise RunFailed(f"{str(self._target)!r} was created by another program during the run and was kept")
+
+    def withdraw(self) -> None:
+        """Remove the published file again, unless it may have replaced another."""
+        if not self._overwrite:
+            self._target.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Remove the file if it is not published, and release the lock. It may be called again."""

@@ -61,15 +61,9 @@ class NpySink(FileSink):
             raise self._failed(error) from None
         self._rows += len(texts)
 
-    def finish(self, extra: Mapping[str, str]) -> int:
-        """Publish both files, the ids first; see `Sink`."""
+    def _complete(self, extra: Mapping[str, str]) -> None:
         metadata = json.dumps({**self._provenance.as_metadata(), **extra})
-        try:
-            self._streams[1].write(f'], "metadata": {metadata}}}\n'.encode())
-            self._write_header()
-            for stream in self._streams:
-                stream.close()
-            vectors, ids = self._files
-            return ids.publish() + vectors.publish()
-        except OSError as error:
-            raise self._failed(error) from None
+        self._streams[1].write(f'], "metadata": {metadata}}}\n'.encode())
+        self._write_header()
+        for stream in self._streams:
+            stream.close()

@@ -10,9 +10,11 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from convvae_service.images import RejectedRow
+from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.duplicate_ids import DuplicateIds, duplicate_ids
-from convvae_service.pipeline.failed_table import write_failed
+from convvae_service.pipeline.failed_table import hidden_failed
 from convvae_service.pipeline.journal import Position
+from convvae_service.pipeline.signals import defer_signals
 from convvae_service.pipeline.sink import EncodedRows, Sink
 
 __all__ = ["FileOutput", "RunOutput", "failed_path"]
@@ -85,9 +87,11 @@ class FileOutput:
     part_rows = None
     kept = ""
 
-    def __init__(self, path: Path, sink: Sink) -> None:
+    def __init__(self, path: Path, sink: Sink, *, overwrite: bool) -> None:
         self._path = path
         self._sink = sink
+        self._overwrite = overwrite
+        self._table: AtomicFile | None = None
         self._failed: list[RejectedRow] = []
         self._rows = 0
         self.rows = self.failed = 0
@@ -107,19 +111,16 @@ class FileOutput:
         """Do nothing: a file is one piece."""
 
     def finish(self, left_out: Mapping[str, int]) -> int:
-        """Write the table of failed images, and make the file complete."""
+        """Make the file and the table of failed images complete, and both visible or none."""
         del left_out
-        failed = failed_path(self._path)
+        path = failed_path(self._path)
         if self._failed:
-            write_failed(failed, self._failed)
-        else:
-            failed.unlink(missing_ok=True)
+            with defer_signals():
+                self._table = hidden_failed(path, self._failed, overwrite=self._overwrite)
         counts = {"convvae.rows": str(self._rows), "convvae.skipped": str(len(self._failed))}
-        try:
-            num_bytes = self._sink.finish(counts)
-        except BaseException:
-            failed.unlink(missing_ok=True)
-            raise
+        num_bytes = self._sink.finish(counts, self._table)
+        if self._overwrite and not self._failed:
+            path.unlink(missing_ok=True)  # that of the result before
         if self._path.suffix.lower() == ".parquet":
             self.repeated = duplicate_ids([self._path])
         return num_bytes
@@ -132,3 +133,5 @@ class FileOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._sink.__exit__(kind, error, trace)
+        if self._table is not None:
+            self._table.remove()

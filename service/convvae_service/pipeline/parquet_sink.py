@@ -44,11 +44,10 @@ class ParquetSink(FileSink):
     """A Parquet file with row groups of equal size, independent of the size of the batches; see `Sink`."""
 
     def __init__(self, path: Path, provenance: Provenance, *, overwrite: bool, ends_run: bool = True) -> None:
-        super().__init__(path)
+        super().__init__(path, ends_run=ends_run)
         self._arrow: Any = import_pyarrow()
         self._provenance = provenance
         self._overwrite = overwrite
-        self._ends_run = ends_run
         self._latent_dim = provenance.encoder.latent_dim
         self._columns = columns = provenance.columns
         vectors = ["embedding", "log_variance"] if columns.log_variance else ["embedding"]
@@ -146,17 +145,13 @@ class ParquetSink(FileSink):
         self._ids.clear()
         self._pieces.clear()
 
-    def finish(self, extra: Mapping[str, str]) -> int:
-        """Write the last row group and the footer, and publish the file; see `Sink`."""
+    def _complete(self, extra: Mapping[str, str]) -> None:
+        """Write the last row group and the footer."""
         if self._ids:
             self._write_group()
-        try:
-            self._writer.add_key_value_metadata(dict(extra))
-            self._writer.close()
-            self._streams[1].close()
-            return self._files[0].publish(ends_run=self._ends_run)
-        except OSError as error:
-            raise self._failed(error) from None
+        self._writer.add_key_value_metadata(dict(extra))
+        self._writer.close()
+        self._streams[1].close()
 
 
 # `pyarrow.array` imports pandas where it is installed: 0.3 s of processor time and 40 MiB for nothing.

@@ -126,8 +126,13 @@ class Sink(Protocol):
     def write(self, rows: EncodedRows) -> None:
         """Append rows."""
 
-    def finish(self, extra: Mapping[str, str]) -> int:
-        """Store `extra` as metadata, make the file visible, and return its size in bytes."""
+    def finish(self, extra: Mapping[str, str], beside: AtomicFile | None = None) -> int:
+        """Store `extra` as metadata, make the file visible, and return its size in bytes.
+
+        Args:
+            extra: More metadata.
+            beside: A file that is written, and becomes visible before this one, or not at all.
+        """
 
     def __enter__(self) -> Self: ...
 
@@ -139,8 +144,9 @@ class Sink(Protocol):
 class FileSink(ABC):
     """The part of a sink that opens its files, and discards them unless they are published; see `Sink`."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, ends_run: bool = True) -> None:
         self._path = path
+        self._ends_run = ends_run
         # What `_open` has opened so far: the files, and everything that must be closed.
         self._files: list[AtomicFile] = []
         self._streams: list[Any] = []
@@ -148,6 +154,35 @@ class FileSink(ABC):
     @abstractmethod
     def _open(self) -> None:
         """Open the files and streams."""
+
+    @abstractmethod
+    def _complete(self, extra: Mapping[str, str]) -> None:
+        """Write what is left, and close the streams."""
+
+    def finish(self, extra: Mapping[str, str], beside: AtomicFile | None = None) -> int:
+        """Publish the files, the first of them last; see `Sink`."""
+        try:
+            self._complete(extra)
+            files = [*self._files, beside] if beside else self._files
+            # A full disk must show before the first file is visible.
+            for file in files:
+                file.sync()
+            sizes = self._published(files)
+        except OSError as error:
+            raise self._failed(error) from None
+        return sum(sizes[file] for file in self._files)
+
+    def _published(self, files: Sequence[AtomicFile]) -> Mapping[AtomicFile, int]:
+        """Publish all files, the last one first, or none, and return their sizes."""
+        sizes: dict[AtomicFile, int] = {}
+        try:
+            for file in reversed(files):
+                sizes[file] = file.publish(ends_run=self._ends_run)
+        except BaseException:
+            for file in sizes:
+                file.withdraw()
+            raise
+        return sizes
 
     def _failed(self, error: OSError) -> RunFailed:
         return RunFailed(f"{self._path.name} cannot be written: {error.strerror or error}")

@@ -141,7 +141,7 @@ def open_output(
         BadSink: The folder is of another job or encoder, or another run is writing it.
     """
     if _kind_of(path) is not None:
-        return FileOutput(path, open_sink(path, provenance, overwrite=overwrite))
+        return FileOutput(path, open_sink(path, provenance, overwrite=overwrite), overwrite=overwrite)
     return PartedOutput(path, provenance, job, part_rows=part_rows, resume=resume, overwrite=overwrite)
 
 

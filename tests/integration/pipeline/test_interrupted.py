@@ -98,7 +98,7 @@ def test_interrupted_run_keeps_the_old_sink(source: Path, folder: Path, tiny_roo
 HANGING = """
 import time
 from convvae_service.images import folder_source
-folder_source.read_file = lambda path: time.sleep(3600)
+folder_source.read_file = lambda *_, **__: time.sleep(3600)
 from convvae_service.pipeline.__main__ import main
 main()
 """

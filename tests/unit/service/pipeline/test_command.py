@@ -1,5 +1,7 @@
+import errno
 import io
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +17,7 @@ from convvae.program.exit_codes import ExitCode
 from convvae_service.bundle import ImageShape, read_bundle
 from convvae_service.engine.stages import Engine
 from convvae_service.images import decode_file
-from convvae_service.pipeline.errors import RunFailed
-from convvae_service.pipeline.parquet_sink import ParquetSink
+from convvae_service.pipeline.atomic_file import AtomicFile
 from support.ended import Ended
 from support.idx_file import idx_bytes
 from support.tar_file import write_tar
@@ -290,19 +291,58 @@ def test_column_without_values_is_named(embed: Embed, tiny_root: Path, tmp_path:
     assert pq.read_table(tmp_path / "z.parquet")["cls"].to_pylist() == [3, None]
 
 
-def test_failed_run_leaves_no_table_of_failed_images(
-    embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["z.parquet", "z.npy"])
+@pytest.mark.parametrize("replaces", [False, True])
+def test_a_run_that_fails_at_its_end_changes_no_file(
+    replaces: bool,
+    name: str,
+    embed: Embed,
+    tiny_root: Path,
+    tmp_path: Path,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The table would stand in the way of the next run."""
+    """A full disk at its last file leaves no table of failed images, or with --force that of before."""
     (folder / "class-1" / "04.png").write_bytes(b"no image")
+    words = [folder, tmp_path / name, "--bundle", tiny_root / "tiny", "--on-error", "skip"]
+    if replaces:
+        assert embed(*words).code == 0
+        (folder / "class-1" / "05.png").write_bytes(b"no image")
+        words.append("--force")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert len(before) == (2 + (name == "z.npy") if replaces else 0)
+    sync = AtomicFile.sync
 
-    def refuse(self: ParquetSink, extra: object) -> int:
-        raise RunFailed("z.parquet cannot be written: No space left on device")
+    def refuse(self: AtomicFile) -> None:
+        if self.path.name.startswith(f".{name}."):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        sync(self)
 
-    monkeypatch.setattr(ParquetSink, "finish", refuse)
-    words = [folder, tmp_path / "z.parquet", "--bundle", tiny_root / "tiny", "--on-error", "skip"]
-    assert embed(*words).code == 1
-    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+    monkeypatch.setattr(AtomicFile, "sync", refuse)
+    ended = embed(*words)
+    assert ended.code == 1
+    assert ended.err.endswith(f"error: {name} cannot be written: No space left on device\n")
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["z.parquet", "z.npy"])
+def test_a_file_that_appears_during_the_run_stands_alone(
+    name: str, embed: Embed, tiny_root: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is kept, and no table of failed images or ids of this run is put beside it."""
+    (folder / "class-1" / "04.png").write_bytes(b"no image")
+    sync = AtomicFile.sync
+
+    def sync_late(self: AtomicFile) -> None:
+        (tmp_path / name).write_bytes(b"of another program")
+        sync(self)
+
+    monkeypatch.setattr(AtomicFile, "sync", sync_late)
+    ended = embed(folder, tmp_path / name, "--bundle", tiny_root / "tiny", "--on-error", "skip")
+    assert ended.code == 1
+    assert "was created by another program during the run and was kept" in ended.err
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == [name]
+    assert (tmp_path / name).read_bytes() == b"of another program"
 
 
 def test_colour_files_become_grey_where_the_model_is(

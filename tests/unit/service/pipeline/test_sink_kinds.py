@@ -9,6 +9,7 @@ import pytest
 
 from convvae_service.images import ModelInput
 from convvae_service.pipeline import sink_kinds as table
+from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadSink
 from convvae_service.pipeline.sink import Columns, EncodedRows, Provenance
@@ -26,8 +27,8 @@ class TextSink:
         pairs = zip(rows.ids, rows.embeddings.mean, strict=True)
         self._lines += [f"{row_id} {mean.sum():g}" for row_id, mean in pairs]
 
-    def finish(self, extra: Mapping[str, str]) -> int:
-        del extra
+    def finish(self, extra: Mapping[str, str], beside: AtomicFile | None = None) -> int:
+        del extra, beside
         return self._path.write_text("\n".join(self._lines))
 
     def __enter__(self) -> Self:
