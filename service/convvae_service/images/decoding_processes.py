@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import lru_cache
 from threading import Condition
@@ -31,6 +32,8 @@ _PROGRAM = "convvae_service.images.decoding_program"
 _PATIENCE_S = 1.0
 _POLL_S = 0.01
 _MAX_FAILED_STARTS = 5
+# Processes that end at one file alone before it counts as damaged.
+_MAX_ENDS = 3
 _GROWTH_BYTES = 1 << 20
 # A larger block is given back after use.
 _KEPT_BYTES = 16 << 20
@@ -41,7 +44,7 @@ class DecodingProcesses:
 
     They start when files have been decoded for some time. Until one is ready, the threads that call decode,
     and also where none can start, or has memory for the files. If a process ends, another takes its place,
-    and the files that it had are decoded one by one. A file that ends its process again is an invalid image.
+    and the files that it had are decoded one by one. A file that ends three more of them is an invalid image.
 
     Args:
         count: Number of processes. Below 2 none starts.
@@ -75,14 +78,21 @@ class DecodingProcesses:
             pass
         errors: dict[int, InvalidImage] = {}
         for index in range(len(files)):
-            process, one = self._take(must_be_process=True), slice(index, index + 1)
-            assert process is not None
-            try:
-                found = self._decode_with(process, files[one], pixels_BHWC[one], model_input, max_pixels)
-            except EOFError:
-                found = {0: InvalidImage("damaged image: its decoder has failed")}
+            one = slice(index, index + 1)
+            found = self._decode_one(files[one], pixels_BHWC[one], model_input, max_pixels)
             errors |= {index + place: error for place, error in found.items()}
         return errors
+
+    def _decode_one(
+        self, files: Sequence[bytes], pixels_BHWC: NDArray[np.uint8], model_input: ModelInput, max_pixels: int
+    ) -> Mapping[int, InvalidImage]:
+        """Decode one file, in another process as often as one ends that may be killed by somebody else."""
+        for _ in range(_MAX_ENDS):
+            process = self._take(must_be_process=True)
+            assert process is not None
+            with suppress(EOFError):
+                return self._decode_with(process, files, pixels_BHWC, model_input, max_pixels)
+        return {0: InvalidImage("damaged image: its decoder has failed")}
 
     def start(self) -> None:
         """Start the processes now, and wait until they are ready.
@@ -111,6 +121,7 @@ class DecodingProcesses:
             while True:
                 if self._is_closed:
                     raise OSError("the processes that decode images are closed")
+                self._drop_ended()
                 if must_be_process or self._is_time():
                     self._start_missing()
                 self._greet()
@@ -123,6 +134,13 @@ class DecodingProcesses:
                 if not self._busy and not self._starting:
                     raise OSError("the processes that decode images cannot start")
                 self._changed.wait(_POLL_S if self._starting else None)
+
+    def _drop_ended(self) -> None:
+        """Drop the free processes that somebody has killed: a file has no part in their end."""
+        for process in [process for process in self._free if process.has_ended()]:
+            self._free.remove(process)
+            process.end()
+            self._missing += 1
 
     def _is_time(self) -> bool:
         now_s = time.monotonic()
@@ -221,6 +239,7 @@ class _Process:
             raise
         self.pid = self._process.pid
         self.is_ready, self.kill = self._process.is_ready, self._process.kill
+        self.has_ended = self._process.has_ended
 
     def decode(
         self, files: Sequence[bytes], pixels_BHWC: NDArray[np.uint8], model_input: ModelInput, max_pixels: int

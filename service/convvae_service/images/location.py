@@ -110,6 +110,8 @@ class Location:
             with self._system.open_input_file(self._key) as file:
                 check_file_size(file.size(), max_pixels=max_pixels)
                 return bytes(file.read())
+        except InvalidImage:
+            raise
         except FAILURES as error:
             raise InvalidImage(f"cannot be read: {first_line(error)}") from None
 

@@ -104,7 +104,7 @@ def test_remote_folder_leaves_out_what_a_local_one_does(
     batch = read_source(source, tiny_input)
     assert batch.ids == ["h.PNG"]
     assert [row.id for row in batch.rejected] == ["i.png"]
-    assert "bytes are more than the limit" in batch.rejected[0].reason
+    assert batch.rejected[0].reason.endswith("limit of 67,108,864 for 1000 pixels: --max-pixels raises it")
 
 
 def test_remote_array_is_read(query: str, images: NDArray[np.uint8], tiny_input: ModelInput) -> None:
