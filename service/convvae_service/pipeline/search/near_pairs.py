@@ -58,14 +58,14 @@ def near_pairs(vectors_NZ: NDArray[np.float32], threshold: float, *, max_pairs: 
     Raises:
         BadUse: There are more than `max_pairs` pairs.
     """
-    centred_NZ = vectors_NZ - vectors_NZ.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred_NZ = vectors_NZ - np.median(vectors_NZ, axis=0).astype(np.float32)
     _, axes = np.linalg.eigh(centred_NZ.T.astype(np.float64) @ centred_NZ)
     position_N = centred_NZ.astype(np.float64) @ axes[:, -1]
     order_N = np.argsort(position_N, kind="stable")
     position_N, sorted_NZ = position_N[order_N], np.ascontiguousarray(centred_NZ[order_N])
     square_N = np.einsum("nz,nz->n", sorted_NZ, sorted_NZ)
-    # Float32 products are off by so much of the squares; what passes is computed again in float64.
-    slack = 16 * np.finfo(np.float32).eps * float(square_N.max(initial=0.0))
+    # Float32 products are off by so much of the squares of their rows. What passes is computed in float64.
+    square_N *= 1 - 16 * np.finfo(np.float32).eps
     found: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]] = []
     num_pairs = 0
     scores = np.empty(_BLOCK_ROWS * _BLOCK_OTHERS, np.float32)
@@ -78,13 +78,14 @@ def near_pairs(vectors_NZ: NDArray[np.float32], threshold: float, *, max_pairs: 
             np.matmul(-2 * sorted_NZ[start:end], sorted_NZ[other:stop].T, out=scores_BC)
             scores_BC += square_N[start:end, None]
             scores_BC += square_N[None, other:stop]
-            row, column = np.divmod(np.flatnonzero(scores_BC <= threshold**2 + slack), stop - other)
+            row, column = np.divmod(np.flatnonzero(scores_BC <= threshold**2), stop - other)
             row, column = row + start, column + other
             row, column = row[row < column], column[row < column]
-            differences = sorted_NZ[row].astype(np.float64) - sorted_NZ[column]
+            pair = np.sort(np.stack((order_N[row], order_N[column])), axis=0)
+            differences = vectors_NZ[pair[0]].astype(np.float64) - vectors_NZ[pair[1]]
             distance = np.sqrt(np.einsum("pz,pz->p", differences, differences))
             near = distance <= threshold
-            pair = np.sort(np.stack((order_N[row[near]], order_N[column[near]])), axis=0)
+            pair = pair[:, near]
             found.append((pair[0], pair[1], distance[near]))
             num_pairs += len(pair[0])
             if num_pairs > max_pairs:

@@ -39,8 +39,9 @@ def nearest(queries_QZ: NDArray[np.float32], batches: Iterable[NDArray[np.float3
         batches: The vectors of the result, float32 (B, Z), in order. One of them is held at a time.
         count: Number of neighbours, at least 1.
     """
-    # Vectors far from the origin lose the digits that tell them apart in float32 products.
-    centre_Z = queries_QZ.mean(axis=0, dtype=np.float64).astype(np.float32)
+    # Vectors far from the origin lose the digits that tell them apart in float32 products. One query that is
+    # far from all others does not move the median.
+    centre_Z = np.median(queries_QZ, axis=0).astype(np.float32)
     searches = [
         _Search(queries_QZ[start : start + _BLOCK_QUERIES], centre_Z, count)
         for start in range(0, len(queries_QZ), _BLOCK_QUERIES)

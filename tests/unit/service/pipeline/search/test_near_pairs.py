@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.pipeline.search import near_pairs as module
@@ -26,8 +27,7 @@ def test_the_pairs_are_those_of_all_distances(seed: int, rows: int, latent: int,
         patch.setattr(module, "_BLOCK_ROWS", 16)
         patch.setattr(module, "_BLOCK_OTHERS", 32)
         pairs = near_pairs(vectors, threshold, max_pairs=10**6)
-    centred = vectors - vectors.mean(axis=0, dtype=np.float64).astype(np.float32)
-    distances = np.sqrt(((centred[:, None].astype(np.float64) - centred[None]) ** 2).sum(axis=2))
+    distances = np.sqrt(((vectors[:, None].astype(np.float64) - vectors[None]) ** 2).sum(axis=2))
     first, second = np.nonzero(np.triu(distances <= threshold, 1))
     found = sorted(zip(pairs.first.tolist(), pairs.second.tolist(), strict=True))
     assert found == list(zip(first.tolist(), second.tolist(), strict=True))
@@ -91,3 +91,29 @@ def test_two_rows_and_many_equal_ones_have_a_threshold() -> None:
     assert suggested_threshold(np.array([[0.0, 0.0], [3.0, 4.0]], np.float32)) == pytest.approx(2.5)
     with pytest.raises(BadUse, match="more than 100 pairs of equal vectors: give a higher --max-pairs"):
         near_pairs(np.zeros((50, 4), np.float32), 0.0, max_pairs=100)
+
+
+def test_one_row_far_from_all_others_changes_nothing() -> None:
+    """Its large square costs the others no digits: their pairs are the same, and no more are looked at."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(3000, 16)).astype(np.float32)
+    vectors[-20:] = vectors[:20] + np.float32(0.001)
+    before = near_pairs(vectors, 0.5, max_pairs=10**6)
+    assert len(before.first) >= 20
+    vectors[1500] = 1e6
+    looked_at: list[int] = []
+
+    def counting(operands: str, *arrays: NDArray[np.float64]) -> NDArray[np.float64]:
+        if operands == "pz,pz->p":
+            looked_at.append(len(arrays[0]))
+        found: NDArray[np.float64] = einsum(operands, *arrays)
+        return found
+
+    einsum = np.einsum
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(np, "einsum", counting)
+        after = near_pairs(vectors, 0.5, max_pairs=10**6)
+    np.testing.assert_array_equal(after.first, before.first)
+    np.testing.assert_array_equal(after.distances, before.distances)
+    assert sum(looked_at) < 20 * len(before.first)
+    assert suggested_threshold(vectors) == pytest.approx(suggested_threshold(vectors[:1500]), rel=0.2)

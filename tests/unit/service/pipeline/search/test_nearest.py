@@ -81,3 +81,14 @@ def test_vectors_far_from_the_origin_are_told_apart(offset: float, count: int) -
     np.testing.assert_array_equal(found.rows[:, 0], np.arange(count))
     np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
     assert (found.rows == rows).mean() > 0.95  # the others are at equal distances
+
+
+def test_one_query_far_from_all_others_costs_them_nothing() -> None:
+    """The neighbours of the others are exact still."""
+    random = np.random.default_rng(0)
+    vectors = random.normal(size=(2000, 16)).astype(np.float32)
+    vectors[7] = 1e6
+    rows, distances = by_hand(vectors[:20], vectors, 11)
+    found = nearest(vectors[:20], [vectors], 11)
+    np.testing.assert_array_equal(found.rows, rows)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-9)
