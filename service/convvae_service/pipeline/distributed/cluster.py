@@ -198,7 +198,7 @@ def reason_of(error: Exception) -> str:
         return _shown(lines[-1])  # of a traceback
     # The death of an actor has its reason after lines that say which actor it was.
     told = [line for line in lines if not line.startswith("\t")]
-    return _shown(told[1] if len(told) < len(lines) else told[0])
+    return _shown(told[1] if 1 < len(told) < len(lines) else told[0])
 
 
 def _shown(line: str) -> str:

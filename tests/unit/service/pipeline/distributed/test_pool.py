@@ -113,7 +113,7 @@ def test_losses_count_from_the_last_progress() -> None:
             RayActorError("Traceback\n  File\nImportError: no x", actor_init_failed=True),
             "Ray: ImportError: no x",
         ),
-        (RuntimeError("odd.\nmore"), "Ray: odd"),
+        (RuntimeError("odd.\n\tmore"), "Ray: odd"),
     ],
 )
 def test_exceptions_are_not_tried_again(error: Exception, message: str) -> None:
