@@ -60,7 +60,7 @@ def near_pairs(vectors_NZ: NDArray[np.float32], threshold: float, *, max_pairs: 
     """
     centred_NZ = vectors_NZ - np.median(vectors_NZ, axis=0).astype(np.float32)
     _, axes = np.linalg.eigh(centred_NZ.T.astype(np.float64) @ centred_NZ)
-    position_N = centred_NZ.astype(np.float64) @ axes[:, -1]
+    position_N = vectors_NZ.astype(np.float64) @ axes[:, -1]
     order_N = np.argsort(position_N, kind="stable")
     position_N, sorted_NZ = position_N[order_N], np.ascontiguousarray(centred_NZ[order_N])
     square_N = np.einsum("nz,nz->n", sorted_NZ, sorted_NZ)

@@ -17,11 +17,14 @@ from convvae_service.pipeline.search.near_pairs import near_pairs, suggested_thr
     rows=st.integers(2, 150),
     latent=st.integers(1, 20),
     threshold=st.floats(0, 6, allow_subnormal=False),
+    offset=st.sampled_from([0.0, 3.0, 1000.0]),
 )
-def test_the_pairs_are_those_of_all_distances(seed: int, rows: int, latent: int, threshold: float) -> None:
+def test_the_pairs_are_those_of_all_distances(
+    seed: int, rows: int, latent: int, threshold: float, offset: float
+) -> None:
     """None is missing, none is double, and the nearest come first."""
     random = np.random.default_rng(seed)
-    vectors = random.normal(size=(rows, latent)).astype(np.float32)
+    vectors = (offset + random.normal(size=(rows, latent))).astype(np.float32)
     vectors[random.integers(rows, size=rows // 4)] = vectors[0]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_BLOCK_ROWS", 16)
