@@ -40,8 +40,8 @@ def open_address(text: str) -> tuple[Any, str]:
         BadSource: pyarrow opens no such address, or is not installed.
     """
     files = import_package("pyarrow.fs")
-    address = quote(text, safe=_PLAIN)
     try:
+        address = quote(text, safe=_PLAIN)
         parts = urlsplit(address)
         if parts.scheme not in _BUCKETS or not parts.hostname:
             found: tuple[Any, str] = files.FileSystem.from_uri(address)

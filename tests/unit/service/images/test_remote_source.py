@@ -119,6 +119,7 @@ MISSING = [
     ("nothing://bucket/x.tar", "source 'nothing://bucket/x.tar' cannot be opened: "),
     ("s3://KEY:hidden@bucket/gone.tar?{query}", "source 's3://KEY:***@bucket/gone.tar?"),
     ("s3://KEY:hidden@bucket/none-*.tar?{query}", "source 's3://KEY:***@bucket/none-*.tar' matches no"),
+    ("s3://bucket/\udcff.tar?{query}", "source 's3://bucket/\\xff.tar?"),
     ("s3://KEY:hidden@/x.tar", "source 's3://KEY:***@/x.tar' cannot be opened: "),
     ("hf://datasets/x/y.parquet", "source 'hf://datasets/x/y.parquet' cannot be opened: "),
 ]
