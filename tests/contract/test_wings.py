@@ -61,6 +61,7 @@ ORDER: dict[str, tuple[str, ...]] = {
         "errors",
         "model_name",
         "config",
+        "connection",
         "pictures",
         "results",
         "inputs",
@@ -77,7 +78,7 @@ ORDER: dict[str, tuple[str, ...]] = {
 # The wings that one package may take from another. `__init__` stands for the public names.
 TAKES: dict[str, dict[str, tuple[str, ...]]] = {
     "convvae_trainer": {"convvae_service": ("bundle", "images", "engine"), "convvae": ("program",)},
-    "convvae_service": {"convvae": ("v1", "__init__", "program", "addresses", "inputs")},
+    "convvae_service": {"convvae": ("v1", "__init__", "program", "addresses", "inputs", "connection")},
     "convvae": {},
 }
 # Wings with a face: others import what it lists, and none of its modules.

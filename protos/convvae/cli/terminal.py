@@ -1,32 +1,12 @@
 """The text that the command line writes: printable, in the words of the command line, and with an end."""
 
 import os
-import re
 import sys
 
+from convvae.connection.words import in_command_words
 from convvae.program.streams import redirect_to_nowhere
 
-__all__ = ["StandardOutputFailed", "complain", "in_command_words", "note", "printable", "say"]
-
-# The words of the Python client and of the wire, and those of the command line.
-_WORDS = (
-    (re.compile(r"\btls=TLSConfig\(\)"), "--tls"),
-    (re.compile(r"\ballow_insecure_token=True"), "--allow-insecure-token"),
-    (re.compile(r"\broot_certificates="), "--tls-ca"),
-    (re.compile(r"\bserver_name="), "--tls-server-name"),
-    (re.compile(r"\btoken=(?!\w)"), "--token-file"),
-    (re.compile(r"\btimeout_s\b"), "--timeout"),
-    (re.compile(r"\bmax_in_flight\b"), "--max-in-flight"),
-    (re.compile(r"\bmodel\.(?:name|version)\b"), "--model"),
-    (re.compile(r"\b(?:Set|set|give) model=?(?= )"), "give --model"),
-    (re.compile(r"\bmodel(?= is ')"), "--model"),
-    (re.compile(r"\bnum_samples\b"), "--num-samples"),
-    (re.compile(r"\bfirst_row\b"), "--first-row"),
-    (re.compile(r"^(count|seed|temperature|target)\b(?=:| is)"), r"--\1"),
-    (re.compile(r"^(--[a-z-]+): is\b"), r"\1 is"),
-    (re.compile(r"\bListModels\b"), "convvae models"),
-    (re.compile(r"\bGetModel\b"), "the description of the model"),
-)
+__all__ = ["StandardOutputFailed", "complain", "note", "printable", "say"]
 
 
 class StandardOutputFailed(Exception):
@@ -47,13 +27,6 @@ def _escape(char: str) -> str:
         # Python's stand-in for a byte that cannot be decoded.
         return f"\\x{byte:02x}"
     return char.encode("unicode_escape").decode()
-
-
-def in_command_words(text: str) -> str:
-    """Return a message of the Python client in the words of the command line."""
-    for pattern, words in _WORDS:
-        text = pattern.sub(words, text)
-    return text
 
 
 def say(text: str) -> None:

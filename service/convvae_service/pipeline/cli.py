@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from convvae.connection.security import Security, security_of
+from convvae.connection.shared_options import with_options_of
 from convvae.program.app import Program
 from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed, what_is_kept
@@ -37,7 +39,9 @@ app = Program(
 
 
 @app.command()
+@with_options_of(security_of)
 def run(
+    security: Security,
     sources: Annotated[
         list[str],
         typer.Argument(
@@ -211,6 +215,7 @@ def run(
         engine=engine,
         ray_address=ray_address,
         workers=workers,
+        security=security,
     )
     flags.check()
     max_failed = _max_failed(on_error)

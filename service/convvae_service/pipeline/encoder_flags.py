@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from convvae.connection.security import Security
 from convvae_service.engine.device_name import is_device_name
 from convvae_service.pipeline.errors import BadModel, BadUse
 
@@ -33,6 +34,7 @@ class EncoderFlags:
     engine: str = "local"
     ray_address: str | None = None
     workers: int | None = None
+    security: Security = Security()  # noqa: RUF009 - it is frozen
 
     def check(self) -> None:
         """Raise `BadUse` if a flag is out of range, or does not belong to the kind of encoder."""
@@ -40,8 +42,11 @@ class EncoderFlags:
             raise BadUse("give either --target HOST:PORT or --bundle ROOT/MODEL")
         if self.target is None:
             _refuse("--target", {"--model": self.model, "--in-flight": self.in_flight})
+            # The variable CONVVAE_TOKEN_FILE may be set for other commands.
+            _refuse("--target", self.security.tls_options)
         else:
             _refuse("--bundle", {"--device": self.device, "--precision": self.precision})
+            self.security.check()
         if self.device is not None and not is_device_name(self.device):
             raise BadUse(f"--device is {self.device!r}: it must be auto, cpu, cuda or cuda:N")
         self._check_engine()
@@ -110,7 +115,9 @@ class EncoderFlags:
         if self.target is not None:
             from convvae_service.pipeline.remote import RemoteEncoder
 
-            return RemoteEncoder(self.target, self.model or "", in_flight=self.in_flight or 4)
+            return RemoteEncoder(
+                self.target, self.model or "", in_flight=self.in_flight or 4, security=self.security
+            )
         from convvae_service.pipeline.local import LocalEncoder
 
         return LocalEncoder(

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from convvae import Client, ConvvaeError, DeadlineExceeded, ModelInfo, RetryConfig, TryLater
+from convvae.connection.security import Security
+from convvae.connection.words import in_command_words
 from convvae_service.bundle import BundleError, Manifest
 from convvae_service.pipeline.encoder import Embeddings, EncoderInfo
 from convvae_service.pipeline.errors import BadModel, NoAnswer, RunFailed
@@ -27,20 +29,31 @@ class RemoteEncoder:
         target: `HOST:PORT`.
         model: `MODEL`, `MODEL@VERSION`, or empty for the service's only model.
         in_flight: Number of calls at the same time.
+        security: How the connection is encrypted, and who calls.
 
     Raises:
         NoAnswer: The service does not answer.
         BadModel: It has no such model or version.
     """
 
-    def __init__(self, target: str, model: str = "", *, in_flight: int = 4) -> None:
+    def __init__(
+        self,
+        target: str,
+        model: str = "",
+        *,
+        in_flight: int = 4,
+        security: Security = Security(),  # noqa: B008 - it is frozen
+    ) -> None:
+        settings = security.client_settings()
         try:
-            with Client(target, model=model) as client:
+            with Client(target, model=model, **settings) as client:
                 model_info = client.model(timeout_s=START_TIMEOUT_S)
             self._model = f"{model_info.model}@{model_info.version}"
-            self._client = Client(target, model=self._model, timeout_s=CALL_TIMEOUT_S, retry=RETRY)
+            self._client = Client(
+                target, model=self._model, timeout_s=CALL_TIMEOUT_S, retry=RETRY, **settings
+            )
         except (ConvvaeError, ValueError) as error:
-            message = str(error)
+            message = in_command_words(str(error))
             # Some errors of the client name the target themselves.
             text = message if message.startswith(target) else f"{target}: {message}"
             raise (NoAnswer if isinstance(error, _NO_ANSWER) else BadModel)(text) from None
@@ -87,7 +100,7 @@ class RemoteEncoder:
 
     def _failed(self, error: ConvvaeError) -> RunFailed:
         kind = NoAnswer if isinstance(error, _NO_ANSWER) else RunFailed
-        return kind(f"the service failed on {self._model}: {error}")
+        return kind(f"the service failed on {self._model}: {in_command_words(str(error))}")
 
     def close(self) -> None:
         """Close the connection. Calls in flight fail."""

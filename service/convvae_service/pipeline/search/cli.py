@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from convvae.connection.security import Security, security_of
+from convvae.connection.shared_options import with_options_of
 from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadUse
 from convvae_service.printable import printable
@@ -33,7 +35,9 @@ Overwrite = Annotated[bool, typer.Option("--force", metavar="", help="Replace fi
 Json = Annotated[bool, typer.Option("--json", metavar="", help="Print the result as one JSON object.")]
 
 
+@with_options_of(security_of)
 def neighbors(
+    security: Security,
     result: Result,
     images: Annotated[
         list[str],
@@ -91,6 +95,7 @@ def neighbors(
         precision=precision,
         threads=None,
         in_flight=None,
+        security=security,
     )
     are_files = bundle is not None or target is not None
     if are_files:

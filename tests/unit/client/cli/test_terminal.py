@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convvae.cli.terminal import in_command_words, printable
+from convvae.cli.terminal import printable
+from convvae.connection.words import in_command_words
 
 
 @given(st.text() | st.binary().map(os.fsdecode))
