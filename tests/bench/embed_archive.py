@@ -6,11 +6,11 @@
 process, once it is loaded. It keeps all CPUs busy. So does all that it is compared with, in turns: processes,
 one for each CPU and all at the same time, which have the files in memory and share them. `decode` brings the
 files to the model's pixels, `encode` runs the bare session on these pixels, and `loop` does one after the
-other, all in the run's batches. They write nothing. So `cpu_ratio` is embed / (decode + encode), and
-`wall_ratio` is embed / loop. `alone` is the loop in a single process: two threads of one core take more CPU
-time for the same work than one, and `cpu_ratio_alone`, embed / alone, has this too. The run's own decoding
-processes are started before, and count with it. `memory_mib` has the sum of the peaks of all its processes
-with one copy of the archive, and with four.
+other, all in calls of as many rows as the run's. They write nothing. So `cpu_ratio` is embed / (decode +
+encode), and `wall_ratio` is embed / loop. `alone` is the loop in a single process: two threads of one core
+take more CPU time for the same work than one, and `cpu_ratio_alone`, embed / alone, has this too. The run's
+own decoding processes are started before, and count with it. `memory_mib` has the sum of the peaks of all
+its processes with one copy of the archive, and with four.
 
 It takes about two minutes on two idle CPUs.
 """
@@ -39,7 +39,7 @@ from convvae_service.bundle import read_bundle
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.engine.runtime import choose_provider, make_session
 from convvae_service.images import DecodingProcesses, SourceOptions, decode_file, open_sources
-from convvae_service.pipeline.local import CPU_BATCH_ROWS, LocalEncoder
+from convvae_service.pipeline.local import CPU_CALL_ROWS, LocalEncoder
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 from convvae_service.pipeline.run import RunSettings, embed
 from convvae_service.pipeline.sink import Columns, Provenance
@@ -83,7 +83,7 @@ def main() -> None:
             for each, found in runs.items():
                 found.append(child(each, version, archive))
     result = {**summarize(runs), "graph": options.graph, "repeats": options.repeats, "hardware": hardware()}
-    result["batch_rows"] = CPU_BATCH_ROWS
+    result["call_rows"] = CPU_CALL_ROWS
     result["load_average_1_5_15_min"] = {"before": list(load_before), "after": list(os.getloadavg())}
     names = ("convvae", "numpy", "onnxruntime-gpu", "pyarrow", "simplejpeg")
     result["libraries"] = {each: metadata.version(each) for each in names}
@@ -144,7 +144,7 @@ def measure_share(stage: str, version: str, archive: str, processes: str, index:
         rules_of(version),
         bare_encoder(version),
     )
-    batches = [files[start : start + CPU_BATCH_ROWS] for start in range(0, len(files), CPU_BATCH_ROWS)]
+    batches = [files[start : start + CPU_CALL_ROWS] for start in range(0, len(files), CPU_CALL_ROWS)]
     pixels = [decoded(batch, rules) for batch in (batches if stage == "encode" else batches[:1])]
     encode(pixels[0])
     print("ready", flush=True)

@@ -3,7 +3,7 @@
     python tests/bench/embed_throughput.py [DATA_ROOT] [BENCH_ROOT] [--repeats 3] [--times 10]
 
 All take the 70,000 MNIST images, so many times over in one idx file, through the same graph, session
-settings, batch size and number of concurrent calls. `bare` calls the session on an array in memory and drops
+settings, rows a call and number of concurrent calls. `bare` calls the session on an array in memory and drops
 the results; `embed` is what convvae-embed does between start-up and exit: reads the idx file, encodes, writes
 Parquet parts and a journal, and syncs them; `service` is the same through a server on this machine. Each
 measurement is a process of its own, after a short pass to warm up, and they take turns. CPU time is of the
@@ -41,7 +41,7 @@ from convvae_service.engine.runtime import choose_provider, make_session
 from convvae_service.images import SourceOptions, open_source
 from convvae_service.images.idx import open_idx
 from convvae_service.pipeline.encoder import ImageEncoder
-from convvae_service.pipeline.local import CPU_BATCH_ROWS, LocalEncoder
+from convvae_service.pipeline.local import CPU_CALL_ROWS, LocalEncoder
 from convvae_service.pipeline.parquet_sink import import_pyarrow
 from convvae_service.pipeline.remote import RemoteEncoder
 from convvae_service.pipeline.run import RunSettings
@@ -116,11 +116,11 @@ def measure_bare(images: Path, version: str) -> Figures:
     data = read_bundle(Path(version)).graphs["encoder", "fp32"]
     session = make_session(data, name="encoder.onnx", provider=choose_provider("cpu"), threads=1)
     array = np.array(open_idx(images))[..., None]
-    starts = range(0, len(array), CPU_BATCH_ROWS)
+    starts = range(0, len(array), CPU_CALL_ROWS)
     with ThreadPoolExecutor(available_cpus()) as pool:
 
         def encode(start: int) -> None:
-            session.run(["mean", "log_variance"], {"image": array[start : start + CPU_BATCH_ROWS]})
+            session.run(["mean", "log_variance"], {"image": array[start : start + CPU_CALL_ROWS]})
 
         list(pool.map(encode, starts[:50]))
         return timed(lambda: list(pool.map(encode, starts)), len(array))
@@ -132,7 +132,7 @@ def measure_embed(images: Path, where: str) -> Figures:
     encoder: ImageEncoder = RemoteEncoder(where) if is_service else LocalEncoder(Path(where), device="cpu")
     import_pyarrow()
     for _ in range(50):
-        encoder.encode(np.zeros((CPU_BATCH_ROWS, 28, 28, 1), np.uint8), log_variance=False)
+        encoder.encode(np.zeros((CPU_CALL_ROWS, 28, 28, 1), np.uint8), log_variance=False)
     engine = LocalEngine(encoder, threads=None)
     settings = RunSettings(batch_rows=engine.batch_rows)
     with tempfile.TemporaryDirectory() as folder:
@@ -200,7 +200,7 @@ def summarize(runs: dict[str, list[Figures]], *, repeats: int, times: int) -> di
         "service_wall_ratio": ratio("service", "wall_s"),
         **medians,
         "repeats": repeats,
-        "batch_rows": CPU_BATCH_ROWS,
+        "call_rows": CPU_CALL_ROWS,
         "lanes": available_cpus(),
         "hardware": hardware(),
         "libraries": {

@@ -15,7 +15,7 @@ from convvae_service.printable import printable
 __all__ = ["FileRows"]
 
 # Contents that are read before they are decoded: a batch of small files.
-_CHUNK_BYTES = 1 << 20
+_CHUNK_BYTES = 2 << 20
 
 
 @dataclass(frozen=True, slots=True)

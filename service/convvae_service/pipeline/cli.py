@@ -86,8 +86,8 @@ def run(
         int | None,
         typer.Option(
             metavar="N",
-            help="Encode this number of rows per call.",
-            show_default="128; 1024 on a GPU; 256 with --target",
+            help="Read and encode this number of images together.",
+            show_default="128 to 512 by size; 1024 on a GPU; 256 with --target",
         ),
     ] = None,
     threads: Annotated[

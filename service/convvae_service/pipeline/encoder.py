@@ -83,7 +83,7 @@ class ImageEncoder(Protocol):
 
     @property
     def batch_rows(self) -> int:
-        """Rows per call at which the encoder is fast."""
+        """Images that are best encoded together."""
 
     def encode(
         self, images_BHWC: NDArray[np.uint8], /, *, log_variance: bool, score: bool = False

@@ -34,7 +34,7 @@ class RunSettings:
     """The settings of a run.
 
     Attributes:
-        batch_rows: Rows per call of the encoder.
+        batch_rows: Images that are read, decoded and encoded together.
         threads: Number of batches that are read and encoded at the same time. An engine sets it.
         columns: The columns to compute.
         max_failed: Number of images that may fail to be read; None for any number.

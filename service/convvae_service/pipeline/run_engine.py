@@ -23,7 +23,7 @@ class RunEngine(Protocol):
 
     @property
     def batch_rows(self) -> int:
-        """Rows per call at which the encoder is fast."""
+        """Images that are best encoded together."""
 
     def embed(
         self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None

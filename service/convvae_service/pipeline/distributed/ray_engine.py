@@ -23,7 +23,7 @@ from convvae_service.pipeline.distributed.worker import ShardEnd, WorkerJob
 from convvae_service.pipeline.encoded_batches import EncodedBatch
 from convvae_service.pipeline.errors import BadCluster, RunFailed
 from convvae_service.pipeline.journal import Position
-from convvae_service.pipeline.local import CPU_BATCH_ROWS, GPU_BATCH_ROWS, LocalEncoder
+from convvae_service.pipeline.local import GPU_BATCH_ROWS, LocalEncoder, batch_rows_on_cpu
 from convvae_service.pipeline.output import RunOutput
 from convvae_service.pipeline.progress import Progress
 from convvae_service.pipeline.reading import PartEnd
@@ -73,7 +73,7 @@ class RayEngine:
             raise BadCluster("the Ray cluster has no GPU: give --device cpu")
         self.has_gpu = device != "cpu" and num_gpus > 0
         self.device = device if self.has_gpu else "cpu"
-        self.batch_rows = GPU_BATCH_ROWS if self.has_gpu else CPU_BATCH_ROWS
+        self.batch_rows = GPU_BATCH_ROWS if self.has_gpu else batch_rows_on_cpu(self.info.input.shape)
         # A worker has its threads on the node of its GPU.
         shares = [node.cpus // node.gpus for node in nodes if node.gpus]
         gpu_threads = max(1, min([_MAX_GPU_THREADS, *shares]))

@@ -44,7 +44,7 @@ class WorkerJob:
         info: The encoder that it must have.
         device: `auto`, `cpu` or `cuda`.
         threads: Threads that decode. On a CPU, as many encode.
-        batch_rows: Rows per call of the encoder.
+        batch_rows: Images that are read, decoded and encoded together.
         columns: The columns to compute.
     """
 
