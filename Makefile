@@ -60,7 +60,7 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 # Long tests start first, and a worker that has nothing left takes tests from another.
-PYTEST := $(BIN)/python -m pytest -n auto --dist worksteal
+PYTEST := $(BIN)/python -m pytest -n $$(( ($$(nproc) * 3 + 1) / 2 )) --dist worksteal
 
 check: lint
 	$(PYTEST) -m "not slow" tests/unit tests/contract

@@ -80,6 +80,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(autouse=True)
+def _same_folder() -> Iterator[None]:
+    """A test that leaves another current folder fails, and not one of those that run after it."""
+    before = Path.cwd()
+    yield
+    try:
+        after = Path.cwd()
+    except FileNotFoundError:  # it was removed
+        after = None
+    os.chdir(before)
+    assert after == before
+
+
 @pytest.fixture(scope="session")
 def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository with one model, `tiny`: 8x6x1, latent 4, Bernoulli."""

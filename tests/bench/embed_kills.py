@@ -110,11 +110,11 @@ def journal_share(images: Path, version: Path) -> float:
     spent_s = 0.0
 
     def timed(method: Any) -> Any:
-        def call(*words: Any) -> Any:
+        def call(*words: Any, **named: Any) -> Any:
             nonlocal spent_s
             started_s = time.perf_counter()
             try:
-                return method(*words)
+                return method(*words, **named)
             finally:
                 spent_s += time.perf_counter() - started_s
 

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -192,12 +193,9 @@ def test_only_regular_files_are_read_and_the_rest_is_counted(target: str, tmp_pa
     (folder / "scan.tif").touch()
     (folder / ".hidden.png").touch()
     os.mkfifo(folder / "z.png")
-    with socket.socket(socket.AF_UNIX) as listening:
-        os.chdir(folder)
-        try:
-            listening.bind("s.png")
-        finally:
-            os.chdir("/")
+    # The address of a socket is at most 108 bytes.
+    with socket.socket(socket.AF_UNIX) as listening, chdir(folder):
+        listening.bind("s.png")
         (folder / "more").symlink_to("/usr")
         code, text = run("encode", "d", "--out", "z.npy", target=target, cwd=tmp_path)
     assert (code, text) == (

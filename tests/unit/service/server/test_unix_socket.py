@@ -120,12 +120,10 @@ def test_two_servers_that_find_a_dead_socket_do_not_share_the_path(
     rename = Path.rename
 
     def overtaken(path: Path, to: Path) -> Path:
-        monkeypatch.undo()
-        os.chdir(folder)
+        monkeypatch.setattr(Path, "rename", rename)
         UnixSocket(PATH, 0o660).open(bind)
         return rename(path, to)
 
-    folder = Path.cwd()
     monkeypatch.setattr(Path, "rename", overtaken)
     with pytest.raises(OSError, match=TAKEN):
         UnixSocket(PATH, 0o660).open(bind)
