@@ -20,8 +20,12 @@ TIMEOUT_S = 20.0
 
 @contextmanager
 def stub_of(target: str) -> Iterator[vae_pb2_grpc.VaeServiceStub]:
-    """A stub on a channel of its own, which takes messages of any size."""
-    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    """A stub on a connection of its own, which takes messages of any size."""
+    options = [
+        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.use_local_subchannel_pool", 1),
+    ]
     with grpc.insecure_channel(target, options=options) as channel:
         yield vae_pb2_grpc.VaeServiceStub(channel)
 
