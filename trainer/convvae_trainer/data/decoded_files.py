@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,8 @@ from convvae_service.images import (
 __all__ = ["DecodedFile", "FileRules", "decoded_files"]
 
 _GROUP_FILES = 64
+# Reading smaller files takes as long as decoding them, and Python's lock keeps threads from reading together.
+_SMALL_BYTES = 4 << 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,9 +61,12 @@ class DecodedFile(NamedTuple):
 
 
 def decoded_files(folder: Path, names: Sequence[str], rules: FileRules) -> Generator[DecodedFile, None, None]:
-    """Yield each of the files in `folder`, in order. Those of about two groups for each CPU are in memory."""
+    """Yield each of the files in `folder`, in order, decoded on all CPUs, or on one if they are small.
+
+    Those of about two groups for each CPU are in memory.
+    """
     groups = [names[start : start + _GROUP_FILES] for start in range(0, len(names), _GROUP_FILES)]
-    cpus = min(available_cpus(), len(groups))
+    cpus = 1 if _are_small(folder, names) else min(available_cpus(), len(groups))
     window: deque[Future[list[DecodedFile]]] = deque()
     with DecodingProcesses(cpus) as decode, ThreadPoolExecutor(max(1, cpus)) as pool:
         try:
@@ -72,6 +78,15 @@ def decoded_files(folder: Path, names: Sequence[str], rules: FileRules) -> Gener
                 yield from window.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _are_small(folder: Path, names: Sequence[str]) -> bool:
+    """Return whether the mean size of some of the files is small."""
+    sizes = []
+    for name in names[:: max(1, len(names) // _GROUP_FILES)]:
+        with suppress(OSError):
+            sizes.append((folder / name).stat().st_size)
+    return sum(sizes) <= len(sizes) * _SMALL_BYTES
 
 
 def _decoded_group(

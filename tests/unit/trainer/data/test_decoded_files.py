@@ -1,6 +1,7 @@
 """Files that are decoded ahead: the images are those of one file after the other."""
 
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -91,3 +92,26 @@ def test_processes_decode_a_folder_as_threads_do(tmp_path: Path, monkeypatch: py
     assert len(with_threads.skipped) == 1
     assert len(started) == 2
     assert not any(Path(f"/proc/{pid}").exists() for pid in started)
+
+
+@pytest.mark.parametrize(("size", "is_one"), [((9, 8), True), ((100, 100), False)])
+def test_small_files_are_read_by_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], is_one: bool
+) -> None:
+    """Several would hand Python's lock to each other. Larger files are decoded on all CPUs."""
+    for number in range(200):
+        write(tmp_path / f"{number:03}.png", number, size=size)
+    threads = set()
+
+    def read(path: str) -> bytes:
+        threads.add(threading.get_ident())
+        time.sleep(0.001)
+        return Path(path).read_bytes()
+
+    monkeypatch.setattr(module, "available_cpus", lambda: 2)
+    monkeypatch.setattr(module, "read_file", read)
+    names = [f"{number:03}.png" for number in range(200)]
+    shape = ImageShape(height=8, width=9, channels=1)
+    rules = module.FileRules(shape=shape, may_widen=False, resize=Resize(), max_pixels=10_000)
+    assert len(list(module.decoded_files(tmp_path, names, rules))) == 200
+    assert (len(threads) == 1) is is_one
