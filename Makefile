@@ -20,7 +20,7 @@ EXTRAS := service,native,$(COMPUTE),trainer,pipeline,ray,dev
 
 help:
 	@echo "make demo        train, export, serve and call a VAE; pictures in demo/"
-	@echo "make check       lint, types and the quick tests: two minutes on two cores"
+	@echo "make check       lint, types and the quick tests: three minutes on two cores"
 	@echo "make test        lint, types and all tests"
 	@echo "make test-floors unit tests with the oldest supported dependencies: three minutes"
 	@echo "make lint        ruff and mypy"

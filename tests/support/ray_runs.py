@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 TOKEN = "no-secret-" * 6
 WORKER = "ray::MapWorker(MapBatches(Worker))"
 WAIT_S = 120.0
+ROWS, PART_ROWS = 200_000, 10_000
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,21 @@ def end(process: "subprocess.Popen[str]") -> Ended:
 def run(*words: Any, **environment: str) -> Ended:
     """Run `convvae-embed run` with these words to its end."""
     return end(start(*words, **environment))
+
+
+def write_source(folder: Path) -> Path:
+    """Write `ROWS` small images as an .npy file, and return its path."""
+    path = folder / "x.npy"
+    np.save(path, np.random.default_rng(0).integers(0, 256, (ROWS, 8, 6, 1), dtype=np.uint8))
+    return path
+
+
+def run_locally(source: Path, root: Path, *words: Any) -> Path:
+    """Write the result of the local engine beside a source, and return its path."""
+    result = source.parent / "local"
+    ended = run(source, result, "--bundle", root / "tiny", "--device", "cpu", *words)
+    assert ended.code == 0, ended.err
+    return result
 
 
 def assert_same_rows(result: Path, expected: Path) -> None:

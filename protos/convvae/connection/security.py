@@ -6,8 +6,6 @@ from typing import Annotated, Any
 
 import typer
 
-from convvae.config import TLSConfig
-
 __all__ = ["PANEL", "Security", "security_of"]
 
 PANEL = "Connection"
@@ -60,6 +58,8 @@ class Security:
         Raises:
             typer.BadParameter: A file cannot be read, or a certificate comes without its key.
         """
+        from convvae.config import TLSConfig  # it loads protobuf, which the help of a command does not need
+
         self.check()
         config = TLSConfig(
             root_certificates=_read(self.tls_ca, "--tls-ca"),

@@ -18,7 +18,7 @@ from convvae_service.images.decode import (
 )
 from convvae_service.images.decoding_processes import DecodingProcesses
 from convvae_service.images.decoding_threads import DecodingThreads
-from convvae_service.images.file_decoder import FileDecoder, decode_here
+from convvae_service.images.file_decoder import FileDecoder, are_small, decode_here
 from convvae_service.images.file_rows import FileRows
 from convvae_service.images.files import (
     IMAGE_SUFFIXES,
@@ -70,6 +70,7 @@ __all__ = [
     "SourceOptions",
     "TooManyPixels",
     "UndecodedRows",
+    "are_small",
     "as_images",
     "as_uint8",
     "decode_file",

@@ -12,12 +12,17 @@ from convvae_service.images.decode import decode_file
 from convvae_service.images.header import InvalidImage
 from convvae_service.images.model_input import ModelInput
 
-__all__ = ["FileDecoder", "decode_here"]
+__all__ = ["FileDecoder", "are_small", "decode_here"]
 
 # Threads that decode small files at the same time hand Python's lock to each other at every file, which costs
 # more than the decoding. One at a time is faster, while others run the model or read.
 _SMALL_FILES = threading.Lock()
 _SMALL_BYTES = 4 << 10
+
+
+def are_small(sizes: Sequence[int]) -> bool:
+    """Return whether files of these sizes in bytes are so small that threads only hinder each other."""
+    return sum(sizes) <= len(sizes) * _SMALL_BYTES
 
 
 class FileDecoder(Protocol):
@@ -52,7 +57,7 @@ def decode_here(
 ) -> Mapping[int, InvalidImage]:
     """Decode files in the thread that calls; see `FileDecoder`."""
     errors = {}
-    with _SMALL_FILES if sum(map(len, files)) <= len(files) * _SMALL_BYTES else nullcontext():
+    with _SMALL_FILES if are_small([len(data) for data in files]) else nullcontext():
         for index, data in enumerate(files):
             try:
                 pixels_BHWC[index] = decode_file(

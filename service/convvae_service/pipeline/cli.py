@@ -1,6 +1,6 @@
 """The command line `convvae-embed`. pyarrow and ONNX Runtime load inside the command, so --help is fast."""
 
-import os
+import sys
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +11,7 @@ from rich.console import Console
 from convvae.connection.security import Security, security_of
 from convvae.connection.shared_options import with_options_of
 from convvae.program.app import Program
+from convvae.program.streams import redirect_to_nowhere
 from convvae_service.pipeline.encoder_flags import EncoderFlags, check_range
 from convvae_service.pipeline.errors import BadModel, BadUse, RunFailed, what_is_kept
 from convvae_service.pipeline.search.cli import draw, duplicates, neighbors
@@ -303,8 +304,7 @@ def _print(lines: list[str], summary: str, sink: Path) -> None:
     try:
         typer.echo(summary)
     except OSError as error:
-        # Python would fail again when it flushes the stream at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        redirect_to_nowhere(sys.stdout)
         raise RunFailed(f"{sink} is complete, but stdout cannot be written: {error.strerror}") from None
 
 

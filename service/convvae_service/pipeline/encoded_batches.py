@@ -13,14 +13,14 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
-from convvae_service.images import FileDecoder, RejectedRow, UndecodedRows, decode_here
+from convvae_service.images import FileDecoder, RejectedRow, Source, UndecodedRows, decode_here
 from convvae_service.pipeline.encoder import ImageEncoder
 from convvae_service.pipeline.errors import RUN_THREADS, Interrupted, RunFailed
 from convvae_service.pipeline.reading import PartEnd
 from convvae_service.pipeline.sink import Columns, EncodedRows
 from convvae_service.pipeline.thumbnails import thumbnails
 
-__all__ = ["BATCHES_PER_THREAD", "EncodedBatch", "EncodedBatches"]
+__all__ = ["BATCHES_PER_THREAD", "EncodedBatch", "EncodedBatches", "threads_for"]
 
 # Batches in memory per thread: one that is computed, one that waits to be written.
 BATCHES_PER_THREAD = 2
@@ -48,6 +48,12 @@ class EncodedBatch:
             EncodedBatch(self.rows.slice(0, good) if good else None, first),
             EncodedBatch(self.rows.slice(good, end) if good < end else None, others),
         )
+
+
+def threads_for(source: Source, encoder: ImageEncoder, *, decoders: int) -> int:
+    """Return the number of threads: one for each lane, and `decoders` more if the source has image files."""
+    # Threads that only encode keep a CPU each. More of them would hand it to each other.
+    return encoder.lanes + (decoders if source.has_files else 0)
 
 
 class _UndecodedBatches(Protocol):

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from convvae_service.engine.cpus import available_cpus
 from convvae_service.images import DecodingProcesses, Source
+from convvae_service.pipeline.encoded_batches import threads_for
 from convvae_service.pipeline.encoder import EncoderInfo, ImageEncoder
 from convvae_service.pipeline.output import RunOutput
 from convvae_service.pipeline.progress import Progress
@@ -52,10 +53,9 @@ class LocalEngine:
         self, source: Source, output: RunOutput, settings: RunSettings, *, progress: Progress | None = None
     ) -> RunSummary:
         """Encode every row of `source` and write it to `output`; see `run.embed`."""
-        # Threads that only encode keep a CPU each. More of them would hand it to each other.
-        decoders = self._decoders if source.has_files else 0
-        settings = replace(settings, threads=self._encoder.lanes + decoders)
-        with DecodingProcesses(decoders) as decode:
+        threads = threads_for(source, self._encoder, decoders=self._decoders)
+        settings = replace(settings, threads=threads)
+        with DecodingProcesses(self._decoders) as decode:
             return embed(source, self._encoder, output, settings, decode=decode, progress=progress)
 
     def close(self) -> None:

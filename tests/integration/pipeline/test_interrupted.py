@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from support.interrupted_imports import interrupted
 from support.serving import serving
 from support.tar_file import write_tar
 
@@ -131,21 +132,6 @@ def test_first_signal_ends_a_run_that_waits_for_a_disk(
     assert list(folder.iterdir()) == []
 
 
-# The program sends itself a signal when it imports a module.
-INTERRUPTED = """
-import os, signal, sys
-
-class Interrupt:
-    def find_spec(self, name, path=None, target=None):
-        if name == {module!r}:
-            os.kill(os.getpid(), signal.{signal})
-
-sys.meta_path.insert(0, Interrupt())
-from convvae_service.pipeline.__main__ import main
-main()
-"""
-
-
 @pytest.mark.parametrize(
     ("module", "number"),
     [("typer", "SIGINT"), ("numpy", "SIGTERM"), ("pyarrow.parquet", "SIGINT"), ("onnxruntime", "SIGHUP")],
@@ -156,9 +142,8 @@ def test_signal_during_the_imports_is_one_line(
     """Nothing is written, and no traceback."""
     np.save(tmp_path / "x.npy", np.zeros((3, 8, 6), np.uint8))
     words = ["run", tmp_path / "x.npy", folder / "z.parquet", "--bundle", tiny_root / "tiny"]
-    command = [sys.executable, "-c", INTERRUPTED.format(module=module, signal=number), *map(str, words)]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=WAIT_S, check=False)
-    assert ended.returncode == 128 + getattr(signal, number)
+    ended = interrupted("convvae_service.pipeline", module, signal.Signals[number], *map(str, words))
+    assert ended.returncode == 128 + signal.Signals[number]
     assert ended.stderr == f"error: stopped by {number}, nothing was written\n"
     assert list(folder.iterdir()) == []
 

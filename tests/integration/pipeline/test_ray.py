@@ -19,15 +19,25 @@ from PIL import Image
 
 from support.embed_kills import parts_on_disk
 from support.ray_cluster import descendants, ray_cluster, ray_processes
-from support.ray_runs import TOKEN, WAIT_S, WORKER, Ended, assert_same_rows, end, run, start
+from support.ray_runs import (
+    PART_ROWS,
+    ROWS,
+    TOKEN,
+    WAIT_S,
+    WORKER,
+    Ended,
+    assert_same_rows,
+    end,
+    run,
+    run_locally,
+    start,
+    write_source,
+)
 from support.serving import ServerProcess
 from support.tar_file import write_tar
 from support.waiting import wait_until
 
 pytestmark = [pytest.mark.one_front, pytest.mark.slow]
-
-ROWS = 200_000
-PART_ROWS = 10_000
 
 
 @pytest.fixture(scope="module")
@@ -47,18 +57,13 @@ def words(cluster: str, tiny_root: Path) -> list[Any]:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .npy file of many small images."""
-    path = tmp_path_factory.mktemp("source") / "x.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (ROWS, 8, 6, 1), dtype=np.uint8))
-    return path
+    return write_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
 def local(source: Path, tiny_root: Path) -> Path:
     """The result of the local engine."""
-    result = source.parent / "local"
-    ended = run(source, result, "--bundle", tiny_root / "tiny", "--device", "cpu", "--part-rows", PART_ROWS)
-    assert ended.code == 0, ended.err
-    return result
+    return run_locally(source, tiny_root, "--part-rows", PART_ROWS)
 
 
 def test_killed_worker_loses_and_doubles_nothing(

@@ -8,16 +8,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from support.embed_kills import parts_on_disk
 from support.ray_cluster import TwoNodes, ray_processes, two_ray_nodes
-from support.ray_runs import TOKEN, WAIT_S, WORKER, Ended, assert_same_rows, end, run, start
+from support.ray_runs import (
+    PART_ROWS,
+    ROWS,
+    TOKEN,
+    WAIT_S,
+    WORKER,
+    Ended,
+    assert_same_rows,
+    end,
+    run,
+    run_locally,
+    start,
+    write_source,
+)
 from support.waiting import wait_until
 
-ROWS = 200_000
-PART_ROWS = 10_000
 OPTIONS = ["--part-rows", PART_ROWS, "--batch-rows", 64]
 
 
@@ -32,18 +42,13 @@ def cluster() -> Iterator[TwoNodes]:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An .npy file of many small images."""
-    path = tmp_path_factory.mktemp("source") / "x.npy"
-    np.save(path, np.random.default_rng(0).integers(0, 256, (ROWS, 8, 6, 1), dtype=np.uint8))
-    return path
+    return write_source(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")
 def local(source: Path, tiny_root: Path) -> Path:
     """The result of the local engine."""
-    result = source.parent / "local"
-    ended = run(source, result, "--bundle", tiny_root / "tiny", "--device", "cpu", *OPTIONS)
-    assert ended.code == 0, ended.err
-    return result
+    return run_locally(source, tiny_root, *OPTIONS)
 
 
 @pytest.mark.parametrize("is_lost", [False, True])

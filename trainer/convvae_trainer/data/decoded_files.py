@@ -18,6 +18,7 @@ from convvae_service.images import (
     FileDecoder,
     FileRows,
     ModelInput,
+    are_small,
     read_file,
     read_header,
 )
@@ -25,8 +26,6 @@ from convvae_service.images import (
 __all__ = ["DecodedFile", "FileRules", "decoded_files"]
 
 _GROUP_FILES = 64
-# Reading smaller files takes as long as decoding them, and Python's lock keeps threads from reading together.
-_SMALL_BYTES = 4 << 10
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +65,7 @@ def decoded_files(folder: Path, names: Sequence[str], rules: FileRules) -> Gener
     Those of about two groups for each CPU are in memory.
     """
     groups = [names[start : start + _GROUP_FILES] for start in range(0, len(names), _GROUP_FILES)]
-    cpus = 1 if _are_small(folder, names) else min(available_cpus(), len(groups))
+    cpus = 1 if _has_small_files(folder, names) else min(available_cpus(), len(groups))
     window: deque[Future[list[DecodedFile]]] = deque()
     with DecodingProcesses(cpus) as decode, ThreadPoolExecutor(max(1, cpus)) as pool:
         try:
@@ -80,13 +79,13 @@ def decoded_files(folder: Path, names: Sequence[str], rules: FileRules) -> Gener
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _are_small(folder: Path, names: Sequence[str]) -> bool:
+def _has_small_files(folder: Path, names: Sequence[str]) -> bool:
     """Return whether the mean size of some of the files is small."""
     sizes = []
     for name in names[:: max(1, len(names) // _GROUP_FILES)]:
         with suppress(OSError):
             sizes.append((folder / name).stat().st_size)
-    return sum(sizes) <= len(sizes) * _SMALL_BYTES
+    return are_small(sizes)
 
 
 def _decoded_group(

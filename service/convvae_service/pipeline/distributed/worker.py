@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from convvae_service.bundle import MANIFEST_FILE, Precision
 from convvae_service.images import BadSource, Cursor, Shard, Source, SourceChanged, UndecodedRows
 from convvae_service.pipeline.distributed.pieces import TO_END, Piece
-from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches
+from convvae_service.pipeline.encoded_batches import EncodedBatch, EncodedBatches, threads_for
 from convvae_service.pipeline.encoder import EncoderInfo
 from convvae_service.pipeline.errors import BadModel, PipelineError, RunFailed
 from convvae_service.pipeline.journal import Position
@@ -119,7 +119,7 @@ class Worker:
             _taken(cursor, piece.rows, job.batch_rows),
             self._encoder,
             columns=job.columns,
-            threads=self._encoder.lanes + (job.threads if job.source.has_files else 0),
+            threads=threads_for(job.source, self._encoder, decoders=job.threads),
         ) as batches:
             for batch in batches:
                 assert isinstance(batch, EncodedBatch)

@@ -1,7 +1,6 @@
 import errno
 import os
 import signal
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ import pytest
 from convvae_service.pipeline.atomic_file import AtomicFile
 from convvae_service.pipeline.errors import BadSink, Interrupted, RunFailed
 from convvae_service.pipeline.signals import interrupt_on_signals
+from support.folder_sync import refuse_folder_sync
 
 LEFTOVER = ".x.parquet.0123456789ab.unfinished"
 
@@ -132,14 +132,7 @@ def test_signal_that_comes_too_late_lets_the_run_finish(
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EIO])
 def test_folder_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """A disk without fsync for folders is passed over. Another error says that the file is there."""
-    fsync = os.fsync
-
-    def refuse(handle: int) -> None:
-        if stat.S_ISDIR(os.fstat(handle).st_mode):
-            raise OSError(number, os.strerror(number))
-        fsync(handle)
-
-    monkeypatch.setattr(os, "fsync", refuse)
+    refuse_folder_sync(monkeypatch, number)
     file = AtomicFile(tmp_path / "x", overwrite=False)
     try:
         if number == errno.EIO:
